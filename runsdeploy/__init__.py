@@ -1,0 +1,2 @@
+"""Deploy plain bash scripts to hosts over SSH."""
+

@@ -1,0 +1,90 @@
+"""What runsdeploy itself could not do, and where the operator finds the cause.
+
+A script that ends with a status is an outcome, never an exception (see `report`).
+The tree of exceptions, by who is at fault::
+
+    RunsError
+    +- InputError      the tree, the command line: status 2, nothing was touched
+    +- HostError       one host; the others go on
+    |  +- Unreachable    the link: no session was started
+    |  +- Refused        the target: reached, but cannot run what it was sent
+    |  +- Lost           the link, after the session may have started
+
+Messages are lower case, without a full stop, with names in backticks.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Position:
+    """A place in a file that an operator can open."""
+
+    file: str
+    """path as the operator knows it; `<command line>` for what was typed"""
+    line: int = 0
+    """counted from 1; 0 where only the file is known"""
+    column: int = 0
+    """counted from 1; 0 where only the line is known"""
+
+    def __str__(self) -> str:
+        return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One thing wrong with what was given."""
+
+    position: Position | None
+    """where, if it stands in a file"""
+    message: str
+    """what was found and what was expected"""
+    hint: str = ""
+    """what repairs it: a command, or a near name"""
+
+    def __str__(self) -> str:
+        where = f"{self.position}: " if self.position else ""
+        hint = f"; {self.hint}" if self.hint else ""
+        return f"{where}{self.message}{hint}"
+
+
+class RunsError(Exception):
+    """runsdeploy could not do what it was asked."""
+
+
+class InputError(RunsError):
+    """Bad input: all of it, found before anything was touched."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(dict.fromkeys(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class HostError(RunsError):
+    """A host that could not be used; `hint` is the command that repairs it, or empty."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message, self.hint = message, hint
+        super().__init__(f"{message}; {hint}" if hint else message)
+
+
+class Unreachable(HostError):
+    """No session was started: name, connection, host key, authentication."""
+
+
+class Refused(HostError):
+    """The target was reached and cannot do it; nothing ran."""
+
+
+class Lost(HostError):
+    """The link ended before the session said how it ended."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean ...?` for the nearest of the known names, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean `{near[0]}`?" if near else ""
