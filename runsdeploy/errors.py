@@ -4,11 +4,11 @@ A script that ends with a status is an outcome, never an exception (see `report`
 The tree of exceptions, by who is at fault::
 
     RunsError
-    +- InputError      the tree, the command line: status 2, nothing was touched
-    +- HostError       one host; the others go on
-    |  +- Unreachable    the link: no session was started
-    |  +- Refused        the target: reached, but cannot run what it was sent
-    |  +- Lost           the link, after the session may have started
+    +- InputError         the tree or the command line: status 2, nothing was touched
+    +- HostError          one host; the others go on
+       +- Unreachable     the link: no session was started
+       +- Refused         the target: reached, but cannot run what it was sent
+       +- Lost            the link, after the session may have started
 
 Messages are lower case, without a full stop, with names in backticks.
 """

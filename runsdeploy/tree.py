@@ -1,0 +1,266 @@
+"""Trees: what lies in the directories of RUNSPATH, found by name.
+
+A tree is only ever read. Names come from operators, recipes and CONF sections, so every one is
+validated before it is joined to a path, and the path it leads to, symbolic links followed, must
+lie inside a tree (or in a place that the operator allowed by name).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+
+from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+
+CONFIGURATIONS = frozenset({"runs.conf", "sysinfos.conf"})
+"""names in a tree that are never scripts or recipes"""
+
+LEFTOVERS = ("~", ".orig", ".rej", ".swp")
+"""endings of files that editors and patch leave behind"""
+
+RESERVED_DIRECTORIES = frozenset({"scripts", "lib", "hosts", "groups"})
+"""directories of a tree that are not domains"""
+
+HOST_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*)(?:\.[A-Za-z0-9_-]+)*\Z|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\Z")
+"""RFC 1123 labels (and the underscore that some sites use), or an IPv6 address"""
+
+
+@dataclass(frozen=True)
+class Located:
+    """A file or directory of a tree."""
+
+    tree: int
+    """which tree: index into `Trees.roots`"""
+    inside: str
+    """path below the tree's root, without a leading slash; empty for the root itself"""
+    path: Path
+    """the same, absolute on this machine"""
+
+    @cached_property
+    def shown(self) -> str:
+        """The path as an operator would type it from where he stands."""
+        return shown(self.path)
+
+    def at(self, line: int = 0, column: int = 0) -> Position:
+        """Return a position in it."""
+        return Position(self.shown, line, column)
+
+
+def shown(path: Path) -> str:
+    """Return the path relative to the working directory if it lies below it, else as it is."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def name_problem(name: str) -> str:
+    """Say what is wrong with a name of a script, recipe, reference or output; empty if nothing is."""
+    if not name:
+        return "empty name"
+    if "\n" in name or "\0" in name:
+        return f"name {name!r} holds a newline or a NUL"
+    if name.startswith("/"):
+        return f"name `{name}` is absolute, expected one relative to the tree"
+    if any(part in ("..", ".", "") for part in name.rstrip("/").split("/")):
+        return f"name `{name}` holds an empty, `.` or `..` component"
+    return ""
+
+
+def is_candidate(name: str) -> bool:
+    """Say whether a file of this base name may be a script or recipe at all."""
+    return not (name.startswith(".") or name in CONFIGURATIONS or name.endswith(LEFTOVERS))
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host as the operator names it."""
+
+    name: str
+    """`medusa` or `medusa.univ.run`"""
+    user: str = ""
+    """login user when given as `user@name`"""
+
+    @property
+    def domain(self) -> str:
+        """`univ.run` of `medusa.univ.run`; empty without one."""
+        return self.name.partition(".")[2]
+
+    @property
+    def short(self) -> str:
+        """`medusa` of `medusa.univ.run`."""
+        return self.name.partition(".")[0]
+
+    @property
+    def address(self) -> str:
+        """What to connect to."""
+        return f"{self.user}@{self.name}" if self.user else self.name
+
+
+@dataclass(frozen=True)
+class Trees:
+    """RUNSPATH, opened."""
+
+    roots: tuple[Path, ...]
+    """absolute directories, first wins"""
+    allowed: tuple[Path, ...] = ()
+    """places outside the trees that links may lead to, because the operator said so"""
+
+    def located(self, tree: int, *parts: str) -> Located:
+        """Name a place in a tree; it need not exist."""
+        inside = "/".join(part for part in parts if part)
+        return Located(tree, inside, self.roots[tree] / inside)
+
+    def _existing(self, *parts: str) -> list[Located]:
+        places = (self.located(tree, *parts) for tree in range(len(self.roots)))
+        return [place for place in places if place.path.is_dir()]
+
+    def host_directories(self, host: Host | None) -> list[Located]:
+        """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then hosts/HOST."""
+        if host is None:
+            return []
+        full = self._existing(host.domain, host.short) if host.domain else []
+        return full + self._existing("hosts", host.short)
+
+    def places(self, host: Host | None) -> list[Located]:
+        """Return the directories in which names of scripts and recipes are looked up, in order."""
+        return self.host_directories(host) + self._existing("scripts")
+
+    def find(self, name: str, host: Host | None) -> Located | None:
+        """Return the file of this (valid) name that comes first, or None."""
+        for place in self.places(host):
+            found = self.located(place.tree, place.inside, name)
+            if found.path.is_file() and is_candidate(found.path.name):
+                return found
+        return None
+
+    def names(self, host: Host | None) -> Iterator[tuple[str, Located]]:
+        """Yield every name that `find` would find, once, with what it finds."""
+        seen: set[str] = set()
+        for place in self.places(host):
+            for path in files_below(place.path):
+                name = str(path.relative_to(place.path))
+                if is_candidate(path.name) and name not in seen:
+                    seen.add(name)
+                    yield name, self.located(place.tree, place.inside, name)
+
+    def near(self, name: str, host: Host | None) -> str:
+        """Say which known name was probably meant."""
+        return did_you_mean(name, (known for known, _ in self.names(host)))
+
+    def cascade(self, script: Located, host: Host | None) -> list[Located]:
+        """Return the `runs.conf` files that hold for a script on a host, general to specific (SPEC 2)."""
+        order = [self.located(tree) for tree in reversed(range(len(self.roots)))]
+        below = [host_dir.inside for host_dir in self.host_directories(host)]
+        own = [self.located(script.tree, part) for part in ancestors(script.inside)]
+        order += [place for place in own if place.inside.split("/")[0] == "scripts"]
+        if host is not None:
+            levels = [("hosts",), (host.domain,), ("hosts", host.short), (host.domain, host.short)]
+            for level in levels if host.domain else levels[::2]:
+                order += [self.located(tree, *level) for tree in reversed(range(len(self.roots)))]
+            order += [place for place in own if any(place.inside.startswith(f"{top}/") for top in below)]
+        files = [self.located(place.tree, place.inside, "runs.conf") for place in order]
+        return [file for file in files if file.path.is_file()]
+
+    def sysinfos(self, host: Host | None) -> Located | None:
+        """Return the most specific `sysinfos.conf` of the host."""
+        for place in self.host_directories(host):
+            file = self.located(place.tree, place.inside, "sysinfos.conf")
+            if file.path.is_file():
+                return file
+        return None
+
+    def libraries(self) -> dict[str, Located]:
+        """Return the files of `lib/` by name; the first tree wins."""
+        found: dict[str, Located] = {}
+        for place in self._existing("lib"):
+            for path in files_below(place.path):
+                name = str(path.relative_to(place.path))
+                if is_candidate(path.name):
+                    found.setdefault(name, self.located(place.tree, place.inside, name))
+        return found
+
+    def escapes(self, path: Path) -> bool:
+        """Say whether a path, links followed, leads out of the trees and the allowed places."""
+        real = path.resolve()
+        inside = [root.resolve() for root in (*self.roots, *self.allowed)]
+        return not any(real == top or top in real.parents for top in inside)
+
+    def hosts(self) -> list[Host]:
+        """Return all hosts that have a directory, sorted by domain and name."""
+        found: set[Host] = set()
+        for root in self.roots:
+            for top in directories(root):
+                if top.name == "hosts":
+                    found.update(Host(path.name) for path in directories(top) if HOST_NAME.match(path.name))
+                elif top.name not in RESERVED_DIRECTORIES and HOST_NAME.match(top.name):
+                    found.update(Host(f"{path.name}.{top.name}") for path in directories(top) if _is_host(top, path))
+        return sorted(found, key=lambda host: (host.domain, host.short))
+
+    def select(self, wanted: str) -> list[Host]:
+        """Return the hosts that one word of `--host` stands for: a name, or a pattern over the known hosts.
+
+        Raises InputError for a bad name, and for a pattern that matches nothing.
+        """
+        user, _, name = wanted.rpartition("@")
+        if re.search(r"[*?\[]", name):
+            matching = [Host(host.name, user) for host in self.hosts() if fnmatchcase(host.name, name)]
+            if not matching:
+                raise InputError([Problem(None, f"pattern `{wanted}` matches no host", "see `runsdeploy hosts`")])
+            return matching
+        if not HOST_NAME.match(name) or user.startswith("-"):
+            raise InputError([Problem(None, f"`{wanted}` is not a host name")])
+        return [Host(name, user)]
+
+
+def _is_host(domain: Path, path: Path) -> bool:
+    """Tell a host directory from any other directory of a project, such as `docs/reference`."""
+    marks = (*CONFIGURATIONS, "default")
+    return bool(HOST_NAME.match(path.name)) and ("." in domain.name or any((path / mark).exists() for mark in marks))
+
+
+def directories(path: Path) -> list[Path]:
+    """Return the visible directories directly below one, sorted."""
+    return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    """Yield the files below a directory, sorted, hidden directories left out."""
+    for folder, folders, files in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(folder) / name for name in sorted(files))
+
+
+def ancestors(inside: str) -> list[str]:
+    """Return the folders above a file, outermost first: `a`, `a/b` for `a/b/c`."""
+    parts = inside.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = ()) -> Trees:
+    """Open the trees of a RUNSPATH, or the nearest ancestor of `start` that holds `scripts/` or `hosts/`.
+
+    Raises InputError naming every entry that is not a directory.
+    """
+    if runspath:
+        entries = [start / Path(entry).expanduser() for entry in runspath.split(":") if entry]
+        problems = [
+            Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `runsdeploy init --path {entry}`")
+            for entry in entries
+            if not entry.is_dir()
+        ]
+        if problems:
+            raise InputError(problems)
+    else:
+        entries = [
+            folder for folder in (start, *start.parents) if (folder / "scripts").is_dir() or (folder / "hosts").is_dir()
+        ][:1]
+    if not entries:
+        message = f"no tree: neither `{start}` nor a directory above it holds `scripts/` or `hosts/`"
+        raise InputError([Problem(None, message, "say where with `--path DIR` or RUNSPATH")])
+    return Trees(tuple(Path(os.path.normpath(entry)) for entry in entries), tuple(start / each for each in allowed))
