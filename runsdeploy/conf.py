@@ -97,8 +97,8 @@ class Request:
     """facts found on the target, where no sysinfos.conf promises any"""
     shared: tuple[str, ...] = ()
     """files that earlier steps put into the shared space"""
-    key: int = 0
-    """number of the step, which names the directory of its rendered templates"""
+    key: str = "0"
+    """names the directory of its rendered templates"""
 
 
 @dataclass
@@ -214,7 +214,7 @@ def _fields(stage: _Stage, number: int, request: Request) -> list[bytes]:
     places = [*trees.host_directories(host), *(trees.located(tree) for tree in range(len(trees.roots)))]
     fields = [
         b"%d" % number,
-        b"%d" % request.key,
+        os.fsencode(request.key),
         os.fsencode(script.name),
         os.fsencode(host.name) if host else b"",
         _staged(trees.located(script.source.tree, script.folder)),

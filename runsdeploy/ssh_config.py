@@ -15,11 +15,14 @@ import shlex
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runsdeploy.errors import Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 DEFAULT_USER = "root"
@@ -80,11 +83,11 @@ class Settings:
 def resolve(
     host: str, config: str | None = None, *, user: str | None = DEFAULT_USER, port: str = ""
 ) -> Settings:
-    """What ssh would do for `name` or `user@name`; `user`: who logs in where the configuration names nobody."""
+    """Give what ssh would do for `name` or `user@name`; `user` logs in where nobody is configured to."""
     login, name = split_user(host)
     pinned = [*(["-l", login] if login else []), *(["-p", port] if port else [])]
     with _config_options(config, None if login else user) as options:
-        found = _ask(name, ["ssh", "-G", *options, *pinned, "--", name])
+        found = _ask(name, ["ssh", "-G", *options, *pinned, "--", name], config)
     return _settings(name, found)
 
 
@@ -102,7 +105,7 @@ def split_user(host: str) -> tuple[str, str]:
 
 
 def split_jump(jump: str) -> tuple[str, str]:
-    """A hop of ProxyJump, `[user@]name[:port]`, as `[user@]name` and port."""
+    """Give a hop of ProxyJump, `[user@]name[:port]`, as `[user@]name` and port."""
     found = re.fullmatch(
         r"(?:ssh://)?(?P<user>[^@]+@)?(?:\[(?P<ip>[^]]+)\]|(?P<name>[^:]+))(?::(?P<port>\d+))?/?", jump
     )
@@ -136,7 +139,7 @@ def _configuration(config: str | None) -> bytes:
         return _read_config(config)
     with contextlib.suppress(OSError):
         system = SYSTEM_CONFIG.read_text("utf-8", "surrogateescape")
-        return (b"Include ~/.ssh/config\nMatch all\n") + _absolute(system).encode("utf-8", "surrogateescape")
+        return b"Include ~/.ssh/config\n" + _absolute(system).encode("utf-8", "surrogateescape")
     return b"Include ~/.ssh/config\n"
 
 
@@ -159,11 +162,12 @@ def _absolute(text: str) -> str:
     return _RELATIVE_INCLUDE.sub(anchored, text)
 
 
-def _ask(name: str, command: list[str]) -> dict[str, list[str]]:
+def _ask(name: str, command: list[str], config: str | None) -> dict[str, list[str]]:
     done = run(name, command)
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"status {done.returncode}"]
-        raise Unreachable(f"ssh cannot read its configuration for `{name}`: {said[0]}")
+        said = done.stderr.decode("utf-8", "replace").replace(command[3], config or command[3]).splitlines()
+        said = [line for line in said if not line.startswith("Pseudo-terminal")]
+        raise Unreachable(f"ssh cannot read its configuration for `{name}`: {' '.join(said[:1])}")
     found: dict[str, list[str]] = {}
     for line in done.stdout.decode("utf-8", "surrogateescape").splitlines():
         key, _, value = line.partition(" ")
@@ -176,8 +180,10 @@ def run(name: str, command: list[str], stdin: bytes = b"") -> subprocess.Complet
     try:
         return subprocess.run(command, input=stdin, capture_output=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError as error:
-        missing = f"`{command[0]}` is not installed, and it is what reads the ssh configuration and known hosts"
-        raise Unreachable(missing, "install OpenSSH's client: the package is `openssh-client` or `openssh-clients`") from error
+        missing = (
+            f"`{command[0]}` is not installed, and it is what reads the ssh configuration and known hosts"
+        )
+        raise Unreachable(missing, "install the package `openssh-client` or `openssh-clients`") from error
     except subprocess.TimeoutExpired as error:
         raise Unreachable(f"`{command[0]}` gave no answer about `{name}` within {_PATIENCE:.0f} s") from error
     except OSError as error:
@@ -200,7 +206,9 @@ def _settings(name: str, found: Mapping[str, list[str]]) -> Settings:
         known_hosts=_files(one("userknownhostsfile")),
         global_known_hosts=_files(one("globalknownhostsfile")),
         revoked_keys=one("revokedhostkeys"),
-        strict={"true": "yes", "false": "no", "off": "no"}.get(strict := one("stricthostkeychecking"), strict),
+        strict={"true": "yes", "false": "no", "off": "no"}.get(
+            strict := one("stricthostkeychecking"), strict
+        ),
         hash_names=one("hashknownhosts") == "yes",
         identities=tuple(dict.fromkeys(_expand(path, tokens) for path in found.get("identityfile", []))),
         identities_only=one("identitiesonly") == "yes",

@@ -1,0 +1,277 @@
+"""What a session says: events between raw bytes of output, and the decoder that takes them apart.
+
+An event is the byte RS (0x1e), the session's nonce, a space, words separated by spaces, a newline. It
+may stand anywhere, in the middle of a line of output too; taking events out leaves the output exactly as
+the steps wrote it. A `file` event is followed by as many raw bytes as it says. The laws:
+
+- decoding the same bytes in any chunks yields the same events, adjacent `Output`s joined;
+- what does not follow the nonce is output, whatever it looks like;
+- before the first event everything is `Noise`: what login shells print.
+
+No I/O here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+MARK = b"\x1e"
+LONGEST = 8192
+"""bytes that an event may have; a longer line is output"""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Bytes before the session said anything."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Output:
+    """Bytes that the running step wrote, stdout and stderr in the order written."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The bootstrap runs: the login shell let it through."""
+
+    version: int
+    state: str
+    """directory of the state on that machine"""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The target cannot run the session; nothing ran."""
+
+    reason: str
+    """one word: `bash`, `sudo`, `tools`, `space`, `state`, `payload`, `twice`"""
+    text: str
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Another session holds the target."""
+
+    holder: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something the operator should know; nothing failed."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """A step starts."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A step ended."""
+
+    number: int
+    outcome: str
+    """`ok`, `already-done`, `failed` or `killed`"""
+    status: int
+    seconds: float
+    line: int
+    """the operator's line that failed; 0 if not seen"""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A step set or took back a marker."""
+
+    number: int
+    action: str
+    """`setdone` or `resetdone`"""
+    subsystem: str
+    """empty for the script as a whole"""
+
+
+@dataclass(frozen=True)
+class FileHead:
+    """A file made on that side follows, in `FileData`s of together `size` bytes."""
+
+    name: str
+    """in the shared space"""
+    mode: int
+    size: int
+    digest: str
+    """SHA-256, hexadecimal"""
+
+
+@dataclass(frozen=True)
+class FileData:
+    """Bytes of the file announced last."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the target says of itself: `sysname`, `sysdist`, `sysver`, `bits`, each with its values."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The segment is over; nothing follows."""
+
+    outcome: str
+    """`ok`, `failed` or `interrupted`"""
+
+
+Event = (
+    Noise | Output | Hello | Refusal | Locked | Note | Started | Ended | Marked | FileHead | FileData | Facts | Finished
+)
+
+
+class Decoder:
+    """Takes a session's bytes apart as they arrive."""
+
+    def __init__(self, nonce: str) -> None:
+        self._start = MARK + nonce.encode() + b" "
+        self._buffer = b""
+        self._file_left = 0
+        self._heard = False
+
+    def feed(self, data: bytes) -> Iterator[Event]:
+        """Yield the events that are complete now."""
+        self._buffer += data
+        while self._buffer:
+            if self._file_left:
+                taken, self._buffer = self._buffer[: self._file_left], self._buffer[self._file_left :]
+                self._file_left -= len(taken)
+                yield FileData(taken)
+                continue
+            at = self._buffer.find(self._start)
+            yield from self._flush(at if at >= 0 else len(self._buffer) - self._held_back())
+            if at < 0:
+                return
+            end = self._buffer.find(b"\n", 0, LONGEST)
+            if end < 0 and len(self._buffer) < LONGEST:
+                return
+            event = parse(self._buffer[len(self._start) : end]) if end >= 0 else None
+            if event is None:
+                # Not one of ours after all: give the mark back and look behind it.
+                yield from self._flush(len(self._start))
+                continue
+            self._buffer = self._buffer[end + 1 :]
+            self._heard = True
+            self._file_left = event.size if isinstance(event, FileHead) else 0
+            yield event
+
+    def end(self) -> Iterator[Event]:
+        """Yield what is left when no more bytes come."""
+        yield from self._flush(len(self._buffer))
+
+    def _held_back(self) -> int:
+        """Return how many bytes at the end may be the beginning of an event."""
+        longest = min(len(self._start) - 1, len(self._buffer))
+        return next((n for n in range(longest, 0, -1) if self._buffer.endswith(self._start[:n])), 0)
+
+    def _flush(self, count: int) -> Iterator[Event]:
+        taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        if taken:
+            yield Output(taken) if self._heard else Noise(taken)
+
+
+_NUMBER = r"\d{1,15}"
+_TEXT = r"[!-~]*"
+_GRAMMAR = {
+    "hello": re.compile(rf"{_NUMBER} {_TEXT}"),
+    "refuse": re.compile(rf"[a-z]+ {_TEXT}"),
+    "locked": re.compile(_TEXT),
+    "note": re.compile(_TEXT),
+    "start": re.compile(_NUMBER),
+    "end": re.compile(rf"{_NUMBER} (ok|already-done|failed|killed) \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER}"),
+    "mark": re.compile(rf"{_NUMBER} (setdone|resetdone) {_TEXT}"),
+    "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
+    "facts": re.compile(r"(sysname|sysdist|sysver|bits)( [A-Za-z0-9._+-]{1,64}){0,16}"),
+    "finish": re.compile(r"ok|failed|interrupted"),
+}
+
+
+def parse(line: bytes) -> Event | None:
+    """Parse the words of an event; None if they are none of ours: a target's mistakes are data."""
+    verb, _, rest = line.decode("ascii", "replace").partition(" ")
+    if verb not in _GRAMMAR or not _GRAMMAR[verb].fullmatch(rest):
+        return None
+    return _make(verb, rest.split(" "))
+
+
+def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one line for each event
+    """Make the event of words that fit its grammar."""
+    match verb:
+        case "hello":
+            return Hello(int(words[0]), text(words[1]))
+        case "refuse":
+            return Refusal(words[0], text(words[1]))
+        case "locked":
+            return Locked(text(words[0]))
+        case "note":
+            return Note(text(words[0]))
+        case "start":
+            return Started(int(words[0]))
+        case "end":
+            return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]))
+        case "mark":
+            return Marked(int(words[0]), words[1], text(words[2]))
+        case "file":
+            return FileHead(text(words[0]), int(words[1], 8), int(words[2]), words[3])
+        case "facts":
+            return Facts(words[0], tuple(words[1:]))
+        case _:
+            return Finished(words[0])
+
+
+def text(word: str) -> str:
+    """Take a percent-encoded word back; bytes that are not UTF-8 become surrogates."""
+    return unquote_to_bytes(word).decode("utf-8", "surrogateescape")
+
+
+def word(data: str) -> str:
+    """Percent-encode a text, as the runner does."""
+    return quote_from_bytes(data.encode("utf-8", "surrogateescape"), safe="")
+
+
+def encode(event: Event, nonce: str) -> bytes:  # noqa: C901 - one line for each event
+    """Return the bytes of an event, as a session writes them; the counterpart of `Decoder`."""
+    match event:
+        case Noise() | Output() | FileData():
+            return event.data
+        case Hello():
+            said = f"hello {event.version} {word(event.state)}"
+        case Refusal():
+            said = f"refuse {event.reason} {word(event.text)}"
+        case Locked():
+            said = f"locked {word(event.holder)}"
+        case Note():
+            said = f"note {word(event.text)}"
+        case Started():
+            said = f"start {event.number}"
+        case Ended():
+            said = f"end {event.number} {event.outcome} {event.status} {event.seconds} {event.line}"
+        case Marked():
+            said = f"mark {event.number} {event.action} {word(event.subsystem)}"
+        case FileHead():
+            said = f"file {word(event.name)} {event.mode:04o} {event.size} {event.digest}"
+        case Facts():
+            said = " ".join(["facts", event.name, *event.values])
+        case Finished():
+            said = f"finish {event.outcome}"
+    return MARK + nonce.encode() + b" " + said.encode() + b"\n"

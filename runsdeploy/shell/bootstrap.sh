@@ -1,0 +1,145 @@
+# shellcheck shell=sh
+# The first program on a machine: POSIX sh, read whole from the channel before any of it runs.
+#
+# It reads one header line and the archive, verifies the archive, unpacks it, starts the runner in a
+# session of its own and then only follows: what the runner and its steps write to the spool goes to
+# the channel, and the end of the channel's input tells the runner to stop after the running step.
+#
+# Header: NONCE SESSION SEGMENT LENGTH SHA256 SCOPE. All are words of [0-9A-Za-z._:/-]. A LENGTH of 0
+# asks only for the facts of the machine.
+
+say() { printf '\036%s %s\n' "$nonce" "$*"; }
+
+# Percent-encode a text into one word; only for messages.
+word() {
+    printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ *$//; s/  */%/g'
+}
+
+refuse() {
+    reason=$1
+    shift
+    say "refuse $reason $(word "$*")"
+    exit 0
+}
+
+need() {
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null 2>&1 || refuse tools "the target has no \`$tool\`"
+    done
+}
+
+sha256() {
+    if command -v sha256sum >/dev/null 2>&1; then
+        sha256sum <"$1"
+    elif command -v shasum >/dev/null 2>&1; then
+        shasum -a 256 <"$1"
+    elif command -v openssl >/dev/null 2>&1; then
+        openssl dgst -sha256 -r <"$1"
+    else
+        refuse tools "the target has none of \`sha256sum\`, \`shasum\`, \`openssl\`"
+    fi
+}
+
+find_bash() {
+    bash=$(command -v bash || command -v /usr/local/bin/bash || command -v /opt/homebrew/bin/bash) ||
+        refuse bash "the target has no \`bash\`"
+    # shellcheck disable=SC2016
+    version=$("$bash" -pc 'echo "${BASH_VERSINFO[0]} ${BASH_VERSINFO[1]} $BASH_VERSION"' </dev/null)
+    major=${version%% *}
+    minor=${version#* }
+    minor=${minor%% *}
+    [ "${major:-0}" -gt 4 ] || { [ "${major:-0}" -eq 4 ] && [ "${minor:-0}" -ge 2 ]; } ||
+        refuse bash "\`$bash\` on the target is ${version##* }, expected 4.2 or later"
+}
+
+find_state() {
+    if [ -n "${RUNSDEPLOY_STATE_DIR:-}" ]; then
+        base=$RUNSDEPLOY_STATE_DIR
+    elif [ "$(id -u)" = 0 ]; then
+        base=/var/lib/runsdeploy
+    else
+        base=${XDG_STATE_HOME:-${HOME:?}/.local/state}/runsdeploy
+    fi
+    case $scope in .) state=$base ;; *) state=$base/$scope ;; esac
+    directory=$state/sessions/$session
+    here=$directory/$segment
+}
+
+# mkdir without -p is what keeps a segment from being started twice.
+receive() {
+    mkdir -p "$directory/files/shared" 2>/dev/null ||
+        refuse state "cannot make \`$directory\`: $(mkdir -p "$directory/files/shared" 2>&1)"
+    mkdir "$here" 2>/dev/null || refuse twice "segment $segment of session $session was started before"
+    head -c "$length" >"$here/payload" || refuse space "cannot write \`$here/payload\`"
+    set -- "$(wc -c <"$here/payload")" "$(sha256 "$here/payload")"
+    if [ "$(($1))" -ne "$length" ] || [ "${2%% *}" != "$digest" ]; then
+        rm -rf "$here"
+        refuse payload "$(($1)) of $length bytes arrived, or not as they were sent"
+    fi
+    tar -xpf "$here/payload" -C "$directory" || refuse space "cannot unpack into \`$directory\`"
+    rm -f "$here/payload"
+}
+
+start() {
+    printf '%s\n' "$nonce" >"$here/nonce"
+    : >"$here/spool"
+    set -- "$bash" -p "$here/run/runner.sh" "$base" "$state" "$directory" "$here"
+    # In a session of its own, so that what ends this one does not end it.
+    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
+    "$@" </dev/null >>"$here/spool" 2>&1 3<&- &
+    runner=$!
+}
+
+follow() {
+    tail -c +1 -f "$here/spool" 3<&- &
+    tail=$!
+    {
+        while read -r _; do :; done
+        : >"$here/stop"
+        kill "$tail"
+    } <&3 >/dev/null 2>&1 &
+    listener=$!
+    exec 3<&-
+    wait "$runner"
+    [ -e "$here/finished" ] || say "finish interrupted" >>"$here/spool"
+    wait "$listener"
+}
+
+release() { sed -n "s/^$1=//p" "$os_release" | tr -d "\"'"; }
+
+# The facts of this machine, each from the specific to the general.
+facts() {
+    kernel=$(uname -s | tr '[:upper:]' '[:lower:]')
+    case $(uname -m) in *64* | s390x) bits=64 ;; *) bits=32 ;; esac
+    os_release=/etc/os-release
+    [ -r "$os_release" ] || os_release=/dev/null
+    say facts sysname "$kernel"
+    # shellcheck disable=SC2046 # words on purpose
+    say facts sysdist $(release ID) $(release ID_LIKE) "$kernel"
+    # shellcheck disable=SC2046
+    set -- $(release VERSION_ID) $(release VERSION_CODENAME)
+    [ $# -gt 0 ] || set -- "$(uname -r)"
+    say facts sysver "$@"
+    say facts bits "$bits"
+    say finish ok
+}
+
+main() {
+    unset ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
+    PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
+    export PATH
+    umask 077
+    read -r nonce session segment length digest scope
+    find_state
+    say "hello 1 $(word "$state")"
+    need head wc tar tail mkdir mv rm cat dd sync od tr sed env
+    if [ "$length" -eq 0 ]; then
+        facts
+        return
+    fi
+    find_bash
+    receive
+    exec 3<&0
+    start
+    follow
+}

@@ -1,0 +1,222 @@
+# Runs the steps of one segment, one after the other, detached from whoever asked for it.
+#
+# Output of the steps and events (see events.py) go to the spool, which is our stdout; what was started
+# and how it ended goes to the journal, before it is acted upon. A file `stop` beside it says that no
+# further step shall start.
+#
+# shellcheck disable=SC2154 # segment_* and step_*: segment.sh and meta.sh, made by bundle.py
+
+RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
+RUNS_run=$RUNS_here/run
+IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
+# shellcheck source=/dev/null
+. "$RUNS_run/segment.sh"
+# shellcheck source-path=SCRIPTDIR source=runs.sh
+. "$RUNS_run/runs.sh"
+
+say() { printf '\036%s %s\n' "$RUNS_nonce" "$*"; }
+
+say_text() {
+    RUNS_encode "$2"
+    say "$1 $RUNS_encoded"
+}
+
+# A power cut must not leave a step that ran without a trace that it began.
+note() {
+    printf '%s\n' "$@" >>"$RUNS_here/journal" && sync "$RUNS_here/journal"
+}
+
+# Set RUNS_now to hundredths of a second of a clock that nobody steps, where there is one.
+clock() {
+    RUNS_now=$SECONDS.00
+    [[ ! -r /proc/uptime ]] || read -r RUNS_now _ </proc/uptime
+    RUNS_now=${RUNS_now/./}
+}
+
+# leave REMAINS: end without having run anything.
+leave() {
+    : >"$RUNS_here/finished"
+    rm -rf "$RUNS_session"
+    exit 0
+}
+
+finish() {
+    say_files "$1"
+    # The controller may come back for the next segment as soon as it hears the end.
+    if [[ $1 != ok || $segment_last == yes ]]; then
+        rm -rf "$RUNS_session/files" "$RUNS_run"
+    fi
+    rm -f "$RUNS_state/holder"
+    exec 9>&-
+    note "finish $1"
+    : >"$RUNS_here/finished"
+    say "finish $1"
+    prune
+}
+
+# Spools and journals are kept for a while; what a cut session left of its files goes with them.
+prune() {
+    local name
+    cd "$RUNS_state/sessions" || return
+    # shellcheck disable=SC2012 # the names are ours: hexadecimal
+    ls -1t | tail -n +21 | while read -r name; do rm -rf "./$name"; done
+    find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7 -exec rm -rf {} + 2>/dev/null
+}
+
+# The lock is the kernel's: it goes when this process goes, however that happens.
+lock() {
+    local holder=''
+    if ! command -v flock >/dev/null; then
+        say_text note "the target has no \`flock\`, so nothing keeps two sessions apart"
+        return
+    fi
+    exec 9>>"$RUNS_state/lock"
+    if ! flock -n 9; then
+        read -r holder 2>/dev/null <"$RUNS_state/holder"
+        say_text locked "$holder"
+        leave
+    fi
+    printf '%s, session %s, process %s\n' "$segment_by" "$segment_session" $$ >"$RUNS_state/holder"
+}
+
+# Whether root can be had is known before anything runs.
+check_sudo() {
+    local said
+    [[ $segment_root == yes && $EUID -ne 0 ]] || return 0
+    if ! command -v sudo >/dev/null; then
+        said="there is no \`sudo\`"
+    elif said=$(sudo -n -- env true 2>&1 </dev/null 9>&-); then
+        return
+    fi
+    RUNS_encode "\`conf root\` needs root, which user \`$(id -un)\` cannot become by \`sudo -n\`: ${said//$'\n'/ }"
+    say "refuse sudo $RUNS_encoded"
+    rm -f "$RUNS_state/holder"
+    leave
+}
+
+# launch FILE: run a bash file as the step's user, with the step's environment.
+launch() {
+    local -a become=()
+    local state=$RUNS_state
+    if [[ $step_root == yes && $EUID -ne 0 ]]; then
+        become=(sudo -n --)
+        state=/var/lib/runsdeploy${RUNS_state#"$RUNS_base"}
+    fi
+    (
+        cd "$RUNS_session/files/$step_folder" || exit 1
+        exec ${become[@]+"${become[@]}"} env BASH_ENV="$RUNS_run/step.sh" \
+            RUNS_HOST="$segment_host" RUNS_SCRIPT="$step_script" RUNS_SESSION="$segment_session" \
+            RUNS_FILES="$RUNS_session/files" RUNS_SHARED="$RUNS_session/files/shared" \
+            RUNS_DIGEST="$RUNS_digest" RUNS_RUN="$RUNS_run" RUNS_STEP="$RUNS_step" RUNS_STATE="$state" \
+            "$BASH" "$1" </dev/null 9>&-
+    )
+}
+
+# Files that earlier steps made are part of what the step is: their bytes are known only now.
+digest() {
+    local file
+    RUNS_digest=$step_digest
+    ((${#step_uses[@]})) || return 0
+    RUNS_digest=$({
+        printf '%s\n' "$step_digest"
+        for file in "${step_uses[@]}"; do RUNS_sha256 <"$RUNS_session/files/shared/$file" || echo none; done
+    } 2>/dev/null | RUNS_sha256)
+}
+
+# Each `out` is a new, empty file.
+prepare() {
+    local file
+    mkdir -p "$RUNS_session/files/$step_folder"
+    for file in ${step_outs[@]+"${step_outs[@]}"}; do
+        file=$RUNS_session/files/shared/$file
+        mkdir -p "${file%/*}"
+        rm -rf "$file"
+        : >"$file"
+    done
+}
+
+# judge STATUS: set RUNS_outcome and RUNS_status from the status and from what the step asked and marked.
+judge() {
+    local verb rest yes=0 no=0 wrong=0
+    RUNS_status=$1
+    [[ -e $RUNS_step/acts ]] || : >"$RUNS_step/acts"
+    while IFS=' ' read -r verb rest; do
+        case $verb in
+        yes) ((++yes)) ;;
+        no) ((++no)) ;;
+        wrong) ((++wrong)) ;;
+        setdone | resetdone) say "mark $step_number $verb $rest" ;;
+        esac
+    done <"$RUNS_step/acts"
+    if ((RUNS_status == RUNS_DECLINED && no)); then RUNS_status=0; fi
+    if ((wrong && RUNS_status == 0)); then RUNS_status=1; fi
+    if ((RUNS_status > 128 && RUNS_status <= 192)); then
+        RUNS_outcome=killed
+    elif ((RUNS_status)); then
+        RUNS_outcome=failed
+    elif ((no && !yes)); then
+        RUNS_outcome=already-done
+    else
+        RUNS_outcome=ok
+    fi
+}
+
+run_step() {
+    local began line=0
+    RUNS_step=$RUNS_run/step/$1
+    # shellcheck source=/dev/null
+    . "$RUNS_step/meta.sh"
+    digest
+    note ${RUNS_ended:+"$RUNS_ended"} "start $step_number $RUNS_digest"
+    say "start $step_number"
+    prepare
+    clock
+    began=$RUNS_now
+    launch "$RUNS_session/files/$step_file"
+    judge $?
+    if [[ $RUNS_outcome == ok && -n $step_once ]]; then
+        : >"$RUNS_step/acts"
+        launch "$RUNS_run/mark.sh"
+        judge $?
+    fi
+    clock
+    if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line <"$RUNS_step/failed"; fi
+    RUNS_ended="end $step_number $RUNS_outcome $RUNS_status"
+    printf -v began '%03d' $((10#$RUNS_now - 10#$began))
+    say "end $step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line"
+}
+
+# Files that the other side will need, each in one piece behind its head.
+say_files() {
+    local file path mode
+    [[ $1 == ok ]] || return 0
+    for file in ${segment_returns[@]+"${segment_returns[@]}"}; do
+        path=$RUNS_session/files/shared/$file
+        [[ -f $path && ! -L $path ]] || continue
+        if [[ -x $path ]]; then mode=0755; else mode=0644; fi
+        RUNS_encode "$file"
+        say "file $RUNS_encoded $mode $(($(wc -c <"$path"))) $(RUNS_sha256 <"$path")"
+        cat "$path"
+    done
+}
+
+run_segment() {
+    local number outcome=ok
+    lock
+    check_sudo
+    for number in "${segment_steps[@]}"; do
+        if [[ -e $RUNS_here/stop ]]; then
+            outcome=interrupted
+            break
+        fi
+        run_step "$number"
+        [[ $RUNS_outcome != failed && $RUNS_outcome != killed ]] && continue
+        outcome=failed
+        [[ $segment_keep_going == yes ]] || break
+    done
+    [[ -z $RUNS_ended ]] || note "$RUNS_ended"
+    finish "$outcome"
+}
+
+RUNS_ended=''
+run_segment

@@ -1,0 +1,147 @@
+# The library `runs`: shouldrun, setdone, resetdone, urequire. Loaded into every SCRIPT section.
+#
+# A marker is a file RUNS_STATE/markers/SCRIPT/SUBSYSTEM, names percent-encoded. What a step asks and
+# marks is written to RUNS_STEP/acts, from which the runner judges how the step ended.
+
+# What `shouldrun` returns for "no": `shouldrun || exit` hands it on, and no program uses it by itself.
+RUNS_DECLINED=100
+
+# RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one.
+RUNS_encode() {
+    local LC_ALL=C RUNS_i RUNS_char RUNS_code
+    RUNS_encoded=''
+    for ((RUNS_i = 0; RUNS_i < ${#1}; RUNS_i++)); do
+        RUNS_char=${1:RUNS_i:1}
+        case $RUNS_char in
+        [A-Za-z0-9_-]) ;;
+        .) ((RUNS_i)) || RUNS_char=%2E ;;
+        *)
+            printf -v RUNS_code '%d' "'$RUNS_char"
+            printf -v RUNS_char '%%%02X' $((RUNS_code & 255))
+            ;;
+        esac
+        RUNS_encoded+=$RUNS_char
+    done
+}
+
+RUNS_sha256() {
+    local RUNS_sum
+    if command -v sha256sum >/dev/null; then
+        sha256sum
+    elif command -v shasum >/dev/null; then
+        shasum -a 256
+    else
+        openssl dgst -sha256 -r
+    fi | while read -r RUNS_sum _; do printf '%s' "$RUNS_sum"; done
+}
+
+# RUNS_name TEXT: as RUNS_encode, but never longer than a file system takes (255 bytes).
+RUNS_name() {
+    RUNS_encode "$1"
+    if ((${#RUNS_encoded} > 200)); then
+        # `%+` is never made by encoding, so a shortened name is no other's full name.
+        RUNS_encoded=${RUNS_encoded:0:100}%+$(printf %s "$1" | RUNS_sha256)
+    fi
+}
+
+RUNS_act() { printf '%s\n' "$*" >>"$RUNS_STEP/acts"; }
+
+RUNS_wrong() {
+    printf '%s\n' "$1" >&2
+    RUNS_act wrong
+}
+
+# RUNS_marker [SUBSYSTEM]: set RUNS_folder and RUNS_file.
+RUNS_marker() {
+    RUNS_name "$RUNS_SCRIPT"
+    RUNS_folder=$RUNS_STATE/markers/$RUNS_encoded
+    RUNS_name "${1-}"
+    RUNS_file=$RUNS_folder/${1:+subsystem=}${RUNS_encoded:-script}
+}
+
+shouldrun() {
+    local RUNS_folder RUNS_file RUNS_encoded RUNS_line RUNS_value=''
+    RUNS_marker "${1-}"
+    if [[ ! -e $RUNS_file && ! -L $RUNS_file ]]; then
+        RUNS_act yes
+        return 0
+    fi
+    # Neither true nor false: guessing would lose work or do it twice.
+    if [[ ! -f $RUNS_file || -L $RUNS_file || ! -O $RUNS_file || ! -r $RUNS_file ]]; then
+        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user"
+        exit 1
+    fi
+    while IFS= read -r RUNS_line; do
+        [[ $RUNS_line != 'value '* ]] || RUNS_value=${RUNS_line#value }
+    done <"$RUNS_file"
+    if (($# > 1)); then
+        RUNS_encode "=$2"
+        if [[ $RUNS_value != "$RUNS_encoded" ]]; then
+            RUNS_act yes
+            return 0
+        fi
+    fi
+    RUNS_act no
+    return "$RUNS_DECLINED"
+}
+
+setdone() {
+    local RUNS_folder RUNS_file RUNS_encoded RUNS_value=''
+    if (($# > 1)); then
+        RUNS_encode "=$2"
+        RUNS_value=$RUNS_encoded
+    fi
+    RUNS_marker "${1-}"
+    if ! RUNS_write "$RUNS_value"; then
+        RUNS_wrong "cannot write the marker \`$RUNS_file\`"
+        return 1
+    fi
+    RUNS_encode "${1-}"
+    RUNS_act "setdone $RUNS_encoded"
+}
+
+# Durable once it returns: the bytes, then the name, then the directory.
+RUNS_write() {
+    local RUNS_new=$RUNS_file.new.$$
+    (umask 077 && mkdir -p "$RUNS_folder") || return
+    {
+        printf 'runsdeploy marker 1\n'
+        [[ -z $1 ]] || printf 'value %s\n' "$1"
+        TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1
+        printf 'session %s\ndigest %s\n' "$RUNS_SESSION" "$RUNS_DIGEST"
+    } | (umask 077 && dd of="$RUNS_new" conv=fsync 2>/dev/null) &&
+        mv -f "$RUNS_new" "$RUNS_file" && sync "$RUNS_folder" && return
+    rm -f "$RUNS_new"
+    return 1
+}
+
+resetdone() {
+    local RUNS_folder RUNS_file RUNS_encoded
+    RUNS_marker "${1-}"
+    if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
+        RUNS_wrong "cannot take back the marker \`$RUNS_file\`"
+        return 1
+    }
+    [[ ! -d ${RUNS_folder%/*} ]] || sync "${RUNS_folder%/*}"
+    RUNS_encode "${1-}"
+    RUNS_act "resetdone $RUNS_encoded"
+}
+
+# urequire LIB...: from the trees' lib/, then the bundled ones; loading twice is free.
+urequire() {
+    local RUNS_each
+    for RUNS_each; do
+        [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
+        RUNS_loaded+="$RUNS_each "
+        if [[ -f $RUNS_RUN/tree/$RUNS_each ]]; then
+            # shellcheck source=/dev/null
+            . "$RUNS_RUN/tree/$RUNS_each"
+        elif [[ -f $RUNS_RUN/lib/$RUNS_each.sh && $RUNS_each != */* ]]; then
+            # shellcheck source=/dev/null
+            . "$RUNS_RUN/lib/$RUNS_each.sh"
+        else
+            printf "unknown library \`%s\`\n" "$RUNS_each" >&2
+            exit 1
+        fi
+    done
+}

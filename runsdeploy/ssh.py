@@ -1,0 +1,565 @@
+"""Commands on a host over SSH: the operator's ssh configuration, known hosts and keys, no prompts.
+
+The sole importer of paramiko, which is used below its SSHClient: one socket of our own, the host
+key checked between key exchange and authentication, and no more round trips than the protocol has.
+Nothing is ever forwarded to the host: no agent, no X11, no ports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import random
+import socket
+import stat
+import threading
+import time
+from dataclasses import dataclass, replace
+from os import getuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import paramiko
+from paramiko.agent import AgentSSH
+from paramiko.packet import Packetizer
+
+from runsdeploy import known_hosts
+from runsdeploy.errors import HostError, Lost, Refused, Unreachable
+from runsdeploy.ssh_config import Settings, public_part, reason, resolve, split_jump, split_user
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHUNK = 256 * 1024
+WINDOW = 16 * 1024 * 1024
+"""bytes a host may send unread: enough for 300 MB/s at 50 ms, and what a slow reader costs in memory"""
+STDERR_KEPT = 64 * 1024
+MAX_HOPS = 8
+
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+_CONNECT_FAILED = 2  # RFC 4254: the jump host could not connect, as opposed to would not
+_log = logging.getLogger(__name__)
+
+# What paramiko has to say is in the exceptions; its log would reach the terminal as logging's last resort.
+_paramiko_log = logging.getLogger("paramiko")
+_paramiko_log.addHandler(logging.NullHandler())
+_paramiko_log.propagate = False
+_paramiko_log.setLevel(logging.CRITICAL)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the operator asked for on top of the ssh configuration."""
+
+    ssh_config: str | None = None
+    """a file to read in place of the user's and the system's, as `ssh -F`"""
+    accept_new: bool = False
+    """whether a host key that is not known yet is accepted and recorded"""
+    connect_timeout: float | None = None
+    """seconds for each phase, in place of ConnectTimeout"""
+    retry_delays: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """pauses before each new attempt at a connection that broke before authentication"""
+    warn: Callable[[str], None] = _log.warning
+    """told of what was accepted and what could not be recorded"""
+
+
+class _Socket(Protocol):
+    """What a TCP socket and a channel through a jump host have in common."""
+
+    def send(self, data: bytes, /) -> int: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def settimeout(self, seconds: float | None, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Wire:
+    """The socket below a connection: few system calls, no delayed acknowledgements, and silence noticed."""
+
+    def __init__(self, below: _Socket, *, tcp: bool) -> None:
+        self._below = below
+        self._acknowledge = tcp and _QUICKACK is not None
+        self._data, self._at = b"", 0
+        self._heard = self._sent = time.monotonic()
+        self._interval, self._count, self._asked = 0.0, 0, 0
+        self._ask: Callable[[], None] = lambda: None
+        self._closed = False  # paramiko looks at it when a connection is given up
+
+    def watch(self, interval: float, count: int, ask: Callable[[], None]) -> None:
+        """From now on, ask after each interval of silence, and give up after `count` questions."""
+        self._heard = time.monotonic()
+        self._interval, self._count, self._ask = interval, count, ask
+
+    def send(self, data: bytes) -> int:
+        try:
+            done = self._below.send(data)
+        except TimeoutError:
+            self._give_up_after_silence(max(self._heard, self._sent))
+            raise
+        self._sent = time.monotonic()
+        return done
+
+    def recv(self, size: int) -> bytes:
+        """Paramiko reads a packet in two pieces; the system is asked once for many packets."""
+        if self._at == len(self._data):
+            self._fill()
+        piece = self._data[self._at : self._at + size]
+        self._at += len(piece)
+        return piece
+
+    def _fill(self) -> None:
+        try:
+            self._data, self._at = self._below.recv(CHUNK), 0
+        except TimeoutError:
+            self._notice_silence()
+            raise
+        self._heard, self._asked = time.monotonic(), 0
+        if self._acknowledge and isinstance(self._below, socket.socket) and _QUICKACK is not None:
+            # the kernel disarms it by itself; without it, sshd waits 40 ms for an acknowledgement
+            with contextlib.suppress(OSError):
+                self._below.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+    def _notice_silence(self) -> None:
+        self._give_up_after_silence(self._heard)
+        silence = time.monotonic() - self._heard
+        if self._asked < self._count and self._interval and silence >= self._interval * (self._asked + 1):
+            self._asked += 1
+            self._ask()
+
+    def _give_up_after_silence(self, since: float) -> None:
+        silence = time.monotonic() - since
+        # half an interval for the last answer to come in
+        if self._interval and silence >= self._interval * (self._count + 0.5):
+            # not a TimeoutError, which paramiko takes for "nothing yet"
+            raise ConnectionAbortedError(errno.ECONNABORTED, f"nothing was heard for {silence:.0f} s")
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._below.settimeout(seconds)
+
+    def close(self) -> None:
+        self._closed = True
+        if isinstance(self._below, socket.socket):
+            with contextlib.suppress(OSError):  # wakes the reading thread at once
+                self._below.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(Exception):
+            self._below.close()
+
+
+class _Packets(Packetizer):
+    """Paramiko's packets, without the timer thread that outlives a failed handshake."""
+
+    def start_handshake(self, timeout: float) -> None:
+        """Do nothing: `start_client` has a deadline for the whole of it."""
+
+
+class Connection:
+    """A logged-in connection; a Transport."""
+
+    def __init__(self, name: str, ssh: paramiko.Transport, timeout: float, below: Connection | None) -> None:
+        self.name, self._ssh, self._timeout, self._below = name, ssh, timeout, below
+
+    def open(self, command: str) -> Stream:
+        """Start a command."""
+        try:
+            channel = self._ssh.open_session(timeout=self._timeout)
+            channel.set_combine_stderr(False)  # paramiko's signature
+            channel.exec_command(command)
+        except Exception as error:
+            if not self.alive or "Timeout" in str(error):
+                raise Lost(f"lost `{self.name}` before a command was started: {reason(error)}") from error
+            raise Refused(f"`{self.name}` refused to start a command: {_refusal(error)}") from error
+        return Stream(self, channel)
+
+    def open_through(self, host: str, port: int) -> _Socket:
+        """Connect from there to somewhere else."""
+        return self._ssh.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self._timeout)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the link is still there, as far as anybody knows."""
+        return self._ssh.is_active()
+
+    def loss(self) -> str:
+        """Why the link is gone."""
+        error = self._ssh.saved_exception
+        return reason(error) if error and str(error) else "the connection was closed"
+
+    def close(self) -> None:
+        """Give the connection up, and those it goes through."""
+        with contextlib.suppress(Exception):
+            self._ssh.close()
+        if self._below:
+            self._below.close()
+
+
+class Stream:
+    """A running command; a Channel."""
+
+    def __init__(self, connection: Connection, channel: paramiko.Channel) -> None:
+        self._connection, self._channel = connection, channel
+        self._stderr = bytearray()
+        # stderr shares the window with stdout: unread, it would stop both
+        self._drain = threading.Thread(target=self._keep_stderr, name="runsdeploy-stderr", daemon=True)
+        self._drain.start()
+
+    def send(self, data: bytes) -> None:
+        """Write all of the data."""
+        for at in range(0, len(data), CHUNK):
+            piece = data[at : at + CHUNK]
+            while piece:
+                piece = piece[self._send_some(piece) :]
+
+    def _send_some(self, piece: bytes) -> int:
+        try:
+            sent = self._channel.send(piece)
+        except Exception as error:
+            raise self._lost(error) from error
+        # paramiko drops what it is given for a dead connection without a word
+        if not sent or not self._connection.alive:
+            raise self._lost(None)
+        return sent
+
+    def _lost(self, error: Exception | None) -> Lost:
+        name = self._connection.name
+        if self._connection.alive:
+            return Lost(f"the command on `{name}` takes no more input")
+        return Lost(f"lost `{name}`: {self._connection.loss() if error is None else reason(error)}")
+
+    def close_input(self) -> None:
+        """End the command's stdin."""
+        with contextlib.suppress(Exception):
+            self._channel.shutdown_write()
+
+    def receive(self) -> bytes:
+        """Wait for the next bytes of stdout."""
+        try:
+            data = self._channel.recv(CHUNK)
+        except Exception as error:
+            raise self._lost(error) from error
+        if not data and not self._channel.eof_received and not self._connection.alive:
+            raise self._lost(None)
+        return data
+
+    def _keep_stderr(self) -> None:
+        with contextlib.suppress(Exception):
+            while data := self._channel.recv_stderr(STDERR_KEPT):
+                self._stderr += data
+                del self._stderr[:-STDERR_KEPT]
+
+    def stderr(self) -> bytes:
+        """Give the last of what came on stderr."""
+        if self._channel.eof_received or self._channel.closed:
+            self._drain.join(1)  # nothing more can come, so it is about to end
+        return bytes(self._stderr)
+
+    def exit_status(self) -> int | None:
+        """Wait for the end of the command; None if the host did not say how it ended."""
+        status = self._channel.recv_exit_status()
+        return status if status >= 0 else None
+
+    def close(self) -> None:
+        """Give the command up."""
+        with contextlib.suppress(Exception):
+            self._channel.close()
+
+
+def connect(host: str, options: Options) -> Connection:
+    """Log in to `name` or `user@name`; raises Unreachable."""
+    try:
+        return _connect(_settings(host, options), options, hops=0)
+    except HostError:
+        raise
+    except Exception as error:  # a hostile server can make paramiko raise anything
+        raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}") from error
+
+
+def _settings(host: str, options: Options) -> Settings:
+    return _with_timeout(resolve(host, options.ssh_config), options)
+
+
+def _with_timeout(settings: Settings, options: Options) -> Settings:
+    return replace(settings, connect_timeout=options.connect_timeout or settings.connect_timeout)
+
+
+def _connect(settings: Settings, options: Options, hops: int) -> Connection:
+    if settings.proxy_command:
+        raise Unreachable(
+            f"`{settings.name}` has a ProxyCommand, which is not supported; ProxyJump is",
+            "replace `ProxyCommand ssh -W %h:%p BASTION` by `ProxyJump BASTION`",
+        )
+    entries = known_hosts.find(settings)
+    with contextlib.ExitStack() as undo:
+        below = _connect_jump(settings, options, hops)
+        if below:
+            undo.callback(below.close)
+        ssh, wire = _shake_hands(settings, options, entries, below)
+        undo.callback(wire.close)
+        undo.callback(ssh.close)
+        _check_host_key(ssh, settings, options, entries)
+        _authenticate(ssh, settings)
+        wire.watch(settings.alive_interval, settings.alive_count, functools.partial(_ask_whether_alive, ssh))
+        undo.pop_all()
+    return Connection(settings.name, ssh, settings.connect_timeout, below)
+
+
+def _connect_jump(settings: Settings, options: Options, hops: int) -> Connection | None:
+    """Log in to the last host to jump through, itself reached through those before it."""
+    if not settings.jumps:
+        return None
+    if hops >= MAX_HOPS:
+        raise Unreachable(
+            f"more than {MAX_HOPS} hosts to jump through: ProxyJump of `{settings.name}` goes in circles"
+        )
+    host, port = split_jump(settings.jumps[-1])
+    # a bastion is nobody's deployment target: as for ssh, the login is the operator's own name
+    hop = _with_timeout(resolve(host, options.ssh_config, user=None, port=port), options)
+    if settings.jumps[:-1]:  # like `ssh -J`, in place of what that host's own configuration says
+        hop = replace(hop, jumps=settings.jumps[:-1])
+    return _connect(hop, options, hops + 1)
+
+
+_Entries = tuple[known_hosts.Entry, ...]
+
+
+def _shake_hands(
+    settings: Settings, options: Options, entries: _Entries, below: Connection | None
+) -> tuple[paramiko.Transport, _Wire]:
+    """Connect and agree on keys; what broke early is tried again, for nothing has happened yet."""
+    for delay in (*options.retry_delays, None):
+        try:
+            return _shake_hands_once(settings, entries, below)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            if delay is None or not _is_passing(error) or (below and not below.alive):
+                raise _unreachable(settings, error, below) from error
+        time.sleep(delay * random.uniform(1, 1.25))  # noqa: S311 - spreads attempts, hides nothing
+    raise AssertionError("the last attempt raises")
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether another attempt may fare better. A host that was silent for the whole timeout has had its chance."""
+    if isinstance(error, paramiko.ChannelException):
+        return bool(error.code == _CONNECT_FAILED)
+    if isinstance(error, paramiko.SSHException):
+        return "protocol banner" in str(error) and not isinstance(
+            error, paramiko.ssh_exception.IncompatiblePeer
+        )
+    return isinstance(error, (ConnectionError, EOFError))
+
+
+def _shake_hands_once(
+    settings: Settings, entries: _Entries, below: Connection | None
+) -> tuple[paramiko.Transport, _Wire]:
+    wire = _Wire(
+        below.open_through(settings.host, settings.port) if below else _dial(settings), tcp=not below
+    )
+    try:
+        link: Any = wire  # whatever sends and receives, says paramiko's manual
+        ssh = paramiko.Transport(link, default_window_size=WINDOW, packetizer_class=_Packets)
+        _prefer(ssh, entries)
+        ssh.banner_timeout = settings.connect_timeout + 1  # so that it is start_client's that ends first
+        ssh.auth_timeout = settings.connect_timeout
+        ssh.start_client(timeout=settings.connect_timeout)
+        _require_keys(ssh, settings)
+    except BaseException:
+        wire.close()
+        raise
+    return ssh, wire
+
+
+def _require_keys(ssh: paramiko.Transport, settings: Settings) -> None:
+    """Raise if `start_client` came back because its time was over, which it does without a word."""
+    if not ssh.initial_kex_done:
+        ssh.close()
+        raise TimeoutError(errno.ETIMEDOUT, f"no answer within {settings.connect_timeout:g} s")
+
+
+def _dial(settings: Settings) -> socket.socket:
+    """Connect to the first address that answers."""
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in _addresses(settings):
+        link = socket.socket(family, kind, protocol)
+        try:
+            link.settimeout(settings.connect_timeout)
+            link.connect(address)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            link.close()
+            failure = error
+        else:
+            return link
+    raise failure or OSError("it has no address")
+
+
+def _addresses(settings: Settings) -> list[tuple[int, int, int, str, tuple[str | int, ...]]]:
+    try:
+        found = socket.getaddrinfo(settings.host, settings.port, settings.family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise Unreachable(f"`{settings.name}` has no address: `{settings.host}`: {reason(error)}") from error
+    return list(found)  # type: ignore[arg-type]
+
+
+def _prefer(ssh: paramiko.Transport, entries: _Entries) -> None:
+    """Put what is fast, and the kind of host key that is known, in front; remove nothing."""
+    known = {entry.key.kind for entry in entries if not entry.revoked}
+    if "ssh-rsa" in known:
+        known |= {"rsa-sha2-512", "rsa-sha2-256"}
+    chosen = ssh.get_security_options()
+    chosen.kex = sorted(chosen.kex, key=lambda name: "25519" not in name)
+    chosen.ciphers = sorted(chosen.ciphers, key=lambda name: "gcm" not in name)
+    chosen.key_types = sorted(chosen.key_types, key=lambda name: name not in known)
+
+
+def _check_host_key(ssh: paramiko.Transport, settings: Settings, options: Options, entries: _Entries) -> None:
+    key = ssh.get_remote_server_key()
+    offered = known_hosts.Key(key.get_name(), key.asbytes())
+    known_hosts.check(settings, entries, offered, accept_new=options.accept_new, warn=options.warn)
+
+
+def _unreachable(settings: Settings, error: Exception, below: Connection | None) -> Unreachable:
+    through = f" through `{below.name}`" if below else ""
+    place = f"`{settings.name}`{through}"
+    if not settings.known_as.startswith(settings.name) or below:
+        place += f" ({settings.host} port {settings.port})"
+    return Unreachable(f"cannot connect to {place}: {_refusal(error)}")
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, paramiko.ChannelException):
+        return error.text.lower().rstrip(".") or f"reason {error.code}"
+    if isinstance(error, EOFError) or "protocol banner" in str(error):
+        return "the connection was closed before the host had said who it is"
+    return reason(error)
+
+
+def _ask_whether_alive(ssh: paramiko.Transport) -> None:
+    """Ask the host something that it must answer, from the thread that reads: never wait for a lock here."""
+    if not ssh.clear_to_send_lock.acquire(blocking=False):
+        return  # somebody is sending, which is a question too
+    try:
+        if ssh.clear_to_send.is_set():
+            question = paramiko.Message()
+            question.add_byte(bytes([80]))  # SSH_MSG_GLOBAL_REQUEST
+            question.add_string("keepalive@openssh.com")
+            question.add_boolean(True)  # noqa: FBT003 - wants a reply
+            ssh.packetizer.send_message(question)  # paramiko's own keepalive asks for no reply
+    finally:
+        ssh.clear_to_send_lock.release()
+
+
+class _Agent(AgentSSH):
+    """The agent at a socket; paramiko's own only looks at SSH_AUTH_SOCK."""
+
+    if TYPE_CHECKING:  # what the stubs leave out
+
+        def _connect(self, conn: socket.socket) -> None: ...
+        def _close(self) -> None: ...
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__()
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(timeout)
+            link.connect(path)
+            self._connect(link)
+        except BaseException:
+            link.close()
+            raise
+
+    def close(self) -> None:
+        """Give the agent's socket back."""
+        self._close()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A key to offer, or a file that should have held one."""
+
+    label: str
+    """what it is called in messages"""
+    key: paramiko.PKey | None = None
+    """the key, if it can be used"""
+    hint: str = ""
+    """what would make it usable"""
+
+
+def _authenticate(ssh: paramiko.Transport, settings: Settings) -> None:
+    """Offer keys until one is accepted."""
+    tried: list[str] = []
+    hints: list[str] = []
+    with _agent_keys(settings) as agent_keys:
+        for candidate in _candidates(settings, agent_keys):
+            tried.append(candidate.label)
+            hints += [candidate.hint] if candidate.hint else []
+            if candidate.key is None:
+                continue
+            stop = _offer(ssh, settings.user, candidate.key)
+            if stop is None:
+                return
+            if stop:
+                tried.append(stop)
+                break
+    told = ", ".join(tried) or "nothing, there is no key to offer"
+    hint = next(iter(hints), f"runsdeploy ssh.setup --host {settings.name}")
+    raise Unreachable(f"`{settings.name}` accepted no key for user `{settings.user}`; tried: {told}", hint)
+
+
+def _offer(ssh: paramiko.Transport, user: str, key: paramiko.PKey) -> str | None:
+    """None if the key lets us in; empty to go on with the next; otherwise why there is no next."""
+    try:
+        further = ssh.auth_publickey(user, key)
+    except paramiko.BadAuthenticationType as error:
+        return f"the host takes no keys, only {', '.join(error.allowed_types)}"
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        if "imeout" in str(error):
+            return "then the host gave no answer"
+        return "" if ssh.is_active() else "then the host ended it (after too many failures, or all of them)"
+    return f"then the host wanted {', '.join(further)} as well" if further else None
+
+
+@contextlib.contextmanager
+def _agent_keys(settings: Settings) -> Iterator[list[paramiko.AgentKey]]:
+    """Give the agent's keys; a missing or broken agent has none."""
+    agent: _Agent | None = None
+    with contextlib.suppress(OSError, paramiko.SSHException):
+        agent = _Agent(settings.agent, settings.connect_timeout) if settings.agent else None
+    with contextlib.closing(agent) if agent else contextlib.nullcontext():
+        yield list(agent.get_keys()) if agent else []
+
+
+def _candidates(settings: Settings, agent_keys: list[paramiko.AgentKey]) -> Iterator[_Candidate]:
+    """Give keys in ssh's order: those of the agent that are configured, its others, then files."""
+    held = {key.asbytes(): key for key in agent_keys}
+    files = [(file, public_part(file) if held else None) for file in settings.identities]
+    configured = [blob for _, blob in files if blob and blob in held]
+    others = [] if settings.identities_only else list(held)
+    for blob in dict.fromkeys([*configured, *others]):
+        yield _Candidate(f"agent's {_described(held[blob])}", held[blob])
+    for file, blob in files:
+        if (blob is None or blob not in held) and Path(file).is_file():
+            yield _from_file(file)
+
+
+def _from_file(file: str) -> _Candidate:
+    status = Path(file).stat()
+    if status.st_uid == getuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        return _Candidate(f"not {file}, which others may read", hint=f"chmod 600 {file}")
+    try:
+        key = _load(file, status.st_mtime_ns)
+    except (
+        TypeError,
+        paramiko.PasswordRequiredException,
+    ):  # what cryptography raises for want of a passphrase
+        return _Candidate(f"not {file}, which is encrypted", hint=f"ssh-add {file}")
+    except Exception as error:  # noqa: BLE001 - any of a dozen kinds, for a file that ssh would skip as well
+        return _Candidate(f"not {file}, which is no usable key ({reason(error)})")
+    return _Candidate(f"{file} ({_described(key)})", key)
+
+
+@functools.lru_cache(maxsize=64)
+def _load(file: str, _changed: int) -> paramiko.PKey:
+    return paramiko.PKey.from_path(file)
+
+
+def _described(key: paramiko.PKey) -> str:
+    return str(known_hosts.Key(key.get_name(), key.asbytes()))
