@@ -91,11 +91,11 @@ class Ended:
 
 @dataclass(frozen=True)
 class Marked:
-    """A step set or took back a marker."""
+    """A step asked for, set or took back a marker."""
 
     number: int
     action: str
-    """`setdone` or `resetdone`"""
+    """`shouldrun` (and was told to run), `declined` (was told not to), `setdone` or `resetdone`"""
     subsystem: str
     """empty for the script as a whole"""
 
@@ -199,7 +199,7 @@ _GRAMMAR = {
     "note": re.compile(_TEXT),
     "start": re.compile(_NUMBER),
     "end": re.compile(rf"{_NUMBER} (ok|already-done|failed|killed) \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER}"),
-    "mark": re.compile(rf"{_NUMBER} (setdone|resetdone) {_TEXT}"),
+    "mark": re.compile(rf"{_NUMBER} (shouldrun|declined|setdone|resetdone) {_TEXT}"),
     "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
     "facts": re.compile(r"(sysname|sysdist|sysver|bits)( [A-Za-z0-9._+-]{1,64}){0,16}"),
     "finish": re.compile(r"ok|failed|interrupted"),

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import fcntl
 import hashlib
 import hmac
@@ -73,17 +73,18 @@ def _look_up(settings: Settings, name: str) -> Iterable[Entry]:
 
 
 def _entries(text: str, file: str) -> Iterable[Entry]:
+    """Read pairs of lines: where it stands, then the line itself."""
     lines = iter(text.splitlines())
     for line in lines:
         found = _FOUND.fullmatch(line)
-        entry = next(lines, "").split() if found else []
-        if not found or found[2] == "CA":  # a certificate authority is not the host's own key
+        if not found:
             continue
-        kind, blob = entry[1 + bool(found[2]) :][:2]
-        try:
+        words = next(lines, "").split()
+        if found[2] == "CA":  # a certificate authority is not the host's own key
+            continue
+        with contextlib.suppress(ValueError):  # a torn line
+            kind, blob = words[2:4] if found[2] else words[1:3]
             yield Entry(Key(kind, base64.b64decode(blob)), file, int(found[1]), found[2] == "REVOKED")
-        except (ValueError, binascii.Error):
-            continue
 
 
 def check(
@@ -167,17 +168,22 @@ def _family(kind: str) -> str:
 
 
 def _remember(settings: Settings, key: Key, warn: Callable[[str], None]) -> None:
-    file = settings.known_hosts[0] if settings.known_hosts else ""
+    accepted = f"accepted the new host key of `{settings.name}`, {key}"
     try:
-        if not file or not _WRITABLE_NAME.fullmatch(settings.known_as):
-            raise ValueError("there is no file for it" if not file else "the name cannot be written")
-        _append(Path(file), _line(settings, key))
+        file = _record(settings, key)
     except (OSError, ValueError) as error:
-        warn(
-            f"accepted the new host key of `{settings.name}`, {key}, but it was not recorded: {reason(error)}"
-        )
+        warn(f"{accepted}, but it was not recorded: {reason(error)}")
     else:
-        warn(f"accepted the new host key of `{settings.name}`, {key}, and added it to {file}")
+        warn(f"{accepted}, and added it to {file}")
+
+
+def _record(settings: Settings, key: Key) -> str:
+    if not settings.known_hosts:
+        raise ValueError("there is no known hosts file")
+    if not _WRITABLE_NAME.fullmatch(settings.known_as):
+        raise ValueError("its name cannot be written into a known hosts file")
+    _append(Path(settings.known_hosts[0]), _line(settings, key))
+    return settings.known_hosts[0]
 
 
 def _line(settings: Settings, key: Key) -> bytes:

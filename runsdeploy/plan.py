@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
 
 from runsdeploy.conf import TIME_LIMIT, After, Conf, Ref, Request, evaluate
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
@@ -90,10 +89,6 @@ class Plan:
         facts = [(step.script.name, step.digest, sorted(step.flags)) for step in self.steps]
         libraries = [file.identity for file in self.libraries]
         return hashlib.sha256(repr(("runsdeploy plan 1", self.host.name, facts, libraries)).encode()).hexdigest()
-
-    def segments(self) -> list[tuple[str, tuple[Step, ...]]]:
-        """Return runs of steps on the same side: (`controller` or `target`, steps)."""
-        return [(side, tuple(steps)) for side, steps in groupby(self.steps, key=lambda step: step.side)]
 
 
 @dataclass

@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHUNK = 256 * 1024
-WINDOW = 16 * 1024 * 1024
-"""bytes a host may send unread: enough for 300 MB/s at 50 ms, and what a slow reader costs in memory"""
+WINDOW = 4 * 1024 * 1024
+"""bytes a host may send unread: 80 MB/s at 50 ms. A slow reader costs that much memory for each command,
+and paramiko moves all that is unread at each read: 16 MiB were eight times slower"""
 STDERR_KEPT = 64 * 1024
 MAX_HOPS = 8
 
@@ -77,9 +78,9 @@ class _Socket(Protocol):
 class _Wire:
     """The socket below a connection: few system calls, no delayed acknowledgements, and silence noticed."""
 
-    def __init__(self, below: _Socket, *, tcp: bool) -> None:
+    def __init__(self, below: _Socket) -> None:
         self._below = below
-        self._acknowledge = tcp and _QUICKACK is not None
+        self._tcp = below if isinstance(below, socket.socket) else None
         self._data, self._at = b"", 0
         self._heard = self._sent = time.monotonic()
         self._interval, self._count, self._asked = 0.0, 0, 0
@@ -115,10 +116,10 @@ class _Wire:
             self._notice_silence()
             raise
         self._heard, self._asked = time.monotonic(), 0
-        if self._acknowledge and isinstance(self._below, socket.socket) and _QUICKACK is not None:
+        if self._tcp and _QUICKACK is not None:
             # the kernel disarms it by itself; without it, sshd waits 40 ms for an acknowledgement
             with contextlib.suppress(OSError):
-                self._below.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+                self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _notice_silence(self) -> None:
         self._give_up_after_silence(self._heard)
@@ -139,9 +140,9 @@ class _Wire:
 
     def close(self) -> None:
         self._closed = True
-        if isinstance(self._below, socket.socket):
+        if self._tcp:
             with contextlib.suppress(OSError):  # wakes the reading thread at once
-                self._below.shutdown(socket.SHUT_RDWR)
+                self._tcp.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(Exception):
             self._below.close()
 
@@ -337,7 +338,7 @@ def _shake_hands(
 
 
 def _is_passing(error: Exception) -> bool:
-    """Whether another attempt may fare better. A host that was silent for the whole timeout has had its chance."""
+    """Whether another attempt may do better; a host that is silent for the whole timeout had its chance."""
     if isinstance(error, paramiko.ChannelException):
         return bool(error.code == _CONNECT_FAILED)
     if isinstance(error, paramiko.SSHException):
@@ -350,9 +351,7 @@ def _is_passing(error: Exception) -> bool:
 def _shake_hands_once(
     settings: Settings, entries: _Entries, below: Connection | None
 ) -> tuple[paramiko.Transport, _Wire]:
-    wire = _Wire(
-        below.open_through(settings.host, settings.port) if below else _dial(settings), tcp=not below
-    )
+    wire = _Wire(below.open_through(settings.host, settings.port) if below else _dial(settings))
     try:
         link: Any = wire  # whatever sends and receives, says paramiko's manual
         ssh = paramiko.Transport(link, default_window_size=WINDOW, packetizer_class=_Packets)
@@ -428,7 +427,7 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, paramiko.ChannelException):
         return error.text.lower().rstrip(".") or f"reason {error.code}"
     if isinstance(error, EOFError) or "protocol banner" in str(error):
-        return "the connection was closed before the host had said who it is"
+        return "the connection was closed before keys were agreed on"
     return reason(error)
 
 
@@ -513,7 +512,7 @@ def _offer(ssh: paramiko.Transport, user: str, key: paramiko.PKey) -> str | None
     except (paramiko.SSHException, OSError, EOFError) as error:
         if "imeout" in str(error):
             return "then the host gave no answer"
-        return "" if ssh.is_active() else "then the host ended it (after too many failures, or all of them)"
+        return "" if ssh.is_active() else "then the connection was closed"
     return f"then the host wanted {', '.join(further)} as well" if further else None
 
 
@@ -533,8 +532,8 @@ def _candidates(settings: Settings, agent_keys: list[paramiko.AgentKey]) -> Iter
     files = [(file, public_part(file) if held else None) for file in settings.identities]
     configured = [blob for _, blob in files if blob and blob in held]
     others = [] if settings.identities_only else list(held)
-    for blob in dict.fromkeys([*configured, *others]):
-        yield _Candidate(f"agent's {_described(held[blob])}", held[blob])
+    for chosen in dict.fromkeys([*configured, *others]):
+        yield _Candidate(f"agent's {_described(held[chosen])}", held[chosen])
     for file, blob in files:
         if (blob is None or blob not in held) and Path(file).is_file():
             yield _from_file(file)

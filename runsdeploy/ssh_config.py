@@ -92,7 +92,7 @@ def resolve(
 
 
 def split_user(host: str) -> tuple[str, str]:
-    """`user@name` as its two halves, each checked; nothing else may reach a command line or a known hosts file."""
+    """Give the two halves of `user@name`, checked: nothing else may reach a command line or a file."""
     user, at, name = host.rpartition("@")
     if not _HOST.fullmatch(name):
         raise Unreachable(
@@ -120,7 +120,7 @@ def _printable(text: str) -> str:
 
 @contextlib.contextmanager
 def _config_options(config: str | None, user: str | None) -> Iterator[list[str]]:
-    """Give the options which make ssh read the operator's configuration and then, if given, the default user."""
+    """Give the options that make ssh read the operator's configuration, and then the default user."""
     if not user:
         yield ["-F", config] if config else []
         return
@@ -217,7 +217,7 @@ def _settings(name: str, found: Mapping[str, list[str]]) -> Settings:
         proxy_command=one("proxycommand"),
         family={"inet": socket.AF_INET, "inet6": socket.AF_INET6}.get(one("addressfamily"), socket.AF_UNSPEC),
         connect_timeout=float(one("connecttimeout") or 10),
-        alive_interval=int(one("serveraliveinterval")) or 15,
+        alive_interval=int(one("serveraliveinterval", "0")) or 15,
         alive_count=int(one("serveralivecountmax", "3")),
     )
 

@@ -94,7 +94,8 @@ follow() {
     tail -c +1 -f "$here/spool" 3<&- &
     tail=$!
     {
-        while read -r _; do :; done
+        # Any line, and the end: no further step. The end also: nobody listens any more.
+        while read -r _; do : >"$here/stop"; done
         : >"$here/stop"
         kill "$tail"
     } <&3 >/dev/null 2>&1 &

@@ -44,7 +44,7 @@ finish() {
     say_files "$1"
     # The controller may come back for the next segment as soon as it hears the end.
     if [[ $1 != ok || $segment_last == yes ]]; then
-        rm -rf "$RUNS_session/files" "$RUNS_run"
+        rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run
     fi
     rm -f "$RUNS_state/holder"
     exec 9>&-
@@ -142,11 +142,11 @@ judge() {
     [[ -e $RUNS_step/acts ]] || : >"$RUNS_step/acts"
     while IFS=' ' read -r verb rest; do
         case $verb in
-        yes) ((++yes)) ;;
-        no) ((++no)) ;;
+        shouldrun) ((++yes)) ;;
+        declined) ((++no)) ;;
         wrong) ((++wrong)) ;;
-        setdone | resetdone) say "mark $step_number $verb $rest" ;;
         esac
+        [[ $verb == wrong ]] || say "mark $step_number $verb $rest"
     done <"$RUNS_step/acts"
     if ((RUNS_status == RUNS_DECLINED && no)); then RUNS_status=0; fi
     if ((wrong && RUNS_status == 0)); then RUNS_status=1; fi
@@ -154,7 +154,7 @@ judge() {
         RUNS_outcome=killed
     elif ((RUNS_status)); then
         RUNS_outcome=failed
-    elif ((no && !yes)); then
+    elif ((no && yes == 0)); then
         RUNS_outcome=already-done
     else
         RUNS_outcome=ok
@@ -175,7 +175,7 @@ run_step() {
     launch "$RUNS_session/files/$step_file"
     judge $?
     if [[ $RUNS_outcome == ok && -n $step_once ]]; then
-        : >"$RUNS_step/acts"
+        rm -f "$RUNS_step/acts"
         launch "$RUNS_run/mark.sh"
         judge $?
     fi

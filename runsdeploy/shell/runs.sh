@@ -60,10 +60,12 @@ RUNS_marker() {
 }
 
 shouldrun() {
-    local RUNS_folder RUNS_file RUNS_encoded RUNS_line RUNS_value=''
+    local RUNS_folder RUNS_file RUNS_encoded RUNS_subsystem RUNS_line RUNS_value=''
     RUNS_marker "${1-}"
+    RUNS_encode "${1-}"
+    RUNS_subsystem=$RUNS_encoded
     if [[ ! -e $RUNS_file && ! -L $RUNS_file ]]; then
-        RUNS_act yes
+        RUNS_act "shouldrun $RUNS_subsystem"
         return 0
     fi
     # Neither true nor false: guessing would lose work or do it twice.
@@ -77,11 +79,11 @@ shouldrun() {
     if (($# > 1)); then
         RUNS_encode "=$2"
         if [[ $RUNS_value != "$RUNS_encoded" ]]; then
-            RUNS_act yes
+            RUNS_act "shouldrun $RUNS_subsystem"
             return 0
         fi
     fi
-    RUNS_act no
+    RUNS_act "declined $RUNS_subsystem"
     return "$RUNS_DECLINED"
 }
 

@@ -2,19 +2,22 @@
 #
 # The section itself is run as `bash FILE`, so $0, $LINENO and bash's messages are those of its file.
 
+# shellcheck disable=SC2154 # step_*: meta.sh, made by bundle.py
+
 unset BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
 export -n RUNS_RUN RUNS_STEP RUNS_STATE
 umask 022
 
 # shellcheck source-path=SCRIPTDIR source=runs.sh
 . "$RUNS_RUN/runs.sh"
+# shellcheck disable=SC2034 # urequire
 RUNS_loaded=' runs '
 urequire DEFAULTS
 # shellcheck source=/dev/null
 . "$RUNS_STEP/values.sh"
 
 # The last untested failure, or the `exit` that ended the section: the runner tells its line.
-RUNS_failed() { printf '%s\n' "$1" >"$RUNS_STEP/failed"; }
+RUNS_failed() { printf '%s\n' "$1" 2>/dev/null >"$RUNS_STEP/failed"; }
 trap 'RUNS_failed "$LINENO"' ERR
 
 exit() {

@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # DEFAULTS: messages, answers and quiet commands; loaded before every SCRIPT.
 #
-#     == title          etitle
-#      * step           estep
-#        information    einfo
-#      ! warning: text  ewarn, on stderr
-#     !! error: text    eerror and die, on stderr
+#     etitle          == title
+#     estep            * step
+#     einfo              information
+#     ewarn            ! warning: text      (stderr)
+#     eerror, die     !! error: text        (stderr)
 #
 # No colours, ever: on a target the output is a file.
 #
@@ -17,9 +17,9 @@ _defaults_say() {
     local _mark=$1 _text
     shift
     local IFS=' '
-    _text=$*
+    _text=${*//$'\n'/$'\n   '}
     [ -n "$_text" ] || _mark=${_mark%"${_mark##*[! ]}"}
-    printf '%s%s\n' "$_mark" "${_text//$'\n'/$'\n   '}"
+    printf '%s%s\n' "$_mark" "$_text"
 }
 
 # etitle TEXT…: what this script is about.
@@ -105,11 +105,34 @@ quietly() {
 
 # Below: what uinst and uinc share to write files. Private; scripts do not call these.
 
-# A path on one line: as it is or, where that would be doubtful, as bash would quote it.
+# A path on one line: as it is or, where that would be doubtful, quoted for bash.
 _file_show() {
+    local _quote=\' _quoted="'\\''"
+    case $1 in ./[!-]*) set -- "${1#./}" ;; esac
     case $1 in
-    '' | *[]\[[:cntrl:][:space:]\"\'\\\`\$\&\;\|\<\>\(\)\*\?\{\}\!\#]*) printf %q "$1" ;;
+    *[[:cntrl:]]*) printf %q "$1" ;;
+    '' | *[]\[[:space:]\"\'\\\`\$\&\;\|\<\>\(\)\*\?\{\}\!\#]*) printf "'%s'" "${1//$_quote/$_quoted}" ;;
     *) printf %s "$1" ;;
+    esac
+}
+
+# _file_path PATH FOLLOW: sets _path to PATH as commands take it: no option, no slash at the end;
+# with FOLLOW, where it leads.
+_file_path() {
+    [ -n "$1" ] || return
+    case $1 in /* | ./* | ../*) _path=$1 ;; *) _path=./$1 ;; esac
+    while [ "$_path" != / ] && [ "$_path" != "${_path%/}" ]; do _path=${_path%/}; done
+    [ -n "$2" ] && [ -L "$_path" ] || return 0
+    _path=$(command readlink -f "$_path" && printf .) || return
+    _path=${_path%$'\n'.}
+}
+
+# Sets the variable NAME to MODE: digits as four digits, to be compared; what is not a mode is left
+# to chmod to refuse.
+_file_set_mode() {
+    case $2 in
+    '' | *[!0-7]* | ??????*) printf -v "$1" %s "$2" ;;
+    *) printf -v "$1" %04o "$((8#$2))" ;;
     esac
 }
 
@@ -125,6 +148,7 @@ _file_stat() {
 
 # A NUL is what bash cannot hold, and what diff should not show.
 _file_is_text() {
+    # shellcheck disable=SC2094 # both read
     LC_ALL=C command tr -d '\000' <"$1" | command cmp -s - "$1"
 }
 
@@ -227,6 +251,14 @@ _file_is_home() {
         [ -L "$1" ] || [ ! "$1" -ef $_no ] || return 0
     done
     return 1
+}
+
+# True if PATH, or what is above it as it is spelled, is the directory DIR.
+_file_is_in() {
+    local _p=$1
+    until [ "${_p:-/}" -ef "$2" ]; do
+        case $_p in */*) _p=${_p%/*} ;; *) return 1 ;; esac
+    done
 }
 
 # In the two filters, _eol is empty for a last line without a newline: it stays without.

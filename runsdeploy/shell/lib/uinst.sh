@@ -6,9 +6,9 @@
 # the library was loaded) to yes or no. What is as it should be is not touched, not even its ctime.
 # Needs DEFAULTS, which also has the functions `_file_…` and `_text_…`.
 
+# shellcheck disable=SC2034,SC2154 # set for scripts; set by DEFAULTS
 if ! declare -F _uinst_run >/dev/null; then
-    uinst_changed=no
-    uinst_any=no
+    uinst_changed=no uinst_any=no
 fi
 
 uinst_file() { _uinst_run file m:o:bqL 2 2 'SRC DEST' "$@"; }
@@ -30,6 +30,7 @@ uinst_absent() { _uinst_run absent '' 1 '' 'PATH…' "$@"; }
 _uinst_run() {
     local _op=$1 _allowed=$2 _least=$3 _most=$4 _operands=$5 _ret=0
     shift 5
+    uinst_changed=no
     (
         _uinst_settle
         _uinst_options "$@" || exit
@@ -38,13 +39,9 @@ _uinst_run() {
         "_uinst_do_$_op" "$@" || _ret=$?
         exit "$((_ret + _did))"
     ) || _ret=$?
-    uinst_changed=no
     # Killed by a signal: what it had changed is not known.
     [ "$_ret" -lt 128 ] || return "$_ret"
-    if [ "$_ret" -ge 16 ]; then
-        uinst_changed=yes
-        uinst_any=yes
-    fi
+    [ "$_ret" -lt 16 ] || uinst_changed=yes uinst_any=yes
     return "$((_ret % 16))"
 }
 
@@ -53,10 +50,11 @@ _uinst_settle() {
     trap - ERR DEBUG RETURN
     trap '[ -z "$_tmp" ] || command rm -f "$_tmp"' EXIT
     set +efuC +o pipefail
+    GLOBIGNORE='' # before dotglob, which it changes
     shopt -u failglob nocasematch extdebug
     shopt -s dotglob nullglob
-    IFS=$' \t\n'
-    unset -v GLOBIGNORE
+    # In UTF-8, `read` would take a stray byte and the newline after it for one character.
+    IFS=$' \t\n' LC_ALL=C
     _mode='' _dirmode='' _owner='' _regex='' _comment='#' _from='' _backup='' _quiet='' _follow=''
     _src='' _text='' _tmp='' _path='' _what='' _diff='' _why='' _drop='' _tree='' _did=0
 }
@@ -68,8 +66,8 @@ _uinst_options() {
         # -r '' would match every line; -o '' is a variable that somebody forgot to set.
         [ -n "${OPTARG-x}" ] || _o='?'
         case $_o in
-        m) _uinst_set_mode _mode "$OPTARG" ;;
-        d) _uinst_set_mode _dirmode "$OPTARG" ;;
+        m) _file_set_mode _mode "$OPTARG" ;;
+        d) _file_set_mode _dirmode "$OPTARG" ;;
         o) _owner=$OPTARG ;;
         r) _regex=$OPTARG ;;
         c) _comment=$OPTARG ;;
@@ -99,14 +97,6 @@ _uinst_fail() {
     return 1
 }
 
-# Digits become four digits, to be compared; what is not a mode is left to chmod to refuse.
-_uinst_set_mode() {
-    case $2 in
-    *[!0-7]* | ??????*) printf -v "$1" %s "$2" ;;
-    *) printf -v "$1" %04o "$((8#0$2))" ;;
-    esac
-}
-
 # _uinst_say PATH: the operation's line; something changed if there are words in _what.
 _uinst_say() {
     local _state=unchanged _detail=${_what#, content}
@@ -123,15 +113,9 @@ _uinst_say() {
     _diff=''
 }
 
-# Sets _path to PATH as commands take it: no option, no slash at the end; with -L, where it leads.
+# Sets _path to PATH; with -L, to where it leads.
 _uinst_path() {
-    [ -n "$1" ] || _uinst_fail 'a path is empty' || return
-    _path=$1
-    case $_path in /* | ./* | ../*) ;; *) _path=./$_path ;; esac
-    while [ "$_path" != / ] && [ "$_path" != "${_path%/}" ]; do _path=${_path%/}; done
-    [ -n "$_follow" ] && [ -L "$_path" ] || return 0
-    _path=$(command readlink -f "$_path" && printf .) || _uinst_fail "$1" 'leads nowhere' || return
-    _path=${_path%$'\n'.}
+    _file_path "$1" "$_follow" || _uinst_fail "$1" 'is not a path that leads anywhere'
 }
 
 # The same, for what would go through a link to something that the script did not name.
@@ -238,7 +222,15 @@ _uinst_do_noline() { _drop=yes && _uinst_do_line "$@"; }
 
 _uinst_do_block() {
     local _base
-    [ $# -eq $((3 - ${#_from} / ${#_from:-1})) ] || _uinst_usage || return
+    if [ -n "$_from" ]; then
+        [ $# -eq 2 ] || _uinst_usage || return
+        _uinst_source "$_from" || return
+        _file_is_text "$_src" && _text=$(_uinst_content && printf .) ||
+            _uinst_fail "$_from" 'is not a text file' || return
+        set -- "$@" "${_text%.}"
+        _src=''
+    fi
+    [ $# -eq 3 ] || _uinst_usage || return
     _uinst_edit_block "$@"
 }
 
@@ -247,7 +239,7 @@ _uinst_do_noblock() { _drop=yes && _uinst_edit_block "$@"; }
 # _uinst_edit_block NAME FILE [TEXT]
 _uinst_edit_block() {
     local _begin _end _tail='' _block=${3-}
-    case $1$_comment in *$'\n'*) _uinst_fail 'a name is one line' || return ;; esac
+    case ${1:-$'\n'}$_comment in *$'\n'*) _uinst_fail 'a name is one line' || return ;; esac
     case $_comment in '<!--') _tail=' -->' ;; '/*') _tail=' */' ;; esac
     _begin="$_comment BEGIN $1$_tail" _end="$_comment END $1$_tail"
     _block=${_block:+${_block%$'\n'}$'\n'}
@@ -277,10 +269,12 @@ _uinst_do_link() { _uinst_path "$2" && _uinst_put_link "$1" "$_path"; }
 
 _uinst_do_dir() {
     local _d
-    for _d in "$@"; do _uinst_path_nolink "$_d" && _uinst_put_dir "$_path" || return; done
+    for _d in "$@"; do _uinst_path_nolink "$_d" && _uinst_put_dir "$_path" "$_mode" || return; done
 }
 
+# _uinst_put_dir DIR MODE
 _uinst_put_dir() {
+    local _mode=$2
     [ ! -L "$1" ] || _uinst_fail "$1" 'is a link, not a directory' || return
     if [ -d "$1" ]; then
         _uinst_meta "$1" || return
@@ -292,7 +286,7 @@ _uinst_put_dir() {
     _uinst_say "$1"
 }
 
-_uinst_do_mode() { _uinst_set_mode _mode "$1" && _uinst_each_meta "${@:2}"; }
+_uinst_do_mode() { _file_set_mode _mode "$1" && _uinst_each_meta "${@:2}"; }
 _uinst_do_owner() { _owner=$1 && _uinst_each_meta "${@:2}"; }
 
 _uinst_each_meta() {
@@ -319,5 +313,37 @@ _uinst_do_absent() {
             _what=', removed'
         fi
         _uinst_say "$_path"
+    done
+}
+
+_uinst_do_tree() {
+    local _root
+    [ -d "$1" ] || _uinst_fail "$1" 'is not a directory' || return
+    _uinst_path "$1" && _from=$_path && _uinst_path_nolink "$2" || return
+    ! _file_is_in "$_path" "$_from" || _uinst_fail "$2" 'is in the source' || return
+    _root=$_path _tree=0
+    _uinst_walk "$_from" "$_path" || return
+    [ "$_tree" = 0 ] || _what=", entries: $_tree"
+    _tree=''
+    _uinst_say "$_root"
+}
+
+# _uinst_walk SRCDIR DESTDIR
+_uinst_walk() {
+    local _e _to _base _have
+    _uinst_put_dir "$2" "$_dirmode" || return
+    for _e in "$1"/*; do
+        _to=${2%/}/${_e##*/}
+        if [ -L "$_e" ]; then
+            _have=$(command readlink -n "$_e" && printf .) && _uinst_put_link "${_have%.}" "$_to"
+        elif [ "$_e" -ef "$_root" ]; then
+            _uinst_fail "$_root" 'is in the source'
+        elif [ -d "$_e" ]; then
+            _uinst_walk "$_e" "$_to"
+        elif [ -f "$_e" ]; then
+            _uinst_source "$_e" && _uinst_put "$_to" "$_base"
+        else
+            _uinst_fail "$_e" 'is neither a file, a directory nor a link'
+        fi || return
     done
 }

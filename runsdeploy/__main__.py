@@ -1,0 +1,7 @@
+"""`python -m runsdeploy`."""
+
+import sys
+
+from runsdeploy.cli import main
+
+sys.exit(main())

@@ -1,0 +1,250 @@
+"""Bundles: what a segment needs on the side that runs it, as one archive behind one header.
+
+The archive is deterministic: the same plan makes the same bytes but for the session's own names. What
+is shipped is what was planned: a file that changed since is refused, not sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files as package_files
+from typing import IO
+
+from runsdeploy.errors import Refused
+from runsdeploy.files import CHUNK, File, content_file
+from runsdeploy.plan import BUNDLED, Plan, Step
+from runsdeploy.tree import shown
+from runsdeploy.variable import Value, Variable, assignment
+
+COMMAND = (
+    "exec sh -c 'read -r n && p=$(dd ibs=1 obs=65536 count=\"$n\" 2>/dev/null)"
+    ' && [ "${#p}" -eq "$n" ] && eval "$p" && main\''
+)
+"""what every channel runs; sh, csh and fish read it alike. It takes the program from its input, and nothing
+of a program that did not arrive whole is run; `dd` by single bytes leaves what follows in the channel."""
+
+MODIFIED = 946684800
+"""modification time of all members, 2000-01-01: tar warns of times before its own"""
+
+IN_MEMORY = 8 << 20
+"""bytes up to which an archive is kept in memory"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """The names of one execution of a plan on one host."""
+
+    identity: str
+    """128 random bits, hexadecimal"""
+    nonce: str
+    """128 random bits, hexadecimal: what follows it is ours"""
+    by: str
+    """who deploys, `user@machine`"""
+    keep_going: bool = False
+
+
+@dataclass
+class Bundle:
+    """One segment, ready to be sent."""
+
+    header: bytes
+    """the bootstrap program and the header line that it reads"""
+    archive: IO[bytes]
+    """positioned at its start"""
+    length: int
+
+    def chunks(self) -> Iterator[bytes]:
+        """Yield all bytes in the order in which the bootstrap reads them."""
+        yield self.header
+        while chunk := self.archive.read(CHUNK):
+            yield chunk
+
+
+@cache
+def shell_file(name: str) -> bytes:
+    """Return a bash file of the package."""
+    return (package_files("runsdeploy") / "shell" / name).read_bytes()
+
+
+@cache
+def bootstrap() -> bytes:
+    """Return the bootstrap program, comments and indentation left out: it is read byte by byte."""
+    lines = (line.strip() for line in shell_file("bootstrap.sh").splitlines())
+    return b"\n".join(line for line in lines if line and not line.startswith(b"#"))
+
+
+def header(session: Session, segment: str, scope: str, length: int, digest: str) -> bytes:
+    """Return what precedes an archive; a length of 0 asks only for facts."""
+    program = bootstrap()
+    words = [session.nonce, session.identity, segment, str(length), digest or "-", scope]
+    return b"%d\n" % len(program) + program + " ".join(words).encode() + b"\n"
+
+
+def pack(
+    plan: Plan,
+    steps: Sequence[Step],
+    session: Session,
+    segment: int,
+    *,
+    scope: str = ".",
+    shared: Sequence[File] = (),
+    returns: Sequence[str] = (),
+    last: bool = True,
+) -> Bundle:
+    """Make the bundle of a segment.
+
+    `shared` are files for the shared space, made on the other side; `returns` names those to send back.
+    Raises Refused if a file is not what it was when the plan was made.
+    """
+    name = f"segment{segment}"
+    archive = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
+    about = _segment(plan, steps, session, returns, last=last)
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
+        for member in _members(plan, steps, about, name, shared):
+            _add(tar, member)
+    length = archive.tell()
+    archive.seek(0)
+    digest = hashlib.file_digest(archive, "sha256") if hasattr(hashlib, "file_digest") else _hash(archive)
+    archive.seek(0)
+    return Bundle(header(session, name, scope, length, digest.hexdigest()), archive, length)
+
+
+def _hash(archive: IO[bytes]) -> hashlib._Hash:
+    found = hashlib.sha256()
+    while chunk := archive.read(CHUNK):
+        found.update(chunk)
+    return found
+
+
+def _members(plan: Plan, steps: Sequence[Step], about: bytes, name: str, shared: Sequence[File]) -> Iterator[File]:
+    """Yield the members, each path once, directories of files before what is in them."""
+    run = f"{name}/run"
+    for file in ("runner.sh", "runs.sh", "step.sh", "mark.sh"):
+        yield content_file(f"{run}/{file}", shell_file(file))
+    yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
+    # A library is loaded by name at run time: one is left out only if no script can mean it.
+    text = b"\n".join([*(step.script.body for step in steps), *(file.content for file in plan.libraries)])
+    for library in BUNDLED[2:]:
+        if library.encode() in text or re.search(rb"urequire[^\n]*\$", text):
+            yield content_file(f"{run}/lib/{library}.sh", shell_file(f"lib/{library}.sh"))
+    for file in plan.libraries:
+        yield content_file(f"{run}/tree/{file.path.removeprefix('lib/')}", file.content)
+    yield content_file(f"{run}/segment.sh", about)
+    for step in steps:
+        yield content_file(f"{run}/step/{step.number}/meta.sh", _meta(step))
+        yield content_file(f"{run}/step/{step.number}/values.sh", b"".join(map(assignment, step.variables)))
+    members = {f"files/{file.path}": file for step in steps for file in step.files}
+    members |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
+    members |= {f"files/shared/{file.path}": file for file in shared}
+    for path in sorted(members):
+        file = members[path]
+        yield File(path, file.kind, file.mode, file.source, file.content, file.size, file.digest, file.target)
+
+
+def script_path(step: Step) -> str:
+    """Return where a step's SCRIPT section lies, below the session's directory of files."""
+    return f"tree{step.script.source.tree}/{step.script.source.inside}"
+
+
+def _add(tar: tarfile.TarFile, file: File) -> None:
+    info = tarfile.TarInfo(file.path)
+    info.mode, info.mtime = file.mode, MODIFIED
+    if file.kind == "directory":
+        info.type = tarfile.DIRTYPE
+        # What is below it must be written whoever we are; the runner's user owns it all.
+        info.mode |= 0o700
+        tar.addfile(info)
+    elif file.kind == "link":
+        info.type, info.linkname = tarfile.SYMTYPE, file.target
+        tar.addfile(info)
+    else:
+        info.size = file.size
+        with _open(file) as content:
+            measured = _Measured(content)
+            try:
+                tar.addfile(info, measured)  # type: ignore[arg-type]
+            except OSError as error:
+                raise _changed(file) from error
+            if measured.hash.hexdigest() != file.digest or content.read(1):
+                raise _changed(file)
+
+
+def _open(file: File) -> IO[bytes]:
+    if file.source is None:
+        return io.BytesIO(file.content)
+    try:
+        return file.source.open("rb")
+    except OSError as error:
+        raise _changed(file) from error
+
+
+def _changed(file: File) -> Refused:
+    return Refused(f"`{shown(file.source) if file.source else file.path}` changed while it was deployed", "deploy again")
+
+
+class _Measured:
+    """A file that hashes what is read from it: the bytes that are sent are the bytes that were planned."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.hash = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self.file.read(size)
+        self.hash.update(data)
+        return data
+
+
+# --- what the runner reads -----------------------------------------------------------------------
+
+
+def _shell(**values: str | Iterable[str]) -> bytes:
+    """Return bash assignments of texts and lists of texts."""
+    lines = []
+    for name, value in values.items():
+        texts = [value] if isinstance(value, str) else list(value)
+        each = tuple(Value((text.encode("utf-8", "surrogateescape"),)) for text in texts)
+        lines.append(assignment(Variable(name, not isinstance(value, str), each)))
+    return b"".join(lines)
+
+
+def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
+    return "yes" if condition else "no"
+
+
+def _segment(plan: Plan, steps: Sequence[Step], session: Session, returns: Sequence[str], *, last: bool) -> bytes:
+    return _shell(
+        segment_host=plan.host.name,
+        segment_session=session.identity,
+        segment_plan=plan.digest,
+        segment_by=session.by,
+        segment_steps=[str(step.number) for step in steps],
+        segment_root=_yes(any("root" in step.flags for step in steps)),
+        segment_keep_going=_yes(session.keep_going),
+        segment_last=_yes(last),
+        segment_returns=returns,
+    )
+
+
+def _meta(step: Step) -> bytes:
+    path = script_path(step)
+    once = next((flag for flag in ("onchange", "once") if flag in step.flags), "")
+    return _shell(
+        step_number=str(step.number),
+        step_script=step.script.name,
+        step_file=path,
+        step_folder=os.path.dirname(path),  # noqa: PTH120 - a path of another machine
+        step_digest=step.digest,
+        step_root=_yes("root" in step.flags),
+        step_strict=_yes("strict" in step.flags),
+        step_once=once,
+        step_outs=step.outs,
+        step_uses=step.uses,
+    )

@@ -1,0 +1,105 @@
+"""The program: arguments in, exit status out; every ending in the format that was asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from runsdeploy import console
+from runsdeploy.command import Command, Flag
+from runsdeploy.errors import HostError, InputError, Problem
+from runsdeploy.outputs import json
+from runsdeploy.rollout import Interrupted, interruptible
+from runsdeploy.settings import resolve
+from runsdeploy.tasks import COMMANDS
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are ours: one way to report bad input."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError([Problem(None, message, f"see `{self.prog} --help`")])
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="runsdeploy", description="Deploy plain bash scripts to hosts over SSH.", allow_abbrev=False)
+    parser.add_argument("--version", "-V", action="version", version=f"runsdeploy {version('runsdeploy')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+    for command in COMMANDS:
+        examples = "\n".join(f"  runsdeploy {example}" for example in command.examples)
+        each = commands.add_parser(
+            command.name,
+            help=command.help,
+            description=f"{command.help}.".capitalize(),
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        for flag in command.flags:
+            _add(each, flag)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
+    """Add a flag. Defaults are left to `settings`: only what was typed counts here."""
+    text = flag.help.replace("%", "%%")
+    metavar = flag.metavar or None
+    if not flag.name.startswith("-"):
+        parser.add_argument(flag.key, help=text, metavar=metavar, nargs=None if flag.default is None else "?")
+        return
+    names = [*(alias for alias in flag.aliases if len(alias) == 2), flag.name]  # noqa: PLR2004 - `-n`
+    names += [alias for alias in flag.aliases if alias.startswith("--")]
+    if isinstance(flag.default, bool):
+        parser.add_argument(*names, dest=flag.key, action="store_true", help=text)
+    elif isinstance(flag.default, tuple):
+        parser.add_argument(*names, dest=flag.key, action="append", help=text, metavar=metavar)
+    else:
+        choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
+        default = f", {flag.default} by default" if flag.default is not None else ""
+        parser.add_argument(*names, dest=flag.key, help=f"{text}{choices}{default}", metavar=metavar or flag.key.upper())
+
+
+def perform(command: Command, given: Mapping[str, Any]) -> int:
+    """Do a command with what was typed; return its exit status whatever happens, told in the format asked for."""
+    form = given.get("format") or os.environ.get("RUNSDEPLOY_FORMAT") or "text"
+    try:
+        with interruptible():
+            return command.run(resolve(command.flags, given, Path.cwd()))
+    except InputError as error:
+        return _tell(form, 2, error.problems)
+    except HostError as error:
+        return _tell(form, 3, [Problem(None, error.message, error.hint)])
+    except Interrupted as stop:
+        return _tell(form, 128 + stop.number, [Problem(None, "interrupted")])
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; there is nobody to tell, and Python must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _tell(form: str, status: int, problems: Sequence[Problem]) -> int:
+    console.tell_problems(problems)
+    if form in ("json", "jsonl"):
+        json.write(json.problems(status, problems))
+    return status
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    try:
+        given = vars(parser.parse_args(words))
+    except InputError as error:
+        form = "json" if any(word.startswith("json") or word.startswith("--format=json") for word in words) else "text"
+        return _tell(form, 2, error.problems)
+    name = given.pop("command")
+    if name is None:
+        parser.print_help()
+        return 2
+    return perform(next(command for command in COMMANDS if command.name == name), given)

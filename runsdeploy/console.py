@@ -1,0 +1,210 @@
+"""What people see: plans, events and reports as text.
+
+Results go to stdout, talk to stderr. Whatever comes from a target is shown with its control characters
+spelled out, so that no output can move the cursor, rename the window or write to the clipboard. Colour is
+for terminals, and only where NO_COLOR is not set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+from runsdeploy.errors import Problem
+from runsdeploy.events import Ended, Event, Note, Output, Started
+from runsdeploy.plan import Plan, Step
+from runsdeploy.report import SUCCESSES, Fold, HostReport, StepReport, last_lines
+from runsdeploy.variable import shell_word
+
+COLOURS = {"ok": "32", "already-done": "36", "would-run": "33", "maybe": "35"}
+"""SGR codes (ECMA-48, 8.3.117) of outcomes; all others are red"""
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def printable(data: bytes | str) -> str:
+    """Spell out what a terminal would obey or could not show."""
+    text = data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else data
+    return _CONTROL.sub(_spell, text)
+
+
+def _spell(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 - a byte that is not UTF-8, as Python carries it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
+
+
+def colourful(stream: TextIO) -> bool:
+    """Say whether to use colour (https://no-color.org, and its counterpart FORCE_COLOR)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+class Writer:
+    """Writes lines to a stream, with colour where that is wanted."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream, self.colour = stream, colourful(stream)
+
+    def paint(self, text: str, code: str) -> str:
+        """Wrap a text in a colour."""
+        return f"\x1b[{code}m{text}\x1b[0m" if self.colour else text
+
+    def outcome(self, word: str, width: int = 0) -> str:
+        """Return an outcome in its colour."""
+        return self.paint(word.ljust(width), COLOURS.get(word, "31"))
+
+    def line(self, text: str = "") -> None:
+        """Write a line; text that the stream's encoding lacks is spelled out."""
+        encoding = self.stream.encoding or "utf-8"
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=self.stream, flush=True)
+
+
+def tell_problems(problems: Iterable[Problem]) -> None:
+    """Write the problems of bad input, one a line, to stderr."""
+    writer = Writer(sys.stderr)
+    for problem in problems:
+        writer.line(printable(str(problem)))
+
+
+def tell_messages(plan: Plan) -> None:
+    """Write what CONF sections printed, to stderr."""
+    writer = Writer(sys.stderr)
+    for step in plan.steps:
+        for line in step.messages.splitlines():
+            writer.line(f"{step.script.name}: {printable(line)}")
+
+
+def short(digest: str) -> str:
+    """Return enough of a digest to recognise it."""
+    return digest[:12]
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> None:
+    """Write a plan to stdout; `predictions` are outcome and reason by step number."""
+    writer = Writer(sys.stdout)
+    count = f"{len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}"
+    writer.line(f"{writer.paint(plan.host.name, '1')}: {count}, plan {short(plan.digest)}")
+    for step in plan.steps:
+        outcome, reason = (predictions or {}).get(step.number, ("", ""))
+        said = f" {writer.outcome(outcome, 12)}" if outcome else ""
+        description = f"  {printable(step.description)}" if step.description else ""
+        writer.line(f"{step.number:4}{said} {writer.paint(printable(step.script.name), '1')}{description}")
+        for line in _details(step, reason):
+            writer.line(f"       {printable(line)}")
+
+
+def _details(step: Step, reason: str) -> Iterable[str]:
+    where = "on this machine" if step.side == "controller" else "on the target"
+    flags = "".join(f", {flag}" for flag in ("root", "once", "onchange", "strict") if flag in step.flags)
+    yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position}"
+    if reason:
+        yield reason
+    if step.why:
+        yield step.why
+    yield from (str(variable) for variable in step.variables)
+    for file in step.files:
+        yield f"ships {shell_word(file.path)}{' ' + short(file.digest) if file.digest else ''}"
+    yield from (f"uses {shell_word(name)}, made by an earlier step" for name in step.uses)
+    yield from (f"makes {shell_word(name)}" for name in step.outs)
+    yield f"digest {short(step.digest)}"
+
+
+# --- deploys -------------------------------------------------------------------------------------
+
+
+class Console:
+    """Tells a rollout as it happens. Lines carry the host's name where there are several."""
+
+    def __init__(self, hosts: int, *, quiet_output: bool = False) -> None:
+        self.out, self.talk = Writer(sys.stdout), Writer(sys.stderr)
+        self.several = hosts > 1
+        self.quiet_output = quiet_output
+        self.partial: dict[str, bytes] = {}
+
+    def _prefix(self, plan: Plan) -> str:
+        return f"{plan.host.name} | " if self.several else ""
+
+    def begin(self, plan: Plan) -> None:
+        """Say which host, and which plan."""
+        self.out.line(f"{self._prefix(plan)}{plan.host.name}: {len(plan.steps)} steps, plan {short(plan.digest)}")
+
+    def hear(self, plan: Plan, event: Event, fold: Fold) -> None:
+        """Write what an event means."""
+        match event:
+            case Started(number) if number in fold.steps:
+                name = printable(fold.steps[number].step.script.name)
+                self.talk.line(f"{self._prefix(plan)}[{number}/{len(plan.steps)}] {name}")
+            case Output(data):
+                self._output(plan, data)
+            case Note(text):
+                self.talk.line(f"{self._prefix(plan)}note: {printable(text)}")
+            case Ended(number) if number in fold.steps:
+                self._flush(plan)
+                self._ended(plan, fold.steps[number])
+
+    def _output(self, plan: Plan, data: bytes) -> None:
+        *lines, rest = (self.partial.get(plan.host.name, b"") + data).split(b"\n")
+        # A line without end is shown in pieces rather than kept without bound.
+        self.partial[plan.host.name] = rest[:65536]
+        lines += [rest[65536:]] if rest[65536:] else []
+        for line in lines:
+            self._output_line(plan, line)
+
+    def _flush(self, plan: Plan) -> None:
+        rest = self.partial.pop(plan.host.name, b"")
+        if rest:
+            self._output_line(plan, rest)
+
+    def _output_line(self, plan: Plan, line: bytes) -> None:
+        (self.talk if self.quiet_output else self.out).line(f"{self._prefix(plan)}  | {printable(line)}")
+
+    def _ended(self, plan: Plan, report: StepReport) -> None:
+        name = printable(report.step.script.name)
+        seconds = f"{report.seconds:.2f} s"
+        self.out.line(f"{self._prefix(plan)}{self.out.outcome(report.outcome, 12)} {name}  {seconds}")
+
+    def stopping(self) -> None:
+        """Say what the first interrupt does."""
+        self.talk.line("stopping after the running step; interrupt again to give up at once")
+
+    def end(self, report: HostReport) -> None:
+        """Write a host's result, and what an operator needs to know of a failure."""
+        self._flush(report.plan)
+        prefix = self._prefix(report.plan)
+        for step in report.steps:
+            if step.outcome not in SUCCESSES and step.outcome != "skipped":
+                for line in failure(step):
+                    self.talk.line(prefix + line)
+        counts: dict[str, int] = {}
+        for step in report.steps:
+            counts[step.outcome] = counts.get(step.outcome, 0) + 1
+        listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do"
+        outcome = self.out.outcome(report.outcome)
+        self.out.line(f"{prefix}{report.plan.host.name}: {outcome} ({listed}) in {report.seconds:.2f} s")
+        if report.message:
+            self.talk.line(printable(f"{prefix}{report.plan.host.name}: {report.message}"))
+        if report.hint:
+            self.talk.line(printable(f"{prefix}  {report.hint}"))
+
+
+def failure(report: StepReport) -> Iterable[str]:
+    """Yield the lines that explain a step that did not succeed."""
+    where = report.failed_at or report.step.position
+    name = printable(report.step.script.name)
+    status = "" if report.status is None else f" with status {report.status}"
+    if report.outcome == "killed" and report.status:
+        status = f" by signal {report.status - 128}"
+    yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position})"
+    yield from (f"    {printable(line)}" for line in last_lines(report.tail))
+    for word, names in (("marked", report.marked), ("not marked", report.unmarked)):
+        if names:
+            yield f"  {word}: " + ", ".join(f"`{printable(each)}`" if each else "the script" for each in names)

@@ -1,0 +1,160 @@
+"""Plans, events and reports as JSON (SPEC 7); one document, or one event a line.
+
+Texts are UTF-8 where the bytes are; other bytes are spelled `\\xNN`. Paths into the session's directory
+are written with `$RUNS_FILES`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from runsdeploy.errors import Problem
+from runsdeploy.events import Ended, Event, Note, Output, Started
+from runsdeploy.plan import Plan, Step
+from runsdeploy.report import Fold, HostReport, StepReport, last_lines
+
+SCHEMA = 1
+
+
+def write(document: dict[str, Any]) -> None:
+    """Write one document as one line to stdout."""
+    text = json.dumps(document, ensure_ascii=False)
+    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def text(data: bytes) -> str:
+    """Return bytes as a text that JSON can hold."""
+    return data.decode("utf-8", "backslashreplace")
+
+
+def problems(status: int, found: Sequence[Problem]) -> dict[str, Any]:
+    """Return the document of a command that could not be done."""
+    errors = [
+        {
+            "file": each.position.file if each.position else None,
+            "line": each.position.line if each.position else None,
+            "column": each.position.column if each.position else None,
+            "message": each.message,
+            "hint": each.hint,
+        }
+        for each in found
+    ]
+    return {"schema": SCHEMA, "exit_status": status, "errors": errors, "hosts": []}
+
+
+def plan(each: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> dict[str, Any]:
+    """Return a plan."""
+    steps = [_step(step, (predictions or {}).get(step.number)) for step in each.steps]
+    return {"host": each.host.name, "digest": each.digest, "steps": steps}
+
+
+def _step(step: Step, prediction: tuple[str, str] | None) -> dict[str, Any]:
+    values = {
+        variable.name: [str(value) for value in variable.values] if variable.array else str(variable.values[0])
+        for variable in step.variables
+    }
+    document = {
+        "number": step.number,
+        "script": step.script.name,
+        "file": step.script.source.shown,
+        "position": str(step.position),
+        "side": step.side,
+        "user": "root" if "root" in step.flags else "login",
+        "flags": sorted(step.flags),
+        "desc": step.description,
+        "variables": values,
+        "files": [
+            {"path": file.path, "kind": file.kind, "size": file.size, "sha256": file.digest} for file in step.files
+        ],
+        "out": list(step.outs),
+        "uses": list(step.uses),
+        "why": step.why,
+        "digest": step.digest,
+    }
+    if prediction:
+        document["outcome"], document["reason"] = prediction
+    return document
+
+
+def report(session: str, status: int, hosts: Sequence[HostReport]) -> dict[str, Any]:
+    """Return the document of a deploy."""
+    return {"schema": SCHEMA, "session": session, "exit_status": status, "hosts": [_host(each) for each in hosts]}
+
+
+def _host(each: HostReport) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "host": each.plan.host.name,
+        "outcome": each.outcome,
+        "plan": each.plan.digest,
+        "seconds": round(each.seconds, 3),
+        "steps": [_reported(step) for step in each.steps],
+    }
+    if each.message:
+        document["message"], document["hint"] = each.message, each.hint
+    return document
+
+
+def _reported(each: StepReport) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "script": each.step.script.name,
+        "side": each.step.side,
+        "outcome": each.outcome,
+        "status": each.status,
+        "seconds": each.seconds,
+        "position": str(each.step.position),
+    }
+    if each.failed_at:
+        document["failed_at"] = str(each.failed_at)
+        document["output_tail"] = [text(line) for line in last_lines(each.tail)]
+    if each.marked or each.unmarked:
+        document["marked"], document["not_marked"] = each.marked, each.unmarked
+    return document
+
+
+class Lines:
+    """Tells a rollout one event a line."""
+
+    def begin(self, each: Plan) -> None:
+        """Write that a host begins."""
+        write({"event": "begin", "host": each.host.name, "plan": each.digest, "steps": len(each.steps)})
+
+    def hear(self, each: Plan, event: Event, fold: Fold) -> None:
+        """Write an event."""
+        host = each.host.name
+        match event:
+            case Started(number) if number in fold.steps:
+                write({"event": "start", "host": host, "number": number, "script": fold.steps[number].step.script.name})
+            case Output(data):
+                write({"event": "output", "host": host, "text": text(data)})
+            case Ended(number) if number in fold.steps:
+                write({"event": "end", "host": host, "number": number, **_reported(fold.steps[number])})
+            case Note():
+                write({"event": "note", "host": host, "text": event.text})
+
+    def stopping(self) -> None:
+        """Write that no further step starts."""
+        write({"event": "stopping"})
+
+    def end(self, each: HostReport) -> None:
+        """Write that a host ended."""
+        write({"event": "host", "host": each.plan.host.name, "outcome": each.outcome})
+
+
+class Silent:
+    """Tells nothing: the document at the end says it all."""
+
+    def begin(self, each: Plan) -> None:
+        """Say nothing."""
+
+    def hear(self, each: Plan, event: Event, fold: Fold) -> None:
+        """Say nothing."""
+
+    def stopping(self) -> None:
+        """Say nothing."""
+
+    def end(self, each: HostReport) -> None:
+        """Say nothing."""

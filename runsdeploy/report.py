@@ -1,0 +1,159 @@
+"""Reports: events folded against the plan. What was not heard is never taken for success."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
+from runsdeploy.events import Ended, Event, Finished, Locked, Marked, Output, Refusal, Started
+from runsdeploy.plan import Plan, Step
+
+SUCCESSES = frozenset({"ok", "already-done"})
+OUTCOMES = SUCCESSES | {
+    "failed", "killed", "timeout", "interrupted", "skipped", "lost", "unreachable", "locked", "refused"
+}  # fmt: skip
+"""all that can be said of a step or a host"""
+
+TAIL_LINES = 10
+TAIL_BYTES = 4096
+"""how much of a step's output is kept to be shown when it fails"""
+
+
+@dataclass
+class StepReport:
+    """How one step went."""
+
+    step: Step
+    outcome: str = "skipped"
+    status: int | None = None
+    seconds: float = 0.0
+    failed_at: Position | None = None
+    """the operator's line that failed, if it was seen"""
+    marked: list[str] = field(default_factory=list)
+    """subsystems for which `setdone` returned; empty text for the script as a whole"""
+    unmarked: list[str] = field(default_factory=list)
+    """subsystems for which `shouldrun` said yes, without a `setdone` after it"""
+    tail: bytes = b""
+    """the end of its output"""
+
+
+@dataclass
+class HostReport:
+    """How one host went."""
+
+    plan: Plan
+    outcome: str
+    steps: list[StepReport]
+    message: str = ""
+    hint: str = ""
+    seconds: float = 0.0
+
+
+class Fold:
+    """Hears the events of one host."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.steps = {step.number: StepReport(step) for step in plan.steps}
+        self.running: StepReport | None = None
+        self.finished = "ok"
+        self.failure: tuple[str, str] | None = None
+
+    def hear(self, event: Event) -> None:
+        """Take one event into account; those about steps that were not planned are ignored."""
+        match event:
+            case Started(number) if number in self.steps:
+                self.running = self.steps[number]
+                self.running.outcome = "lost"
+            case Output(data) if self.running:
+                self.running.tail = (self.running.tail + data)[-TAIL_BYTES:]
+            case Marked(number, action, subsystem) if number in self.steps:
+                _mark(self.steps[number], action, subsystem)
+            case Ended() if self.running and event.number == self.running.step.number:
+                self._end(self.running, event)
+                self.running = None
+            case Refusal():
+                self.failure = ("refused", event.text)
+            case Locked():
+                self.failure = ("locked", f"another session holds the target: {event.holder or 'unknown'}")
+            case Finished() if event.outcome != "ok":
+                self.finished = event.outcome
+
+    def _end(self, report: StepReport, event: Ended) -> None:
+        report.outcome, report.status, report.seconds = event.outcome, event.status, event.seconds
+        if event.outcome in SUCCESSES:
+            return
+        source = report.step.script.source
+        line = event.line or _line_in(report.tail, source.path.name)
+        report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
+
+    def close(self, seconds: float, error: HostError | None = None) -> HostReport:
+        """Judge the host when nothing more will be heard."""
+        steps = list(self.steps.values())
+        outcome, message, hint = self._judge(steps, error)
+        if outcome == "interrupted" and self.running:
+            self.running.outcome = "lost"
+        return HostReport(self.plan, outcome, steps, message, hint, seconds)
+
+    def _judge(self, steps: list[StepReport], error: HostError | None) -> tuple[str, str, str]:
+        if self.failure:
+            return (*self.failure, "")
+        failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
+        if error:
+            outcome = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
+            return outcome, error.message, error.hint
+        if failed:
+            return "failed", "", ""
+        if self.finished != "ok":
+            return self.finished, "", ""
+        if all(step.outcome in SUCCESSES for step in steps):
+            return "ok", "", ""
+        return "lost", "the session ended without a word on how", "deploy again: what is marked is not done twice"
+
+
+_ERRORS: dict[type[HostError], str] = {Unreachable: "unreachable", Refused: "refused", Lost: "lost", HostError: "refused"}
+
+
+def _mark(report: StepReport, action: str, subsystem: str) -> None:
+    if action == "shouldrun" and subsystem not in report.unmarked:
+        report.unmarked.append(subsystem)
+    if action == "setdone":
+        report.marked.append(subsystem)
+        report.unmarked = [each for each in report.unmarked if each != subsystem]
+    if action == "resetdone":
+        report.marked = [each for each in report.marked if subsystem not in ("", each)]
+
+
+def _line_in(tail: bytes, name: str) -> int:
+    """Return the line in bash's own last message about the script, where it is all there is to see."""
+    needle = f"/{name}: line ".encode()
+    for line in reversed(tail.splitlines()):
+        _, found, rest = line.partition(needle)
+        number = rest.partition(b":")[0]
+        if found and number.isdigit():
+            return int(number)
+    return 0
+
+
+def last_lines(data: bytes) -> list[bytes]:
+    """Return the last lines of an output."""
+    return list(deque(data.splitlines(), TAIL_LINES))
+
+
+def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
+    """Return the exit status of a command that did this (SPEC 7).
+
+    130 or 143 for a signal, else 4 locked, 1 a step failed, 3 a host could not be used, 0.
+    """
+    outcomes = {report.outcome for report in reports}
+    steps = {step.outcome for report in reports for step in report.steps}
+    if interrupted:
+        return 128 + interrupted
+    if "failed" in outcomes or steps & {"failed", "killed"}:
+        return 1
+    if "timeout" in outcomes:
+        return 124
+    if outcomes & {"unreachable", "lost", "refused", "interrupted"}:
+        return 3
+    return 4 if "locked" in outcomes else 0

@@ -1,0 +1,157 @@
+"""Rollouts: the plans of several hosts, a few at a time, their events told to one listener.
+
+Sessions run in threads of their own; everything that is heard is handled here, in the caller's thread,
+one event after the other.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Protocol
+
+from runsdeploy.errors import HostError
+from runsdeploy.events import Event
+from runsdeploy.plan import Plan
+from runsdeploy.report import Fold, HostReport
+from runsdeploy.session import Run
+
+
+class Listener(Protocol):
+    """Is told what happens, from one thread."""
+
+    def begin(self, plan: Plan) -> None:
+        """A host's session begins."""
+
+    def hear(self, plan: Plan, event: Event, fold: Fold) -> None:
+        """Something happened on a host; `fold` knows it already."""
+
+    def end(self, report: HostReport) -> None:
+        """A host is done with."""
+
+    def stopping(self) -> None:
+        """The operator asked to stop; running steps end first."""
+
+
+@dataclass(frozen=True)
+class _Ended:
+    error: HostError | None
+    seconds: float
+
+
+_Message = tuple[Run, "Event | _Ended | None"]
+"""a run and what happened to it; None: it begins"""
+
+
+class Interrupted(Exception):  # noqa: N818 - it is no error
+    """A signal asked us to stop."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(number)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make SIGINT and SIGTERM raise Interrupted, where signals can be handled at all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def roll_out(runs: Sequence[Run], listener: Listener, parallel: int) -> tuple[list[HostReport], int]:
+    """Do all runs, at most `parallel` at a time; return their reports in order, and the signal that stopped it or 0.
+
+    The first signal lets running steps end and starts no other; the second gives up at once.
+    """
+    return _Rollout(runs, listener).go(parallel)
+
+
+class _Rollout:
+    def __init__(self, runs: Sequence[Run], listener: Listener) -> None:
+        self.runs, self.listener = runs, listener
+        self.folds = {id(run): Fold(run.plan) for run in runs}
+        self.reports: dict[int, HostReport] = {}
+        self.heard: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self.waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self.signal = 0
+
+    def go(self, parallel: int) -> tuple[list[HostReport], int]:
+        for run in self.runs:
+            self.waiting.put(run)
+        for _ in range(min(parallel, len(self.runs))):
+            # Daemons: giving up must not wait for a connection that hangs.
+            threading.Thread(target=self._work, daemon=True).start()
+        with interruptible():
+            while len(self.reports) < len(self.runs):
+                try:
+                    self._handle(*self.heard.get())
+                except Interrupted as stop:
+                    if self.signal:
+                        break
+                    self._stop(stop.number)
+        for run in self.runs:
+            if id(run) not in self.reports:
+                self.folds[id(run)].finished = "interrupted"
+                self._close(run, _Ended(None, 0.0))
+        return [self.reports[id(run)] for run in self.runs], self.signal
+
+    def _stop(self, number: int) -> None:
+        self.signal = number
+        self.listener.stopping()
+        for run in self.runs:
+            run.stop()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                run = self.waiting.get_nowait()
+            except queue.Empty:
+                return
+            self._do(run)
+
+    def _do(self, run: Run) -> None:
+        began = time.monotonic()
+        error: HostError | None = None
+        if run.stopping:
+            self.folds[id(run)].finished = "interrupted"
+        else:
+            self.heard.put((run, None))
+            try:
+                for event in run.events():
+                    self.heard.put((run, event))
+            except HostError as failed:
+                error = failed
+            except Exception as failed:  # noqa: BLE001 - one host's surprise must not silence the others
+                error = HostError(f"runsdeploy itself failed: {type(failed).__name__}: {failed}")
+        self.heard.put((run, _Ended(error, time.monotonic() - began)))
+
+    def _handle(self, run: Run, message: Event | _Ended | None) -> None:
+        if message is None:
+            self.listener.begin(run.plan)
+        elif isinstance(message, _Ended):
+            self._close(run, message)
+        else:
+            self.folds[id(run)].hear(message)
+            self.listener.hear(run.plan, message, self.folds[id(run)])
+
+    def _close(self, run: Run, ended: _Ended) -> None:
+        report = self.folds[id(run)].close(ended.seconds, ended.error)
+        self.reports[id(run)] = report
+        self.listener.end(report)

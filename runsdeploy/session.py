@@ -1,0 +1,221 @@
+"""Sessions: one plan on one host, segment after segment, files handed from side to side.
+
+Each segment is one channel. What it sends back is decoded and handed on as it comes; files made for the
+other side are kept here, checked, until the bundle of the segment that needs them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import io
+import platform
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runsdeploy.bundle import COMMAND, Bundle, Session, header, pack
+from runsdeploy.errors import HostError, Lost, Position, Refused
+from runsdeploy.events import (
+    Decoder,
+    Event,
+    Facts,
+    FileData,
+    FileHead,
+    Finished,
+    Hello,
+    Locked,
+    Noise,
+    Refusal,
+)
+from runsdeploy.files import File
+from runsdeploy.local import LocalTransport
+from runsdeploy.plan import Plan
+from runsdeploy.recipe import Operation
+from runsdeploy.segment import Segment, cut
+from runsdeploy.transport import Channel, Transport
+
+NOISE_SHOWN = 200
+"""bytes of a login shell's noise that are quoted when it said nothing else"""
+
+FILE_LIMIT = 1 << 40
+"""bytes that a file made on a target may have: more is not a file but a mistake"""
+
+
+def new_session(*, keep_going: bool = False) -> Session:
+    """Make the names of a session; who deploys is `user@machine`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    return Session(secrets.token_hex(16), secrets.token_hex(16), f"{user}@{platform.node()}", keep_going)
+
+
+@dataclass
+class Run:
+    """One session under way."""
+
+    plan: Plan
+    session: Session
+    connect: Callable[[], Transport]
+    """opens the way to the target; raises Unreachable"""
+    channel: Channel | None = None
+    stopping: bool = False
+    kept: dict[str, File] = field(default_factory=dict)
+    """files made on one side for the other"""
+
+    def stop(self) -> None:
+        """Ask that no further step starts; the running one ends first. From any thread."""
+        self.stopping = True
+        channel = self.channel
+        if channel:
+            with suppress(HostError):
+                channel.send(b"stop\n")
+
+    def events(self) -> Iterator[Event]:
+        """Do it; yield what happens. Raises HostError if the host cannot be used or is lost."""
+        segments = cut(self.plan)
+        # Before any local step: what they make is of no use for a host that is not there.
+        target = self.connect() if any(segment.side == "target" for segment in segments) else LocalTransport()
+        try:
+            with tempfile.TemporaryDirectory(prefix="runsdeploy-") as folder:
+                for segment in segments:
+                    transport = target if segment.side == "target" else LocalTransport()
+                    finished = yield from self._segment(segment, transport, Path(folder))
+                    if self.stopping and finished == "ok" and segment is not segments[-1]:
+                        finished = "interrupted"
+                        yield Finished(finished)
+                    if finished != "ok":
+                        return
+        finally:
+            target.close()
+
+    def _segment(self, segment: Segment, transport: Transport, folder: Path) -> Iterator[Event]:
+        bundle = self._bundle(segment)
+        self.channel = transport.open(COMMAND)
+        try:
+            return (yield from _converse(self.channel, bundle, self._keep(segment, folder), self.session.nonce))
+        finally:
+            channel, self.channel = self.channel, None
+            channel.close()
+
+    def _bundle(self, segment: Segment) -> Bundle:
+        missing = [name for name in segment.needs if name not in self.kept]
+        if missing:
+            raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
+        return pack(
+            self.plan,
+            segment.steps,
+            self.session,
+            segment.number,
+            scope="." if segment.side == "target" else f"hosts/{self.plan.host.name}",
+            shared=[self.kept[name] for name in segment.needs],
+            returns=segment.returns,
+            last=segment.last,
+        )
+
+    def _keep(self, segment: Segment, folder: Path) -> Callable[[FileHead], _Incoming]:
+        """Return what takes files in: only those that were asked for, under names of our own."""
+
+        def take(head: FileHead) -> _Incoming:
+            if head.name not in segment.returns or head.size > FILE_LIMIT:
+                raise Lost(f"the session sent a file nobody asked for: `{head.name}`")
+            place = folder / f"{segment.number}-{segment.returns.index(head.name)}"
+            return _Incoming(head, place, self.kept)
+
+        return take
+
+
+class _Incoming:
+    """A file on its way to us; it counts once it is whole."""
+
+    def __init__(self, head: FileHead, place: Path, kept: dict[str, File]) -> None:
+        self.head, self.place, self.kept = head, place, kept
+        self.left, self.hash, self.file = head.size, hashlib.sha256(), place.open("wb")
+        self._finish_if_whole()
+
+    def feed(self, data: bytes) -> None:
+        """Take more of its bytes; raises Lost if they are not what was announced."""
+        self.file.write(data)
+        self.hash.update(data)
+        self.left -= len(data)
+        self._finish_if_whole()
+
+    def _finish_if_whole(self) -> None:
+        if self.left:
+            return
+        self.file.close()
+        head = self.head
+        if self.hash.hexdigest() != head.digest:
+            raise Lost(f"file `{head.name}` changed while it was sent")
+        mode = 0o755 if head.mode & 0o111 else 0o644
+        self.kept[head.name] = File(head.name, "file", mode, self.place, b"", head.size, head.digest)
+
+
+def _converse(
+    channel: Channel, bundle: Bundle, take: Callable[[FileHead], _Incoming] | None, nonce: str
+) -> Iterator[Event]:
+    """Send a bundle, yield what comes back until it is over; return the outcome."""
+    _send(channel, bundle)
+    decoder, incoming, heard, noise = Decoder(nonce), None, False, b""
+    while data := channel.receive():
+        for event in decoder.feed(data):
+            match event:
+                case Hello():
+                    heard = True
+                case Noise():
+                    noise = (noise + event.data)[:NOISE_SHOWN]
+                case FileHead() if take:
+                    incoming = take(event)
+                case FileData():
+                    if incoming:
+                        incoming.feed(event.data)
+                    continue
+            yield event
+            if isinstance(event, Finished | Refusal | Locked):
+                return event.outcome if isinstance(event, Finished) else "refused"
+    yield from decoder.end()
+    raise _silence(channel, noise, heard=heard)
+
+
+def _send(channel: Channel, bundle: Bundle) -> None:
+    try:
+        for chunk in bundle.chunks():
+            channel.send(chunk)
+    except Lost:
+        # It may have said why before it stopped listening: that is what the operator wants to read.
+        return
+    finally:
+        bundle.archive.close()
+
+
+def _silence(channel: Channel, noise: bytes, *, heard: bool) -> HostError:
+    """Say what it means that a channel ended without `finish`."""
+    if heard:
+        return Lost("the connection ended before the session did", "deploy again: what is marked is not done twice")
+    said = (noise + channel.stderr())[:NOISE_SHOWN].decode("utf-8", "replace").strip()
+    status = channel.exit_status()
+    if status is None and not said:
+        return Lost("the connection ended before the session began", "deploy again: nothing ran")
+    return Refused(f"the login shell did not start the session (status {status}); it printed: {said!r}")
+
+
+def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
+    """Ask a machine for its facts, as operations on sysname, sysdist, sysver and bits."""
+    bundle = Bundle(header(session, "facts", ".", 0, ""), io.BytesIO(), 0)
+    channel = transport.open(COMMAND)
+    position = Position("<target>")
+    facts: list[Operation] = []
+    try:
+        for event in _converse(channel, bundle, None, session.nonce):
+            if isinstance(event, Facts) and event.values:
+                kind = "=" if event.name == "bits" else "()"
+                facts.append(Operation(event.name, kind, tuple(value.encode() for value in event.values), position))
+            if isinstance(event, Refusal):
+                raise Refused(event.text)
+    finally:
+        channel.close()
+    return tuple(facts)

@@ -1,0 +1,85 @@
+"""Where the value of a flag comes from: command line, then environment, then configuration files, then default.
+
+The files are invoke's own kind, named `runsdeploy.yaml`, `.yml`, `.json` or `.py`: beside the tree, in the
+home directory (with a dot before the name), in /etc; the nearest wins. invoke is loaded only if there is one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from runsdeploy.command import Arguments, Flag
+from runsdeploy.errors import InputError, Problem
+
+SUFFIXES = ("yaml", "yml", "json", "py")
+TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
+
+
+def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path) -> Arguments:
+    """Return the value of every flag; raises InputError for values that cannot be one."""
+    files = _files(start)
+    problems: list[Problem] = []
+    values: dict[str, Any] = {}
+    for flag in flags:
+        name = f"RUNSDEPLOY_{flag.key.upper()}"
+        typed = given.get(flag.key)
+        if typed not in (None, False, [], ()):
+            value, source = typed, flag.name
+        elif name in os.environ:
+            value, source = os.environ[name], name
+        elif flag.key == "path" and "RUNSPATH" in os.environ:
+            value, source = os.environ["RUNSPATH"], "RUNSPATH"
+        else:
+            value, source = files.get(flag.key, flag.default), f"configuration key {flag.key}"
+        try:
+            values[flag.key] = _convert(flag, value)
+        except ValueError as error:
+            problems.append(Problem(None, f"bad value `{value}` of `{source}`: {error}"))
+    if problems:
+        raise InputError(problems)
+    return Arguments(values)
+
+
+def _convert(flag: Flag, value: Any) -> Any:
+    """Bring a value to the type of the flag; raises ValueError."""
+    if value is None:
+        return None
+    if isinstance(flag.default, bool):
+        if isinstance(value, str) and value.lower() not in TRUE | FALSE:
+            raise ValueError("expected yes or no")
+        return value.lower() in TRUE if isinstance(value, str) else bool(value)
+    if isinstance(flag.default, tuple):
+        return tuple(value.split(",") if isinstance(value, str) and value else value)
+    if isinstance(flag.default, int | float) and flag.default is not None:
+        return _number(flag, value)
+    text = str(value)
+    if flag.choices and text not in flag.choices:
+        raise ValueError(f"expected one of {', '.join(flag.choices)}")
+    return text
+
+
+def _number(flag: Flag, value: Any) -> float:
+    try:
+        number: float = type(flag.default)(value)
+    except (TypeError, ValueError):
+        raise ValueError("expected a number") from None
+    if number <= 0:
+        raise ValueError("expected a number above zero")
+    return number
+
+
+def _files(start: Path) -> Mapping[str, Any]:
+    """Return what configuration files say."""
+    project = next(
+        (folder for folder in (start, *start.parents) if any((folder / f"runsdeploy.{end}").is_file() for end in SUFFIXES)),
+        None,
+    )
+    others = (Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser())
+    if project is None and not any(other.with_name(f"{other.name}.{end}").is_file() for other in others for end in SUFFIXES):
+        return {}
+    from runsdeploy.configuration import load  # noqa: PLC0415 - costs an import of invoke, seldom needed
+
+    return load(project)

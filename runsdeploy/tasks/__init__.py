@@ -1,0 +1,9 @@
+"""What commands do: arguments in, exit status out."""
+
+from __future__ import annotations
+
+from runsdeploy.command import Command
+from runsdeploy.tasks import deploy, tree
+
+COMMANDS: tuple[Command, ...] = (*deploy.COMMANDS, *tree.COMMANDS)
+"""all commands, as the program and the invoke collection offer them"""
