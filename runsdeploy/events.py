@@ -128,6 +128,26 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Who the login user is, told with the markers."""
+
+    kind: str
+    """`root`, `sudo` (may become root without a password) or `user`"""
+
+
+@dataclass(frozen=True)
+class MarkerFound:
+    """A marker that the target has."""
+
+    owner: str
+    """`own` of the login user, `root` where that is another and sudo showed it"""
+    path: str
+    """SCRIPT/SUBSYSTEM, as `marker.path_of` makes it"""
+    value: str | None
+    """the encoded value, None in the first of two events about a marker and for markers without a value"""
+
+
+@dataclass(frozen=True)
 class Finished:
     """The segment is over; nothing follows."""
 
@@ -136,7 +156,21 @@ class Finished:
 
 
 Event = (
-    Noise | Output | Hello | Refusal | Locked | Note | Started | Ended | Marked | FileHead | FileData | Facts | Finished
+    Noise
+    | Output
+    | Hello
+    | Refusal
+    | Locked
+    | Note
+    | Started
+    | Ended
+    | Marked
+    | FileHead
+    | FileData
+    | Facts
+    | Account
+    | MarkerFound
+    | Finished
 )
 
 
@@ -202,6 +236,8 @@ _GRAMMAR = {
     "mark": re.compile(rf"{_NUMBER} (shouldrun|declined|setdone|resetdone) {_TEXT}"),
     "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
     "facts": re.compile(r"(sysname|sysdist|sysver|bits)( [A-Za-z0-9._+-]{1,64}){0,16}"),
+    "account": re.compile(r"root|sudo|user"),
+    "marker": re.compile(r"(own|root) \./[!-9;-~]+/[!-9;-~]+(:value [!-~]*)?"),
     "finish": re.compile(r"ok|failed|interrupted"),
 }
 
@@ -235,6 +271,11 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one li
             return FileHead(text(words[0]), int(words[1], 8), int(words[2]), words[3])
         case "facts":
             return Facts(words[0], tuple(words[1:]))
+        case "account":
+            return Account(words[0])
+        case "marker":
+            path, found, _ = words[1].removeprefix("./").partition(":")
+            return MarkerFound(words[0], path, words[2] if found else None)
         case _:
             return Finished(words[0])
 
@@ -272,6 +313,10 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901 - one line for each
             said = f"file {word(event.name)} {event.mode:04o} {event.size} {event.digest}"
         case Facts():
             said = " ".join(["facts", event.name, *event.values])
+        case Account():
+            said = f"account {event.kind}"
+        case MarkerFound():
+            said = f"marker {event.owner} ./{event.path}" + (f":value {event.value}" if event.value is not None else "")
         case Finished():
             said = f"finish {event.outcome}"
     return MARK + nonce.encode() + b" " + said.encode() + b"\n"

@@ -14,12 +14,13 @@ import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from runsdeploy.bundle import COMMAND, Bundle, Session, header, pack
 from runsdeploy.errors import HostError, Lost, Position, Refused
 from runsdeploy.events import (
+    Account,
     Decoder,
     Event,
     Facts,
@@ -28,11 +29,13 @@ from runsdeploy.events import (
     Finished,
     Hello,
     Locked,
+    MarkerFound,
     Noise,
     Refusal,
 )
 from runsdeploy.files import File
 from runsdeploy.local import LocalTransport
+from runsdeploy.marker import Markers
 from runsdeploy.plan import Plan
 from runsdeploy.recipe import Operation
 from runsdeploy.segment import Segment, cut
@@ -111,7 +114,7 @@ class Run:
             segment.steps,
             self.session,
             segment.number,
-            scope="." if segment.side == "target" else f"hosts/{self.plan.host.name}",
+            scope="." if segment.side == "target" else local_scope(self.plan.host.name),
             shared=[self.kept[name] for name in segment.needs],
             returns=segment.returns,
             last=segment.last,
@@ -203,19 +206,47 @@ def _silence(channel: Channel, noise: bytes, *, heard: bool) -> HostError:
     return Refused(f"the login shell did not start the session (status {status}); it printed: {said!r}")
 
 
-def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
-    """Ask a machine for its facts, as operations on sysname, sysdist, sysver and bits."""
-    bundle = Bundle(header(session, "facts", ".", 0, ""), io.BytesIO(), 0)
+def ask(transport: Transport, session: Session, question: str, scope: str = ".") -> Iterator[Event]:
+    """Ask a machine for its `facts` or `markers`: one round trip, nothing is written there."""
+    bundle = Bundle(header(session, question, scope, 0, ""), io.BytesIO(), 0)
     channel = transport.open(COMMAND)
-    position = Position("<target>")
-    facts: list[Operation] = []
     try:
         for event in _converse(channel, bundle, None, session.nonce):
-            if isinstance(event, Facts) and event.values:
-                kind = "=" if event.name == "bits" else "()"
-                facts.append(Operation(event.name, kind, tuple(value.encode() for value in event.values), position))
             if isinstance(event, Refusal):
                 raise Refused(event.text)
+            yield event
     finally:
         channel.close()
-    return tuple(facts)
+
+
+def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
+    """Ask a machine for its facts, as operations on sysname, sysdist, sysver and bits."""
+    position = Position("<target>")
+    return tuple(
+        Operation(event.name, "=" if event.name == "bits" else "()", tuple(map(str.encode, event.values)), position)
+        for event in ask(transport, session, "facts")
+        if isinstance(event, Facts) and event.values
+    )
+
+
+def ask_markers(transport: Transport, session: Session, scope: str) -> Markers:
+    """Ask a machine for its markers."""
+    markers = Markers()
+    for event in ask(transport, session, "markers", scope):
+        if isinstance(event, MarkerFound):
+            markers.add(event)
+        elif isinstance(event, Account):
+            markers.account = event.kind
+    return markers
+
+
+def local_scope(host: str) -> str:
+    """Return where on the controller the state of a host's local steps lies, below the state directory."""
+    return f"hosts/{host}"
+
+
+def new_sessions(count: int, *, keep_going: bool = False) -> list[Session]:
+    """Make the names of the sessions of one deploy: `ID`, `ID-2`, `ID-3` …, each with its own nonce."""
+    first = new_session(keep_going=keep_going)
+    rest = [replace(first, identity=f"{first.identity}-{n}", nonce=secrets.token_hex(16)) for n in range(2, count + 1)]
+    return [first, *rest]

@@ -6,7 +6,7 @@
 # the channel, and the end of the channel's input tells the runner to stop after the running step.
 #
 # Header: NONCE SESSION SEGMENT LENGTH SHA256 SCOPE. All are words of [0-9A-Za-z._:/-]. A LENGTH of 0
-# asks only for the facts of the machine.
+# only asks: SEGMENT is then `facts` or `markers`.
 
 say() { printf '\036%s %s\n' "$nonce" "$*"; }
 
@@ -125,6 +125,28 @@ facts() {
     say finish ok
 }
 
+# list_markers OWNER DIRECTORY [COMMAND...]: names first, then the values that markers hold.
+list_markers() {
+    owner=$1 markers=$2/markers
+    shift 2
+    # shellcheck disable=SC2016 # expanded by that shell
+    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && grep -rs "^value " .' sh "$markers" |
+        sed "s/^/$(printf '\036')$nonce marker $owner /"
+}
+
+markers() {
+    list_markers own "$state"
+    if [ "$(id -u)" = 0 ]; then
+        say account root
+    elif sudo -n true 2>/dev/null; then
+        say account sudo
+        list_markers root "/var/lib/runsdeploy${state#"$base"}" sudo -n
+    else
+        say account user
+    fi
+    say finish ok
+}
+
 main() {
     unset ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
@@ -135,7 +157,7 @@ main() {
     say "hello 1 $(word "$state")"
     need head wc tar tail mkdir mv rm cat dd sync od tr sed env
     if [ "$length" -eq 0 ]; then
-        facts
+        case $segment in facts) facts ;; markers) markers ;; esac
         return
     fi
     find_bash

@@ -9,13 +9,15 @@ from collections.abc import Callable, Sequence
 from runsdeploy import console
 from runsdeploy.command import COMMON, Arguments, Command, Flag
 from runsdeploy.errors import HostError, InputError, Problem
+from runsdeploy.forecast import DONE, forecast
 from runsdeploy.local import LocalTransport
+from runsdeploy.marker import Markers
 from runsdeploy.outputs import json
 from runsdeploy.plan import FactsUnknown, Plan, resolve
 from runsdeploy.recipe import Operation
 from runsdeploy.report import exit_status
 from runsdeploy.rollout import Listener, roll_out
-from runsdeploy.session import Run, ask_facts, new_session
+from runsdeploy.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions
 from runsdeploy.tasks.opening import entries_of, hosts_of, sets_of, trees_of
 from runsdeploy.transport import Transport
 from runsdeploy.tree import Host, Trees
@@ -45,15 +47,15 @@ def deploy(arguments: Arguments) -> int:
     plans = _plans(arguments, trees, hosts, connects)
     if arguments.dry_run:
         return _dry_run(arguments, plans, connects)
-    session = new_session(keep_going=arguments.keep_going)
-    runs = [Run(each, new_session(keep_going=arguments.keep_going), connects[each.host.name]) for each in plans]
+    sessions = new_sessions(len(plans), keep_going=arguments.keep_going)
+    runs = [Run(each, session, connects[each.host.name]) for each, session in zip(plans, sessions, strict=True)]
     if arguments.format != "jsonl":
         for each in plans:
             console.tell_messages(each)
     reports, signal = roll_out(runs, _listener(arguments, len(plans)), arguments.parallel)
     status = exit_status(reports, signal)
     if arguments.format != "text":
-        json.write(json.report(session.identity, status, reports))
+        json.write(json.report(sessions[0].identity, status, reports))
     return status
 
 
@@ -128,7 +130,32 @@ def _listener(arguments: Arguments, hosts: int) -> Listener:
 
 
 def _dry_run(arguments: Arguments, plans: Sequence[Plan], connects: dict[str, Callable[[], Transport]]) -> int:
-    raise NotImplementedError
+    """Show the plans with what each step would do; status 6 if asked for and something would run."""
+    forecasts = [_forecast(each, connects[each.host.name]) for each in plans]
+    if arguments.format == "text":
+        for each, said in zip(plans, forecasts, strict=True):
+            console.tell_messages(each)
+            console.show_plan(each, said)
+    changes = any(outcome != DONE for said in forecasts for outcome, _ in said.values())
+    status = 6 if arguments.exit_code and changes else 0
+    if arguments.format != "text":
+        hosts = [json.plan(each, said) for each, said in zip(plans, forecasts, strict=True)]
+        json.write({"schema": json.SCHEMA, "exit_status": status, "dry_run": True, "hosts": hosts})
+    return status
+
+
+def _forecast(each: Plan, connect: Callable[[], Transport]) -> dict[int, tuple[str, str]]:
+    sides = {step.side for step in each.steps}
+    target = controller = Markers()
+    if "target" in sides:
+        transport = connect()
+        try:
+            target = ask_markers(transport, new_session(), ".")
+        finally:
+            transport.close()
+    if "controller" in sides:
+        controller = ask_markers(LocalTransport(), new_session(), local_scope(each.host.name))
+    return forecast(each, target, controller)
 
 
 _HOSTS = (

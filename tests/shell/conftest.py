@@ -6,8 +6,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,7 +16,7 @@ ODD_NAMES = [
     "a b",
     "-n",
     "--help",
-    "it's \"quoted\"",
+    'it\'s "quoted"',
     "new\nline",
     "ends with newline\n",
     "été",
@@ -30,8 +30,7 @@ ODD_NAMES = [
 ]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a script said and how it ended; bytes that are not UTF-8 survive."""
 
     status: int
@@ -55,7 +54,11 @@ def bash(tmp_path: Path) -> Shell:
         cwd: Path = tmp_path,
     ) -> Outcome:
         load = f"for l in DEFAULTS uinst uinc; do . '{LIBRARIES}'/$l.sh; done"
-        env = {"PATH": str(path) if path else os.environ["PATH"], "LC_ALL": "C.UTF-8", "TMPDIR": str(tmp_path)}
+        env = {
+            "PATH": str(path) if path else os.environ["PATH"],
+            "LC_ALL": "C.UTF-8",
+            "TMPDIR": str(tmp_path),
+        }
         done = subprocess.run(
             [shutil.which("bash") or "bash", "-c", f"{options}\n{load}\n{script}", "script", *args],
             cwd=cwd,
@@ -71,9 +74,23 @@ def bash(tmp_path: Path) -> Shell:
     return run
 
 
-@pytest.fixture(params=["", "set -euo pipefail", "set -Eeufo pipefail -C; shopt -s nocasematch failglob; IFS=/e"])
+@pytest.fixture(
+    params=["", "set -euo pipefail", "set -Eeufo pipefail -C; shopt -s nocasematch failglob; IFS=/e"]
+)
 def options(request: pytest.FixtureRequest) -> str:
-    """What a script may have set before it calls a library."""
+    """Set what a script may have set before it calls a library."""
+    return str(request.param)
+
+
+@pytest.fixture(params=ODD_NAMES)
+def odd_name(request: pytest.FixtureRequest) -> str:
+    """Give a name that a file may have and a careless script does not expect."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[name for name in ODD_NAMES if "\n" not in name])
+def odd_line(request: pytest.FixtureRequest) -> str:
+    """Do the same where a name is a part of one line."""
     return str(request.param)
 
 
@@ -82,7 +99,9 @@ def busybox_path(tmp_path: Path) -> Path:
     """Make a PATH of busybox's applets and bash, and nothing else."""
     busybox = shutil.which("busybox")
     if busybox is None:
-        pytest.fail("busybox is needed to show that the libraries work with its tools: apt-get install busybox")
+        pytest.fail(
+            "busybox is needed to show that the libraries work with its tools: apt-get install busybox"
+        )
     directory = tmp_path / "applets"
     directory.mkdir()
     subprocess.run([busybox, "--install", "-s", str(directory)], check=True)

@@ -1,0 +1,60 @@
+"""The commands as an invoke collection, for a `tasks.py`: `ns = namespace()`. Imports invoke."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import invoke
+
+from runsdeploy.cli import perform
+from runsdeploy.command import Command, Flag
+from runsdeploy.tasks import COMMANDS
+
+
+def namespace() -> invoke.Collection:
+    """Return a collection with every command as a task, with the program's flags."""
+    collection = invoke.Collection()
+    for command in COMMANDS:
+        collection.add_task(_task(command))
+    return collection
+
+
+def _task(command: Command) -> Any:
+    """Make a task whose signature is the command's flags: that is what invoke reads."""
+
+    def body(context: invoke.Context, **given: Any) -> None:
+        # `invoke --dry deploy` must not do what `invoke deploy` does.
+        if "dry_run" in given and context.config.run.dry:
+            given["dry_run"] = True
+        status = perform(command, {key: value for key, value in given.items() if value not in ("", [])})
+        if status:
+            raise invoke.Exit(code=status)
+
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [_parameter(flag) for flag in sorted(command.flags, key=lambda flag: not _required(flag))]
+    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__doc__ = f"{command.help[0].upper()}{command.help[1:]}."
+    return invoke.task(
+        name=command.name,
+        # invoke would make `-h` of `--host`, which everybody reads as help.
+        auto_shortflags=False,
+        iterable=[flag.key for flag in command.flags if isinstance(flag.default, tuple)],
+        positional=[flag.key for flag in command.flags if _required(flag)],
+        help={flag.key.replace("_", "-"): flag.help for flag in command.flags},
+    )(body)
+
+
+def _required(flag: Flag) -> bool:
+    return not flag.name.startswith("-") and flag.default is None
+
+
+def _parameter(flag: Flag) -> inspect.Parameter:
+    """Return a flag as a parameter; what was not typed is told by its empty default."""
+    if _required(flag):
+        default: Any = inspect.Parameter.empty
+    elif isinstance(flag.default, bool):
+        default = False
+    else:
+        default = None if isinstance(flag.default, tuple) else ""
+    return inspect.Parameter(flag.key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)

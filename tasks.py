@@ -1,0 +1,5 @@
+"""What `invoke` offers here: the commands of runsdeploy."""
+
+from runsdeploy.namespace import namespace
+
+ns = namespace()
