@@ -1,2 +1,1 @@
 """Deploy plain bash scripts to hosts over SSH."""
-

@@ -21,11 +21,12 @@ from typing import IO
 from runsdeploy.errors import Refused
 from runsdeploy.files import CHUNK, File, content_file
 from runsdeploy.plan import BUNDLED, Plan, Step
+from runsdeploy.segment import Segment
 from runsdeploy.tree import shown
 from runsdeploy.variable import Value, Variable, assignment
 
 COMMAND = (
-    "exec sh -c 'read -r n && p=$(dd ibs=1 obs=65536 count=\"$n\" 2>/dev/null)"
+    'exec sh -c \'read -r n && p=$(dd ibs=1 obs=65536 count="$n" 2>/dev/null)'
     ' && [ "${#p}" -eq "$n" ] && eval "$p" && main\''
 )
 """what every channel runs; sh, csh and fish read it alike. It takes the program from its input, and nothing
@@ -88,47 +89,35 @@ def header(session: Session, segment: str, scope: str, length: int, digest: str)
     return b"%d\n" % len(program) + program + " ".join(words).encode() + b"\n"
 
 
-def pack(
-    plan: Plan,
-    steps: Sequence[Step],
-    session: Session,
-    segment: int,
-    *,
-    scope: str = ".",
-    shared: Sequence[File] = (),
-    returns: Sequence[str] = (),
-    last: bool = True,
-) -> Bundle:
-    """Make the bundle of a segment.
+def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", shared: Sequence[File] = ()) -> Bundle:
+    """Make the bundle of a segment; `shared` are the files that it needs from the other side.
 
-    `shared` are files for the shared space, made on the other side; `returns` names those to send back.
     Raises Refused if a file is not what it was when the plan was made.
     """
-    name = f"segment{segment}"
+    name = f"segment{segment.number}"
     archive = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
-    about = _segment(plan, steps, session, returns, last=last)
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
-        for member in _members(plan, steps, about, name, shared):
+        for member in _members(plan, segment, _segment(plan, segment, session), name, shared):
             _add(tar, member)
     length = archive.tell()
     archive.seek(0)
-    digest = hashlib.file_digest(archive, "sha256") if hasattr(hashlib, "file_digest") else _hash(archive)
+    digest = _hash(archive)
     archive.seek(0)
-    return Bundle(header(session, name, scope, length, digest.hexdigest()), archive, length)
+    return Bundle(header(session, name, scope, length, digest), archive, length)
 
 
-def _hash(archive: IO[bytes]) -> hashlib._Hash:
+def _hash(archive: IO[bytes]) -> str:
     found = hashlib.sha256()
     while chunk := archive.read(CHUNK):
         found.update(chunk)
-    return found
+    return found.hexdigest()
 
 
-def _members(plan: Plan, steps: Sequence[Step], about: bytes, name: str, shared: Sequence[File]) -> Iterator[File]:
+def _members(plan: Plan, segment: Segment, about: bytes, name: str, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members, each path once, directories of files before what is in them."""
-    run = f"{name}/run"
-    for file in ("runner.sh", "runs.sh", "step.sh", "mark.sh"):
-        yield content_file(f"{run}/{file}", shell_file(file))
+    run, steps = f"{name}/run", segment.steps
+    for part in ("runner.sh", "runs.sh", "step.sh", "mark.sh"):
+        yield content_file(f"{run}/{part}", shell_file(part))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
     # A library is loaded by name at run time: one is left out only if no script can mean it.
     text = b"\n".join([*(step.script.body for step in steps), *(file.content for file in plan.libraries)])
@@ -170,7 +159,7 @@ def _add(tar: tarfile.TarFile, file: File) -> None:
         with _open(file) as content:
             measured = _Measured(content)
             try:
-                tar.addfile(info, measured)  # type: ignore[arg-type]
+                tar.addfile(info, measured)
             except OSError as error:
                 raise _changed(file) from error
             if measured.hash.hexdigest() != file.digest or content.read(1):
@@ -187,7 +176,9 @@ def _open(file: File) -> IO[bytes]:
 
 
 def _changed(file: File) -> Refused:
-    return Refused(f"`{shown(file.source) if file.source else file.path}` changed while it was deployed", "deploy again")
+    return Refused(
+        f"`{shown(file.source) if file.source else file.path}` changed while it was deployed", "deploy again"
+    )
 
 
 class _Measured:
@@ -219,17 +210,17 @@ def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
     return "yes" if condition else "no"
 
 
-def _segment(plan: Plan, steps: Sequence[Step], session: Session, returns: Sequence[str], *, last: bool) -> bytes:
+def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
     return _shell(
         segment_host=plan.host.name,
         segment_session=session.identity,
         segment_plan=plan.digest,
         segment_by=session.by,
-        segment_steps=[str(step.number) for step in steps],
-        segment_root=_yes(any("root" in step.flags for step in steps)),
+        segment_steps=[str(step.number) for step in segment.steps],
+        segment_root=_yes(any("root" in step.flags for step in segment.steps)),
         segment_keep_going=_yes(session.keep_going),
-        segment_last=_yes(last),
-        segment_returns=returns,
+        segment_last=_yes(segment.last),
+        segment_returns=segment.returns,
     )
 
 

@@ -61,7 +61,9 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
     else:
         choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
         default = f", {flag.default} by default" if flag.default is not None else ""
-        parser.add_argument(*names, dest=flag.key, help=f"{text}{choices}{default}", metavar=metavar or flag.key.upper())
+        parser.add_argument(
+            *names, dest=flag.key, help=f"{text}{choices}{default}", metavar=metavar or flag.key.upper()
+        )
 
 
 def perform(command: Command, given: Mapping[str, Any]) -> int:
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = vars(parser.parse_args(words))
     except InputError as error:
-        form = "json" if any(word.startswith("json") or word.startswith("--format=json") for word in words) else "text"
+        form = "json" if any(word.startswith(("json", "--format=json")) for word in words) else "text"
         return _tell(form, 2, error.problems)
     name = given.pop("command")
     if name is None:

@@ -18,10 +18,13 @@ RUN, DONE, MAYBE = "would-run", "already-done", "maybe"
 
 _GUARD = re.compile(r"(?<![\w-])shouldrun(?![\w-])([^;&|)\n]*)(.*)")
 _HARMLESS = re.compile(
-    r"\s*(#.*|urequire [\w ./+-]+|(etitle|estep|einfo) [^$`;&|<>()]*|[A-Za-z_]\w*=[^$`;&|<>() ]*|set -[a-z]+( pipefail)?)?\s*\Z"
+    r"\s*(#.*|urequire [\w ./+-]+|(etitle|estep|einfo) [^$`;&|<>()]*"
+    r"|[A-Za-z_]\w*=[^$`;&|<>() ]*|set -[a-z]+( pipefail)?)?\s*\Z"
 )
 _LEAVES = re.compile(r"\s*\|\|\s*(exit( 0| \$\?)?|\{[^|&]*;\s*exit( 0)?;?\s*\})\s*(#.*)?\Z")
-_WORD = re.compile(r"""\s*(?:'([^']*)'|"((?:[^"\\$`]|\$\w+|\$\{\w+\})*)"|((?:[\w./:@%+=,-]|\$\w+|\$\{\w+\})+))(?=\s|\Z)""")
+_WORD = re.compile(
+    r"""\s*(?:'([^']*)'|"((?:[^"\\$`]|\$\w+|\$\{\w+\})*)"|((?:[\w./:@%+=,-]|\$\w+|\$\{\w+\})+))(?=\s|\Z)"""
+)
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
 
 
@@ -72,7 +75,9 @@ def _of_step(step: Step, markers: Markers, owner: str) -> tuple[str, str]:
             return MAYBE, f"runs if `{step.uses[0]}`, made by an earlier step, has changed"
         if not markers.should_run(owner, name, b"onchange", step.digest.encode()):
             return DONE, "done with the same script, variables and files"
-        return RUN, "never done" if markers.should_run(owner, name, b"onchange", None) else "has changed since it was done"
+        return RUN, "never done" if markers.should_run(
+            owner, name, b"onchange", None
+        ) else "has changed since it was done"
     if "once" in step.flags:
         return (RUN, "never done") if markers.should_run(owner, name, b"", None) else (DONE, "done before")
     if step.libraries:
@@ -80,7 +85,7 @@ def _of_step(step: Step, markers: Markers, owner: str) -> tuple[str, str]:
     return _judge(list(_guards(step, markers, owner)))
 
 
-def _judge(guards: list[_Guard]) -> tuple[str, str]:
+def _judge(guards: list[_Guard]) -> tuple[str, str]:  # noqa: PLR0911 - one line for each answer
     """Say what a section with these guards does."""
     if not guards:
         return RUN, "runs every time: it asks for no marker"
@@ -111,8 +116,8 @@ def _guards(step: Step, markers: Markers, owner: str) -> Iterator[_Guard]:
             words = _words(found[1], step, assigned)
             runs = None
             if words is not None:
-                subsystem, value = (*words[:2], *([None] * (2 - len(words))))
-                runs = markers.should_run(owner, name, subsystem or b"", value)
+                subsystem, value = (words[0] if words else b""), (words[1] if len(words) > 1 else None)
+                runs = markers.should_run(owner, name, subsystem, value)
             before = line[: found.start()]
             certain = harmless and bool(re.fullmatch(r"(if |if ! |! )?", before))
             yield _Guard(runs, number, certain, not before and bool(_LEAVES.match(found[2])))
@@ -127,7 +132,9 @@ def _words(text: str, step: Step, assigned: set[str]) -> list[bytes] | None:
     known = {
         variable.name: variable.values[0].literal
         for variable in step.variables
-        if not variable.array and variable.name not in assigned and not any(variable.name in each.split() for each in assigned)
+        if not variable.array
+        and variable.name not in assigned
+        and not any(variable.name in each.split() for each in assigned)
     }
     known["RUNS_DIGEST"] = None if step.uses else step.digest.encode()
     known["RUNS_SCRIPT"] = step.script.name.encode("utf-8", "surrogateescape")

@@ -13,15 +13,12 @@ import hmac
 import os
 import re
 import shlex
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runsdeploy.errors import Unreachable
 from runsdeploy.ssh_config import Settings, reason, run
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 _FOUND = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")
 _WRITABLE_NAME = re.compile(r"[\w.:%\[\]-]+", re.ASCII)
@@ -130,10 +127,7 @@ def _listed_as_revoked(settings: Settings, offered: Key) -> bool:
     if not data.startswith(_REVOCATION_LIST):
         return encoded in data.split()
     line = b"%s %s\n" % (offered.kind.encode(), encoded)
-    return (
-        run(settings.name, ["ssh-keygen", "-Q", "-f", settings.revoked_keys, "/dev/stdin"], line).returncode
-        != 0
-    )
+    return run(settings.name, ["ssh-keygen", "-Q", "-f", settings.revoked_keys, "/dev/stdin"], line).returncode != 0
 
 
 def _known_without_port(settings: Settings, offered: Key) -> bool:
@@ -197,9 +191,7 @@ def _line(settings: Settings, key: Key) -> bytes:
 def _append(path: Path, line: bytes) -> None:
     """Add a line in one write under a lock: several hosts may be accepted at once."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with os.fdopen(
-        os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0
-    ) as file:
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         end = os.fstat(file.fileno()).st_size
         torn = end and os.pread(file.fileno(), 1, end - 1) != b"\n"

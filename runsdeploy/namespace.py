@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import invoke
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
 
 from runsdeploy.cli import perform
 from runsdeploy.command import Command, Flag
 from runsdeploy.tasks import COMMANDS
 
 
-def namespace() -> invoke.Collection:
+def namespace() -> Collection:
     """Return a collection with every command as a task, with the program's flags."""
-    collection = invoke.Collection()
+    collection = Collection()
     for command in COMMANDS:
         collection.add_task(_task(command))
     return collection
@@ -23,19 +26,19 @@ def namespace() -> invoke.Collection:
 def _task(command: Command) -> Any:
     """Make a task whose signature is the command's flags: that is what invoke reads."""
 
-    def body(context: invoke.Context, **given: Any) -> None:
+    def body(context: Context, **given: Any) -> None:
         # `invoke --dry deploy` must not do what `invoke deploy` does.
         if "dry_run" in given and context.config.run.dry:
             given["dry_run"] = True
         status = perform(command, {key: value for key, value in given.items() if value not in ("", [])})
         if status:
-            raise invoke.Exit(code=status)
+            raise Exit(code=status)
 
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     parameters += [_parameter(flag) for flag in sorted(command.flags, key=lambda flag: not _required(flag))]
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__doc__ = f"{command.help[0].upper()}{command.help[1:]}."
-    return invoke.task(
+    return task(
         name=command.name,
         # invoke would make `-h` of `--host`, which everybody reads as help.
         auto_shortflags=False,

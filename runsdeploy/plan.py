@@ -12,13 +12,15 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
-from runsdeploy.conf import TIME_LIMIT, After, Conf, Ref, Request, evaluate
+from runsdeploy.conf import TIME_LIMIT, After, Conf, Ref, evaluate
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.files import File, collect, content_file
 from runsdeploy.order import find_cycle, stable_order
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.script import Script, read_script
+from runsdeploy.stage import Request
 from runsdeploy.tree import Host, Trees, name_problem
 from runsdeploy.variable import Variable
 
@@ -119,6 +121,7 @@ def resolve(
     trees: Trees,
     host: Host,
     entries: Sequence[Entry],
+    *,
     sets: Sequence[Operation] = (),
     facts: Sequence[Operation] = (),
     time_limit: float = TIME_LIMIT,
@@ -197,7 +200,9 @@ class _Resolver:
     def _evaluate(self, nodes: Sequence[_Node], shared: dict[tuple[object, ...], tuple[str, ...]]) -> None:
         for node in nodes:
             node.shared = shared.get(node.identity, ())
-        new = {(node.identity, node.shared): node for node in nodes if (node.identity, node.shared) not in self.evaluated}
+        new = {
+            (node.identity, node.shared): node for node in nodes if (node.identity, node.shared) not in self.evaluated
+        }
         requests = [
             Request(node.script, self.host, node.operations + self.sets, self.facts, node.shared, self._key(node))
             for node in new.values()
@@ -273,7 +278,9 @@ class _Resolver:
             raise InputError(self.problems)
         unknown = [node for node in nodes if node.conf.needs_facts]
         if unknown:
-            message = f"`{unknown[0].script.name}` asks for sysinfos, and no `sysinfos.conf` of `{self.host.name}` tells them"
+            message = (
+                f"`{unknown[0].script.name}` asks for sysinfos, and no `sysinfos.conf` of `{self.host.name}` tells them"
+            )
             hint = f"`runsdeploy sysinfos --host {self.host.name} --save`, or deploy: the target is asked then"
             raise FactsUnknown([Problem(unknown[0].conf.needs_facts, message, hint)])
         return Plan(self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)))
@@ -325,7 +332,9 @@ class _Resolver:
             # Values are incomplete until the facts are known; then it is rendered again.
             self.problems += [] if node.conf.needs_facts else [content]
             return []
-        value = next(each for each in node.conf.settings if each.variable == ref.variable and each.position == ref.position)
+        value = next(
+            each for each in node.conf.settings if each.variable == ref.variable and each.position == ref.position
+        )
         rendered = value.values[0].pieces[-1].decode("utf-8", "surrogateescape").lstrip("/")
         return [content_file(rendered, content, files[0].mode)]
 
@@ -353,25 +362,29 @@ class _Resolver:
         for step in steps:
             for file in step.files:
                 if file.path in scripts:
-                    message = f"`{step.script.name}` refers to the file of `{scripts[file.path].script.name}`, a step here"
+                    message = (
+                        f"`{step.script.name}` refers to the file of `{scripts[file.path].script.name}`, a step here"
+                    )
                     self.problems.append(Problem(step.position, message))
 
 
 def _is_missing(ref: Ref, made: Iterable[str]) -> bool:
-    return ref.how == "missing" and (ref.required or ref.template) and ref.file not in made and not name_problem(ref.file)
+    return (
+        ref.how == "missing" and (ref.required or ref.template) and ref.file not in made and not name_problem(ref.file)
+    )
 
 
 def _missing(ref: Ref) -> Problem:
-    return Problem(ref.position, f"required file `{ref.file}` is neither in the trees nor made by an earlier step's `out`")
+    return Problem(
+        ref.position, f"required file `{ref.file}` is neither in the trees nor made by an earlier step's `out`"
+    )
 
 
 def _cycle_problem(nodes: Sequence[_Node], before: Sequence[dict[int, After | None]]) -> Problem:
     path = find_cycle(before)
     after = before[path[0]][path[1]]
     chain = " → ".join(nodes[number].script.name for number in path)
-    places = ", ".join(
-        str(reason.position) for one, two in zip(path, path[1:], strict=False) if (reason := before[one][two])
-    )
+    places = ", ".join(str(reason.position) for one, two in pairwise(path) if (reason := before[one][two]))
     return Problem(after.position if after else nodes[path[0]].position, f"cycle in `after`: {chain} ({places})")
 
 

@@ -184,7 +184,9 @@ class _Scanner:
         word = Word("".join(parts), self.position(start))
         line.words.append(word)
         if word.text.endswith("\r"):
-            line.problems.append(Problem(word.position, "carriage return at the end of the line, expected unix line ends"))
+            line.problems.append(
+                Problem(word.position, "carriage return at the end of the line, expected unix line ends")
+            )
         if "\0" in word.text:
             line.problems.append(Problem(word.position, "NUL byte, which no bash variable can hold"))
 
@@ -213,7 +215,8 @@ class _Scanner:
         return self.text[start + 1 : end]
 
     def _double_quoted(self, line: _Line) -> str:
-        start, parts = self.at, []
+        start = self.at
+        parts: list[str] = []
         self.at += 1
         while self.at < len(self.text):
             char = self.text[self.at]

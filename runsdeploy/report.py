@@ -112,7 +112,12 @@ class Fold:
         return "lost", "the session ended without a word on how", "deploy again: what is marked is not done twice"
 
 
-_ERRORS: dict[type[HostError], str] = {Unreachable: "unreachable", Refused: "refused", Lost: "lost", HostError: "refused"}
+_ERRORS: dict[type[HostError], str] = {
+    Unreachable: "unreachable",
+    Refused: "refused",
+    Lost: "lost",
+    HostError: "refused",
+}
 
 
 def _mark(report: StepReport, action: str, subsystem: str) -> None:

@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -49,7 +49,7 @@ _Message = tuple[Run, "Event | _Ended | None"]
 """a run and what happened to it; None: it begins"""
 
 
-class Interrupted(Exception):  # noqa: N818 - it is no error
+class Interrupted(Exception):
     """A signal asked us to stop."""
 
     def __init__(self, number: int) -> None:

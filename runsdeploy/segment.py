@@ -41,7 +41,13 @@ def cut(plan: Plan) -> list[Segment]:
         makers.update(dict.fromkeys(step.outs, step))
     sides = [steps[0].side for steps in runs]
     return [
-        Segment(number, sides[number], steps, *_sorted(needs[number], returns[number]), sides[number] not in sides[number + 1 :])
+        Segment(
+            number,
+            sides[number],
+            steps,
+            *_sorted(needs[number], returns[number]),
+            sides[number] not in sides[number + 1 :],
+        )
         for number, steps in enumerate(runs)
     ]
 

@@ -12,7 +12,7 @@ import io
 import platform
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,7 +96,7 @@ class Run:
         finally:
             target.close()
 
-    def _segment(self, segment: Segment, transport: Transport, folder: Path) -> Iterator[Event]:
+    def _segment(self, segment: Segment, transport: Transport, folder: Path) -> Generator[Event, None, str]:
         bundle = self._bundle(segment)
         self.channel = transport.open(COMMAND)
         try:
@@ -109,16 +109,8 @@ class Run:
         missing = [name for name in segment.needs if name not in self.kept]
         if missing:
             raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
-        return pack(
-            self.plan,
-            segment.steps,
-            self.session,
-            segment.number,
-            scope="." if segment.side == "target" else local_scope(self.plan.host.name),
-            shared=[self.kept[name] for name in segment.needs],
-            returns=segment.returns,
-            last=segment.last,
-        )
+        scope = "." if segment.side == "target" else local_scope(self.plan.host.name)
+        return pack(self.plan, segment, self.session, scope, [self.kept[name] for name in segment.needs])
 
     def _keep(self, segment: Segment, folder: Path) -> Callable[[FileHead], _Incoming]:
         """Return what takes files in: only those that were asked for, under names of our own."""
@@ -160,7 +152,7 @@ class _Incoming:
 
 def _converse(
     channel: Channel, bundle: Bundle, take: Callable[[FileHead], _Incoming] | None, nonce: str
-) -> Iterator[Event]:
+) -> Generator[Event, None, str]:
     """Send a bundle, yield what comes back until it is over; return the outcome."""
     _send(channel, bundle)
     decoder, incoming, heard, noise = Decoder(nonce), None, False, b""

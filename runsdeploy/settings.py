@@ -74,11 +74,17 @@ def _number(flag: Flag, value: Any) -> float:
 def _files(start: Path) -> Mapping[str, Any]:
     """Return what configuration files say."""
     project = next(
-        (folder for folder in (start, *start.parents) if any((folder / f"runsdeploy.{end}").is_file() for end in SUFFIXES)),
+        (
+            folder
+            for folder in (start, *start.parents)
+            if any((folder / f"runsdeploy.{end}").is_file() for end in SUFFIXES)
+        ),
         None,
     )
     others = (Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser())
-    if project is None and not any(other.with_name(f"{other.name}.{end}").is_file() for other in others for end in SUFFIXES):
+    if project is None and not any(
+        other.with_name(f"{other.name}.{end}").is_file() for other in others for end in SUFFIXES
+    ):
         return {}
     from runsdeploy.configuration import load  # noqa: PLC0415 - costs an import of invoke, seldom needed
 

@@ -16,10 +16,11 @@ import socket
 import stat
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from os import getuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import paramiko
 from paramiko.agent import AgentSSH
@@ -28,18 +29,14 @@ from paramiko.packet import Packetizer
 from runsdeploy import known_hosts
 from runsdeploy.errors import HostError, Lost, Refused, Unreachable
 from runsdeploy.ssh_config import Settings, public_part, reason, resolve, split_jump, split_user
+from runsdeploy.wire import CHUNK, Socket, Wire
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-CHUNK = 256 * 1024
 WINDOW = 4 * 1024 * 1024
 """bytes a host may send unread: 80 MB/s at 50 ms. A slow reader costs that much memory for each command,
 and paramiko moves all that is unread at each read: 16 MiB were eight times slower"""
 STDERR_KEPT = 64 * 1024
 MAX_HOPS = 8
 
-_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 _CONNECT_FAILED = 2  # RFC 4254: the jump host could not connect, as opposed to would not
 _log = logging.getLogger(__name__)
 
@@ -64,87 +61,6 @@ class Options:
     """pauses before each new attempt at a connection that broke before authentication"""
     warn: Callable[[str], None] = _log.warning
     """told of what was accepted and what could not be recorded"""
-
-
-class _Socket(Protocol):
-    """What a TCP socket and a channel through a jump host have in common."""
-
-    def send(self, data: bytes, /) -> int: ...
-    def recv(self, size: int, /) -> bytes: ...
-    def settimeout(self, seconds: float | None, /) -> None: ...
-    def close(self) -> None: ...
-
-
-class _Wire:
-    """The socket below a connection: few system calls, no delayed acknowledgements, and silence noticed."""
-
-    def __init__(self, below: _Socket) -> None:
-        self._below = below
-        self._tcp = below if isinstance(below, socket.socket) else None
-        self._data, self._at = b"", 0
-        self._heard = self._sent = time.monotonic()
-        self._interval, self._count, self._asked = 0.0, 0, 0
-        self._ask: Callable[[], None] = lambda: None
-        self._closed = False  # paramiko looks at it when a connection is given up
-
-    def watch(self, interval: float, count: int, ask: Callable[[], None]) -> None:
-        """From now on, ask after each interval of silence, and give up after `count` questions."""
-        self._heard = time.monotonic()
-        self._interval, self._count, self._ask = interval, count, ask
-
-    def send(self, data: bytes) -> int:
-        try:
-            done = self._below.send(data)
-        except TimeoutError:
-            self._give_up_after_silence(max(self._heard, self._sent))
-            raise
-        self._sent = time.monotonic()
-        return done
-
-    def recv(self, size: int) -> bytes:
-        """Paramiko reads a packet in two pieces; the system is asked once for many packets."""
-        if self._at == len(self._data):
-            self._fill()
-        piece = self._data[self._at : self._at + size]
-        self._at += len(piece)
-        return piece
-
-    def _fill(self) -> None:
-        try:
-            self._data, self._at = self._below.recv(CHUNK), 0
-        except TimeoutError:
-            self._notice_silence()
-            raise
-        self._heard, self._asked = time.monotonic(), 0
-        if self._tcp and _QUICKACK is not None:
-            # the kernel disarms it by itself; without it, sshd waits 40 ms for an acknowledgement
-            with contextlib.suppress(OSError):
-                self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-
-    def _notice_silence(self) -> None:
-        self._give_up_after_silence(self._heard)
-        silence = time.monotonic() - self._heard
-        if self._asked < self._count and self._interval and silence >= self._interval * (self._asked + 1):
-            self._asked += 1
-            self._ask()
-
-    def _give_up_after_silence(self, since: float) -> None:
-        silence = time.monotonic() - since
-        # half an interval for the last answer to come in
-        if self._interval and silence >= self._interval * (self._count + 0.5):
-            # not a TimeoutError, which paramiko takes for "nothing yet"
-            raise ConnectionAbortedError(errno.ECONNABORTED, f"nothing was heard for {silence:.0f} s")
-
-    def settimeout(self, seconds: float | None) -> None:
-        self._below.settimeout(seconds)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._tcp:
-            with contextlib.suppress(OSError):  # wakes the reading thread at once
-                self._tcp.shutdown(socket.SHUT_RDWR)
-        with contextlib.suppress(Exception):
-            self._below.close()
 
 
 class _Packets(Packetizer):
@@ -172,7 +88,7 @@ class Connection:
             raise Refused(f"`{self.name}` refused to start a command: {_refusal(error)}") from error
         return Stream(self, channel)
 
-    def open_through(self, host: str, port: int) -> _Socket:
+    def open_through(self, host: str, port: int) -> Socket:
         """Connect from there to somewhere else."""
         return self._ssh.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self._timeout)
 
@@ -309,9 +225,7 @@ def _connect_jump(settings: Settings, options: Options, hops: int) -> Connection
     if not settings.jumps:
         return None
     if hops >= MAX_HOPS:
-        raise Unreachable(
-            f"more than {MAX_HOPS} hosts to jump through: ProxyJump of `{settings.name}` goes in circles"
-        )
+        raise Unreachable(f"more than {MAX_HOPS} hosts to jump through: ProxyJump of `{settings.name}` goes in circles")
     host, port = split_jump(settings.jumps[-1])
     # a bastion is nobody's deployment target: as for ssh, the login is the operator's own name
     hop = _with_timeout(resolve(host, options.ssh_config, user=None, port=port), options)
@@ -325,7 +239,7 @@ _Entries = tuple[known_hosts.Entry, ...]
 
 def _shake_hands(
     settings: Settings, options: Options, entries: _Entries, below: Connection | None
-) -> tuple[paramiko.Transport, _Wire]:
+) -> tuple[paramiko.Transport, Wire]:
     """Connect and agree on keys; what broke early is tried again, for nothing has happened yet."""
     for delay in (*options.retry_delays, None):
         try:
@@ -342,16 +256,14 @@ def _is_passing(error: Exception) -> bool:
     if isinstance(error, paramiko.ChannelException):
         return bool(error.code == _CONNECT_FAILED)
     if isinstance(error, paramiko.SSHException):
-        return "protocol banner" in str(error) and not isinstance(
-            error, paramiko.ssh_exception.IncompatiblePeer
-        )
+        return "protocol banner" in str(error) and not isinstance(error, paramiko.ssh_exception.IncompatiblePeer)
     return isinstance(error, (ConnectionError, EOFError))
 
 
 def _shake_hands_once(
     settings: Settings, entries: _Entries, below: Connection | None
-) -> tuple[paramiko.Transport, _Wire]:
-    wire = _Wire(below.open_through(settings.host, settings.port) if below else _dial(settings))
+) -> tuple[paramiko.Transport, Wire]:
+    wire = Wire(below.open_through(settings.host, settings.port) if below else _dial(settings))
     try:
         link: Any = wire  # whatever sends and receives, says paramiko's manual
         ssh = paramiko.Transport(link, default_window_size=WINDOW, packetizer_class=_Packets)

@@ -15,14 +15,11 @@ import shlex
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runsdeploy.errors import Unreachable
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 DEFAULT_USER = "root"
@@ -80,9 +77,7 @@ class Settings:
     """how many such questions may stay unanswered"""
 
 
-def resolve(
-    host: str, config: str | None = None, *, user: str | None = DEFAULT_USER, port: str = ""
-) -> Settings:
+def resolve(host: str, config: str | None = None, *, user: str | None = DEFAULT_USER, port: str = "") -> Settings:
     """Give what ssh would do for `name` or `user@name`; `user` logs in where nobody is configured to."""
     login, name = split_user(host)
     pinned = [*(["-l", login] if login else []), *(["-p", port] if port else [])]
@@ -180,9 +175,7 @@ def run(name: str, command: list[str], stdin: bytes = b"") -> subprocess.Complet
     try:
         return subprocess.run(command, input=stdin, capture_output=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError as error:
-        missing = (
-            f"`{command[0]}` is not installed, and it is what reads the ssh configuration and known hosts"
-        )
+        missing = f"`{command[0]}` is not installed, and it is what reads the ssh configuration and known hosts"
         raise Unreachable(missing, "install the package `openssh-client` or `openssh-clients`") from error
     except subprocess.TimeoutExpired as error:
         raise Unreachable(f"`{command[0]}` gave no answer about `{name}` within {_PATIENCE:.0f} s") from error
@@ -206,9 +199,7 @@ def _settings(name: str, found: Mapping[str, list[str]]) -> Settings:
         known_hosts=_files(one("userknownhostsfile")),
         global_known_hosts=_files(one("globalknownhostsfile")),
         revoked_keys=one("revokedhostkeys"),
-        strict={"true": "yes", "false": "no", "off": "no"}.get(
-            strict := one("stricthostkeychecking"), strict
-        ),
+        strict={"true": "yes", "false": "no", "off": "no"}.get(strict := one("stricthostkeychecking"), strict),
         hash_names=one("hashknownhosts") == "yes",
         identities=tuple(dict.fromkeys(_expand(path, tokens) for path in found.get("identityfile", []))),
         identities_only=one("identitiesonly") == "yes",

@@ -1,4 +1,4 @@
-"""Plans, events and reports as JSON (SPEC 7); one document, or one event a line.
+r"""Plans, events and reports as JSON (SPEC 7); one document, or one event a line.
 
 Texts are UTF-8 where the bytes are; other bytes are spelled `\\xNN`. Paths into the session's directory
 are written with `$RUNS_FILES`.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from runsdeploy import console
 from runsdeploy.command import COMMON, Arguments, Command, Flag
-from runsdeploy.errors import HostError, InputError, Problem
+from runsdeploy.errors import InputError, Problem
 from runsdeploy.forecast import DONE, forecast
 from runsdeploy.local import LocalTransport
 from runsdeploy.marker import Markers
@@ -87,16 +87,15 @@ def _plans(
     sets = sets_of(arguments)
     problems: list[Problem] = []
     plans: list[Plan | None] = []
-    makers: list[Callable[[tuple[Operation, ...]], Plan]] = []
+    makers: list[Callable[..., Plan]] = []
     unknown: list[int] = []
     for number, host in enumerate(hosts):
         entries, wrong = entries_of(arguments, trees, host)
         problems += wrong
-        maker = functools.partial(_resolve, trees, host, entries, sets, arguments.conf_timeout)
-        makers.append(maker)
+        makers.append(functools.partial(resolve, trees, host, entries, sets=sets, time_limit=arguments.conf_timeout))
         plans.append(None)
         try:
-            plans[number] = maker(())
+            plans[number] = makers[number]()
         except FactsUnknown as error:
             unknown.append(number)
             problems += error.problems if not connects else ()
@@ -105,12 +104,8 @@ def _plans(
     if problems:
         raise InputError(problems)
     for number in unknown:
-        plans[number] = makers[number](_facts(connects[hosts[number].name]))
+        plans[number] = makers[number](facts=_facts(connects[hosts[number].name]))
     return [each for each in plans if each]
-
-
-def _resolve(trees: Trees, host: Host, entries: list, sets: list, limit: float, facts: tuple[Operation, ...]) -> Plan:  # type: ignore[type-arg]
-    return resolve(trees, host, entries, sets, facts, limit)
 
 
 def _facts(connect: Callable[[], Transport]) -> tuple[Operation, ...]:
@@ -162,7 +157,12 @@ _HOSTS = (
     Flag("--host", "host, `user@host` or pattern; several by repeating, commas or colons", (), metavar="HOST"),
     Flag("--recipe", "recipe to run instead of `default`", (), metavar="NAME"),
     Flag("--script", "script to run instead of a recipe", (), metavar="NAME"),
-    Flag("--set", "operation on a variable of every step, after all others: `name=value`, `name+=value`", (), metavar="OP"),
+    Flag(
+        "--set",
+        "operation on a variable of every step, after all others: `name=value`, `name+=value`",
+        (),
+        metavar="OP",
+    ),
 )
 _CONNECTION = (
     Flag("--ssh-config", "ssh configuration file, in place of the user's and the system's", metavar="FILE"),
@@ -176,7 +176,12 @@ COMMANDS = (
         "run the recipe of each host on it, once",
         (
             *_HOSTS,
-            Flag("--dry-run", "show what would run, by the host's markers; run nothing", default=False, aliases=("-n", "--check")),
+            Flag(
+                "--dry-run",
+                "show what would run, by the host's markers; run nothing",
+                default=False,
+                aliases=("-n", "--check"),
+            ),
             Flag("--exit-code", "with --dry-run: exit with 6 if something would run", default=False),
             Flag("--local", "deploy to this machine, without SSH", default=False),
             Flag("--keep-going", "go on behind a step that failed", default=False),

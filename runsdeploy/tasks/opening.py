@@ -113,7 +113,5 @@ class _Opened:
         entries, problems = parse_recipe(data, found.shown)
         self.problems += problems
         return [
-            inner
-            for each in entries
-            for inner in (self.include(each, above) if each.name.startswith("@") else [each])
+            inner for each in entries for inner in (self.include(each, above) if each.name.startswith("@") else [each])
         ]

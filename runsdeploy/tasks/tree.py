@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 
 from runsdeploy.command import COMMON, Arguments, Command, Flag
-from runsdeploy.conf import Conf, Request, evaluate
+from runsdeploy.conf import Conf, evaluate
 from runsdeploy.console import Writer, printable
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.outputs import json
 from runsdeploy.script import Script, is_script, read_script
+from runsdeploy.stage import Request
 from runsdeploy.tasks.opening import trees_of
 from runsdeploy.tree import Host, Trees, name_problem
 
@@ -33,7 +34,9 @@ def _described(trees: Trees, host: Host | None, limit: float) -> list[tuple[Scri
 def list_scripts(arguments: Arguments) -> int:
     """List the scripts with their descriptions."""
     trees = trees_of(arguments)
-    described = sorted(_described(trees, _host(arguments, trees), arguments.conf_timeout), key=lambda each: each[0].name)
+    described = sorted(
+        _described(trees, _host(arguments, trees), arguments.conf_timeout), key=lambda each: each[0].name
+    )
     if arguments.format != "text":
         scripts = [{"script": s.name, "desc": c.description, "file": s.source.shown} for s, c in described]
         json.write({"schema": json.SCHEMA, "exit_status": 0, "scripts": scripts})
@@ -81,7 +84,9 @@ def _show(script: Script, conf: Conf) -> None:
         where = f"  ({setting[-1].position})" if setting and setting[-1].position else ""
         writer.line(f"  var      {printable(str(variable))}{where}")
     for ref in conf.refs:
-        writer.line(f"  ref      {ref.variable}={ref.file}: {ref.found if ref.how == 'tree' else ref.how}  ({ref.position})")
+        writer.line(
+            f"  ref      {ref.variable}={ref.file}: {ref.found if ref.how == 'tree' else ref.how}  ({ref.position})"
+        )
     for out in conf.outs:
         writer.line(f"  out      {out.variable}={out.file}  ({out.position})")
     if conf.needs_facts:
@@ -109,7 +114,11 @@ def hosts(arguments: Arguments) -> int:
     listed = [(host, _recipes(trees, host)) for host in found]
     if arguments.format != "text":
         document = [
-            {"host": host.name, "recipes": recipes, "directories": [place.shown for place in trees.host_directories(host)]}
+            {
+                "host": host.name,
+                "recipes": recipes,
+                "directories": [place.shown for place in trees.host_directories(host)],
+            }
             for host, recipes in listed
         ]
         json.write({"schema": json.SCHEMA, "exit_status": 0, "hosts": document})

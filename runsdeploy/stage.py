@@ -1,0 +1,139 @@
+"""The stage: the private directory in which bash evaluates CONF sections.
+
+Every tree is a link there, `tree0`, `tree1`, and the shared space a place beside them. Its random path
+stands for the session's directory of files: CONF can look into what it refers to, and the path is found
+again in the values. Sections are staged once, whatever the number of scripts that read them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runsdeploy.errors import Position
+from runsdeploy.recipe import Operation
+from runsdeploy.script import Script
+from runsdeploy.tree import Host, Located, Trees
+
+
+@dataclass(frozen=True)
+class Request:
+    """One script to evaluate for one host."""
+
+    script: Script
+    host: Host | None
+    """None when a script is only described: facts are unknown then, and that is no error"""
+    operations: tuple[Operation, ...] = ()
+    facts: tuple[Operation, ...] = ()
+    """facts found on the target, where no sysinfos.conf promises any"""
+    shared: tuple[str, ...] = ()
+    """files that earlier steps put into the shared space"""
+    key: str = "0"
+    """names the directory of its rendered templates"""
+
+
+_NOTE_LAST = (
+    b"trap '[[ ${BASH_SOURCE[0]} == \"$RUNS_self\" ]] || RUNS_last=$BASH_COMMAND RUNS_last_line=$LINENO' DEBUG; "
+)
+"""stands before the first line of every section, on that line; functions do not inherit the trap"""
+
+
+@dataclass
+class Stage:
+    """The directory, and what was staged in it."""
+
+    root: Path
+    trees: Trees
+    sections: dict[Path, int] = field(default_factory=dict)
+    """number of each staged section; the text of a script below its own path, of its SCRIPT section below that"""
+    sources: list[Located] = field(default_factory=list)
+    """where each staged section comes from"""
+
+    def add(self, source: Located, key: Path, text: bytes, before: bytes = b"") -> int:
+        """Stage a section once; `before` is what a body already has above its first line."""
+        if key not in self.sections:
+            number = self.sections[key] = len(self.sources)
+            self.sources.append(source)
+            (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
+            (self.root / "syntax" / str(number)).write_bytes((before or b"set -n; ") + text)
+        return self.sections[key]
+
+    def file(self, source: Located) -> int:
+        """Stage a runs.conf or sysinfos.conf."""
+        return self.add(source, source.path, source.path.read_bytes())
+
+    def conf(self, script: Script) -> int:
+        """Stage a CONF section."""
+        return self.add(script.source, script.source.path, script.conf)
+
+    def body(self, script: Script) -> int:
+        """Stage a SCRIPT section; the line above its first is empty, so it can hold a command."""
+        return self.add(script.source, script.source.path / "body", script.body, b"set -n")
+
+    def position(self, file: bytes, line: bytes) -> Position | None:
+        """Translate a section in here to the operator's file."""
+        number = os.path.basename(file)  # noqa: PTH119 - bytes
+        return self.sources[int(number)].at(int(line)) if number.isdigit() else None
+
+    def tell(self, text: str) -> str:
+        """Replace the paths in here in what bash said."""
+        section = re.compile(re.escape(f"{self.root}/section/") + r"(\d+)")
+        text = section.sub(lambda found: self.sources[int(found[1])].shown, text)
+        for tree, path in enumerate(self.trees.roots):
+            text = text.replace(f"{self.root}/tree{tree}/", f"{path}/")
+        return text
+
+
+@contextmanager
+def open_stage(trees: Trees) -> Iterator[Stage]:
+    """Make a stage for these trees, and remove it at the end."""
+    with tempfile.TemporaryDirectory(prefix="runsdeploy-") as made:
+        # The token is what is looked for in values: nothing an operator writes can equal it.
+        root = Path(made, secrets.token_hex(16))
+        for folder in ("section", "syntax", "talk", "shared"):
+            (root / folder).mkdir(parents=True)
+        for tree, path in enumerate(trees.roots):
+            (root / f"tree{tree}").symlink_to(path)
+        yield Stage(root, trees)
+
+
+def listed(items: Iterable[bytes]) -> list[bytes]:
+    """Return a list of fields behind their number, as `RUNS_list` reads it."""
+    every = list(items)
+    return [b"%d" % len(every), *every]
+
+
+def fields(stage: Stage, number: int, request: Request) -> list[bytes]:
+    """Return the fields of a request, as `RUNS_request` reads them."""
+    trees, script, host = stage.trees, request.script, request.host
+    sysinfos = trees.sysinfos(host)
+    places = [*trees.host_directories(host), *(trees.located(tree) for tree in range(len(trees.roots)))]
+    fields = [
+        b"%d" % number,
+        os.fsencode(request.key),
+        os.fsencode(script.name),
+        os.fsencode(host.name) if host else b"",
+        _staged(trees.located(script.source.tree, script.folder)),
+        b"no" if host else b"yes",
+        b"%d" % stage.conf(script),
+        b"%d" % stage.file(sysinfos) if sysinfos else b"",
+        *listed(b"%d" % stage.file(place) for place in trees.cascade(script.source, host)),
+        *listed(map(_staged, places)),
+        *listed(map(os.fsencode, request.shared)),
+    ]
+    for operations in (() if sysinfos else request.facts, request.operations):
+        fields += listed(op.name.encode() for op in operations)
+        fields += listed(op.kind.encode() for op in operations)
+        fields += listed(b"%d" % len(op.values) for op in operations)
+        fields += listed(value for op in operations for value in op.values)
+    return fields
+
+
+def _staged(place: Located) -> bytes:
+    return os.fsencode(f"tree{place.tree}/{place.inside}".rstrip("/"))
