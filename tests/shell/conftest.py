@@ -74,12 +74,23 @@ def bash(tmp_path: Path) -> Shell:
     return run
 
 
-@pytest.fixture(
-    params=["", "set -euo pipefail", "set -Eeufo pipefail -C; shopt -s nocasematch failglob; IFS=/e"]
-)
+@pytest.fixture(params=["", "set -euo pipefail", "set -Eeufo pipefail -C; shopt -s nocasematch failglob; IFS=/e"])
 def options(request: pytest.FixtureRequest) -> str:
     """Set what a script may have set before it calls a library."""
     return str(request.param)
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, tuple[int, ...]]]:
+    """Look at everything that a second run must leave as it is, times of change included."""
+
+    def look(root: Path) -> dict[str, tuple[int, ...]]:
+        return {
+            str(p.relative_to(root)): (p.lstat().st_ino, p.lstat().st_ctime_ns, p.lstat().st_mode)
+            for p in [root, *root.rglob("*")]
+        }
+
+    return look
 
 
 @pytest.fixture(params=ODD_NAMES)
@@ -99,9 +110,7 @@ def busybox_path(tmp_path: Path) -> Path:
     """Make a PATH of busybox's applets and bash, and nothing else."""
     busybox = shutil.which("busybox")
     if busybox is None:
-        pytest.fail(
-            "busybox is needed to show that the libraries work with its tools: apt-get install busybox"
-        )
+        pytest.fail("busybox is needed to show that the libraries work with its tools: apt-get install busybox")
     directory = tmp_path / "applets"
     directory.mkdir()
     subprocess.run([busybox, "--install", "-s", str(directory)], check=True)

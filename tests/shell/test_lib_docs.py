@@ -27,9 +27,7 @@ def test_every_block_runs_as_it_stands(bash, block: str, options: str):
 
 def test_the_repeated_run_of_a_block_changes_nothing(bash):
     block = next(b for b in BLOCKS if "uinst_link" in b)
-    done = bash(
-        f"{block}\nuinst_any=no\nuinst_link 1.5 releases/current\nuinst_absent releases/1.4\necho $uinst_any"
-    )
+    done = bash(f"{block}\nuinst_any=no\nuinst_link 1.5 releases/current\nuinst_absent releases/1.4\necho $uinst_any")
     assert done.out.endswith("\nno\n")
 
 

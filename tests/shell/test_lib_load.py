@@ -19,9 +19,7 @@ NAMES = {
 VARIABLES = {"DEFAULTS": set(), "uinst": {"uinst_changed", "uinst_any"}, "uinc": {"uinc_path"}}
 PRIVATE = re.compile(r"_(defaults|file|text|uinst|uinc)_[a-z_]+")
 
-STATE = (
-    "compgen -v | sort; echo ==; compgen -A function | sort; echo ==; shopt; set -o; trap; alias; pwd; umask"
-)
+STATE = "compgen -v | sort; echo ==; compgen -A function | sort; echo ==; shopt; set -o; trap; alias; pwd; umask"
 ALL_OPERATIONS = r"""
 mkdir src && printf 'a\nb\n' >src/f && ln -s f src/l && printf '#@include f\n' >src/m
 uinst_file src/f dest; uinst_file src/f dest; [ "$uinst_changed" = no ]
@@ -42,9 +40,7 @@ is_yes y; ! is_no y; quietly true; ! quietly false; (die d) || :
 @pytest.mark.parametrize("library", list(NAMES))
 def test_only_the_documented_names_come_with_a_library(library: str):
     script = f"_=;{STATE}; . '{LIBRARIES}/{library}.sh'; echo ++; {STATE}"
-    done = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
-    )
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     before, after = ([set(p.split("\n")) for p in half.split("==\n")] for half in done.stdout.split("++\n"))
     assert after[0] - before[0] - {"_", "BASH_ARGC", "BASH_ARGV"} == VARIABLES[library]
     functions = after[1] - before[1]
@@ -119,15 +115,12 @@ def test_tools_that_may_be_missing(bash, busybox_path: Path, tool: str):
     assert (done.status, done.err) == (0, " ! warning: w\n!! error: e\n!! error: d\n")
 
 
-@pytest.mark.parametrize(
-    "tool", ["cat", "chmod", "cmp", "cp", "ln", "mkdir", "mv", "readlink", "rm", "stat", "tr"]
-)
+@pytest.mark.parametrize("tool", ["cat", "chmod", "cmp", "cp", "ln", "mkdir", "mv", "readlink", "rm", "stat", "tr"])
 def test_tools_that_are_needed_are_named(bash, busybox_path: Path, tool: str):
     """A missing tool is a failure that says which, never a wrong success."""
     (busybox_path / tool).unlink()
     done = bash(
-        "uinst_text a seed; "
-        + ALL_OPERATIONS.replace("mkdir src", "/bin/mkdir src").replace("&& ln", "&& /bin/ln"),
+        "uinst_text a seed; " + ALL_OPERATIONS.replace("mkdir src", "/bin/mkdir src").replace("&& ln", "&& /bin/ln"),
         path=busybox_path,
     )
     assert done.status != 0

@@ -100,9 +100,7 @@ def test_odd_names(bash, tmp_path: Path, odd_line: str):
         ("#@include nul\n", "nul: cannot be read, or holds a NUL"),
     ],
 )
-def test_errors_name_the_line_and_nothing_comes_out(
-    bash, tmp_path: Path, options: str, main: str, message: str
-):
+def test_errors_name_the_line_and_nothing_comes_out(bash, tmp_path: Path, options: str, main: str, message: str):
     (tmp_path / "loop").write_text("#@include loop2\n")
     (tmp_path / "loop2").symlink_to("loop")
     (tmp_path / "nul").write_bytes(b"a\0b\n")
