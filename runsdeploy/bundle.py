@@ -119,11 +119,11 @@ def _members(plan: Plan, segment: Segment, about: bytes, name: str, shared: Sequ
     for part in ("runner.sh", "runs.sh", "step.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
-    # A library is loaded by name at run time: one is left out only if no script can mean it.
+    # A library is loaded by name at run time: it is left out only if no script can mean it.
     text = b"\n".join([*(step.script.body for step in steps), *(file.content for file in plan.libraries)])
-    for library in BUNDLED[2:]:
-        if library.encode() in text or re.search(rb"urequire[^\n]*\$", text):
-            yield content_file(f"{run}/lib/{library}.sh", shell_file(f"lib/{library}.sh"))
+    libraries = [name for name in BUNDLED[2:] if name.encode() in text or re.search(rb"urequire[^\n]*\$", text)]
+    for library in [*libraries, "files"] if libraries else []:
+        yield content_file(f"{run}/lib/{library}.sh", shell_file(f"lib/{library}.sh"))
     for file in plan.libraries:
         yield content_file(f"{run}/tree/{file.path.removeprefix('lib/')}", file.content)
     yield content_file(f"{run}/segment.sh", about)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from runsdeploy.errors import Problem
 from runsdeploy.events import Ended, Event, Note, Output, Started
 from runsdeploy.plan import Plan, Step
 from runsdeploy.report import SUCCESSES, Fold, HostReport, StepReport, last_lines
-from runsdeploy.variable import shell_word
+from runsdeploy.variable import Variable, shell_word
 
 COLOURS = {"ok": "32", "already-done": "36", "would-run": "33", "maybe": "35"}
 """SGR codes (ECMA-48, 8.3.117) of outcomes; all others are red"""
@@ -93,16 +93,29 @@ def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None)
     writer = Writer(sys.stdout)
     count = f"{len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}"
     writer.line(f"{writer.paint(plan.host.name, '1')}: {count}, plan {short(plan.digest)}")
+    common = _common(plan)
+    if common:
+        writer.line("     all steps")
+    for variable in common:
+        writer.line(f"       {printable(str(variable))}")
     for step in plan.steps:
         outcome, reason = (predictions or {}).get(step.number, ("", ""))
         said = f" {writer.outcome(outcome, 12)}" if outcome else ""
         description = f"  {printable(step.description)}" if step.description else ""
         writer.line(f"{step.number:4}{said} {writer.paint(printable(step.script.name), '1')}{description}")
-        for line in _details(step, reason):
+        for line in _details(step, reason, common):
             writer.line(f"       {printable(line)}")
 
 
-def _details(step: Step, reason: str) -> Iterable[str]:
+def _common(plan: Plan) -> list[Variable]:
+    """Return the variables that all steps have alike: said once, they do not hide the others."""
+    first, *rest = plan.steps or (None,)
+    if first is None or not rest:
+        return []
+    return [variable for variable in first.variables if all(variable in step.variables for step in rest)]
+
+
+def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[str]:
     where = "on this machine" if step.side == "controller" else "on the target"
     flags = "".join(f", {flag}" for flag in ("root", "once", "onchange", "strict") if flag in step.flags)
     yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position}"
@@ -110,7 +123,7 @@ def _details(step: Step, reason: str) -> Iterable[str]:
         yield reason
     if step.why:
         yield step.why
-    yield from (str(variable) for variable in step.variables)
+    yield from (str(variable) for variable in step.variables if variable not in common)
     for file in step.files:
         yield f"ships {shell_word(file.path)}{' ' + short(file.digest) if file.digest else ''}"
     yield from (f"uses {shell_word(name)}, made by an earlier step" for name in step.uses)

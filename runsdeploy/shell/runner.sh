@@ -135,6 +135,30 @@ prepare() {
     done
 }
 
+# What a guarded step made is kept: when it declines next time, its `out` files are those it made then,
+# and not empty ones that a later step would install.
+keep_outs() {
+    local file
+    RUNS_name "$step_script"
+    for file in ${step_outs[@]+"${step_outs[@]}"}; do
+        copy_file "$RUNS_session/files/shared/$file" "$RUNS_state/outs/$RUNS_encoded/$file"
+    done
+}
+
+bring_outs() {
+    local file
+    RUNS_name "$step_script"
+    for file in ${step_outs[@]+"${step_outs[@]}"}; do
+        [[ ! -f $RUNS_state/outs/$RUNS_encoded/$file ]] ||
+            copy_file "$RUNS_state/outs/$RUNS_encoded/$file" "$RUNS_session/files/shared/$file"
+    done
+}
+
+# copy_file FROM TO: whole or not at all.
+copy_file() {
+    mkdir -p "${2%/*}" && cp -p "$1" "$2.new" && mv -f "$2.new" "$2"
+}
+
 # judge STATUS: set RUNS_outcome and RUNS_status from the status and from what the step asked and marked.
 judge() {
     local verb rest yes=0 no=0 wrong=0
@@ -148,6 +172,7 @@ judge() {
         esac
         [[ $verb == wrong ]] || say "mark $step_number $verb $rest"
     done <"$RUNS_step/acts"
+    RUNS_asks=${yes#0}
     if ((RUNS_status == RUNS_DECLINED && no)); then RUNS_status=0; fi
     if ((wrong && RUNS_status == 0)); then RUNS_status=1; fi
     if ((RUNS_status > 128 && RUNS_status <= 192)); then
@@ -174,12 +199,17 @@ run_step() {
     began=$RUNS_now
     launch "$RUNS_session/files/$step_file"
     judge $?
+    RUNS_asked=$RUNS_asks
     if [[ $RUNS_outcome == ok && -n $step_once ]]; then
         rm -f "$RUNS_step/acts"
         launch "$RUNS_run/mark.sh"
         judge $?
     fi
     clock
+    case $RUNS_outcome in
+    ok) [[ -z $RUNS_asked ]] || keep_outs ;;
+    already-done) bring_outs ;;
+    esac
     if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line <"$RUNS_step/failed"; fi
     RUNS_ended="end $step_number $RUNS_outcome $RUNS_status"
     printf -v began '%03d' $((10#$RUNS_now - 10#$began))

@@ -5,7 +5,13 @@
 # the comment sign and the `@`, at least one before NAME, and any number after. The comment sign is
 # one of # ; // -- % or `<!--` or `/*`, where NAME is closed by `-->` or `*/`. NAME is all the rest:
 # blanks within it are its own, and quotes are not special.
-# Needs DEFAULTS, which also has the functions `_file_…`.
+# Needs DEFAULTS for its messages.
+
+# shellcheck disable=SC2030,SC2031 # _tmp: each subshell has its own on purpose
+# shellcheck disable=SC2094 # a file is read, and named in messages
+
+# shellcheck source-path=SCRIPTDIR source=files.sh
+. "${BASH_SOURCE[0]%/*}/files.sh"
 #
 # shellcheck disable=SC2030,SC2031,SC2094 # all of it happens in a subshell, and reads only
 

@@ -4,9 +4,13 @@
 # Every operation prints one line, `changed: …` or `unchanged: …`, for each path that it is given,
 # returns 0 unless it failed, and sets uinst_changed (by this operation) and uinst_any (by any since
 # the library was loaded) to yes or no. What is as it should be is not touched, not even its ctime.
-# Needs DEFAULTS, which also has the functions `_file_…` and `_text_…`.
+# Needs DEFAULTS for its messages.
 
-# shellcheck disable=SC2034,SC2154 # set for scripts; set by DEFAULTS
+# shellcheck disable=SC2034,SC2154 # set for scripts; set by files.sh
+
+# shellcheck source-path=SCRIPTDIR source=files.sh
+. "${BASH_SOURCE[0]%/*}/files.sh"
+
 if ! declare -F _uinst_run >/dev/null; then
     uinst_changed=no uinst_any=no
 fi

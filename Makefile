@@ -1,0 +1,44 @@
+# The whole set-up: `make demo` shows a deploy, `make test` runs the tests, `make check` the linters.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+.PHONY: demo test check format bench clean packages
+
+demo: $(INSTALLED)
+	@$(BIN)/python -m tests.demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/shellcheck runsdeploy/shell/*.sh runsdeploy/shell/lib/*.sh .ci/run .ci/packages
+	$(BIN)/shfmt -i 4 -d runsdeploy/shell .ci/run .ci/packages
+	@! grep -rnE 'TO''DO|FIX''ME|XX''X' --include='*.py' --include='*.sh' --include='*.md' . --exclude-dir=.venv
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix -q .
+	$(BIN)/ruff format .
+	$(BIN)/shfmt -i 4 -w runsdeploy/shell
+
+bench: $(INSTALLED)
+	$(BIN)/python bench/deploy.py
+
+packages:
+	@sh .ci/packages
+
+$(INSTALLED): pyproject.toml .ci/packages
+	@sh .ci/packages
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
