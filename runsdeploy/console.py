@@ -85,14 +85,18 @@ def short(digest: str) -> str:
     return digest[:12]
 
 
+def heading(plan: Plan) -> str:
+    """Return a plan in one line."""
+    return f"{plan.host.name}: {len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}, plan {short(plan.digest)}"
+
+
 # --- plans ---------------------------------------------------------------------------------------
 
 
 def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> None:
     """Write a plan to stdout; `predictions` are outcome and reason by step number."""
     writer = Writer(sys.stdout)
-    count = f"{len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}"
-    writer.line(f"{writer.paint(plan.host.name, '1')}: {count}, plan {short(plan.digest)}")
+    writer.line(heading(plan))
     common = _common(plan)
     if common:
         writer.line("     all steps")
@@ -148,7 +152,7 @@ class Console:
 
     def begin(self, plan: Plan) -> None:
         """Say which host, and which plan."""
-        self.out.line(f"{self._prefix(plan)}{plan.host.name}: {len(plan.steps)} steps, plan {short(plan.digest)}")
+        self.out.line(self._prefix(plan) + heading(plan))
 
     def hear(self, plan: Plan, event: Event, fold: Fold) -> None:
         """Write what an event means."""
