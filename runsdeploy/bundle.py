@@ -212,15 +212,15 @@ def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
 
 def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
     return _shell(
-        segment_host=plan.host.name,
-        segment_session=session.identity,
-        segment_plan=plan.digest,
-        segment_by=session.by,
-        segment_steps=[str(step.number) for step in segment.steps],
-        segment_root=_yes(any("root" in step.flags for step in segment.steps)),
-        segment_keep_going=_yes(session.keep_going),
-        segment_last=_yes(segment.last),
-        segment_returns=segment.returns,
+        RUNS_segment_host=plan.host.name,
+        RUNS_segment_session=session.identity,
+        RUNS_segment_plan=plan.digest,
+        RUNS_segment_by=session.by,
+        RUNS_segment_steps=[str(step.number) for step in segment.steps],
+        RUNS_segment_root=_yes(any("root" in step.flags for step in segment.steps)),
+        RUNS_segment_keep_going=_yes(session.keep_going),
+        RUNS_segment_last=_yes(segment.last),
+        RUNS_segment_returns=segment.returns,
     )
 
 
@@ -228,14 +228,14 @@ def _meta(step: Step) -> bytes:
     path = script_path(step)
     once = next((flag for flag in ("onchange", "once") if flag in step.flags), "")
     return _shell(
-        step_number=str(step.number),
-        step_script=step.script.name,
-        step_file=path,
-        step_folder=os.path.dirname(path),  # noqa: PTH120 - a path of another machine
-        step_digest=step.digest,
-        step_root=_yes("root" in step.flags),
-        step_strict=_yes("strict" in step.flags),
-        step_once=once,
-        step_outs=step.outs,
-        step_uses=step.uses,
+        RUNS_step_number=str(step.number),
+        RUNS_step_script=step.script.name,
+        RUNS_step_file=path,
+        RUNS_step_folder=os.path.dirname(path),  # noqa: PTH120 - a path of another machine
+        RUNS_step_digest=step.digest,
+        RUNS_step_root=_yes("root" in step.flags),
+        RUNS_step_strict=_yes("strict" in step.flags),
+        RUNS_step_once=once,
+        RUNS_step_outs=step.outs,
+        RUNS_step_uses=step.uses,
     )

@@ -221,56 +221,50 @@ def _records(process: subprocess.Popen[bytes], limit: float) -> Iterator[list[by
 def _take(stage: Stage, request: Request, result: Conf, verb: str, arguments: list[bytes]) -> None:
     """Add one record to the result."""
     root = os.fsencode(stage.root)
-    if verb == "desc":
-        result.description = arguments[0].decode("utf-8", "replace")
-        return
-    if verb == "stray":
-        result.strays.append(arguments[0].decode())
-        return
-    if verb == "value":
-        name, kind, *values = arguments
-        each = tuple(Value.of(value, root) for value in values)
-        result.variables.append(Variable(name.decode(), kind == b"array", each))
-        return
-    if verb == "set":
-        name, file, line, kind, *values = arguments
-        each = tuple(Value.of(value, root) for value in values)
-        position = stage.position(file, line)
-        result.settings.append(Setting(name.decode(), kind.decode(), each, position))
-        return
-    position = stage.position(arguments[-2], arguments[-1]) if verb == "facts" else None
-    if position:
-        result.needs_facts = position
-    else:
-        _take_placed(stage, request, result, verb, [os.fsdecode(argument) for argument in arguments])
+    match verb, arguments:
+        case "desc", [text]:
+            result.description = text.decode("utf-8", "replace")
+        case "stray", [name]:
+            result.strays.append(name.decode())
+        case "value", [name, kind, *values]:
+            each = tuple(Value.of(value, root) for value in values)
+            result.variables.append(Variable(name.decode(), kind == b"array", each))
+        case "set", [name, file, line, kind, *values]:
+            each = tuple(Value.of(value, root) for value in values)
+            result.settings.append(Setting(name.decode(), kind.decode(), each, stage.position(file, line)))
+        case "facts", [file, line]:
+            result.needs_facts = stage.position(file, line)
+        case "after", [mode, file, line, *words]:
+            position = stage.position(file, line) or request.script.source.at()
+            _take_placed(result, os.fsdecode(mode), position, list(map(os.fsdecode, words)))
+        case _, [file, line, *words]:
+            position = stage.position(file, line) or request.script.source.at()
+            _take_placed(result, verb, position, list(map(os.fsdecode, words)))
 
 
-def _take_placed(stage: Stage, request: Request, result: Conf, verb: str, arguments: list[str]) -> None:
-    """Add one record whose first fields are (after the mode of `after`) file and line."""
-    mode = arguments.pop(0) if verb == "after" else ""
-    file, line, *rest = arguments
-    position = stage.position(os.fsencode(file), line.encode()) or request.script.source.at()
-    if verb == "problem":
-        result.problems.append(Problem(position, rest[0]))
-    elif verb == "unknown":
-        word = rest[0].split()[0]
-        hint = did_you_mean(word, FUNCTIONS)
-        result.problems.append(Problem(position, f"unknown command `{word}` in a CONF section", hint))
-    elif verb == "flag":
-        if rest[0] not in FLAGS:
-            hint = did_you_mean(rest[0], FLAGS)
-            message = f"unknown flag `{rest[0]}` of `conf`, expected {', '.join(f'`{flag}`' for flag in FLAGS)}"
-            result.problems.append(Problem(position, message, hint))
-        result.flags.setdefault(rest[0], position)
-    elif verb == "after":
-        operations, wrong = parse_operations(Word(word, position) for word in rest[1:])
-        result.problems += wrong
-        result.afters.append(After(mode, rest[0], tuple(operations), position))
-    elif verb == "out":
-        result.outs.append(Out(rest[0], rest[1], position))
-    elif verb == "ref":
-        name, wanted, how, found, required, template = rest
-        result.refs.append(Ref(name, wanted, how, found, required == "yes", template == "yes", position))
+def _take_placed(result: Conf, verb: str, position: Position, words: list[str]) -> None:
+    """Add what a line declares, or what is wrong with it."""
+    match verb, words:
+        case "problem", [message]:
+            result.problems.append(Problem(position, message))
+        case "unknown", [command]:
+            word = command.split()[0]
+            hint = did_you_mean(word, FUNCTIONS)
+            result.problems.append(Problem(position, f"unknown command `{word}` in a CONF section", hint))
+        case "flag", [flag]:
+            result.flags.setdefault(flag, position)
+            if flag not in FLAGS:
+                expected = ", ".join(f"`{each}`" for each in FLAGS)
+                message = f"unknown flag `{flag}` of `conf`, expected {expected}"
+                result.problems.append(Problem(position, message, did_you_mean(flag, FLAGS)))
+        case (("order" | "once" | "always"), [script, *rest]):
+            operations, wrong = parse_operations(Word(word, position) for word in rest)
+            result.problems += wrong
+            result.afters.append(After(verb, script, tuple(operations), position))
+        case "out", [name, file]:
+            result.outs.append(Out(name, file, position))
+        case "ref", [name, wanted, how, found, required, template]:
+            result.refs.append(Ref(name, wanted, how, found, required == "yes", template == "yes", position))
 
 
 _BASH_ERROR = re.compile(r": line (\d+): (.*)")

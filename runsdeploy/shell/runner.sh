@@ -4,7 +4,7 @@
 # and how it ended goes to the journal, before it is acted upon. A file `stop` beside it says that no
 # further step shall start.
 #
-# shellcheck disable=SC2154 # segment_* and step_*: segment.sh and meta.sh, made by bundle.py
+# shellcheck disable=SC2154 # RUNS_segment_* and RUNS_step_*: segment.sh and meta.sh, made by bundle.py
 
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
@@ -43,7 +43,7 @@ leave() {
 finish() {
     say_files "$1"
     # The controller may come back for the next segment as soon as it hears the end.
-    if [[ $1 != ok || $segment_last == yes ]]; then
+    if [[ $1 != ok || $RUNS_segment_last == yes ]]; then
         rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run
     fi
     rm -f "$RUNS_state/holder"
@@ -76,13 +76,13 @@ lock() {
         say_text locked "$holder"
         leave
     fi
-    printf '%s, session %s, process %s\n' "$segment_by" "$segment_session" $$ >"$RUNS_state/holder"
+    printf '%s, session %s, process %s\n' "$RUNS_segment_by" "$RUNS_segment_session" $$ >"$RUNS_state/holder"
 }
 
 # Whether root can be had is known before anything runs.
 check_sudo() {
     local said
-    [[ $segment_root == yes && $EUID -ne 0 ]] || return 0
+    [[ $RUNS_segment_root == yes && $EUID -ne 0 ]] || return 0
     if ! command -v sudo >/dev/null; then
         said="there is no \`sudo\`"
     elif said=$(sudo -n -- env true 2>&1 </dev/null 9>&-); then
@@ -98,14 +98,14 @@ check_sudo() {
 launch() {
     local -a become=()
     local state=$RUNS_state
-    if [[ $step_root == yes && $EUID -ne 0 ]]; then
+    if [[ $RUNS_step_root == yes && $EUID -ne 0 ]]; then
         become=(sudo -n --)
         state=/var/lib/runsdeploy${RUNS_state#"$RUNS_base"}
     fi
     (
-        cd "$RUNS_session/files/$step_folder" || exit 1
+        cd "$RUNS_session/files/$RUNS_step_folder" || exit 1
         exec ${become[@]+"${become[@]}"} env BASH_ENV="$RUNS_run/step.sh" \
-            RUNS_HOST="$segment_host" RUNS_SCRIPT="$step_script" RUNS_SESSION="$segment_session" \
+            RUNS_HOST="$RUNS_segment_host" RUNS_SCRIPT="$RUNS_step_script" RUNS_SESSION="$RUNS_segment_session" \
             RUNS_FILES="$RUNS_session/files" RUNS_SHARED="$RUNS_session/files/shared" \
             RUNS_DIGEST="$RUNS_digest" RUNS_RUN="$RUNS_run" RUNS_STEP="$RUNS_step" RUNS_STATE="$state" \
             "$BASH" "$1" </dev/null 9>&-
@@ -115,19 +115,19 @@ launch() {
 # Files that earlier steps made are part of what the step is: their bytes are known only now.
 digest() {
     local file
-    RUNS_digest=$step_digest
-    ((${#step_uses[@]})) || return 0
+    RUNS_digest=$RUNS_step_digest
+    ((${#RUNS_step_uses[@]})) || return 0
     RUNS_digest=$({
-        printf '%s\n' "$step_digest"
-        for file in "${step_uses[@]}"; do RUNS_sha256 <"$RUNS_session/files/shared/$file" || echo none; done
+        printf '%s\n' "$RUNS_step_digest"
+        for file in "${RUNS_step_uses[@]}"; do RUNS_sha256 <"$RUNS_session/files/shared/$file" || echo none; done
     } 2>/dev/null | RUNS_sha256)
 }
 
 # Each `out` is a new, empty file.
 prepare() {
     local file
-    mkdir -p "$RUNS_session/files/$step_folder"
-    for file in ${step_outs[@]+"${step_outs[@]}"}; do
+    mkdir -p "$RUNS_session/files/$RUNS_step_folder"
+    for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
         file=$RUNS_session/files/shared/$file
         mkdir -p "${file%/*}"
         rm -rf "$file"
@@ -139,16 +139,16 @@ prepare() {
 # and not empty ones that a later step would install.
 keep_outs() {
     local file
-    RUNS_name "$step_script"
-    for file in ${step_outs[@]+"${step_outs[@]}"}; do
+    RUNS_name "$RUNS_step_script"
+    for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
         copy_file "$RUNS_session/files/shared/$file" "$RUNS_state/outs/$RUNS_encoded/$file"
     done
 }
 
 bring_outs() {
     local file
-    RUNS_name "$step_script"
-    for file in ${step_outs[@]+"${step_outs[@]}"}; do
+    RUNS_name "$RUNS_step_script"
+    for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
         [[ ! -f $RUNS_state/outs/$RUNS_encoded/$file ]] ||
             copy_file "$RUNS_state/outs/$RUNS_encoded/$file" "$RUNS_session/files/shared/$file"
     done
@@ -170,7 +170,7 @@ judge() {
         declined) ((++no)) ;;
         wrong) ((++wrong)) ;;
         esac
-        [[ $verb == wrong ]] || say "mark $step_number $verb $rest"
+        [[ $verb == wrong ]] || say "mark $RUNS_step_number $verb $rest"
     done <"$RUNS_step/acts"
     RUNS_asks=${yes#0}
     if ((RUNS_status == RUNS_DECLINED && no)); then RUNS_status=0; fi
@@ -192,15 +192,15 @@ run_step() {
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
     digest
-    note ${RUNS_ended:+"$RUNS_ended"} "start $step_number $RUNS_digest"
-    say "start $step_number"
+    note ${RUNS_ended:+"$RUNS_ended"} "start $RUNS_step_number $RUNS_digest"
+    say "start $RUNS_step_number"
     prepare
     clock
     began=$RUNS_now
-    launch "$RUNS_session/files/$step_file"
+    launch "$RUNS_session/files/$RUNS_step_file"
     judge $?
     RUNS_asked=$RUNS_asks
-    if [[ $RUNS_outcome == ok && -n $step_once ]]; then
+    if [[ $RUNS_outcome == ok && -n $RUNS_step_once ]]; then
         rm -f "$RUNS_step/acts"
         launch "$RUNS_run/mark.sh"
         judge $?
@@ -211,16 +211,16 @@ run_step() {
     already-done) bring_outs ;;
     esac
     if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line <"$RUNS_step/failed"; fi
-    RUNS_ended="end $step_number $RUNS_outcome $RUNS_status"
+    RUNS_ended="end $RUNS_step_number $RUNS_outcome $RUNS_status"
     printf -v began '%03d' $((10#$RUNS_now - 10#$began))
-    say "end $step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line"
+    say "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line"
 }
 
 # Files that the other side will need, each in one piece behind its head.
 say_files() {
     local file path mode
     [[ $1 == ok ]] || return 0
-    for file in ${segment_returns[@]+"${segment_returns[@]}"}; do
+    for file in ${RUNS_segment_returns[@]+"${RUNS_segment_returns[@]}"}; do
         path=$RUNS_session/files/shared/$file
         [[ -f $path && ! -L $path ]] || continue
         if [[ -x $path ]]; then mode=0755; else mode=0644; fi
@@ -234,7 +234,7 @@ run_segment() {
     local number outcome=ok
     lock
     check_sudo
-    for number in "${segment_steps[@]}"; do
+    for number in "${RUNS_segment_steps[@]}"; do
         if [[ -e $RUNS_here/stop ]]; then
             outcome=interrupted
             break
@@ -242,7 +242,7 @@ run_segment() {
         run_step "$number"
         [[ $RUNS_outcome != failed && $RUNS_outcome != killed ]] && continue
         outcome=failed
-        [[ $segment_keep_going == yes ]] || break
+        [[ $RUNS_segment_keep_going == yes ]] || break
     done
     [[ -z $RUNS_ended ]] || note "$RUNS_ended"
     finish "$outcome"

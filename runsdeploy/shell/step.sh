@@ -2,7 +2,7 @@
 #
 # The section itself is run as `bash FILE`, so $0, $LINENO and bash's messages are those of its file.
 
-# shellcheck disable=SC2154 # step_*: meta.sh, made by bundle.py
+# shellcheck disable=SC2154 # RUNS_step_*: meta.sh, made by bundle.py
 
 unset BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
 export -n RUNS_RUN RUNS_STEP RUNS_STATE
@@ -29,11 +29,11 @@ exit() {
 # shellcheck source=/dev/null
 . "$RUNS_STEP/meta.sh"
 if [[ $0 != "$RUNS_RUN/mark.sh" ]]; then
-    case $step_once in
+    case $RUNS_step_once in
     once) shouldrun || builtin exit ;;
     onchange) shouldrun onchange "$RUNS_DIGEST" || builtin exit ;;
     esac
-    if [[ $step_strict == yes ]]; then
+    if [[ $RUNS_step_strict == yes ]]; then
         set -eE -o pipefail
         # Before 4.4 an empty array counts as unset.
         if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)); then set -u; fi

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from runsdeploy.command import Arguments
-from runsdeploy.errors import InputError, Position, Problem
+from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.recipe import Entry, Operation, Word, parse_operations, parse_recipe
 from runsdeploy.script import is_script
 from runsdeploy.tree import Host, Located, Trees, name_problem, open_trees
@@ -54,22 +53,14 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
     recipes = [Entry(f"@{name}", (), COMMAND_LINE) for name in arguments.recipe]
     if not entries and not recipes:
         if not trees.host_directories(host):
-            known = trees.hosts()
+            near = did_you_mean(host.name, (known.name for known in trees.hosts()))
             hint = f"make one: `runsdeploy init --host {host.name}`, or name a script: `--script NAME`"
-            near = trees_near(host, known)
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]
         recipes = [Entry("@default", (), COMMAND_LINE)]
     opened = _Opened(trees, host)
     found = [entry for recipe in recipes for entry in opened.include(recipe, ())]
     return [*found, *entries], opened.problems
-
-
-def trees_near(host: Host, known: Sequence[Host]) -> str:
-    """Say which known host was probably meant."""
-    from runsdeploy.errors import did_you_mean  # noqa: PLC0415
-
-    return did_you_mean(host.name, (each.name for each in known))
 
 
 class _Opened:
