@@ -87,6 +87,8 @@ class Ended:
     seconds: float
     line: int
     """the operator's line that failed; 0 if not seen"""
+    how: str
+    """`exit` if that line ended it, `last` if it is only the last that failed, `none`"""
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,9 @@ _GRAMMAR = {
     "locked": re.compile(_TEXT),
     "note": re.compile(_TEXT),
     "start": re.compile(_NUMBER),
-    "end": re.compile(rf"{_NUMBER} (ok|already-done|failed|killed) \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER}"),
+    "end": re.compile(
+        rf"{_NUMBER} (ok|already-done|failed|killed) \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER} (exit|last|none)"
+    ),
     "mark": re.compile(rf"{_NUMBER} (shouldrun|declined|setdone|resetdone) {_TEXT}"),
     "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
     "facts": re.compile(r"(sysname|sysdist|sysver|bits)( [A-Za-z0-9._+-]{1,64}){0,16}"),
@@ -264,7 +268,7 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one li
         case "start":
             return Started(int(words[0]))
         case "end":
-            return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]))
+            return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]), words[5])
         case "mark":
             return Marked(int(words[0]), words[1], text(words[2]))
         case "file":
@@ -306,7 +310,7 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line
         case Started():
             said = f"start {event.number}"
         case Ended():
-            said = f"end {event.number} {event.outcome} {event.status} {event.seconds} {event.line}"
+            said = f"end {event.number} {event.outcome} {event.status} {event.seconds} {event.line} {event.how}"
         case Marked():
             said = f"mark {event.number} {event.action} {word(event.subsystem)}"
         case FileHead():

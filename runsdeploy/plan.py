@@ -8,6 +8,7 @@ steps are reported together.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from runsdeploy.order import find_cycle, stable_order
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.script import Script, read_script
 from runsdeploy.stage import Request
-from runsdeploy.tree import Host, Trees, name_problem
+from runsdeploy.tree import Host, Trees, file_problem, name_problem
 from runsdeploy.variable import Variable
 
 BUNDLED = ("DEFAULTS", "runs", "uinst", "uinc")
@@ -288,10 +289,11 @@ class _Resolver:
     def _check(self, nodes: Sequence[_Node], seen: dict[tuple[object, ...], tuple[str, ...]]) -> None:
         for node in nodes:
             self.problems += node.conf.problems
-            named = [(out.file, out.position) for out in node.conf.outs]
-            named += [(ref.file, ref.position) for ref in node.conf.refs]
-            named += [(after.script, after.position) for after in node.conf.afters if after.mode == "order"]
-            self.problems += [Problem(position, wrong) for name, position in named if (wrong := name_problem(name))]
+            files = [(out.file, out.position) for out in node.conf.outs]
+            files += [(ref.file, ref.position) for ref in node.conf.refs]
+            self.problems += [Problem(position, wrong) for name, position in files if (wrong := file_problem(name))]
+            names = [(after.script, after.position) for after in node.conf.afters if after.mode == "order"]
+            self.problems += [Problem(position, wrong) for name, position in names if (wrong := name_problem(name))]
             made = seen.get(node.identity, ())
             self.problems += [_missing(ref) for ref in node.conf.refs if _is_missing(ref, made)]
 
@@ -317,7 +319,7 @@ class _Resolver:
         )
 
     def _files(self, node: _Node, ref: Ref) -> list[File]:
-        if ref.how != "tree" or name_problem(ref.file):
+        if ref.how != "tree" or file_problem(ref.file):
             return []
         tree, _, inside = ref.found.removeprefix("tree").partition("/")
         place = self.trees.located(int(tree), inside)
@@ -339,21 +341,21 @@ class _Resolver:
         return [content_file(rendered, content, files[0].mode)]
 
     def _libraries(self, script: Script, libraries: dict[str, File]) -> set[str]:
-        """Return the libraries of the trees that a script names, and those that they name."""
+        """Return the libraries of the trees that a script may load, and those that they may load.
+
+        They are loaded by name at run time: all are taken whose name stands in a text that calls `urequire`.
+        """
         known = self.trees.libraries()
         found: set[str] = set()
         left = [(script.body, script.source.shown)]
         while left:
             text, file = left.pop()
-            for name, line in _required(text):
-                if name in known and name not in found:
-                    found.add(name)
-                    content = known[name].path.read_bytes()
-                    libraries[name] = content_file(f"lib/{name}", content)
-                    left.append((content, known[name].shown))
-                elif name not in known and name not in BUNDLED:
-                    hint = did_you_mean(name, [*known, *BUNDLED])
-                    self.problems.append(Problem(Position(file, line), f"unknown library `{name}`", hint))
+            self.problems += _unknown_libraries(text, file, known)
+            for name in _meant(text, known) - found:
+                found.add(name)
+                content = known[name].path.read_bytes()
+                libraries[name] = content_file(f"lib/{name}", content)
+                left.append((content, known[name].shown))
         return found
 
     def _check_overlap(self, steps: Sequence[Step]) -> None:
@@ -370,7 +372,7 @@ class _Resolver:
 
 def _is_missing(ref: Ref, made: Iterable[str]) -> bool:
     return (
-        ref.how == "missing" and (ref.required or ref.template) and ref.file not in made and not name_problem(ref.file)
+        ref.how == "missing" and (ref.required or ref.template) and ref.file not in made and not file_problem(ref.file)
     )
 
 
@@ -388,11 +390,23 @@ def _cycle_problem(nodes: Sequence[_Node], before: Sequence[dict[int, After | No
     return Problem(after.position if after else nodes[path[0]].position, f"cycle in `after`: {chain} ({places})")
 
 
-_REQUIRE = re.compile(rb"^[ \t]*urequire[ \t]+([\w./+ \t-]+)$", re.MULTILINE)
+_REQUIRE = re.compile(rb"^[ \t]*urequire[ \t]+([\w./+ \t-]+)(?:#.*)?$", re.MULTILINE)
+"""a line that is nothing but a call with plain names"""
 
 
-def _required(text: bytes) -> Iterator[tuple[str, int]]:
-    """Yield the names that lines `urequire NAME...` hold, with their lines; names made up at run time are not seen."""
+def _unknown_libraries(text: bytes, file: str, known: Iterable[str]) -> Iterator[Problem]:
+    """Yield the libraries that a text is sure to ask for and nobody has."""
+    every = {*known, *BUNDLED}
     for found in _REQUIRE.finditer(text):
         line = text.count(b"\n", 0, found.start()) + 1
-        yield from ((name.decode(), line) for name in found[1].split())
+        for name in found[1].decode().split():
+            if name not in every:
+                yield Problem(Position(file, line), f"unknown library `{name}`", did_you_mean(name, every))
+
+
+def _meant(text: bytes, known: Iterable[str]) -> set[str]:
+    """Return the libraries whose names a text may hand to `urequire`; all of them if it makes names up."""
+    if b"urequire" not in text:
+        return set()
+    made_up = re.search(rb"urequire[^\n]*[$`\\]", text)
+    return {name for name in known if made_up or os.fsencode(name) in text}

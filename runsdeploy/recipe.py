@@ -183,10 +183,10 @@ class _Scanner:
             parts.append(self._part(line))
         word = Word("".join(parts), self.position(start))
         line.words.append(word)
-        if word.text.endswith("\r"):
-            line.problems.append(
-                Problem(word.position, "carriage return at the end of the line, expected unix line ends")
-            )
+        # One that is meant is quoted, or stands behind a backslash.
+        if self.text.startswith("\r\n", self.at - 1) and self.text[self.at - 2] != "\\":
+            message = "carriage return at the end of the line, expected unix line ends"
+            line.problems.append(Problem(word.position, message))
         if "\0" in word.text:
             line.problems.append(Problem(word.position, "NUL byte, which no bash variable can hold"))
 

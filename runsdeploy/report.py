@@ -85,7 +85,8 @@ class Fold:
         if event.outcome in SUCCESSES:
             return
         source = report.step.script.source
-        line = event.line or _line_in(report.tail, source.path.name)
+        # A failure that the section survived may be older than what bash itself said when it gave up.
+        line = event.line if event.how == "exit" else max(event.line, _line_in(report.tail, source.path.name))
         report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
 
     def close(self, seconds: float, error: HostError | None = None) -> HostReport:
@@ -131,14 +132,11 @@ def _mark(report: StepReport, action: str, subsystem: str) -> None:
 
 
 def _line_in(tail: bytes, name: str) -> int:
-    """Return the line in bash's own last message about the script, where it is all there is to see."""
-    needle = f"/{name}: line ".encode()
-    for line in reversed(tail.splitlines()):
-        _, found, rest = line.partition(needle)
-        number = rest.partition(b":")[0]
-        if found and number.isdigit():
-            return int(number)
-    return 0
+    """Return the line of the script that bash's own message names, if such a message came last."""
+    lines = tail.splitlines() or [b""]
+    _, found, rest = lines[-1].partition(f"/{name}: line ".encode("utf-8", "surrogateescape"))
+    number = rest.partition(b":")[0]
+    return int(number) if found and number.isdigit() else 0
 
 
 def last_lines(data: bytes) -> list[bytes]:

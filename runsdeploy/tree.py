@@ -60,11 +60,16 @@ def shown(path: Path) -> str:
 
 
 def name_problem(name: str) -> str:
-    """Say what is wrong with a name of a script, recipe, reference or output; empty if nothing is."""
-    if not name:
-        return "empty name"
+    """Say what is wrong with a name of a script or recipe; empty if nothing is."""
     if "\n" in name or "\0" in name:
         return f"name {name!r} holds a newline or a NUL"
+    return file_problem(name)
+
+
+def file_problem(name: str) -> str:
+    """Say what is wrong with a name of a reference or output; empty if nothing is."""
+    if not name:
+        return "empty name"
     if name.startswith("/"):
         return f"name `{name}` is absolute, expected one relative to the tree"
     if any(part in ("..", ".", "") for part in name.rstrip("/").split("/")):

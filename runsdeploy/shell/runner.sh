@@ -187,7 +187,7 @@ judge() {
 }
 
 run_step() {
-    local began line=0
+    local began line=0 how=none
     RUNS_step=$RUNS_run/step/$1
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
@@ -210,10 +210,10 @@ run_step() {
     ok) [[ -z $RUNS_asked ]] || keep_outs ;;
     already-done) bring_outs ;;
     esac
-    if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line <"$RUNS_step/failed"; fi
+    if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line how <"$RUNS_step/failed"; fi
     RUNS_ended="end $RUNS_step_number $RUNS_outcome $RUNS_status"
     printf -v began '%03d' $((10#$RUNS_now - 10#$began))
-    say "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line"
+    say "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line $how"
 }
 
 # Files that the other side will need, each in one piece behind its head.

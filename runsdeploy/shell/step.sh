@@ -16,13 +16,23 @@ urequire DEFAULTS
 # shellcheck source=/dev/null
 . "$RUNS_STEP/values.sh"
 
-# The last untested failure, or the `exit` that ended the section: the runner tells its line.
-RUNS_failed() { printf '%s\n' "$1" 2>/dev/null >"$RUNS_STEP/failed"; }
-trap 'RUNS_failed "$LINENO"' ERR
+# RUNS_failed HOW: note the operator's line that failed last, or that called `exit`: the innermost
+# one in the section's own file, whatever library it called.
+RUNS_failed() {
+    local RUNS_i
+    for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
+        if [[ ${BASH_SOURCE[RUNS_i]} == "$0" ]]; then
+            printf '%s %s\n' "${BASH_LINENO[RUNS_i - 1]}" "$1" 2>/dev/null >"$RUNS_STEP/failed"
+            return
+        fi
+    done
+}
+trap 'RUNS_failed last' ERR
 
 exit() {
     local RUNS_code=${1-$?}
-    [[ ${BASH_LINENO[0]} == 0 ]] || RUNS_failed "${BASH_LINENO[0]}"
+    # That of a subshell need not be the end.
+    if ((BASH_SUBSHELL)); then RUNS_failed last; else RUNS_failed exit; fi
     builtin exit "$RUNS_code"
 }
 
@@ -37,6 +47,6 @@ if [[ $0 != "$RUNS_RUN/mark.sh" ]]; then
         set -eE -o pipefail
         # Before 4.4 an empty array counts as unset.
         if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)); then set -u; fi
-        trap 'RUNS_failed "$LINENO"; printf "%s: line %s: \`%s\` failed\n" "$0" "$LINENO" "$BASH_COMMAND" >&2' ERR
+        trap 'printf "%s: line %s: \`%s\` failed\n" "$0" "$LINENO" "$BASH_COMMAND" >&2; RUNS_failed last' ERR
     fi
 fi

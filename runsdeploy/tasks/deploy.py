@@ -14,7 +14,6 @@ from runsdeploy.local import LocalTransport
 from runsdeploy.marker import Markers
 from runsdeploy.outputs import json
 from runsdeploy.plan import FactsUnknown, Plan, resolve
-from runsdeploy.recipe import Operation
 from runsdeploy.report import exit_status
 from runsdeploy.rollout import Listener, roll_out
 from runsdeploy.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions
@@ -43,12 +42,18 @@ def deploy(arguments: Arguments) -> int:
     if not arguments.local:
         # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
         threading.Thread(target=_preload, daemon=True).start()
-    connects = {host.name: _connector(arguments, host) for host in hosts}
-    plans = _plans(arguments, trees, hosts, connects)
-    if arguments.dry_run:
-        return _dry_run(arguments, plans, connects)
+    ways = {host.name: _Way(arguments, host) for host in hosts}
+    try:
+        plans = _plans(arguments, trees, hosts, ways)
+        return _dry_run(arguments, plans, ways) if arguments.dry_run else _roll_out(arguments, plans, ways)
+    finally:
+        for way in ways.values():
+            way.close()
+
+
+def _roll_out(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
     sessions = new_sessions(len(plans), keep_going=arguments.keep_going)
-    runs = [Run(each, session, connects[each.host.name]) for each, session in zip(plans, sessions, strict=True)]
+    runs = [Run(each, session, ways[each.host.name].open) for each, session in zip(plans, sessions, strict=True)]
     if arguments.format != "jsonl":
         for each in plans:
             console.tell_messages(each)
@@ -63,23 +68,32 @@ def _preload() -> None:
     import runsdeploy.ssh  # noqa: F401, PLC0415
 
 
-def _connector(arguments: Arguments, host: Host) -> Callable[[], Transport]:
-    """Return what opens the way to a host when it is needed."""
-    if arguments.local:
-        return LocalTransport
+class _Way:
+    """The way to a host: opened when it is first needed, and the same for all that is asked of the host."""
 
-    def connect() -> Transport:
+    def __init__(self, arguments: Arguments, host: Host) -> None:
+        self._arguments, self._host = arguments, host
+        self._transport: Transport | None = None
+
+    def open(self) -> Transport:
+        """Return the transport; raises Unreachable."""
+        if self._transport is None:
+            self._transport = LocalTransport() if self._arguments.local else self._connect()
+        return self._transport
+
+    def _connect(self) -> Transport:
         from runsdeploy import ssh  # noqa: PLC0415 - only commands that connect load paramiko
 
-        options = ssh.Options(ssh_config=arguments.ssh_config, accept_new=arguments.accept_new)
-        return ssh.connect(host.address, options)
+        options = ssh.Options(ssh_config=self._arguments.ssh_config, accept_new=self._arguments.accept_new)
+        return ssh.connect(self._host.address, options)
 
-    return connect
+    def close(self) -> None:
+        """Give the transport up."""
+        if self._transport:
+            self._transport.close()
 
 
-def _plans(
-    arguments: Arguments, trees: Trees, hosts: Sequence[Host], connects: dict[str, Callable[[], Transport]]
-) -> list[Plan]:
+def _plans(arguments: Arguments, trees: Trees, hosts: Sequence[Host], ways: dict[str, _Way]) -> list[Plan]:
     """Resolve the plans of all hosts; raises InputError with the problems of all of them.
 
     A host whose facts nobody promised is asked for them, once all else is known to be right.
@@ -98,22 +112,14 @@ def _plans(
             plans[number] = makers[number]()
         except FactsUnknown as error:
             unknown.append(number)
-            problems += error.problems if not connects else ()
+            problems += error.problems if not ways else ()
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
     for number in unknown:
-        plans[number] = makers[number](facts=_facts(connects[hosts[number].name]))
+        plans[number] = makers[number](facts=ask_facts(ways[hosts[number].name].open(), new_session()))
     return [each for each in plans if each]
-
-
-def _facts(connect: Callable[[], Transport]) -> tuple[Operation, ...]:
-    transport = connect()
-    try:
-        return ask_facts(transport, new_session())
-    finally:
-        transport.close()
 
 
 def _listener(arguments: Arguments, hosts: int) -> Listener:
@@ -124,9 +130,9 @@ def _listener(arguments: Arguments, hosts: int) -> Listener:
     return console.Console(hosts)
 
 
-def _dry_run(arguments: Arguments, plans: Sequence[Plan], connects: dict[str, Callable[[], Transport]]) -> int:
+def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
     """Show the plans with what each step would do; status 6 if asked for and something would run."""
-    forecasts = [_forecast(each, connects[each.host.name]) for each in plans]
+    forecasts = [_forecast(each, ways[each.host.name]) for each in plans]
     if arguments.format == "text":
         for each, said in zip(plans, forecasts, strict=True):
             console.tell_messages(each)
@@ -139,15 +145,11 @@ def _dry_run(arguments: Arguments, plans: Sequence[Plan], connects: dict[str, Ca
     return status
 
 
-def _forecast(each: Plan, connect: Callable[[], Transport]) -> dict[int, tuple[str, str]]:
+def _forecast(each: Plan, way: _Way) -> dict[int, tuple[str, str]]:
     sides = {step.side for step in each.steps}
     target = controller = Markers()
     if "target" in sides:
-        transport = connect()
-        try:
-            target = ask_markers(transport, new_session(), ".")
-        finally:
-            transport.close()
+        target = ask_markers(way.open(), new_session(), ".")
     if "controller" in sides:
         controller = ask_markers(LocalTransport(), new_session(), local_scope(each.host.name))
     return forecast(each, target, controller)
