@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,9 +25,17 @@ class _Parser(argparse.ArgumentParser):
         raise InputError([Problem(None, message, f"see `{self.prog} --help`")])
 
 
+class _Version(argparse.Action):
+    def __call__(self, *_: object) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415 - 20 ms
+
+        sys.stdout.write(f"runsdeploy {version('runsdeploy')}\n")
+        sys.exit(0)
+
+
 def _parser() -> _Parser:
     parser = _Parser(prog="runsdeploy", description="Deploy plain bash scripts to hosts over SSH.", allow_abbrev=False)
-    parser.add_argument("--version", "-V", action="version", version=f"runsdeploy {version('runsdeploy')}")
+    parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for command in COMMANDS:
         examples = "\n".join(f"  runsdeploy {example}" for example in command.examples)

@@ -14,6 +14,7 @@ import logging
 import random
 import socket
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,14 +23,20 @@ from os import getuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import paramiko
-from paramiko.agent import AgentSSH
-from paramiko.packet import Packetizer
-
 from runsdeploy import known_hosts
 from runsdeploy.errors import HostError, Lost, Refused, Unreachable
 from runsdeploy.ssh_config import Settings, public_part, reason, resolve, split_jump, split_user
 from runsdeploy.wire import CHUNK, Socket, Wire
+
+# paramiko loads invoke (40 ms) for `Match exec` alone, which `ssh -G` does for us, and goes on without it.
+_invoke = sys.modules.get("invoke")
+sys.modules["invoke"] = _invoke  # type: ignore[assignment] # None: not to be found
+import paramiko  # noqa: E402
+from paramiko.agent import AgentSSH  # noqa: E402
+from paramiko.packet import Packetizer  # noqa: E402
+
+if _invoke is None:
+    del sys.modules["invoke"]
 
 WINDOW = 4 * 1024 * 1024
 """bytes a host may send unread: 80 MB/s at 50 ms. A slow reader costs that much memory for each command,

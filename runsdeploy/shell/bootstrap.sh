@@ -10,9 +10,12 @@
 
 say() { printf '\036%s %s\n' "$nonce" "$*"; }
 
-# Percent-encode a text into one word; only for messages.
+# Percent-encode a text into one word.
 word() {
-    printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ *$//; s/  */%/g'
+    case $1 in
+    *[!A-Za-z0-9/._-]*) printf %s "$1" | od -An -v -tx1 | tr -d '\n' | sed 's/ *$//; s/  */%/g' ;;
+    *) printf %s "$1" ;;
+    esac
 }
 
 refuse() {
@@ -67,17 +70,17 @@ find_state() {
 
 # mkdir without -p is what keeps a segment from being started twice.
 receive() {
-    mkdir -p "$directory/files/shared" 2>/dev/null ||
+    [ -d "$directory/files/shared" ] || mkdir -p "$directory/files/shared" 2>/dev/null ||
         refuse state "cannot make \`$directory\`: $(mkdir -p "$directory/files/shared" 2>&1)"
     mkdir "$here" 2>/dev/null || refuse twice "segment $segment of session $session was started before"
     head -c "$length" >"$here/payload" || refuse space "cannot write \`$here/payload\`"
-    set -- "$(wc -c <"$here/payload")" "$(sha256 "$here/payload")"
-    if [ "$(($1))" -ne "$length" ] || [ "${2%% *}" != "$digest" ]; then
+    found=$(sha256 "$here/payload")
+    if [ "${found%% *}" != "$digest" ]; then
+        size=$(wc -c <"$here/payload")
         rm -rf "$here"
-        refuse payload "$(($1)) of $length bytes arrived, or not as they were sent"
+        refuse payload "$((size)) of $length bytes arrived, or not as they were sent"
     fi
     tar -xpf "$here/payload" -C "$directory" || refuse space "cannot unpack into \`$directory\`"
-    rm -f "$here/payload"
 }
 
 start() {
@@ -88,6 +91,7 @@ start() {
     if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
     "$@" </dev/null >>"$here/spool" 2>&1 3<&- &
     runner=$!
+    rm -f "$here/payload"
 }
 
 follow() {

@@ -46,9 +46,9 @@ finish() {
     if [[ $1 != ok || $RUNS_segment_last == yes ]]; then
         rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run
     fi
-    rm -f "$RUNS_state/holder"
+    : >"$RUNS_state/holder"
     exec 9>&-
-    note "finish $1"
+    note ${RUNS_ended:+"$RUNS_ended"} "finish $1"
     : >"$RUNS_here/finished"
     say "finish $1"
     prune
@@ -79,6 +79,18 @@ lock() {
     printf '%s, session %s, process %s\n' "$RUNS_segment_by" "$RUNS_segment_session" $$ >"$RUNS_state/holder"
 }
 
+# Markers that others could have made or taken away say nothing.
+check_markers() {
+    local found
+    [[ -d $RUNS_state/markers ]] || return 0
+    found=$(find "$RUNS_state/markers" \( -perm -020 -o -perm -002 -o ! -user "$EUID" \) ! -type l 2>/dev/null)
+    [[ -n $found ]] || return 0
+    RUNS_encode "cannot trust \`${found%%$'\n'*}\`: another user may write it"
+    say "refuse state $RUNS_encoded"
+    : >"$RUNS_state/holder"
+    leave
+}
+
 # Whether root can be had is known before anything runs.
 check_sudo() {
     local said
@@ -90,25 +102,30 @@ check_sudo() {
     fi
     RUNS_encode "\`conf root\` needs root, which user \`$(id -un)\` cannot become by \`sudo -n\`: ${said//$'\n'/ }"
     say "refuse sudo $RUNS_encoded"
-    rm -f "$RUNS_state/holder"
+    : >"$RUNS_state/holder"
     leave
 }
 
 # launch FILE: run a bash file as the step's user, with the step's environment.
 launch() {
-    local -a become=()
     local state=$RUNS_state
+    local -a become=()
     if [[ $RUNS_step_root == yes && $EUID -ne 0 ]]; then
         become=(sudo -n --)
         state=/var/lib/runsdeploy${RUNS_state#"$RUNS_base"}
     fi
+    local -a environment=(
+        "BASH_ENV=$RUNS_run/step.sh" "RUNS_HOST=$RUNS_segment_host" "RUNS_SCRIPT=$RUNS_step_script"
+        "RUNS_SESSION=$RUNS_segment_session" "RUNS_FILES=$RUNS_session/files"
+        "RUNS_SHARED=$RUNS_session/files/shared" "RUNS_DIGEST=$RUNS_digest" "RUNS_RUN=$RUNS_run"
+        "RUNS_STEP=$RUNS_step" "RUNS_STATE=$state"
+    )
     (
         cd "$RUNS_session/files/$RUNS_step_folder" || exit 1
-        exec ${become[@]+"${become[@]}"} env BASH_ENV="$RUNS_run/step.sh" \
-            RUNS_HOST="$RUNS_segment_host" RUNS_SCRIPT="$RUNS_step_script" RUNS_SESSION="$RUNS_segment_session" \
-            RUNS_FILES="$RUNS_session/files" RUNS_SHARED="$RUNS_session/files/shared" \
-            RUNS_DIGEST="$RUNS_digest" RUNS_RUN="$RUNS_run" RUNS_STEP="$RUNS_step" RUNS_STATE="$state" \
-            "$BASH" "$1" </dev/null 9>&-
+        exec </dev/null 9>&-
+        [[ ${#become[@]} == 0 ]] || exec "${become[@]}" env "${environment[@]}" "$BASH" "$1"
+        export "${environment[@]}"
+        exec "$BASH" "$1"
     )
 }
 
@@ -126,7 +143,7 @@ digest() {
 # Each `out` is a new, empty file.
 prepare() {
     local file
-    mkdir -p "$RUNS_session/files/$RUNS_step_folder"
+    [[ -d $RUNS_session/files/$RUNS_step_folder ]] || mkdir -p "$RUNS_session/files/$RUNS_step_folder"
     for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
         file=$RUNS_session/files/shared/$file
         mkdir -p "${file%/*}"
@@ -233,6 +250,7 @@ say_files() {
 run_segment() {
     local number outcome=ok
     lock
+    check_markers
     check_sudo
     for number in "${RUNS_segment_steps[@]}"; do
         if [[ -e $RUNS_here/stop ]]; then
@@ -244,7 +262,6 @@ run_segment() {
         outcome=failed
         [[ $RUNS_segment_keep_going == yes ]] || break
     done
-    [[ -z $RUNS_ended ]] || note "$RUNS_ended"
     finish "$outcome"
 }
 

@@ -32,7 +32,7 @@ RUNS_sha256() {
         shasum -a 256
     else
         openssl dgst -sha256 -r
-    fi | while read -r RUNS_sum _; do printf '%s' "$RUNS_sum"; done
+    fi | while IFS=' ' read -r RUNS_sum _; do printf '%s' "$RUNS_sum"; done
 }
 
 # RUNS_name TEXT: as RUNS_encode, but never longer than a file system takes (255 bytes).
@@ -44,7 +44,7 @@ RUNS_name() {
     fi
 }
 
-RUNS_act() { printf '%s\n' "$*" >>"$RUNS_STEP/acts"; }
+RUNS_act() { printf '%s\n' "$1" >>"$RUNS_STEP/acts"; }
 
 RUNS_wrong() {
     printf '%s\n' "$1" >&2
@@ -68,17 +68,19 @@ shouldrun() {
         RUNS_act "shouldrun $RUNS_subsystem"
         return 0
     fi
-    # Neither true nor false: guessing would lose work or do it twice.
-    if [[ ! -f $RUNS_file || -L $RUNS_file || ! -O $RUNS_file || ! -r $RUNS_file ]]; then
+    # Neither true nor false: guessing would lose work or do it twice. (Whether others may write
+    # there the runner has seen for all markers at once.)
+    if [[ ! -f $RUNS_file || -L $RUNS_file || ! -O $RUNS_file || ! -r $RUNS_file || -L $RUNS_folder ]]; then
         RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user"
-        exit 1
+        builtin exit 1
     fi
     while IFS= read -r RUNS_line; do
-        [[ $RUNS_line != 'value '* ]] || RUNS_value=${RUNS_line#value }
+        case $RUNS_line in 'value '*) RUNS_value=${RUNS_line#value } ;; esac
     done <"$RUNS_file"
     if (($# > 1)); then
         RUNS_encode "=$2"
-        if [[ $RUNS_value != "$RUNS_encoded" ]]; then
+        # Not [[: the section may have set nocasematch.
+        if [ "$RUNS_value" != "$RUNS_encoded" ]; then
             RUNS_act "shouldrun $RUNS_subsystem"
             return 0
         fi
@@ -102,20 +104,23 @@ setdone() {
     RUNS_act "setdone $RUNS_encoded"
 }
 
-# Durable once it returns: the bytes, then the name, then the directory.
-RUNS_write() {
-    local RUNS_new=$RUNS_file.new.$$
-    (umask 077 && mkdir -p "$RUNS_folder") || return
+# Durable once it returns: the bytes, then the name, then the directory. One subshell: the umask is the
+# script's, and every process counts.
+RUNS_write() (
+    umask 077
+    set +e
+    trap - ERR
+    RUNS_new=$RUNS_file.new.$BASHPID
+    [[ -d $RUNS_folder ]] || mkdir -p "$RUNS_folder" || exit
     {
         printf 'runsdeploy marker 1\n'
         [[ -z $1 ]] || printf 'value %s\n' "$1"
         TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1
         printf 'session %s\ndigest %s\n' "$RUNS_SESSION" "$RUNS_DIGEST"
-    } | (umask 077 && dd of="$RUNS_new" conv=fsync 2>/dev/null) &&
-        mv -f "$RUNS_new" "$RUNS_file" && sync "$RUNS_folder" && return
+    } >|"$RUNS_new" && [[ ! -d $RUNS_file ]] && sync "$RUNS_new" && mv -f "$RUNS_new" "$RUNS_file" && exec sync "$RUNS_folder"
     rm -f "$RUNS_new"
-    return 1
-}
+    builtin exit 1
+)
 
 resetdone() {
     local RUNS_folder RUNS_file RUNS_encoded

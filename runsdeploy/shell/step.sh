@@ -22,7 +22,7 @@ RUNS_failed() {
     local RUNS_i
     for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
         if [[ ${BASH_SOURCE[RUNS_i]} == "$0" ]]; then
-            printf '%s %s\n' "${BASH_LINENO[RUNS_i - 1]}" "$1" 2>/dev/null >"$RUNS_STEP/failed"
+            printf '%s %s\n' "${BASH_LINENO[RUNS_i - 1]}" "$1" 2>/dev/null >|"$RUNS_STEP/failed"
             return
         fi
     done
