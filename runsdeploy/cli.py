@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from runsdeploy import console
-from runsdeploy.command import Command, Flag
+from runsdeploy.command import FORMAT, Command, Flag
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.outputs import json
 from runsdeploy.rollout import Interrupted, interruptible
@@ -75,10 +75,12 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
 
 def perform(command: Command, given: Mapping[str, Any]) -> int:
     """Do a command with what was typed; return its exit status whatever happens, told in the format asked for."""
-    form = given.get("format") or os.environ.get("RUNSDEPLOY_FORMAT") or "text"
+    form = _format(given.get("format"))
     try:
         with interruptible():
-            return command.run(resolve(command.flags, given, Path.cwd()))
+            arguments = resolve(command.flags, given, Path.cwd())
+            form = arguments.format
+            return command.run(arguments)
     except InputError as error:
         return _tell(form, 2, error.problems)
     except HostError as error:
@@ -89,6 +91,24 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         # Whoever read our output has seen enough; there is nobody to tell, and Python must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _format(typed: str | None) -> str:
+    """Return the format to tell errors in where arguments could not be resolved."""
+    try:
+        return str(resolve([FORMAT], {"format": typed}, Path.cwd()).format)
+    except InputError:
+        return "text"
+
+
+def _typed_format(words: Sequence[str]) -> str | None:
+    """Return the format in a command line that could not be parsed."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == FORMAT.name:
+            return following
+        if word.startswith(f"{FORMAT.name}="):
+            return word.partition("=")[2]
+    return None
 
 
 def _tell(form: str, status: int, problems: Sequence[Problem]) -> int:
@@ -105,8 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = vars(parser.parse_args(words))
     except InputError as error:
-        form = "json" if any(word.startswith(("json", "--format=json")) for word in words) else "text"
-        return _tell(form, 2, error.problems)
+        return _tell(_format(_typed_format(words)), 2, error.problems)
     name = given.pop("command")
     if name is None:
         parser.print_help()

@@ -23,7 +23,7 @@ from pathlib import Path
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.recipe import RESERVED, Operation, Word, parse_operations
 from runsdeploy.stage import Request, Stage, fields, listed, open_stage
-from runsdeploy.tree import Trees
+from runsdeploy.tree import Located, Trees
 from runsdeploy.variable import Value, Variable
 
 FLAGS = ("root", "local", "once", "onchange", "strict")
@@ -159,11 +159,10 @@ def _run(
 def _listen(
     process: subprocess.Popen[bytes], stage: Stage, requests: Sequence[Request], results: Sequence[Conf], limit: float
 ) -> int:
-    done, finished = 0, False
+    done, finished, section = 0, False, requests[0].script.source
     for record in _records(process, limit):
         if record is None:
-            message = f"the section was still running after {limit:g} s"
-            results[done].problems.append(Problem(requests[done].script.source.at(1), message))
+            results[done].problems.append(Problem(section.at(1), f"the section was still running after {limit:g} s"))
             return done + 1
         verb, *arguments = record
         if verb == b"old":
@@ -171,25 +170,25 @@ def _listen(
             raise InputError([Problem(None, f"bash {version} is too old to read CONF sections, expected 4.2 or later")])
         if verb == b"done":
             if not finished:
-                _killed(results[done], requests[done], int(arguments[0]))
+                results[done].problems.append(_killed(section, int(arguments[0])))
             done, finished = done + 1, False
             if done == len(requests):
                 return done
         elif verb in (b"finish", b"facts", b"syntax"):
             finished = True
-        if verb not in (b"done", b"finish", b"syntax", b"begin"):
+        elif verb == b"section":
+            section = stage.sources[int(arguments[0])]
+        if verb not in (b"done", b"finish", b"syntax", b"begin", b"section"):
             _take(stage, requests[done], results[done], verb.decode(), arguments)
-    _killed(results[done], requests[done], 128 + signal.SIGKILL)
+    results[done].problems.append(_killed(section, 128 + signal.SIGKILL))
     return done + 1
 
 
-def _killed(result: Conf, request: Request, status: int) -> None:
+def _killed(section: Located, status: int) -> Problem:
     """Report a section that ended without saying so; 128 + n is how a shell reports signal n."""
     if status == 128 + signal.SIGXFSZ:
-        message = "the section prints without end"
-    else:
-        message = f"the section killed its shell (status {status})"
-    result.problems.append(Problem(request.script.source.at(1), message))
+        return Problem(section.at(1), "the section prints without end")
+    return Problem(section.at(1), f"the section killed its shell (status {status})")
 
 
 def _records(process: subprocess.Popen[bytes], limit: float) -> Iterator[list[bytes] | None]:
@@ -208,6 +207,9 @@ def _records(process: subprocess.Popen[bytes], limit: float) -> Iterator[list[by
                 return
             *whole, buffer = (buffer + chunk).split(b"\0")
             heard += whole
+            # A section that writes to our descriptor ends the conversation; it is taken for killed.
+            if heard and not heard[0].isdigit():
+                return
             while heard and len(heard) > int(heard[0]):
                 record, heard = heard[1 : int(heard[0]) + 1], heard[int(heard[0]) + 1 :]
                 if record[0] in (b"begin", b"done"):

@@ -22,7 +22,7 @@ from runsdeploy.variable import Variable, shell_word
 COLOURS = {"ok": "32", "already-done": "36", "would-run": "33", "maybe": "35"}
 """SGR codes (ECMA-48, 8.3.117) of outcomes; all others are red"""
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
 
 
 def printable(data: bytes | str) -> str:

@@ -64,7 +64,11 @@ def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File
         return [], [_escape(place.path, position)]
     files: list[File] = []
     problems: list[Problem] = []
-    for path, inside in _walk(place):
+    try:
+        found = list(_walk(place))
+    except OSError as error:
+        return [], [_unreadable(Path(error.filename), error, position)]
+    for path, inside in found:
         taken = _take(trees, path, f"tree{place.tree}/{inside}", position, follow=path == place.path)
         (files if isinstance(taken, File) else problems).append(taken)  # type: ignore[arg-type]
     return files, problems
@@ -94,11 +98,15 @@ def _take(trees: Trees, path: Path, inside: str, position: Position, *, follow: 
         if stat.S_ISREG(found.st_mode):
             return File(inside, "file", mode, path, size=found.st_size, digest=digest_of(path))
     except OSError as error:
-        return Problem(position, f"cannot read `{shown(path)}`: {(error.strerror or str(error)).lower()}")
+        return _unreadable(path, error, position)
     return Problem(position, f"`{shown(path)}` is neither a file, a directory nor a link, so it cannot be shipped")
 
 
+def _unreadable(path: Path, error: OSError, position: Position) -> Problem:
+    return Problem(position, f"cannot read `{shown(path)}`: {(error.strerror or str(error)).lower()}")
+
+
 def _escape(path: Path, position: Position) -> Problem:
-    real = path.resolve()
+    real = os.path.realpath(path)
     hint = f"if that is meant, allow it by name: `--allow {real}`"
     return Problem(position, f"`{shown(path)}` leads out of the trees, to `{real}`", hint)

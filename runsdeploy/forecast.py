@@ -19,7 +19,7 @@ RUN, DONE, MAYBE = "would-run", "already-done", "maybe"
 _GUARD = re.compile(r"(?<![\w-])shouldrun(?![\w-])([^;&|)\n]*)(.*)")
 _HARMLESS = re.compile(
     r"\s*(#.*|urequire [\w ./+-]+|(etitle|estep|einfo) [^$`;&|<>()]*"
-    r"|[A-Za-z_]\w*=[^$`;&|<>() ]*|set -[a-z]+( pipefail)?)?\s*\Z"
+    r"|[A-Za-z_]\w*=([^$`;&|<>()'\"\\ ]*|'[^']*'|\"[^\"$`\\]*\")|set -[a-z]+( pipefail)?)?\s*\Z"
 )
 _LEAVES = re.compile(r"\s*\|\|\s*(exit( 0| \$\?)?|\{[^|&]*;\s*exit( 0)?;?\s*\})\s*(#.*)?\Z")
 _WORD = re.compile(
@@ -37,8 +37,8 @@ class _Guard:
     line: int
     certain: bool
     """whether it is asked in any case"""
-    leaves: bool
-    """whether a "no" ends the section"""
+    otherwise: str
+    """what a "no" does: `leaves` the section, `goes on`, or `unknown`"""
 
 
 def forecast(plan: Plan, target: Markers, controller: Markers) -> dict[int, tuple[str, str]]:
@@ -93,13 +93,15 @@ def _judge(guards: list[_Guard]) -> tuple[str, str]:  # noqa: PLR0911 - one line
     unknown = next((guard for guard in guards if guard.runs is None), None)
     if first.certain and first.runs:
         return RUN, f"line {first.line} finds no marker"
-    if first.certain and first.runs is False and first.leaves:
+    if first.certain and first.runs is False and first.otherwise == "leaves":
         return DONE, f"line {first.line} finds its marker"
+    if first.runs is False and first.otherwise == "unknown":
+        return MAYBE, f"what line {first.line} does when it finds its marker is known only when it runs"
     if unknown:
         return MAYBE, f"line {unknown.line} asks with a value known only when it runs"
     if all(guard.runs for guard in guards):
         return RUN, "no marker is set"
-    if first.certain and not any(guard.runs for guard in guards):
+    if first.certain and all(guard.runs is False and guard.otherwise != "unknown" for guard in guards):
         return DONE, "all markers are set"
     return MAYBE, "which markers it asks for is known only when it runs"
 
@@ -107,6 +109,7 @@ def _judge(guards: list[_Guard]) -> tuple[str, str]:  # noqa: PLR0911 - one line
 def _guards(step: Step, markers: Markers, owner: str) -> Iterator[_Guard]:
     harmless = True
     assigned: set[str] = set()
+    touched: set[bytes | None] = set()
     name = step.script.name.encode("utf-8", "surrogateescape")
     for number, line in enumerate(_text(step).split("\n"), 1):
         if line.lstrip().startswith("#"):
@@ -115,16 +118,30 @@ def _guards(step: Step, markers: Markers, owner: str) -> Iterator[_Guard]:
         if found:
             words = _words(found[1], step, assigned)
             runs = None
-            if words is not None:
+            if words is not None and not touched & {None, words[0] if words else b""}:
                 subsystem, value = (words[0] if words else b""), (words[1] if len(words) > 1 else None)
                 runs = markers.should_run(owner, name, subsystem, value)
             before = line[: found.start()]
             certain = harmless and bool(re.fullmatch(r"(if |if ! |! )?", before))
-            yield _Guard(runs, number, certain, not before and bool(_LEAVES.match(found[2])))
+            yield _Guard(runs, number, certain, _otherwise(before, found[2]))
+        touched.update(_touched(line, step, assigned))
         harmless = harmless and bool(_HARMLESS.match(line))
         assigned.update(re.findall(r"\b([A-Za-z_]\w*)\+?=", line))
         assigned.update(re.findall(r"\b(?:read|for|unset|declare|local|mapfile|readarray|printf -v)\s[^;|&]*", line))
-    return
+
+
+def _otherwise(before: str, behind: str) -> str:
+    """Say what a guard's "no" does, by what stands around it on its line."""
+    if before or not behind.lstrip().startswith("||"):
+        return "goes on"
+    return "leaves" if _LEAVES.match(behind) else "unknown"
+
+
+def _touched(line: str, step: Step, assigned: set[str]) -> Iterator[bytes | None]:
+    """Yield the subsystems whose markers a line may set or take back; None for any."""
+    for verb, arguments in re.findall(r"\b(setdone|resetdone)(?![\w-])([^;&|)}\n]*)", line):
+        words = _words(arguments, step, assigned)
+        yield None if words is None or (verb == "resetdone" and not words) else words[0] if words else b""
 
 
 def _words(text: str, step: Step, assigned: set[str]) -> list[bytes] | None:

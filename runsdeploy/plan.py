@@ -164,7 +164,7 @@ class _Resolver:
         if name not in self.scripts:
             found = self.trees.find(name, self.host)
             if found and self.trees.escapes(found.path):
-                hint = f"if that is meant, allow it by name: `--allow {found.path.resolve()}`"
+                hint = f"if that is meant, allow it by name: `--allow {os.path.realpath(found.path)}`"
                 self.scripts[name] = Problem(found.at(), f"script `{name}` leads out of the trees", hint)
             else:
                 self.scripts[name] = read_script(name, found) if found else None

@@ -7,6 +7,7 @@ for the script above it. Parsing never stops at the first problem.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from runsdeploy.tree import name_problem
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 
 RESERVED = (
-    r"(BASH.*|RUNS.*|COMP_.*|EPOCH.*|LD_.*|LC_.*|PS[0-4]|OPT(ARG|IND|ERR)|(OLD)?PWD|E?UID|PPID|PATH|IFS|ENV|_"
+    r"(BASH.*|RUNS.*|COMP_.*|EPOCH.*|FUNCNEST|LD_.*|LC_.*|PS[0-4]|OPT(ARG|IND|ERR)|(OLD)?PWD|E?UID|PPID|PATH|IFS|ENV|_"
     r"|CDPATH|DIRSTACK|EXECIGNORE|FIGNORE|FUNCNAME|GLOBIGNORE|GROUPS|HIST.*|LINENO|MAPFILE|PIPESTATUS"
     r"|POSIXLY_CORRECT|RANDOM|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TIMEFORMAT|TMOUT|PROMPT_COMMAND|IGNOREEOF)"
 )
@@ -69,7 +70,7 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     problems: list[Problem] = []
     for line in _lines(data, file):
         problems += line.problems
-        if not line.words or line.problems:
+        if not line.words:
             continue
         if line.indented and not entries:
             message = "indented line without a script above it"
@@ -150,10 +151,11 @@ class _Scanner:
 
     def __init__(self, text: str, file: str) -> None:
         self.text, self.file, self.at = text, file, 0
+        self.starts = [0, *(found.end() for found in re.finditer("\n", text))]
 
     def position(self, at: int) -> Position:
-        start = self.text.rfind("\n", 0, at) + 1
-        return Position(self.file, self.text.count("\n", 0, at) + 1, at - start + 1)
+        line = bisect_right(self.starts, at)
+        return Position(self.file, line, at - self.starts[line - 1] + 1)
 
     def line(self) -> _Line:
         """Read one logical line, its newline included."""

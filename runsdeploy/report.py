@@ -159,4 +159,7 @@ def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
         return 124
     if outcomes & {"unreachable", "lost", "refused", "interrupted"}:
         return 3
-    return 4 if "locked" in outcomes else 0
+    if "locked" in outcomes:
+        return 4
+    # Nothing unknown is ever reported as success.
+    return 0 if outcomes <= {"ok"} else 3

@@ -15,6 +15,8 @@ from runsdeploy.command import Arguments, Flag
 from runsdeploy.errors import InputError, Problem
 
 SUFFIXES = ("yaml", "yml", "json", "py")
+LARGEST = 1_000_000
+"""of any number: more is a mistake, and infinity no time limit"""
 TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
@@ -52,9 +54,14 @@ def _convert(flag: Flag, value: Any) -> Any:
             raise ValueError("expected yes or no")
         return value.lower() in TRUE if isinstance(value, str) else bool(value)
     if isinstance(flag.default, tuple):
-        return tuple(value.split(",") if isinstance(value, str) and value else value)
-    if isinstance(flag.default, int | float) and flag.default is not None:
+        items = value.split(",") if isinstance(value, str) and value else value or ()
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise ValueError("expected a text or a list of texts")
+        return tuple(items)
+    if isinstance(flag.default, int | float):
         return _number(flag, value)
+    if not isinstance(value, str | int):
+        raise ValueError("expected a text")
     text = str(value)
     if flag.choices and text not in flag.choices:
         raise ValueError(f"expected one of {', '.join(flag.choices)}")
@@ -62,12 +69,15 @@ def _convert(flag: Flag, value: Any) -> Any:
 
 
 def _number(flag: Flag, value: Any) -> float:
+    kind = type(flag.default)
     try:
-        number: float = type(flag.default)(value)
-    except (TypeError, ValueError):
-        raise ValueError("expected a number") from None
-    if number <= 0:
-        raise ValueError("expected a number above zero")
+        number: float = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"expected {'a whole' if kind is int else 'a'} number") from None
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError(f"expected {'a whole' if kind is int else 'a'} number")
+    if not 0 < number <= LARGEST:
+        raise ValueError(f"expected a number above zero and at most {LARGEST}")
     return number
 
 

@@ -78,8 +78,11 @@ class Stage:
 
     def position(self, file: bytes, line: bytes) -> Position | None:
         """Translate a section in here to the operator's file."""
-        number = os.path.basename(file)  # noqa: PTH119 - bytes
-        return self.sources[int(number)].at(int(line)) if number.isdigit() else None
+        folder, _, number = os.fsdecode(file).rpartition("/")
+        if folder == f"{self.root}/section":
+            return self.sources[int(number)].at(int(line))
+        # A file that a section sourced by itself.
+        return Position(self.tell(os.fsdecode(file)), int(line)) if file else None
 
     def tell(self, text: str) -> str:
         """Replace the paths in here in what bash said."""

@@ -72,6 +72,8 @@ def file_problem(name: str) -> str:
         return "empty name"
     if name.startswith("/"):
         return f"name `{name}` is absolute, expected one relative to the tree"
+    if any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in name.split("/")):  # noqa: PLR2004
+        return f"name `{name[:40]}…` has a component of more than 255 bytes, the most a file system takes"
     if any(part in ("..", ".", "") for part in name.rstrip("/").split("/")):
         return f"name `{name}` holds an empty, `.` or `..` component"
     return ""
@@ -150,7 +152,7 @@ class Trees:
         for place in self.places(host):
             for path in files_below(place.path):
                 name = str(path.relative_to(place.path))
-                if is_candidate(path.name) and name not in seen:
+                if is_candidate(path.name) and name not in seen and path.is_file():
                     seen.add(name)
                     yield name, self.located(place.tree, place.inside, name)
 
@@ -192,8 +194,8 @@ class Trees:
 
     def escapes(self, path: Path) -> bool:
         """Say whether a path, links followed, leads out of the trees and the allowed places."""
-        real = path.resolve()
-        inside = [root.resolve() for root in (*self.roots, *self.allowed)]
+        # Not Path.resolve, which raises on a loop of links.
+        real, *inside = (Path(os.path.realpath(each)) for each in (path, *self.roots, *self.allowed))
         return not any(real == top or top in real.parents for top in inside)
 
     def hosts(self) -> list[Host]:
@@ -207,11 +209,36 @@ class Trees:
                     found.update(Host(f"{path.name}.{top.name}") for path in directories(top) if _is_host(top, path))
         return sorted(found, key=lambda host: (host.domain, host.short))
 
+    def group(self, name: str, above: tuple[str, ...]) -> list[Host]:
+        """Return the hosts of `groups/NAME`, of the first tree that has it; raises InputError."""
+        place = next((each for each in self._groups() if each.path.name == name), None)
+        if place is None:
+            near = did_you_mean(name, (each.path.name for each in self._groups()))
+            raise InputError([Problem(None, f"unknown group `@{name}`", near)])
+        if name in above:
+            cycle = " → ".join(f"@{each}" for each in [*above[above.index(name) :], name])
+            raise InputError([Problem(place.at(), f"cycle of groups: {cycle}")])
+        hosts: dict[str, Host] = {}
+        for word in _group_words(place.path.read_bytes()):
+            found = self.group(word[1:], (*above, name)) if word.startswith("@") else self.select(word)
+            hosts.update((host.name, host) for host in found)
+        return list(hosts.values())
+
+    def _groups(self) -> list[Located]:
+        return [
+            self.located(place.tree, place.inside, path.name)
+            for place in self._existing("groups")
+            for path in sorted(place.path.iterdir())
+            if path.is_file() and is_candidate(path.name)
+        ]
+
     def select(self, wanted: str) -> list[Host]:
-        """Return the hosts that one word of `--host` stands for: a name, or a pattern over the known hosts.
+        """Return the hosts that one word of `--host` stands for: a name, a pattern over the known hosts, or `@group`.
 
         Raises InputError for a bad name, and for a pattern that matches nothing.
         """
+        if wanted.startswith("@"):
+            return self.group(wanted[1:], ())
         user, _, name = wanted.rpartition("@")
         if re.search(r"[*?\[]", name):
             matching = [Host(host.name, user) for host in self.hosts() if fnmatchcase(host.name, name)]
@@ -221,6 +248,12 @@ class Trees:
         if not HOST_NAME.match(name) or user.startswith("-"):
             raise InputError([Problem(None, f"`{wanted}` is not a host name")])
         return [Host(name, user)]
+
+
+def _group_words(data: bytes) -> list[str]:
+    """Return the words of a group: one a line, comments left out."""
+    lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", "surrogateescape").splitlines())
+    return [line for line in lines if line]
 
 
 def _is_host(domain: Path, path: Path) -> bool:
@@ -253,7 +286,7 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = ())
     Raises InputError naming every entry that is not a directory.
     """
     if runspath:
-        entries = [start / Path(entry).expanduser() for entry in runspath.split(":") if entry]
+        entries = [start / os.path.expanduser(entry) for entry in runspath.split(":") if entry]
         problems = [
             Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `runsdeploy init --path {entry}`")
             for entry in entries

@@ -30,6 +30,11 @@ class Value:
         """The value itself if it holds no path into the session."""
         return self.pieces[0] if len(self.pieces) == 1 else None
 
+    def shown(self) -> str:
+        """Return it as a shell word, the root as its variable."""
+        pieces = [piece.decode("utf-8", "backslashreplace") for piece in self.pieces]
+        return ROOT.join(shell_word(piece) if piece or len(pieces) == 1 else "" for piece in pieces)
+
     def __str__(self) -> str:
         return ROOT.encode().join(self.pieces).decode("utf-8", "backslashreplace")
 
@@ -44,13 +49,13 @@ class Variable:
     values: tuple[Value, ...]
 
     def __str__(self) -> str:
-        words = " ".join(shell_word(str(value)) for value in self.values)
+        words = " ".join(value.shown() for value in self.values)
         return f"{self.name}=({words})" if self.array else f"{self.name}={words}"
 
 
 def shell_word(text: str) -> str:
     """Return a text as a word that reads well and that a shell would take back."""
-    if text and re.fullmatch(r"[\w@%+=:,./$-]*", text, re.ASCII):
+    if text and re.fullmatch(r"[\w@%+=:,./-]*", text, re.ASCII):
         return text
     return "'" + text.replace("'", "'\\''") + "'"
 

@@ -24,17 +24,24 @@ exit() {
     builtin exit "$RUNS_status"
 }
 
-# Runs however the subshell ends, killing it apart.
+# Runs however the subshell ends, SIGKILL apart. What ended neither here nor by `exit` was killed, and
+# the caller says so; or it failed under a `set -e` of its own.
 RUNS_leave() {
     local RUNS_status=$1
     [[ $RUNS_ended == no ]] || return 0
-    RUNS_file=${RUNS_exit_file:-$RUNS_sourcing} RUNS_line=${RUNS_exit_line:-0}
-    if ((RUNS_status)); then
-        RUNS_problem "the section ends with status $RUNS_status"
-    elif [[ $RUNS_sourcing != "$RUNS_root/section/$RUNS_conf" ]]; then
-        RUNS_problem '`exit` here would end the CONF sections of all scripts below, use `return`'
+    if [[ -n $RUNS_exit_line ]]; then
+        RUNS_file=$RUNS_exit_file RUNS_line=$RUNS_exit_line
+        if ((RUNS_status)); then
+            RUNS_problem "the section ends with status $RUNS_status"
+        elif [[ $RUNS_sourcing != "$RUNS_root/section/$RUNS_conf" ]]; then
+            RUNS_problem '`exit` here would end the CONF sections of all scripts below, use `return`'
+        fi
+        RUNS_finish
+    elif [[ -n $RUNS_bad ]]; then
+        RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_last_line
+        [[ $RUNS_bad == unknown ]] || RUNS_problem "the section ends with a failure: \`$RUNS_bad\` has status $RUNS_status"
+        RUNS_finish
     fi
-    RUNS_finish
 }
 
 # A failing command is an error when nothing tests it and it is unknown, or comes last. (A section is
@@ -44,7 +51,7 @@ RUNS_failed() {
     RUNS_bad=$3
     if (($1 == 127)); then
         RUNS_say unknown "$RUNS_sourcing" "$2" "$3"
-        RUNS_bad=''
+        RUNS_bad=unknown
     fi
 }
 
@@ -52,6 +59,7 @@ RUNS_failed() {
 RUNS_source() {
     local RUNS_status
     RUNS_sourcing=$1 RUNS_bad='' RUNS_last='' RUNS_last_line=0
+    RUNS_say section "${1##*/}"
     trap 'RUNS_failed "$?" "$LINENO" "$BASH_COMMAND" "${BASH_SOURCE[0]}"' ERR
     # shellcheck disable=SC1090
     . "$1"

@@ -37,15 +37,21 @@ RUNS_apply() {
         RUNS_kind[$RUNS_to]=scalar
         return
     fi
-    [[ $RUNS_by == '()' ]] && RUNS_kept=("$@") && RUNS_old=()
-    for RUNS_each in ${RUNS_old[@]+"${RUNS_old[@]}"}; do
-        if [[ $RUNS_each == "$1" ]]; then
-            [[ $RUNS_by == '+=' ]] || continue
-            RUNS_by=there
-        fi
-        RUNS_kept+=("$RUNS_each")
-    done
-    [[ $RUNS_by != '+=' ]] || RUNS_kept+=("$1")
+    # Compared by `[`: the section may have set nocasematch, which `[[` obeys.
+    case $RUNS_by in
+    '()') RUNS_kept=("$@") ;;
+    '+=')
+        RUNS_kept=(${RUNS_old[@]+"${RUNS_old[@]}"} "$1")
+        for RUNS_each in ${RUNS_old[@]+"${RUNS_old[@]}"}; do
+            [ "$RUNS_each" != "$1" ] || RUNS_kept=("${RUNS_old[@]}")
+        done
+        ;;
+    '-=')
+        for RUNS_each in ${RUNS_old[@]+"${RUNS_old[@]}"}; do
+            [ "$RUNS_each" = "$1" ] || RUNS_kept+=("$RUNS_each")
+        done
+        ;;
+    esac
     eval "$RUNS_to=(\${RUNS_kept[@]+\"\${RUNS_kept[@]}\"})"
     RUNS_kind[$RUNS_to]=array
 }
@@ -102,7 +108,7 @@ RUNS_remember() {
 # --- what a CONF section calls -----------------------------------------------------------------
 
 desc() {
-    RUNS_here
+    local IFS=' '
     RUNS_say desc "$*"
 }
 
@@ -192,7 +198,7 @@ RUNS_find() {
     RUNS_found=$RUNS_folder/$1
     [[ -e $RUNS_root/$RUNS_found || -L $RUNS_root/$RUNS_found ]] && return
     for RUNS_place in ${RUNS_shared[@]+"${RUNS_shared[@]}"}; do
-        [[ $RUNS_place == "$1" ]] && RUNS_how=shared RUNS_found=shared/$1 && return
+        [ "$RUNS_place" = "$1" ] && RUNS_how=shared RUNS_found=shared/$1 && return
     done
     for RUNS_place in ${RUNS_places[@]+"${RUNS_places[@]}"}; do
         RUNS_found=$RUNS_place/$1
@@ -233,8 +239,8 @@ sysinfos() {
         [[ $RUNS_each == yes ]] || RUNS_match=no
     done
     [[ $RUNS_match == no ]] || return 0
-    [[ $RUNS_need == yes ]] && RUNS_problem "\`$RUNS_script\` needs \`sysinfos $*\`, which host \`$RUNS_host\` does not match"
-    return 1
+    [[ $RUNS_need == yes ]] || return 1
+    RUNS_problem "\`$RUNS_script\` needs \`sysinfos $*\`, which host \`$RUNS_host\` does not match"
 }
 
 # RUNS_fact OPTION VALUE: whether the host has it.
@@ -252,7 +258,7 @@ RUNS_fact() {
         return 1
     fi
     for RUNS_have in ${RUNS_facts[@]+"${RUNS_facts[@]}"}; do
-        [[ $RUNS_have == "$RUNS_want" ]] && return 0
+        [ "$RUNS_have" = "$RUNS_want" ] && return 0
         if [[ $1 == -v && $2 == *[+-] && $RUNS_have =~ ^[0-9]+(\.[0-9]+)*$ ]]; then
             RUNS_version "$RUNS_have" "${RUNS_want:0:${#RUNS_want}-1}" "${RUNS_want: -1}" && return 0
         fi

@@ -113,10 +113,10 @@ RUNS_write() (
     RUNS_new=$RUNS_file.new.$BASHPID
     [[ -d $RUNS_folder ]] || mkdir -p "$RUNS_folder" || exit
     {
-        printf 'runsdeploy marker 1\n'
-        [[ -z $1 ]] || printf 'value %s\n' "$1"
-        TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1
-        printf 'session %s\ndigest %s\n' "$RUNS_SESSION" "$RUNS_DIGEST"
+        printf 'runsdeploy marker 1\n' &&
+            { [[ -z $1 ]] || printf 'value %s\n' "$1"; } &&
+            TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1 &&
+            printf 'session %s\ndigest %s\n' "$RUNS_SESSION" "$RUNS_DIGEST"
     } >|"$RUNS_new" && [[ ! -d $RUNS_file ]] && sync "$RUNS_new" && mv -f "$RUNS_new" "$RUNS_file" && exec sync "$RUNS_folder"
     rm -f "$RUNS_new"
     builtin exit 1
