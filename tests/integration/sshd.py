@@ -177,13 +177,9 @@ class FakeHost:
         mark = f"RUNSDEPLOY_STATE_DIR={self.state}".encode()
         roots = {process for process in self._seen if table.get(process.pid) == process}
         roots |= {table[self._process.pid]} if self._process and self._process.pid in table else set()
-        ours = descendants(table, roots) | {
-            process for process in table.values() if mark in process.environment()
-        }
+        ours = descendants(table, roots) | {process for process in table.values() if mark in process.environment()}
         mine = self._process.pid if self._process else None
-        self._seen = frozenset(
-            process for process in ours if process.pid != mine and self._may_be_ours(process)
-        )
+        self._seen = frozenset(process for process in ours if process.pid != mine and self._may_be_ours(process))
         return sorted(self._seen)
 
     def _may_be_ours(self, process: Process) -> bool:
@@ -327,9 +323,7 @@ def make_key(path: Path, kind: str = "ed25519", locked_with: str = "") -> None:
 
 
 def _run(*command: str) -> str:
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, check=True, text=True
-    ).stdout
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True, text=True).stdout
 
 
 def _remove(key: Path) -> None:

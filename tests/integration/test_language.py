@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shlex
 import shutil
 from dataclasses import dataclass, field
 
@@ -199,11 +200,51 @@ def test_the_sources_of_variables_act_from_general_to_specific(operator, target,
 
 
 NASTY = [
-    b" ", b"a  b ", b"\n", b"a\n\nb\n", b"\t", b"\r\n", b"\ra", b"'", b'"', b"\"'\"", b"\\", b"\\n", b"$HOME", b"${x}", b"$(id)",
-    b"`id`", b"*", b"?", b"[a]", b"~", b"-n", b"-e", b"--", b"-", b"!", b"#", b";", b"&", b"|", b"a=b", b"+=", b"\xc3\xa9",
-    b"\xff", b"\x80\xfe", b"\x1b[31m", b"\x01", b"\x7f", b"%s", b"%n", b"$'a'", b"$RUNS_FILES", b"\xe2\x80\xa8",
-    bytes(range(1, 256)), b"x" * 100_000,
-]  # fmt: skip
+    b" ",
+    b"a  b ",
+    b"\n",
+    b"a\n\nb\n",
+    b"\t",
+    b"\r\n",
+    b"\ra",
+    b"'",
+    b'"',
+    b'"\'"',
+    b"\\",
+    b"\\n",
+    b"$HOME",
+    b"${x}",
+    b"$(id)",
+    b"`id`",
+    b"*",
+    b"?",
+    b"[a]",
+    b"~",
+    b"-n",
+    b"-e",
+    b"--",
+    b"-",
+    b"!",
+    b"#",
+    b";",
+    b"&",
+    b"|",
+    b"a=b",
+    b"+=",
+    b"\xc3\xa9",
+    b"\xff",
+    b"\x80\xfe",
+    b"\x1b[31m",
+    b"\x01",
+    b"\x7f",
+    b"%s",
+    b"%n",
+    b"$'a'",
+    b"$RUNS_FILES",
+    b"\xe2\x80\xa8",
+    bytes(range(1, 256)),
+    b"x" * 100_000,
+]
 
 
 def test_values_arrive_byte_for_byte_from_every_source(operator, target, tmp_path):
@@ -277,9 +318,28 @@ def test_what_conf_prints_is_a_message_and_never_data(operator, tmp_path):
 # --- files (SPEC 3: ref, out)
 
 NAMES = [
-    "with space", "two\nlines", "'", '"', "-rf", "--", "*", "$HOME", "`id`", "\\", "caf\u00e9", "\udcff\udcfe", "\x01",
-    "#", "~", ";", "a=b", "%41", "x" * 255, "\t", "{a,b}",
-]  # fmt: skip
+    "with space",
+    "two\nlines",
+    "'",
+    '"',
+    "-rf",
+    "--",
+    "*",
+    "$HOME",
+    "`id`",
+    "\\",
+    "caf\u00e9",
+    "\udcff\udcfe",
+    "\x01",
+    "#",
+    "~",
+    ";",
+    "a=b",
+    "%41",
+    "x" * 255,
+    "\t",
+    "{a,b}",
+]
 
 
 def test_a_directory_arrives_as_it_is(operator, target, tmp_path):
@@ -311,19 +371,27 @@ def test_a_directory_arrives_as_it_is(operator, target, tmp_path):
 
 def test_a_reference_is_looked_for_nearest_first(operator, target, tmp_path):
     files = {
-        "scripts/web/a": "own\n", "hosts/medusa/a": "host\n", "a": "root\n",
-        "univ.run/medusa/b": "domain\n", "hosts/medusa/b": "host\n", "b": "root\n",
-        "hosts/medusa/c": "host\n", "c": "root\n",
-        "d": "root\n", "files/e": "root\n",
+        "scripts/web/a": "own\n",
+        "hosts/medusa/a": "host\n",
+        "a": "root\n",
+        "univ.run/medusa/b": "domain\n",
+        "hosts/medusa/b": "host\n",
+        "b": "root\n",
+        "hosts/medusa/c": "host\n",
+        "c": "root\n",
+        "d": "root\n",
+        "files/e": "root\n",
         "scripts/maker": script("out made=b2; out own=web-own", 'echo shared >"$made"; echo shared >"$own"'),
-        "hosts/medusa/b2": "host\n", "scripts/web/web-own": "own\n",
+        "hosts/medusa/b2": "host\n",
+        "scripts/web/web-own": "own\n",
         "scripts/web/it": script(
             "ref a; ref b c; ref d; ref e=files/e; ref f=b2; ref g=web-own; ref none=not-there",
-            'cat "$a" "$b" "$c" "$d" "$e" "$f" "$g" >~/said; [[ $none == "$RUNS_SHARED/not-there" && ! -e $none ]] && echo none >>~/said\n'
+            'cat "$a" "$b" "$c" "$d" "$e" "$f" "$g" >~/said\n'
+            '[[ $none == "$RUNS_SHARED/not-there" && ! -e $none ]] && echo none >>~/said\n'
             '[[ $a == /* && $a == "$PWD/a" ]] && echo absolute >>~/said',
         ),
         "hosts/medusa/default": "maker\nweb/it\n",
-    }  # fmt: skip
+    }
     other = plant(tmp_path / "other", {"d2": "second\n", "d": "wrong\n"})
     succeed(operator, f"{plant(tmp_path / 'tree', files)}:{other}")
     assert read(target, "said").split() == [
@@ -377,11 +445,14 @@ def test_templates_are_rendered_with_the_variables_of_the_step(operator, target,
         "dist={{ sysdist[0] }} bits={{ bits }}\nraw=<&\"'>{{ html }}\n"
     )
     files = {
-        "scripts/it": script("var port=80; var names a 'b c'; var html='<b>&amp;'; ref -t site=site.conf.j2", 'cp -p "$site" ~/site; echo "${site##*/}" >~/name'),
+        "scripts/it": script(
+            "var port=80; var names a 'b c'; var html='<b>&amp;'; ref -t site=site.conf.j2",
+            'cp -p "$site" ~/site; echo "${site##*/}" >~/name',
+        ),
         "scripts/site.conf.j2": Executable(template),
         "univ.run/medusa/sysinfos.conf": "sysname=(linux)\nsysdist=(debian linux)\nsysver=(12)\nbits=64\n",
         "hosts/medusa/default": "it port=8080\n    names+=caf\u00e9\n",
-    }  # fmt: skip
+    }
     succeed(operator, plant(tmp_path / "tree", files))
     expected = f"host={HOST}\nport=8080\nname=a\nname=b c\nname=caf\u00e9\ndist=debian bits=64\nraw=<&\"'><b>&amp;\n"
     assert (target.home / "site").read_text("utf-8") == expected
@@ -407,7 +478,7 @@ def test_the_same_template_twice_has_the_values_of_each_step(operator, target, t
 OUTS = [name for name in NAMES if "\n" not in name]
 
 
-def test_a_file_whose_name_has_a_newline_can_be_referred_to(operator, target, tmp_path):
+def test_a_file_whose_name_has_a_newline_can_be_referred_to(operator, tmp_path):
     """R32: byte-exact for refs and outs."""
     files = {
         "scripts/make": script("out o=$'new\\nline'", 'echo made >"$o"'),
@@ -418,11 +489,11 @@ def test_a_file_whose_name_has_a_newline_can_be_referred_to(operator, target, tm
     assert succeed(operator, plant(tmp_path / "tree", files)).output == "beside\nmade\n"
 
 
-def test_files_go_from_the_controller_to_the_target_and_back(operator, target, tmp_path):
+def test_files_go_from_the_controller_to_the_target_and_back(operator, tmp_path):
     """R7, R32: binary, empty, 5 MiB, and names that are hard to type; only what is referred to is moved."""
     plant(operator.home, {"big": os.urandom(5 << 20), "binary": bytes(range(256)), "empty": ""})
-    names = " ".join("'out%d=%s'" % (n, name.replace("'", "'\\''")) for n, name in enumerate(OUTS))
-    refs = names.replace("'out", "'ref")
+    names = " ".join(f"out{n}=" + shlex.quote(name) for n, name in enumerate(OUTS))
+    refs = re.sub(r"\bout(\d+)=", r"ref\1=", names)
     files = {
         "scripts/prepare": script(
             f"conf local; out big binary empty tool unused; out {names}",
@@ -433,7 +504,7 @@ def test_files_go_from_the_controller_to_the_target_and_back(operator, target, t
         "scripts/change": script(
             f"ref -r big binary empty tool; out back binary2 empty2 tool2; ref {refs}; out joined",
             'cat "$big" "$big" >"$back"; cp "$binary" "$binary2"; cp "$empty" "$empty2"; cp -p "$tool" "$tool2"\n'
-            '[[ -x $tool && ! -x $binary ]] || exit 4\n[[ ! -e $RUNS_SHARED/unused ]] || exit 5\n'
+            "[[ -x $tool && ! -x $binary ]] || exit 4\n[[ ! -e $RUNS_SHARED/unused ]] || exit 5\n"
             + "\n".join(f'cat "$ref{n}" >>"$joined"; echo >>"$joined"' for n in range(len(OUTS))),
         ),
         "scripts/collect": script(
@@ -441,7 +512,7 @@ def test_files_go_from_the_controller_to_the_target_and_back(operator, target, t
             'mkdir ~/back; cp -p "$back" "$binary2" "$empty2" "$tool2" "$joined" ~/back',
         ),
         "hosts/medusa/default": "prepare\nchange\ncollect\n",
-    }  # fmt: skip
+    }
     done = succeed(operator, plant(tmp_path / "tree", files))
     assert [step["side"] for step in done.steps] == ["controller", "target", "controller"]
     home = operator.home
@@ -543,19 +614,31 @@ def test_a_failure_is_told_at_the_operators_line(operator, tmp_path):
     files["hosts/medusa/default"] = "".join(f"s{n}\n" for n in range(len(FAILURES)))
     tree = plant(tmp_path / "tree", files)
     done = operator.deploy(tree, "--keep-going")
-    told = {what: step["failed_at"].removeprefix(f"{tree}/scripts/") for (what, *_), step in zip(FAILURES, done.steps, strict=True)}
+    told = {
+        what: step["failed_at"].removeprefix(f"{tree}/scripts/")
+        for (what, *_), step in zip(FAILURES, done.steps, strict=True)
+    }
     assert told == {what: f"s{n}:{line + 3}" for n, (what, _, line) in enumerate(FAILURES)}
     assert {outcome for _, outcome in done.outcomes} == {"failed"}
 
 
 LOADS = [
-    "urequire mine\nmine", "urequire mine; mine", "urequire mine # ours\nmine", 'urequire "mine"\nmine', "urequire 'mine'\nmine",
-    "if true; then urequire mine; fi\nmine", "true && urequire mine && mine", "urequire \\\n    mine\nmine", "{ urequire mine; }\nmine",
-    "lib=mine\nurequire $lib\nmine", 'lib=min\nurequire "${lib}e"\nmine', "urequire viavia\nmine",
-]  # fmt: skip
+    "urequire mine\nmine",
+    "urequire mine; mine",
+    "urequire mine # ours\nmine",
+    'urequire "mine"\nmine',
+    "urequire 'mine'\nmine",
+    "if true; then urequire mine; fi\nmine",
+    "true && urequire mine && mine",
+    "urequire \\\n    mine\nmine",
+    "{ urequire mine; }\nmine",
+    "lib=mine\nurequire $lib\nmine",
+    'lib=min\nurequire "${lib}e"\nmine',
+    "urequire viavia\nmine",
+]
 
 
-def test_a_library_of_the_tree_loads_however_it_is_asked_for(operator, tmp_path):
+def test_a_library_of_the_tree_loads_however_it_is_asked_for(tmp_path):
     files = {f"scripts/s{n}": script("", body) for n, body in enumerate(LOADS)}
     files |= {
         "lib/mine": "mine() { echo loaded; }\n",
@@ -573,7 +656,8 @@ def test_a_bundled_library_is_there_by_a_name_made_at_run_time(operator, target,
     files = {
         "scripts/it": script(
             "",
-            'lib=uinst\nbefore=$(declare -F | wc -l)\nurequire "$lib"\n(($(declare -F | wc -l) > before)) && echo loaded >~/said',
+            'lib=uinst\nbefore=$(declare -F | wc -l)\nurequire "$lib"\n'
+            "(($(declare -F | wc -l) > before)) && echo loaded >~/said",
         ),
         "hosts/medusa/default": "it\n",
     }
@@ -607,21 +691,33 @@ class Order:
 ORDERS = [
     Order("the recipe's order holds", {"a": "", "b": "", "c": ""}, "c\na\nb\n", "c a b"),
     Order("after moves behind, whatever the recipe says", {"a": "after b", "b": "", "c": ""}, "a\nb\nc\n", "b a c"),
-    Order("after keeps all others as they stand", {"a": "after d", "b": "", "c": "", "d": ""}, "a\nb\nc\nd\n", "b c d a"),
+    Order(
+        "after keeps all others as they stand", {"a": "after d", "b": "", "c": "", "d": ""}, "a\nb\nc\nd\n", "b c d a"
+    ),
     Order("after names several", {"a": "after b c", "b": "", "c": ""}, "a\nc\nb\n", "c b a"),
     Order("after is only order: what is not in the session is not run", {"a": "after b", "b": ""}, "a\n", "a"),
     Order("after chains", {"a": "after b", "b": "after c", "c": ""}, "a\nb\nc\n", "c b a"),
     Order("after -r runs what has not run, with its arguments", {"a": "after -r b x=1 x=2", "b": ""}, "a\n", "b2 a"),
     Order("after -r runs nothing twice", {"a": "after -r b x=1", "b": "", "c": "after -r b x=2"}, "a\nc\n", "b1 a c"),
     Order("after -r is content with the recipe's own", {"a": "after -r b x=1", "b": ""}, "b x=9\na\n", "b9 a"),
-    Order("after -rr always runs", {"a": "after -rr b x=1", "b": "", "c": "after -rr b x=2"}, "b x=0\na\nc\n", "b0 b1 a b2 c"),
+    Order(
+        "after -rr always runs",
+        {"a": "after -rr b x=1", "b": "", "c": "after -rr b x=2"},
+        "b x=0\na\nc\n",
+        "b0 b1 a b2 c",
+    ),
     Order("after -r asks on", {"a": "after -r b", "b": "after -r c", "c": ""}, "a\n", "c b a"),
-    Order("after -r takes operations on arrays", {"a": "after -r b x+=1 x+=2", "b": 'var y="${x[*]}"; var x="${y// /+}"'}, "a\n", "b1+2 a"),
+    Order(
+        "after -r takes operations on arrays",
+        {"a": "after -r b x+=1 x+=2", "b": 'var y="${x[*]}"; var x="${y// /+}"'},
+        "a\n",
+        "b1+2 a",
+    ),
     Order("a script may stand several times", {"a": ""}, "a x=1\na x=2\na x=1\n", "a1 a2 a1"),
     Order("@ includes a recipe, at its place", {"a": "", "b": "", "c": ""}, "a\n@more\nc\n", "a b b7 c"),
     Order("a host's own script wins", {"a": "", "own": ""}, "own\na\n", "host-own a"),
     Order("a script in a subdirectory", {"web/a": "", "b": "after web/a"}, "b\nweb/a\n", "web/a b"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("order", ORDERS, ids=[order.rule for order in ORDERS])
@@ -687,7 +783,8 @@ def test_a_value_that_changed_makes_it_run_again(operator, tmp_path):
 
 
 def test_without_a_value_any_value_counts_as_done(operator, tmp_path):
-    body = "setdone s v1; shouldrun s && echo WRONG1; shouldrun s '' || echo WRONG2; setdone t; shouldrun t v || echo WRONG3\nshouldrun t && echo WRONG4; shouldrun S && echo case"
+    body = "setdone s v1; shouldrun s && echo WRONG1; shouldrun s '' || echo WRONG2; setdone t\n"
+    body += "shouldrun t v || echo WRONG3\nshouldrun t && echo WRONG4; shouldrun S && echo case"
     tree = plant(tmp_path / "tree", {"scripts/it": script("", body), "hosts/medusa/default": "it\n"})
     assert succeed(operator, tree).output == "case\n"
 
@@ -695,9 +792,11 @@ def test_without_a_value_any_value_counts_as_done(operator, tmp_path):
 def test_markers_belong_to_the_name_the_recipe_calls(operator, tmp_path):
     body = "shouldrun || exit\nsetdone\necho $RUNS_SCRIPT"
     files = {
-        "scripts/a": script("", body), "scripts/web/a": script("", body), "scripts/web%2Fa": script("", body),
+        "scripts/a": script("", body),
+        "scripts/web/a": script("", body),
+        "scripts/web%2Fa": script("", body),
         "hosts/medusa/default": "a\nweb/a\nweb%2Fa\na\n",
-    }  # fmt: skip
+    }
     done = succeed(operator, plant(tmp_path / "tree", files))
     assert [outcome for _, outcome in done.outcomes] == ["ok", "ok", "ok", "already-done"]  # R35
 
@@ -709,9 +808,10 @@ def test_once_and_onchange_mark_by_themselves(operator, tmp_path):
         "scripts/rendered": script("conf onchange; ref -t t=t.j2", "echo RAN"),
         "scripts/maker": script("out f=made", 'echo "$content" >"$f"'),
         "scripts/user": script("conf onchange; ref -r f=made", "echo RAN"),
-        "scripts/data": "1\n", "scripts/t.j2": "{{ host }}\n",
+        "scripts/data": "1\n",
+        "scripts/t.j2": "{{ host }}\n",
         "hosts/medusa/default": "once\nchange\nrendered\nmaker content=1\nuser\n",
-    }  # fmt: skip
+    }
     tree = plant(tmp_path / "tree", files)
 
     def ran():
@@ -782,7 +882,8 @@ def test_strict_lets_the_guard_idioms_be(operator, tmp_path):
 
 def test_local_steps_run_on_the_controller_at_their_place(operator, target, tmp_path):
     log = tmp_path / "log"
-    body = f'echo "$RUNS_SCRIPT ${{HOME##*/}} $RUNS_HOST" >>"{log}"; [[ $HOME != "{operator.home}" ]] || echo controller >>"{log}"'
+    body = f'echo "$RUNS_SCRIPT ${{HOME##*/}} $RUNS_HOST" >>"{log}"\n'
+    body += f'[[ $HOME != "{operator.home}" ]] || echo controller >>"{log}"'
     files = {
         "scripts/far": script("", body),
         "scripts/near": script("conf local", f"{body}\nshouldrun || exit\nsetdone"),
@@ -793,8 +894,11 @@ def test_local_steps_run_on_the_controller_at_their_place(operator, target, tmp_
     far, near = f"far home {HOST}", f"near home {HOST}"
     assert log.read_text().splitlines() == [far, near, "controller", far, near, "controller"]
     assert [(step["side"], step["outcome"]) for step in done.steps] == [
-        ("target", "ok"), ("controller", "ok"), ("target", "ok"), ("controller", "already-done"),
-    ]  # fmt: skip
+        ("target", "ok"),
+        ("controller", "ok"),
+        ("target", "ok"),
+        ("controller", "already-done"),
+    ]
     assert not (target.state / "markers").exists()
     assert [path.relative_to(operator.state).parts[:2] for path in operator.state.rglob("script")] == [("hosts", HOST)]
 
@@ -811,10 +915,14 @@ def test_root_is_root(operator, target, tmp_path):
 def test_resetdone_is_durable_and_only_the_scripts_own(operator, tmp_path):
     guard = "shouldrun || exit\nsetdone"
     files = {
-        "scripts/a": script("", guard), "scripts/b": script("", guard),
-        "scripts/c": script("", 'if [[ $RUNS_SCRIPT == c && -n ${reset-} ]]; then resetdone; exit; fi\nshouldrun s || exit\nsetdone s'),
-        "hosts/medusa/default": "a\nb\nc\n", "hosts/medusa/reset": "c reset=1\n",
-    }  # fmt: skip
+        "scripts/a": script("", guard),
+        "scripts/b": script("", guard),
+        "scripts/c": script(
+            "", "if [[ $RUNS_SCRIPT == c && -n ${reset-} ]]; then resetdone; exit; fi\nshouldrun s || exit\nsetdone s"
+        ),
+        "hosts/medusa/default": "a\nb\nc\n",
+        "hosts/medusa/reset": "c reset=1\n",
+    }
     tree = plant(tmp_path / "tree", files)
     succeed(operator, tree)
     succeed(operator, tree, "--recipe", "reset")
@@ -825,12 +933,34 @@ def test_resetdone_is_durable_and_only_the_scripts_own(operator, tmp_path):
 
 FACTS = "sysname=(linux)\nsysdist=(ubuntu debian)\nsysver=(22.04 jammy)\nbits=64\n"
 MATCHES = [
-    ("-s linux", True), ("-s darwin", False), ("-d debian", True), ("-d ubuntu", True), ("-d fedora", False),
-    ("-d fedora debian", True), ("-d fedora centos", False), ("-s linux -d debian", True), ("-s darwin -d debian", False),
-    ("-v 22.04", True), ("-v jammy", True), ("-v 22+", True), ("-v 22-", True), ("-v 22.04+", True), ("-v 22.10+", False),
-    ("-v 22.10-", True), ("-v 23+", False), ("-v 21-", False), ("-v 9+", True), ("-v 100-", True), ("-v 18 22+", True),
-    ("-b 64", True), ("-b 32", False), ("-b 32 64", True), ("-d debian -v 22+ -b 64", True), ("", True), ("-r -d debian", True),
-]  # fmt: skip
+    ("-s linux", True),
+    ("-s darwin", False),
+    ("-d debian", True),
+    ("-d ubuntu", True),
+    ("-d fedora", False),
+    ("-d fedora debian", True),
+    ("-d fedora centos", False),
+    ("-s linux -d debian", True),
+    ("-s darwin -d debian", False),
+    ("-v 22.04", True),
+    ("-v jammy", True),
+    ("-v 22+", True),
+    ("-v 22-", True),
+    ("-v 22.04+", True),
+    ("-v 22.10+", False),
+    ("-v 22.10-", True),
+    ("-v 23+", False),
+    ("-v 21-", False),
+    ("-v 9+", True),
+    ("-v 100-", True),
+    ("-v 18 22+", True),
+    ("-b 64", True),
+    ("-b 32", False),
+    ("-b 32 64", True),
+    ("-d debian -v 22+ -b 64", True),
+    ("", True),
+    ("-r -d debian", True),
+]
 
 
 def test_sysinfos_matches_any_value_of_every_kind(operator, target, tmp_path):
@@ -888,9 +1018,11 @@ def test_facts_are_asked_in_the_same_connection(sshd, tmp_path):
 def test_scripts_and_recipes_may_be_named_on_the_command_line(operator, target, tmp_path):
     body = 'echo "$RUNS_SCRIPT${x-}" >>~/said'
     files = {
-        "scripts/a": script("", body), "scripts/web/b": script("", body),
-        "hosts/medusa/default": "a\n", "hosts/medusa/other": "a x=1\nweb/b\n",
-    }  # fmt: skip
+        "scripts/a": script("", body),
+        "scripts/web/b": script("", body),
+        "hosts/medusa/default": "a\n",
+        "hosts/medusa/other": "a x=1\nweb/b\n",
+    }
     tree = plant(tmp_path / "tree", files)
     succeed(operator, tree, "--script", "web/b", "--script", "a", "--set", "x=7")
     succeed(operator, tree, "--recipe", "other")

@@ -545,9 +545,7 @@ def test_the_option_wins_over_the_configured_timeout(sshd, silent_port):
     assert time.monotonic() - start < 1.5
 
 
-@pytest.mark.parametrize(
-    "banner", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n\0\0"]
-)
+@pytest.mark.parametrize("banner", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n\0\0"])
 def test_something_else_on_the_port_is_an_error_not_a_traceback(sshd, banner):
     """R1: whatever answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -610,9 +608,7 @@ def test_a_link_cut_before_the_session_is_unreachable(host, allowed):
             run(connection, "echo ran")
 
     with cutting_proxy(host.port, allowed) as port:
-        host.ssh_config.write_text(
-            text.replace("HostName 127.0.0.1", "HostName 127.0.0.1\n  HostKeyAlias x", 1)
-        )
+        host.ssh_config.write_text(text.replace("HostName 127.0.0.1", "HostName 127.0.0.1\n  HostKeyAlias x", 1))
         host.ssh_config.write_text(host.ssh_config.read_text().replace(f"Port {host.port}", f"Port {port}"))
         host.known_hosts.write_text(f"x {host.public_host_key()}\n")
         with pytest.raises((Unreachable, Lost, Refused)):  # the last bytes are those of the channel
@@ -642,9 +638,7 @@ def test_failures_leave_no_thread_behind(host, silent_port):
     before = threading.active_count()
     host.authorized_keys.write_text("")
     refused(host)
-    host.ssh_config.write_text(
-        host.ssh_config.read_text().replace(f"Port {host.port}", f"Port {silent_port}")
-    )
+    host.ssh_config.write_text(host.ssh_config.read_text().replace(f"Port {host.port}", f"Port {silent_port}"))
     refused(host, connect_timeout=0.3)
     wait_until(lambda: threading.active_count() <= before)
 

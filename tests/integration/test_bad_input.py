@@ -1,0 +1,404 @@
+"""Bad input: every kind of it, told with file and line, all in one go, before anything is touched."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.integration.trees import Content, Link, Operator, plant, script
+
+HOST = "medusa.univ.run"
+LINE = re.compile(r"(?P<file>[^:]+):(?P<line>\d+)(:(?P<column>\d+))?: (?P<message>.+)")
+
+
+@pytest.fixture
+def operator(tmp_path):
+    """Somebody whose ssh configuration leads to a port on which nobody may be seen."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1)
+        listener.setblocking(False)  # noqa: FBT003
+        port = listener.getsockname()[1]
+        config = (
+            plant(
+                tmp_path,
+                {"ssh_config": f"Host *\n  HostName 127.0.0.1\n  Port {port}\n  ConnectTimeout 1\n"},
+            )
+            / "ssh_config"
+        )
+        yield Operator(tmp_path / "operator", config)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+
+
+@dataclass(frozen=True)
+class Bad:
+    what: str
+    conf: str = ""
+    body: str = ":"
+    recipe: str = "it\n"
+    at: str = "scripts/it:1"
+    """where, below the tree; empty for what has no file"""
+    says: str = ""
+    """a pattern that the message matches"""
+    files: dict[str, Content] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+
+
+RECIPE = "hosts/medusa/default"
+
+TABLE = [
+    Bad("unknown script", recipe="it\nitt\n", at=f"{RECIPE}:2:1", says="unknown script `itt`.*did you mean `it`"),
+    Bad("unknown recipe", recipe="it\n@more\n", at=f"{RECIPE}:2:1", says="unknown recipe `more`"),
+    Bad("a script included as a recipe", recipe="@it\n", at=f"{RECIPE}:1:1", says="`it` is a script"),
+    Bad(
+        "recipes in a circle",
+        recipe="@more\n",
+        at="hosts/medusa/more:1:1",
+        says="cycle.*@.*→",
+        files={"hosts/medusa/more": "@default\n"},
+    ),
+    Bad(
+        "a recipe run as a script",
+        recipe="it\nmore\n",
+        at="hosts/medusa/more",
+        says="no line `script:`",
+        files={"hosts/medusa/more": "it\n"},
+    ),
+    Bad(
+        "no line script:", recipe="other\n", at="scripts/other", says="script:", files={"scripts/other": "echo hello\n"}
+    ),
+    Bad(
+        "DOS line ends",
+        recipe="other\n",
+        at="scripts/other:2",
+        says="DOS",
+        files={"scripts/other": "desc x\r\nscript:\r\ntrue\r\n"},
+    ),
+    Bad(
+        "a NUL in a script",
+        recipe="other\n",
+        at="scripts/other:3",
+        says="NUL",
+        files={"scripts/other": "desc x\nscript:\ntrue\0\n"},
+    ),
+    Bad("an operation without a name", recipe="it x=1 =2\n", at=f"{RECIPE}:1:8", says="bad operation `=2`"),
+    Bad("an operation with a bad name", recipe="it\n    a-b=2\n", at=f"{RECIPE}:2:5", says="bad operation `a-b=2`"),
+    Bad("an operation that starts with a digit", recipe="it 1a=2\n", at=f"{RECIPE}:1:4", says="bad operation"),
+    Bad("a reserved name in a recipe", recipe="it PATH=/bin\n", at=f"{RECIPE}:1:4", says="`PATH` is reserved"),
+    Bad("a reserved name of ours", recipe="it RUNS_HOST=x\n", at=f"{RECIPE}:1:4", says="`RUNS_HOST` is reserved"),
+    Bad("a quote without its end", recipe="it x='a\nit\n", at=f"{RECIPE}:1:6", says="quote ' without its end"),
+    Bad("an indented line on top", recipe="    x=1\nit\n", at=f"{RECIPE}:1:5", says="without a script above"),
+    Bad(
+        "operations on an include",
+        recipe="@more x=1\n",
+        at=f"{RECIPE}:1:7",
+        says="no operations",
+        files={"hosts/medusa/more": "it\n"},
+    ),
+    Bad("a name that leads up", recipe="../it\n", at=f"{RECIPE}:1:1", says="`..`"),
+    Bad("a name that leads up in the middle", recipe="a/../it\n", at=f"{RECIPE}:1:1", says="`..`"),
+    Bad("an absolute name", recipe="/etc/passwd\n", at=f"{RECIPE}:1:1", says="absolute"),
+    Bad("a name with a newline", recipe="'a\nb'\n", at=f"{RECIPE}:1:1", says="newline"),
+    Bad("an include that leads up", recipe="@../x\n", at=f"{RECIPE}:1:1", says="`..`"),
+    Bad("an empty name", recipe="''\n", at=f"{RECIPE}:1:1", says="empty"),
+    Bad("an unknown flag", "desc x\nconf rooot", at="scripts/it:2", says="unknown flag `rooot`.*did you mean `root`"),
+    Bad("an unknown command in CONF", "desc x\nvarr y=1\nvar z=1", at="scripts/it:2", says="unknown command `varr`"),
+    Bad("a bad operation in CONF", "desc x\nvar y=1 2z=3", at="scripts/it:2", says="bad operation `2z=3`"),
+    Bad("a reserved name in CONF", "desc x\nvar IFS=:", at="scripts/it:2", says="`IFS` is reserved"),
+    Bad("a reserved name in ref", "desc x\nref PATH=x", at="scripts/it:2", says="`PATH` is reserved"),
+    Bad("a reserved array in CONF", "var BASH_ENV a b", says="`BASH_ENV` is reserved"),
+    Bad("a bad option of ref", "ref -x f=y", says="bad option `-x`"),
+    Bad("a bad option of after", "after -x y", says="bad option `-x`"),
+    Bad("after without a script", "after -r", says="`after` without"),
+    Bad("after -r of an unknown script", "desc x\nafter -r itt", at="scripts/it:2", says="unknown script `itt`"),
+    Bad("after -rr of a bad name", "after -rr ../x", says="`..`"),
+    Bad("after of a bad name", "after /x", says="absolute"),
+    Bad(
+        "a bad argument of after -r",
+        "after -r other 1=2",
+        says="bad operation `1=2`",
+        files={"scripts/other": script()},
+    ),
+    Bad("a required file that is not there", "desc x\n\nref -r f=not-there", at="scripts/it:3", says="`not-there`"),
+    Bad("a template that is not there", "ref -t f=not-there.j2", says="`not-there.j2`"),
+    Bad(
+        "a required file that only a later step makes",
+        "ref -r f=made",
+        recipe="it\nother\n",
+        says="`made`",
+        files={"scripts/other": script("out f=made")},
+    ),
+    Bad("a reference that leads up", "ref f=../../etc/passwd", says="`..`"),
+    Bad("an absolute reference", "ref f=/etc/passwd", says="absolute"),
+    Bad("an out that leads up", "out f=../x", says="`..`"),
+    Bad("an absolute out", "out f=/x", says="absolute"),
+    Bad(
+        "a link out of the trees",
+        "ref f=link",
+        says="leads out of the trees",
+        files={"scripts/link": Link("/etc/passwd")},
+    ),
+    Bad(
+        "a link out of the trees in a directory",
+        "ref f=dir",
+        says="leads out of the trees",
+        files={"scripts/dir/link": Link("/etc")},
+    ),
+    Bad(
+        "a script that is a link out of the trees",
+        recipe="link\n",
+        at="scripts/link",
+        says="leads out of the trees",
+        files={"scripts/link": Link("/etc/passwd")},
+    ),
+    Bad(
+        "an undefined name in a template",
+        "ref -t f=t.j2",
+        at="scripts/t.j2:3",
+        says="nothing_here",
+        files={"scripts/t.j2": "a\nb\n{{ nothing_here }}\n"},
+    ),
+    Bad(
+        "bad syntax in a template",
+        "ref -t f=t.j2",
+        at="scripts/t.j2:2",
+        says="template",
+        files={"scripts/t.j2": "a\n{% if %}\n"},
+    ),
+    Bad("CONF that fails", "desc x\nfalse", at="scripts/it:2", says="`false`"),
+    Bad("CONF that exits", "desc x\nexit 3\nvar x=1", at="scripts/it:2", says="status 3"),
+    Bad("CONF that kills its shell", "desc x\nkill -9 $BASHPID", says="killed"),
+    Bad("CONF that is terminated", "var x=1\nkill -TERM $BASHPID\nvar y=2", says="killed|status 143"),
+    Bad(
+        "CONF whose command is killed in the end",
+        "desc x\nbash -c 'kill -KILL $$'",
+        at="scripts/it:2",
+        says="status 137",
+    ),
+    Bad("CONF that prints without end", "yes", says="prints without end|ends with a failure|still running"),
+    Bad("CONF that hangs", "desc x\nsleep 1000", says="still running after 1 s", more=("--conf-timeout", "1")),
+    Bad("CONF that hangs in a pipe", "sleep 1000 | cat", says="still running after 1 s", more=("--conf-timeout", "1")),
+    Bad(
+        "bad syntax in CONF", "desc x\nif true; then\nvar y=1", at="scripts/it:\\d", says="syntax error|unexpected end"
+    ),
+    Bad("bad syntax in SCRIPT", "desc x", "true\nfi\ntrue", at="scripts/it:4", says="syntax error"),
+    Bad("an open quote in SCRIPT", "desc x", "true\necho 'a\n", at="scripts/it:4", says="unexpected EOF"),
+    Bad(
+        "bad syntax in runs.conf",
+        at="scripts/runs.conf:2",
+        says="syntax error",
+        files={"scripts/runs.conf": "var x=1\n)\n"},
+    ),
+    Bad("a failure in runs.conf", at="runs.conf:2", says="`nope`", files={"runs.conf": "var x=1\nnope\n"}),
+    Bad("exit in runs.conf", at="runs.conf:2", says="exit", files={"runs.conf": "var x=1\nexit\n"}),
+    Bad(
+        "bad syntax in sysinfos.conf",
+        at="hosts/medusa/sysinfos.conf:1",
+        says="syntax error",
+        files={"hosts/medusa/sysinfos.conf": "sysdist=(a\n"},
+    ),
+    Bad("an unknown library", "desc x", "true\nurequire uinst nope", at="scripts/it:4", says="unknown library `nope`"),
+    Bad(
+        "an unknown library in a library",
+        body="urequire mine",
+        at="lib/mine:2",
+        says="unknown library `nope`",
+        files={"lib/mine": "true\nurequire nope\n"},
+    ),
+    Bad(
+        "a host that does not match",
+        "desc x\nsysinfos -r -d fedora",
+        at="scripts/it:2",
+        says=f"`it`.*`{HOST}`",
+        files={"hosts/medusa/sysinfos.conf": "sysdist=(debian)\n"},
+    ),
+    Bad(
+        "a bad version",
+        "sysinfos -v x+ || :",
+        says="bad version `x\\+`",
+        files={"hosts/medusa/sysinfos.conf": "sysver=(12)\n"},
+    ),
+    Bad(
+        "a cycle",
+        "desc x\nafter other",
+        recipe="it\nother\n",
+        at="scripts/(it:2|other:1)",
+        says="cycle.*(it → other → it|other → it → other)",
+        files={"scripts/other": script("after it")},
+    ),
+    Bad(
+        "a cycle of after -r",
+        "after -r other",
+        says="cycle.*it.*other.*it",
+        at="scripts/(it|other):1",
+        files={"scripts/other": script("after -r it")},
+    ),
+    Bad(
+        "a cycle of after -rr",
+        "after -rr other",
+        says="cycle.*it.*other.*it",
+        at="scripts/(it|other):1",
+        files={"scripts/other": script("after -rr it")},
+    ),
+    Bad(
+        "a script that is shipped as a file too",
+        "ref f=other",
+        recipe="it\nother\n",
+        at=f"{RECIPE}:1:1",
+        says="`other`",
+        files={"scripts/other": script()},
+    ),
+    Bad("a bad --set", more=("--set", "1x=2"), at="<command line>", says="bad operation `1x=2`"),
+    Bad("a reserved --set", more=("--set", "PATH=x"), at="<command line>", says="`PATH` is reserved"),
+    Bad("an unknown --script", more=("--script", "itt"), at="<command line>", says="unknown script `itt`"),
+    Bad("a bad --script", more=("--script", "../it"), at="<command line>", says="`..`"),
+    Bad("an unknown --recipe", more=("--recipe", "itt"), at="<command line>", says="unknown recipe `itt`"),
+]
+
+
+@pytest.mark.parametrize("bad", TABLE, ids=[bad.what for bad in TABLE])
+def test_it_is_told_where_it_stands(bad, operator, tmp_path):
+    files = {"scripts/it": script(bad.conf, bad.body), RECIPE: bad.recipe, **bad.files}
+    tree = plant(tmp_path / "tree", files)
+    done = operator.deploy(tree, *bad.more)
+    assert done.status == done.document["exit_status"] == 2, done.out
+    assert done.document["hosts"] == []
+    errors = [(where(error, tree), error["message"] + "; " + error["hint"]) for error in done.document["errors"]]
+    assert any(re.fullmatch(bad.at, place) and re.search(bad.says, message) for place, message in errors), errors
+    said = done.talk.splitlines()
+    assert len(said) == len(errors), done.talk
+    for line in said:
+        assert line.startswith("<command line>: ") or LINE.fullmatch(line) or not bad.at[-1].isdigit(), line
+    untouched(operator)
+
+
+def where(error, tree):
+    """Return an error's place as FILE:LINE:COLUMN below the tree, without what is not known."""
+    file = (error["file"] or "").removeprefix(f"{tree}/")
+    return ":".join([file, *(str(error[key]) for key in ("line", "column") if error[key])])
+
+
+def untouched(operator):
+    assert not operator.state.exists()
+    assert not any(operator.temporary.iterdir())
+
+
+COMMANDS = [
+    ("no host", ["deploy", "--script", "it"], "no host"),
+    ("an unknown host", ["deploy", "--host", "medusaa"], "unknown host `medusaa`.*did you mean `medusa`"),
+    ("a pattern that matches nothing", ["deploy", "--host", "*.nowhere"], "matches no host"),
+    ("a bad host name", ["deploy", "--host", "-oProxyCommand=id"], ""),
+    ("a bad host name behind an equals sign", ["deploy", "--host=-oProxyCommand=id"], "not a host name"),
+    ("a host name with a slash", ["deploy", "--host", "a/b", "--script", "it"], "not a host name"),
+    ("a bad user", ["deploy", "--host=-x@medusa"], "not a host name"),
+    ("an unknown option", ["deploy", "--host", "medusa", "--nope"], "--nope"),
+    ("an option cut short", ["deploy", "--hos", "medusa"], ""),
+    ("an unknown command", ["deplyo"], "deplyo"),
+    ("a bad number", ["deploy", "--host", "medusa", "--parallel", "many"], "many"),
+    ("no hosts at a time", ["deploy", "--host", "medusa", "--parallel", "0"], "`0`"),
+    ("a tree that is not there", ["deploy", "--host", "medusa", "--path", "nowhere"], "nowhere`"),
+    ("one tree of two that is not there", ["plan", "--host", "medusa", "--path", "tree:nowhere"], "nowhere`"),
+    ("an unknown script", ["info", "itt"], "unknown script `itt`.*did you mean `it`"),
+    ("a bad script name", ["info", "../it"], r"\.\."),
+    ("an unknown pattern", ["hosts", "*.nowhere"], "matches no host"),
+    ("an unknown format", ["plan", "--host", "medusa", "--format", "xml"], "xml"),
+]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [command[1:] for command in COMMANDS], ids=[command[0] for command in COMMANDS]
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_bad_command_line_is_told(words, says, form, operator, tmp_path):
+    tree = plant(tmp_path / "tree", {"scripts/it": script(), "hosts/medusa/default": "it\n"})
+    more = [] if "--path" in words or words == ["deplyo"] else ["--path", tree]
+    more += [] if "--format" in words or words == ["deplyo"] else ["--format", form]
+    done = operator.run(*words, *more, cwd=tmp_path)
+    assert done.status == 2, done.out
+    assert re.search(says, done.talk), done.talk
+    assert "Traceback" not in done.talk
+    if form == "json" and "--format" in more:
+        assert done.document["exit_status"] == 2
+        assert any(re.search(says, error["message"] + "; " + error["hint"]) for error in done.document["errors"])
+    untouched(operator)
+
+
+def test_all_problems_of_a_tree_are_told_in_one_go(operator, tmp_path):
+    files = {
+        "scripts/a": script("var PATH=x\nconf nope\nref -r f=not-there", "true\nfi"),
+        "scripts/b": script("after c", "echo 'open"),
+        "scripts/c": script("after b"),
+        "scripts/d": script("ref -t f=t.j2; ref g=../up; out h=/abs", "urequire nope"),
+        "scripts/t.j2": "{{ missing }}\n",
+        "scripts/e": "no separator\n",
+        "scripts/f": script("exit 4"),
+        "scripts/g": script("if"),
+        "scripts/runs.conf": "var 1=2\n",
+        "hosts/medusa/default": "a x=1 =\nunknown\n@nowhere\n../up\nb\nc\nd\ne\nf\ng\na 'open\na BASH_ENV=x\n",
+    }
+    tree = plant(tmp_path / "tree", files)
+    done = operator.deploy(tree)
+    assert done.status == 2
+    told = {where(error, tree) for error in done.document["errors"]}
+    recipe = "hosts/medusa/default"
+    expected = {
+        "scripts/a:1",
+        "scripts/a:2",
+        "scripts/a:3",
+        "scripts/a:6",
+        "scripts/b:3",
+        "scripts/t.j2:1",
+        "scripts/d:1",
+        "scripts/d:3",
+        "scripts/e",
+        "scripts/f:1",
+        "scripts/g:2",
+        "scripts/runs.conf:1",
+        f"{recipe}:1:7",
+        f"{recipe}:2:1",
+        f"{recipe}:3:1",
+        f"{recipe}:4:1",
+        f"{recipe}:8:1",
+        f"{recipe}:11:3",
+        f"{recipe}:12:3",
+    }
+    assert expected - told == set()
+    assert any("cycle" in error["message"] for error in done.document["errors"])
+    assert len(done.document["errors"]) == len({tuple(error.items()) for error in done.document["errors"]})
+    for line in done.talk.splitlines():
+        assert LINE.fullmatch(line) or line.startswith(f"{tree}/scripts/e: "), line
+    untouched(operator)
+
+
+def test_all_hosts_problems_are_told_in_one_go(operator, tmp_path):
+    files = {"scripts/it": script(), "hosts/one/default": "it\nx1\n", "hosts/two/default": "x2\nit\n"}
+    done = operator.deploy(plant(tmp_path / "tree", files), host="one,two")
+    assert [error["message"] for error in done.document["errors"]] == ["unknown script `x1`", "unknown script `x2`"]
+
+
+def test_dry_run_and_plan_report_the_same(operator, tmp_path):
+    tree = plant(tmp_path / "tree", {"scripts/it": script("conf nope"), "hosts/medusa/default": "it\nnone\n"})
+    deploy, dry = operator.deploy(tree), operator.deploy(tree, "--dry-run")
+    plan = operator.run("plan", "--path", tree, "--host", HOST, "--format", "json")
+    assert deploy.document == dry.document == plan.document
+    assert deploy.talk == dry.talk == plan.talk
+
+
+def test_paths_are_told_from_where_the_operator_stands(operator, tmp_path):
+    tree = plant(tmp_path / "tree", {"scripts/it": script("conf nope"), "hosts/medusa/default": "it\n"})
+    done = operator.run("plan", "--host", "medusa", cwd=tree)
+    assert done.talk.startswith("scripts/it:1: ")
+    assert operator.run("plan", "--host", "medusa", cwd=tree / "scripts").talk.startswith("it:1: ")
+
+
+def test_what_conf_starts_does_not_outlive_it(operator, tmp_path):
+    conf = f"sleep 1000 & echo $! >'{tmp_path}/child'; sleep 1000"
+    tree = plant(tmp_path / "tree", {"scripts/it": script(conf), "hosts/medusa/default": "it\n"})
+    assert operator.deploy(tree, "--conf-timeout", "1").status == 2
+    child = (tmp_path / "child").read_text().strip()
+    stat = tmp_path.__class__(f"/proc/{child}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
