@@ -1,7 +1,5 @@
 """`python -m runsdeploy`."""
 
-import sys
+from runsdeploy.cli import entry
 
-from runsdeploy.cli import main
-
-sys.exit(main())
+entry()

@@ -6,6 +6,7 @@ is shipped is what was planned: a file that changed since is refused, not sent.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import os
@@ -60,7 +61,6 @@ class Bundle:
     """the bootstrap program and the header line that it reads"""
     archive: IO[bytes]
     """positioned at its start"""
-    length: int
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all bytes in the order in which the bootstrap reads them."""
@@ -82,10 +82,12 @@ def bootstrap() -> bytes:
     return b"\n".join(line for line in lines if line and not line.startswith(b"#"))
 
 
-def header(session: Session, segment: str, scope: str, length: int, digest: str) -> bytes:
+def header(
+    session: Session, segment: str, scope: str, length: int = 0, digest: str = "-", encoding: str = "plain"
+) -> bytes:
     """Return what precedes an archive; a length of 0 asks only for facts."""
     program = bootstrap()
-    words = [session.nonce, session.identity, segment, str(length), digest or "-", scope]
+    words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding]
     return b"%d\n" % len(program) + program + " ".join(words).encode() + b"\n"
 
 
@@ -95,15 +97,22 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
     Raises Refused if a file is not what it was when the plan was made.
     """
     name = f"segment{segment.number}"
-    archive = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
+    archive: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
         for member in _members(plan, segment, _segment(plan, segment, session), name, shared):
             _add(tar, member)
-    length = archive.tell()
+    encoding = "plain"
+    if archive.tell() <= IN_MEMORY:
+        # Each doubling of what is sent at once costs a slow link a round trip; big files are often packed already.
+        archive.seek(0)
+        packed = gzip.compress(archive.read(), compresslevel=6, mtime=0)
+        archive.close()
+        archive, encoding = io.BytesIO(packed), "gzip"
+    length = archive.seek(0, io.SEEK_END)
     archive.seek(0)
     digest = _hash(archive)
     archive.seek(0)
-    return Bundle(header(session, name, scope, length, digest), archive, length)
+    return Bundle(header(session, name, scope, length, digest, encoding), archive)
 
 
 def _hash(archive: IO[bytes]) -> str:
@@ -217,7 +226,7 @@ def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_plan=plan.digest,
         RUNS_segment_by=session.by,
         RUNS_segment_steps=[str(step.number) for step in segment.steps],
-        RUNS_segment_root=_yes(any("root" in step.flags for step in segment.steps)),
+        RUNS_segment_root=_yes(any("root" in step.flags and step.side == segment.side for step in plan.steps)),
         RUNS_segment_keep_going=_yes(session.keep_going),
         RUNS_segment_last=_yes(segment.last),
         RUNS_segment_returns=segment.returns,

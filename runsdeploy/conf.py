@@ -112,7 +112,8 @@ def evaluate(requests: Sequence[Request], trees: Trees, time_limit: float = TIME
         while done < len(requests):
             done += _run(stage, asked[done:], requests[done:], results[done:], time_limit)
         for number, (request, body) in enumerate(zip(requests, bodies, strict=True)):
-            confs = [stage.sections[place.path] for place in trees.cascade(request.script.source, request.host)]
+            places = [*trees.cascade(request.script.source, request.host), trees.sysinfos(request.host)]
+            confs = [stage.sections[place.path] for place in places if place]
             results[number].problems += _syntax(stage, [*confs, stage.conf(request.script), body])
             results[number].messages = _messages(stage, number, results[number])
     return results
@@ -207,10 +208,12 @@ def _records(process: subprocess.Popen[bytes], limit: float) -> Iterator[list[by
                 return
             *whole, buffer = (buffer + chunk).split(b"\0")
             heard += whole
-            # A section that writes to our descriptor ends the conversation; it is taken for killed.
-            if heard and not heard[0].isdigit():
-                return
-            while heard and len(heard) > int(heard[0]):
+            while heard:
+                # A section that writes to our descriptor ends the conversation; it is taken for killed.
+                if not heard[0].isdigit():
+                    return
+                if len(heard) <= int(heard[0]):
+                    break
                 record, heard = heard[1 : int(heard[0]) + 1], heard[int(heard[0]) + 1 :]
                 if record[0] in (b"begin", b"done"):
                     deadline = time.monotonic() + limit

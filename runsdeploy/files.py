@@ -67,7 +67,7 @@ def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File
     try:
         found = list(_walk(place))
     except OSError as error:
-        return [], [_unreadable(Path(error.filename), error, position)]
+        return [], [_unreadable(Path(error.filename or place.path), error, position)]
     for path, inside in found:
         taken = _take(trees, path, f"tree{place.tree}/{inside}", position, follow=path == place.path)
         (files if isinstance(taken, File) else problems).append(taken)  # type: ignore[arg-type]

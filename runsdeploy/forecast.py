@@ -82,10 +82,10 @@ def _of_step(step: Step, markers: Markers, owner: str) -> tuple[str, str]:
         return (RUN, "never done") if markers.should_run(owner, name, b"", None) else (DONE, "done before")
     if step.libraries:
         return MAYBE, f"what library `{step.libraries[0]}` asks is known only when it runs"
-    return _judge(list(_guards(step, markers, owner)))
+    return _judge(list(_guards(step, markers, owner)), only_guarded=_only_guarded(_text(step)))
 
 
-def _judge(guards: list[_Guard]) -> tuple[str, str]:  # noqa: PLR0911 - one line for each answer
+def _judge(guards: list[_Guard], *, only_guarded: bool) -> tuple[str, str]:  # noqa: PLR0911 - one line for each answer
     """Say what a section with these guards does."""
     if not guards:
         return RUN, "runs every time: it asks for no marker"
@@ -101,7 +101,7 @@ def _judge(guards: list[_Guard]) -> tuple[str, str]:  # noqa: PLR0911 - one line
         return MAYBE, f"line {unknown.line} asks with a value known only when it runs"
     if all(guard.runs for guard in guards):
         return RUN, "no marker is set"
-    if first.certain and all(guard.runs is False and guard.otherwise != "unknown" for guard in guards):
+    if only_guarded and all(guard.runs is False and guard.otherwise != "unknown" for guard in guards):
         return DONE, "all markers are set"
     return MAYBE, "which markers it asks for is known only when it runs"
 
@@ -128,6 +128,29 @@ def _guards(step: Step, markers: Markers, owner: str) -> Iterator[_Guard]:
         harmless = harmless and bool(_HARMLESS.match(line))
         assigned.update(re.findall(r"\b([A-Za-z_]\w*)\+?=", line))
         assigned.update(re.findall(r"\b(?:read|for|unset|declare|local|mapfile|readarray|printf -v)\s[^;|&]*", line))
+
+
+_OPENS = re.compile(r"(if shouldrun\b[^;&|]*;\s*then|shouldrun\b[^;&|]*&&\s*\{)(.*)\Z")
+
+
+def _only_guarded(text: str) -> bool:
+    """Say whether nothing but harmless lines stands outside blocks that a guard opens."""
+    closing = ""
+    for line in text.split("\n"):
+        if closing:
+            closing = "" if line.rstrip() == closing else closing
+            if re.match(r"\s*(else|elif)\b", line):
+                return False
+            continue
+        opened = _OPENS.match(line)
+        if opened:
+            end = "fi" if opened[1].startswith("if") else "}"
+            closing = "" if opened[2].rstrip().endswith(f"; {end}") else end
+            if re.search(r"\b(else|elif)\b", opened[2]):
+                return False
+        elif not _HARMLESS.match(line):
+            return False
+    return not closing
 
 
 def _otherwise(before: str, behind: str) -> str:

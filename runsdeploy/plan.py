@@ -189,9 +189,9 @@ class _Resolver:
         before = [self._before(node, nodes) for node in nodes]
         order = stable_order(before)
         if order is None:
+            # Any order will do to find what else is wrong; `finish` raises.
             self.problems.append(_cycle_problem(nodes, before))
-            self._check(nodes, {})
-            raise InputError(self.problems)
+            order = list(range(len(nodes)))
         for place, number in enumerate(order):
             late = [nodes[first] for first in before[number] if first > number]
             if late and place != number and not nodes[number].why:

@@ -72,6 +72,10 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
         problems += line.problems
         if not line.words:
             continue
+        if line.problems:
+            # What follows it indented is still its own.
+            entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
+            continue
         if line.indented and not entries:
             message = "indented line without a script above it"
             problems.append(Problem(line.words[0].position, message))

@@ -101,6 +101,8 @@ class Fold:
         if self.failure:
             return (*self.failure, "")
         failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
+        if failed and error:
+            return "failed", error.message, error.hint
         if error:
             outcome = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
             return outcome, error.message, error.hint
@@ -162,4 +164,4 @@ def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
     if "locked" in outcomes:
         return 4
     # Nothing unknown is ever reported as success.
-    return 0 if outcomes <= {"ok"} else 3
+    return 0 if outcomes <= SUCCESSES else 3

@@ -12,6 +12,7 @@ import io
 import platform
 import secrets
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,9 @@ from runsdeploy.plan import Plan
 from runsdeploy.recipe import Operation
 from runsdeploy.segment import Segment, cut
 from runsdeploy.transport import Channel, Transport
+
+LOGIN_LIMIT = 20.0
+"""seconds that a login shell may take; one that waits for our end of the input gets it then"""
 
 NOISE_SHOWN = 200
 """bytes of a login shell's noise that are quoted when it said nothing else"""
@@ -85,16 +89,46 @@ class Run:
         target = self.connect() if any(segment.side == "target" for segment in segments) else LocalTransport()
         try:
             with tempfile.TemporaryDirectory(prefix="runsdeploy-") as folder:
-                for segment in segments:
-                    transport = target if segment.side == "target" else LocalTransport()
-                    finished = yield from self._segment(segment, transport, Path(folder))
-                    if self.stopping and finished == "ok" and segment is not segments[-1]:
-                        finished = "interrupted"
-                        yield Finished(finished)
-                    if finished != "ok":
-                        return
+                transports = {"target": target, "controller": LocalTransport()}
+                for side, transport in transports.items():
+                    self._check_root(segments, side, transport)
+                open_sides: set[str] = set()
+                try:
+                    for segment in segments:
+                        open_sides.add(segment.side)
+                        finished = yield from self._segment(segment, transports[segment.side], Path(folder))
+                        if self._cleaned(segment, finished):
+                            open_sides.discard(segment.side)
+                        if self.stopping and finished == "ok" and segment is not segments[-1]:
+                            finished = "interrupted"
+                            yield Finished(finished)
+                        if finished != "ok" and not (finished == "failed" and self.session.keep_going):
+                            return
+                finally:
+                    for side in open_sides:
+                        self._sweep(side, transports[side])
         finally:
             target.close()
+
+    def _cleaned(self, segment: Segment, finished: str) -> bool:
+        """Say whether the runner removed its files at the end of a segment."""
+        return segment.last or (finished != "ok" and not (finished == "failed" and self.session.keep_going))
+
+    def _check_root(self, segments: list[Segment], side: str, transport: Transport) -> None:
+        """Ask for root before anything runs, where the side's own first segment would come too late for that."""
+        first, needed = segments[0], [step for each in segments for step in each.steps if step.side == side]
+        if first.side == side or not any("root" in step.flags for step in needed):
+            return
+        for event in ask(transport, self.session, "account"):
+            if isinstance(event, Account) and event.kind == "user":
+                raise Refused("`conf root` needs root, which the login user cannot become by `sudo -n`")
+
+    def _sweep(self, side: str, transport: Transport) -> None:
+        """Remove what the session left on a side whose last segment did not come; a lost link cannot."""
+        scope = "." if side == "target" else local_scope(self.plan.host.name)
+        with suppress(HostError):
+            for _ in ask(transport, self.session, "sweep", scope):
+                pass
 
     def _segment(self, segment: Segment, transport: Transport, folder: Path) -> Generator[Event, None, str]:
         bundle = self._bundle(segment)
@@ -156,22 +190,30 @@ def _converse(
     """Send a bundle, yield what comes back until it is over; return the outcome."""
     _send(channel, bundle)
     decoder, incoming, heard, noise = Decoder(nonce), None, False, b""
-    while data := channel.receive():
-        for event in decoder.feed(data):
-            match event:
-                case Hello():
-                    heard = True
-                case Noise():
-                    noise = (noise + event.data)[:NOISE_SHOWN]
-                case FileHead() if take:
-                    incoming = take(event)
-                case FileData():
-                    if incoming:
-                        incoming.feed(event.data)
-                    continue
-            yield event
-            if isinstance(event, Finished | Refusal | Locked):
-                return event.outcome if isinstance(event, Finished) else "refused"
+    # A login shell that reads our input to its end would wait for ever, and so would we.
+    patience = threading.Timer(LOGIN_LIMIT, channel.close_input)
+    patience.daemon = True
+    patience.start()
+    try:
+        while data := channel.receive():
+            for event in decoder.feed(data):
+                match event:
+                    case Hello():
+                        heard = True
+                        patience.cancel()
+                    case Noise():
+                        noise = (noise + event.data)[:NOISE_SHOWN]
+                    case FileHead() if take:
+                        incoming = take(event)
+                    case FileData():
+                        if incoming:
+                            incoming.feed(event.data)
+                        continue
+                yield event
+                if isinstance(event, Finished | Refusal | Locked):
+                    return event.outcome if isinstance(event, Finished) else "refused"
+    finally:
+        patience.cancel()
     yield from decoder.end()
     raise _silence(channel, noise, heard=heard)
 
@@ -200,7 +242,7 @@ def _silence(channel: Channel, noise: bytes, *, heard: bool) -> HostError:
 
 def ask(transport: Transport, session: Session, question: str, scope: str = ".") -> Iterator[Event]:
     """Ask a machine for its `facts` or `markers`: one round trip, nothing is written there."""
-    bundle = Bundle(header(session, question, scope, 0, ""), io.BytesIO(), 0)
+    bundle = Bundle(header(session, question, scope), io.BytesIO())
     channel = transport.open(COMMAND)
     try:
         for event in _converse(channel, bundle, None, session.nonce):

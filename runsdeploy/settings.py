@@ -61,7 +61,7 @@ def _convert(flag: Flag, value: Any) -> Any:
     if isinstance(flag.default, int | float):
         return _number(flag, value)
     if not isinstance(value, str | int):
-        raise ValueError("expected a text")
+        raise ValueError("expected a text")  # noqa: TRY004
     text = str(value)
     if flag.choices and text not in flag.choices:
         raise ValueError(f"expected one of {', '.join(flag.choices)}")
@@ -73,9 +73,9 @@ def _number(flag: Flag, value: Any) -> float:
     try:
         number: float = kind(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"expected {'a whole' if kind is int else 'a'} number") from None
+        raise ValueError("expected a number") from None
     if isinstance(value, bool) or (isinstance(value, float) and number != value):
-        raise ValueError(f"expected {'a whole' if kind is int else 'a'} number")
+        raise ValueError("expected a number")
     if not 0 < number <= LARGEST:
         raise ValueError(f"expected a number above zero and at most {LARGEST}")
     return number

@@ -60,7 +60,8 @@ class Stage:
         if key not in self.sections:
             number = self.sections[key] = len(self.sources)
             self.sources.append(source)
-            (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
+            if not before:
+                (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
             (self.root / "syntax" / str(number)).write_bytes((before or b"set -n; ") + text)
         return self.sections[key]
 
@@ -96,7 +97,9 @@ class Stage:
 @contextmanager
 def open_stage(trees: Trees) -> Iterator[Stage]:
     """Make a stage for these trees, and remove it at the end."""
-    with tempfile.TemporaryDirectory(prefix="runsdeploy-") as made:
+    # Many small files that nobody keeps: in memory where there is such a place.
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # noqa: S108 - the directory is private
+    with tempfile.TemporaryDirectory(prefix="runsdeploy-", dir=memory) as made:
         # The token is what is looked for in values: nothing an operator writes can equal it.
         root = Path(made, secrets.token_hex(16))
         for folder in ("section", "syntax", "talk", "shared"):

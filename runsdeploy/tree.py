@@ -142,7 +142,7 @@ class Trees:
         """Return the file of this (valid) name that comes first, or None."""
         for place in self.places(host):
             found = self.located(place.tree, place.inside, name)
-            if found.path.is_file() and is_candidate(found.path.name):
+            if os.path.isfile(found.path) and is_candidate(found.path.name):  # noqa: PTH113 - Path.is_file raises
                 return found
         return None
 
@@ -286,7 +286,7 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = ())
     Raises InputError naming every entry that is not a directory.
     """
     if runspath:
-        entries = [start / os.path.expanduser(entry) for entry in runspath.split(":") if entry]
+        entries = [start / os.path.expanduser(entry) for entry in runspath.split(":") if entry]  # noqa: PTH111 - Path.expanduser raises
         problems = [
             Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `runsdeploy init --path {entry}`")
             for entry in entries

@@ -6,6 +6,7 @@ are written with `$RUNS_FILES`.
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from collections.abc import Sequence
@@ -118,6 +119,14 @@ def _reported(each: StepReport) -> dict[str, Any]:
 class Lines:
     """Tells a rollout one event a line."""
 
+    def __init__(self) -> None:
+        self.decoders: dict[str, codecs.IncrementalDecoder] = {}
+
+    def _text(self, host: str, data: bytes, *, last: bool = False) -> str:
+        """Decode output: a character may come in two pieces."""
+        make = codecs.getincrementaldecoder("utf-8")
+        return self.decoders.setdefault(host, make("backslashreplace")).decode(data, final=last)
+
     def begin(self, each: Plan) -> None:
         """Write that a host begins."""
         write({"event": "begin", "host": each.host.name, "plan": each.digest, "steps": len(each.steps)})
@@ -129,8 +138,11 @@ class Lines:
             case Started(number) if number in fold.steps:
                 write({"event": "start", "host": host, "number": number, "script": fold.steps[number].step.script.name})
             case Output(data):
-                write({"event": "output", "host": host, "text": text(data)})
+                write({"event": "output", "host": host, "text": self._text(host, data)})
             case Ended(number) if number in fold.steps:
+                rest = self._text(host, b"", last=True)
+                if rest:
+                    write({"event": "output", "host": host, "text": rest})
                 write({"event": "end", "host": host, "number": number, **_reported(fold.steps[number])})
             case Note():
                 write({"event": "note", "host": host, "text": event.text})

@@ -5,8 +5,8 @@
 # session of its own and then only follows: what the runner and its steps write to the spool goes to
 # the channel, and the end of the channel's input tells the runner to stop after the running step.
 #
-# Header: NONCE SESSION SEGMENT LENGTH SHA256 SCOPE. All are words of [0-9A-Za-z._:/-]. A LENGTH of 0
-# only asks: SEGMENT is then `facts` or `markers`.
+# Header: NONCE SESSION SEGMENT LENGTH SHA256 SCOPE ENCODING. All are words of [0-9A-Za-z._:/-]. A LENGTH of 0
+# only asks: SEGMENT is then `facts`, `markers`, `account`, or `sweep`.
 
 say() { printf '\036%s %s\n' "$nonce" "$*"; }
 
@@ -46,8 +46,9 @@ sha256() {
 find_bash() {
     bash=$(command -v bash || command -v /usr/local/bin/bash || command -v /opt/homebrew/bin/bash) ||
         refuse bash "the target has no \`bash\`"
+    # --norc: with SSH_CLIENT set, even `bash -c` reads ~/.bashrc, which may print.
     # shellcheck disable=SC2016
-    version=$("$bash" -pc 'echo "${BASH_VERSINFO[0]} ${BASH_VERSINFO[1]} $BASH_VERSION"' </dev/null)
+    version=$("$bash" --norc -pc 'echo "${BASH_VERSINFO[0]} ${BASH_VERSINFO[1]} $BASH_VERSION"' </dev/null)
     major=${version%% *}
     minor=${version#* }
     minor=${minor%% *}
@@ -68,11 +69,13 @@ find_state() {
     here=$directory/$segment
 }
 
-# mkdir without -p is what keeps a segment from being started twice.
+# A file that must be new (noclobber is O_EXCL) keeps a segment from being started twice.
 receive() {
-    [ -d "$directory/files/shared" ] || mkdir -p "$directory/files/shared" 2>/dev/null ||
-        refuse state "cannot make \`$directory\`: $(mkdir -p "$directory/files/shared" 2>&1)"
-    mkdir "$here" 2>/dev/null || refuse twice "segment $segment of session $session was started before"
+    mkdir -p "$directory/files/shared" "$here" 2>/dev/null ||
+        refuse state "cannot make \`$here\`: $(mkdir -p "$directory/files/shared" "$here" 2>&1)"
+    set -C
+    { printf '' >"$here/started"; } 2>/dev/null || refuse twice "segment $segment of session $session was started before"
+    set +C
     head -c "$length" >"$here/payload" || refuse space "cannot write \`$here/payload\`"
     found=$(sha256 "$here/payload")
     if [ "${found%% *}" != "$digest" ]; then
@@ -80,7 +83,8 @@ receive() {
         rm -rf "$here"
         refuse payload "$((size)) of $length bytes arrived, or not as they were sent"
     fi
-    tar -xpf "$here/payload" -C "$directory" || refuse space "cannot unpack into \`$directory\`"
+    case $encoding in gzip) gzip -dc <"$here/payload" ;; *) cat "$here/payload" ;; esac |
+        tar -xpf - -C "$directory" || refuse space "cannot unpack into \`$directory\`"
 }
 
 start() {
@@ -140,14 +144,28 @@ list_markers() {
 
 markers() {
     list_markers own "$state"
-    if [ "$(id -u)" = 0 ]; then
-        say account root
-    elif sudo -n true 2>/dev/null; then
-        say account sudo
+    if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
         list_markers root "/var/lib/runsdeploy${state#"$base"}" sudo -n
-    else
-        say account user
     fi
+    account
+}
+
+# Who we are, and whether that can be root.
+account() {
+    kind=user
+    if [ "$(id -u)" = 0 ]; then
+        kind=root
+    elif sudo -n true 2>/dev/null; then
+        kind=sudo
+    fi
+    say account "$kind"
+    say finish ok
+}
+
+# Remove what a session that ended elsewhere left here.
+sweep() {
+    set -- "$directory/files" "$directory"/segment*/run
+    rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
     say finish ok
 }
 
@@ -156,12 +174,12 @@ main() {
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
     export PATH
     umask 077
-    read -r nonce session segment length digest scope
+    read -r nonce session segment length digest scope encoding
     find_state
     say "hello 1 $(word "$state")"
-    need head wc tar tail mkdir mv rm cat dd sync od tr sed env
+    need head wc tar gzip tail mkdir mv rm cat dd sync od tr sed env
     if [ "$length" -eq 0 ]; then
-        case $segment in facts) facts ;; markers) markers ;; esac
+        case $segment in facts) facts ;; markers) markers ;; account) account ;; sweep) sweep ;; esac
         return
     fi
     find_bash

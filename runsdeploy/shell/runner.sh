@@ -40,11 +40,17 @@ leave() {
     exit 0
 }
 
+# What a root step made here only root can remove.
+sweep() {
+    rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run 2>/dev/null && return
+    [[ $RUNS_segment_root == no ]] || sudo -n -- rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run
+}
+
 finish() {
     say_files "$1"
     # The controller may come back for the next segment as soon as it hears the end.
-    if [[ $1 != ok || $RUNS_segment_last == yes ]]; then
-        rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run
+    if [[ $RUNS_segment_last == yes || $1 == interrupted || ($1 == failed && $RUNS_segment_keep_going == no) ]]; then
+        sweep
     fi
     : >"$RUNS_state/holder"
     exec 9>&-
@@ -236,7 +242,7 @@ run_step() {
 # Files that the other side will need, each in one piece behind its head.
 say_files() {
     local file path mode
-    [[ $1 == ok ]] || return 0
+    [[ $1 != interrupted ]] || return 0
     for file in ${RUNS_segment_returns[@]+"${RUNS_segment_returns[@]}"}; do
         path=$RUNS_session/files/shared/$file
         [[ -f $path && ! -L $path ]] || continue

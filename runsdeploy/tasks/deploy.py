@@ -39,9 +39,10 @@ def deploy(arguments: Arguments) -> int:
     """Deploy to the hosts."""
     trees = trees_of(arguments)
     hosts = hosts_of(arguments, trees)
+    # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
+    preload = threading.Thread(target=_preload)
     if not arguments.local:
-        # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
-        threading.Thread(target=_preload, daemon=True).start()
+        preload.start()
     ways = {host.name: _Way(arguments, host) for host in hosts}
     try:
         plans = _plans(arguments, trees, hosts, ways)
@@ -49,6 +50,9 @@ def deploy(arguments: Arguments) -> int:
     finally:
         for way in ways.values():
             way.close()
+        if preload.ident:
+            # An interpreter that goes away under a thread that still imports aborts.
+            preload.join()
 
 
 def _roll_out(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
