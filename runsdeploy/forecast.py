@@ -131,6 +131,8 @@ def _guards(step: Step, markers: Markers, owner: str) -> Iterator[_Guard]:
 
 
 _OPENS = re.compile(r"(if shouldrun\b[^;&|]*;\s*then|shouldrun\b[^;&|]*&&\s*\{)(.*)\Z")
+_ONE_LINE = re.compile(r"shouldrun\b[^;&|]*&&[^|;&{(]*\Z")
+_UNLESS = re.compile(r"\s*;\s*then\s+exit( 0)?\s*;\s*fi\s*\Z")
 
 
 def _only_guarded(text: str) -> bool:
@@ -148,13 +150,15 @@ def _only_guarded(text: str) -> bool:
             closing = "" if opened[2].rstrip().endswith(f"; {end}") else end
             if re.search(r"\b(else|elif)\b", opened[2]):
                 return False
-        elif not _HARMLESS.match(line):
+        elif not _HARMLESS.match(line) and not _ONE_LINE.match(line):
             return False
     return not closing
 
 
 def _otherwise(before: str, behind: str) -> str:
     """Say what a guard's "no" does, by what stands around it on its line."""
+    if before == "if ! ":
+        return "leaves" if _UNLESS.match(behind) else "unknown"
     if before or not behind.lstrip().startswith("||"):
         return "goes on"
     return "leaves" if _LEAVES.match(behind) else "unknown"

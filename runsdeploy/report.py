@@ -101,11 +101,9 @@ class Fold:
         if self.failure:
             return (*self.failure, "")
         failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
-        if failed and error:
-            return "failed", error.message, error.hint
         if error:
-            outcome = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
-            return outcome, error.message, error.hint
+            word = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
+            return "failed" if failed else word, error.message, error.hint
         if failed:
             return "failed", "", ""
         if self.finished != "ok":

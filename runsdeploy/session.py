@@ -33,6 +33,7 @@ from runsdeploy.events import (
     MarkerFound,
     Noise,
     Refusal,
+    Started,
 )
 from runsdeploy.files import File
 from runsdeploy.local import LocalTransport
@@ -71,6 +72,8 @@ class Run:
     """opens the way to the target; raises Unreachable"""
     channel: Channel | None = None
     stopping: bool = False
+    begun: set[str] = field(default_factory=set)
+    """sides on which a session was begun, so that something may lie there"""
     kept: dict[str, File] = field(default_factory=dict)
     """files made on one side for the other"""
 
@@ -105,7 +108,7 @@ class Run:
                         if finished != "ok" and not (finished == "failed" and self.session.keep_going):
                             return
                 finally:
-                    for side in open_sides:
+                    for side in open_sides & self.begun:
                         self._sweep(side, transports[side])
         finally:
             target.close()
@@ -134,7 +137,14 @@ class Run:
         bundle = self._bundle(segment)
         self.channel = transport.open(COMMAND)
         try:
-            return (yield from _converse(self.channel, bundle, self._keep(segment, folder), self.session.nonce))
+            outcome = "refused"
+            for event in _converse(self.channel, bundle, self._keep(segment, folder), self.session.nonce):
+                if isinstance(event, Started):
+                    self.begun.add(segment.side)
+                if isinstance(event, Finished):
+                    outcome = event.outcome
+                yield event
+            return outcome
         finally:
             channel, self.channel = self.channel, None
             channel.close()
@@ -186,8 +196,8 @@ class _Incoming:
 
 def _converse(
     channel: Channel, bundle: Bundle, take: Callable[[FileHead], _Incoming] | None, nonce: str
-) -> Generator[Event, None, str]:
-    """Send a bundle, yield what comes back until it is over; return the outcome."""
+) -> Iterator[Event]:
+    """Send a bundle, yield what comes back until it is over."""
     _send(channel, bundle)
     decoder, incoming, heard, noise = Decoder(nonce), None, False, b""
     # A login shell that reads our input to its end would wait for ever, and so would we.
@@ -211,7 +221,7 @@ def _converse(
                         continue
                 yield event
                 if isinstance(event, Finished | Refusal | Locked):
-                    return event.outcome if isinstance(event, Finished) else "refused"
+                    return
     finally:
         patience.cancel()
     yield from decoder.end()

@@ -222,6 +222,8 @@ class Trees:
         for word in _group_words(place.path.read_bytes()):
             found = self.group(word[1:], (*above, name)) if word.startswith("@") else self.select(word)
             hosts.update((host.name, host) for host in found)
+        if not hosts:
+            raise InputError([Problem(place.at(), f"group `@{name}` names no host")])
         return list(hosts.values())
 
     def _groups(self) -> list[Located]:

@@ -104,7 +104,7 @@ follow() {
     {
         # Any line, and the end: no further step. The end also: nobody listens any more.
         while read -r _; do : >"$here/stop"; done
-        : >"$here/stop"
+        [ -e "$here/finished" ] || : >"$here/stop"
         kill "$tail"
     } <&3 >/dev/null 2>&1 &
     listener=$!

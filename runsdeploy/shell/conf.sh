@@ -38,7 +38,7 @@ RUNS_leave() {
         fi
         RUNS_finish
     elif [[ -n $RUNS_bad ]]; then
-        RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_last_line
+        RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_bad_line
         [[ $RUNS_bad == unknown ]] || RUNS_problem "the section ends with a failure: \`$RUNS_bad\` has status $RUNS_status"
         RUNS_finish
     fi
@@ -48,7 +48,7 @@ RUNS_leave() {
 # not run under `set -e`: `[ -n "$x" ] && var y=z` may well be its last line.)
 RUNS_failed() {
     [[ $4 != "$RUNS_self" ]] || return 0
-    RUNS_bad=$3
+    RUNS_bad=$3 RUNS_bad_line=$2
     if (($1 == 127)); then
         RUNS_say unknown "$RUNS_sourcing" "$2" "$3"
         RUNS_bad=unknown

@@ -198,7 +198,7 @@ TABLE = [
     Bad(
         "bad syntax in sysinfos.conf",
         at="hosts/medusa/sysinfos.conf:1",
-        says="syntax error",
+        says="unexpected EOF",
         files={"hosts/medusa/sysinfos.conf": "sysdist=(a\n"},
     ),
     Bad("an unknown library", "desc x", "true\nurequire uinst nope", at="scripts/it:4", says="unknown library `nope`"),

@@ -245,7 +245,7 @@ def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp
 # --- what is left
 
 LEFT = re.compile(
-    r"lock|holder|sessions|sessions/[0-9a-f]{32}|markers(/.*)?|sessions/[0-9a-f]{32}/segment\d+(/(journal|spool|nonce|stop|finished))?"
+    r"lock|holder|sessions|sessions/[0-9a-f]{32}|markers(/.*)?|sessions/[0-9a-f]{32}/segment\d+(/(journal|spool|nonce|started|stop|finished))?"
 )
 
 
@@ -728,3 +728,37 @@ def test_this_machine_can_be_the_target(operator, host, tmp_path):
     assert operator.deploy(tree).outcomes == [("a", "already-done"), ("b", "already-done")]
     assert (operator.home / "a").exists()
     assert "Connection from" not in host.log()
+
+
+def test_markers_that_others_may_write_are_refused_before_anything_runs(operator, host, tmp_path):
+    """S6: what others can make or take away says nothing."""
+    tree = tree_of(tmp_path, {"a": script("", "shouldrun || exit\necho ran >>~/a\nsetdone")})
+    assert operator.deploy(tree).status == 0
+    (host.state / "markers" / "a" / "script").chmod(0o666)
+    done = operator.deploy(tree)
+    assert (done.status, list(done.hosts.values())) == (3, ["refused"])
+    assert (host.home / "a").read_text() == "ran\n"
+
+
+def test_a_file_made_by_a_step_that_is_already_done_is_the_one_it_made(operator, host, tmp_path):
+    """Else the step behind it would install an empty file."""
+    tree = tree_of(
+        tmp_path,
+        {
+            "pack": script(
+                "conf local onchange\nref source\nout packed", 'cat "$source" >"$packed"; echo more >>"$packed"'
+            ),
+            "install": script("conf onchange\nref -r packed", 'cat "$packed" >>~/installed'),
+        },
+    )
+    plant(tree, {"scripts/source": "one\n"})
+    outcomes = [[outcome for _, outcome in operator.deploy(tree).outcomes] for _ in range(2)]
+    assert outcomes == [["ok", "ok"], ["already-done", "already-done"]]
+    plant(tree, {"scripts/source": "two\n"})
+    assert [outcome for _, outcome in operator.deploy(tree).outcomes] == ["ok", "ok"]
+    (host.home / "installed").unlink()
+    done = operator.deploy(tree, "--set", "fresh=1", "--script", "install")
+    assert done.status == 2  # by itself, nothing makes the file
+    done = operator.deploy(tree, "--script", "pack", "--script", "install", "--set", "fresh=1")
+    assert [outcome for _, outcome in done.outcomes] == ["ok", "ok"]
+    assert (host.home / "installed").read_text() == "two\nmore\n"
