@@ -37,7 +37,7 @@ packages:
 $(INSTALLED): pyproject.toml .ci/packages
 	@sh .ci/packages
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files as package_files
+from pathlib import Path
 from typing import IO
 
 from runsdeploy.errors import Refused
@@ -32,6 +32,9 @@ COMMAND = (
 )
 """what every channel runs; sh, csh and fish read it alike. It takes the program from its input, and nothing
 of a program that did not arrive whole is run; `dd` by single bytes leaves what follows in the channel."""
+
+SHELL = Path(__file__).with_name("shell")
+"""our bash"""
 
 MODIFIED = 946684800
 """modification time of all members, 2000-01-01: tar warns of times before its own"""
@@ -72,7 +75,7 @@ class Bundle:
 @cache
 def shell_file(name: str) -> bytes:
     """Return a bash file of the package."""
-    return (package_files("runsdeploy") / "shell" / name).read_bytes()
+    return (SHELL / name).read_bytes()
 
 
 @cache
@@ -215,6 +218,10 @@ def _shell(**values: str | Iterable[str]) -> bytes:
     return b"".join(lines)
 
 
+def _marks(step: Step) -> bool:
+    return bool(step.flags & {"once", "onchange"}) or b"setdone" in step.script.body
+
+
 def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
     return "yes" if condition else "no"
 
@@ -230,6 +237,7 @@ def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_keep_going=_yes(session.keep_going),
         RUNS_segment_last=_yes(segment.last),
         RUNS_segment_returns=segment.returns,
+        RUNS_segment_marking=[step.script.name for step in segment.steps if _marks(step)],
     )
 
 

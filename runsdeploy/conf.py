@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 
@@ -107,14 +106,15 @@ def evaluate(requests: Sequence[Request], trees: Trees, time_limit: float = TIME
     results = [Conf() for _ in requests]
     with open_stage(trees) as stage:
         asked = [fields(stage, number, request) for number, request in enumerate(requests)]
-        bodies = [stage.body(request.script) for request in requests]
         done = 0
         while done < len(requests):
             done += _run(stage, asked[done:], requests[done:], results[done:], time_limit)
-        for number, (request, body) in enumerate(zip(requests, bodies, strict=True)):
+        for number, request in enumerate(requests):
             places = [*trees.cascade(request.script.source, request.host), trees.sysinfos(request.host)]
-            confs = [stage.sections[place.path] for place in places if place]
-            results[number].problems += _syntax(stage, [*confs, stage.conf(request.script), body])
+            confs = [stage.confs[place.path] for place in places if place]
+            results[number].problems += _syntax(
+                stage, [*confs, stage.confs[request.script.source.path], stage.body(request.script)]
+            )
             results[number].messages = _messages(stage, number, results[number])
     return results
 
@@ -136,11 +136,11 @@ def _run(
     bash = shutil.which("bash")
     if bash is None:
         raise InputError([Problem(None, "no `bash` on this machine's PATH, needed to read CONF sections")])
-    sections = listed(b"%d" % number for number in range(len(stage.sources)))
+    sections = listed(b"%d" % number for number in stage.confs.values())
     (stage.root / "requests").write_bytes(b"".join(each + b"\0" for each in chain(sections, *asked)))
     # In a session of its own: a section that hangs is killed with all that it started.
     process = subprocess.Popen(
-        [bash, "--norc", "--noprofile", str(files("runsdeploy") / "shell" / "conf.sh")],
+        [bash, "--norc", "--noprofile", str(Path(__file__).with_name("shell") / "conf.sh")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

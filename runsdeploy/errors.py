@@ -15,7 +15,6 @@ Messages are lower case, without a full stop, with names in backticks.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -86,5 +85,7 @@ class Lost(HostError):
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`did you mean ...?` for the nearest of the known names, or nothing."""
+    import difflib  # noqa: PLC0415 - needed when something is wrong
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else ""

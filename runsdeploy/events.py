@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 MARK = b"\x1e"
 LONGEST = 8192
@@ -286,12 +285,14 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one li
 
 def text(word: str) -> str:
     """Take a percent-encoded word back; bytes that are not UTF-8 become surrogates."""
-    return unquote_to_bytes(word).decode("utf-8", "surrogateescape")
+    plain = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), word.encode())
+    return plain.decode("utf-8", "surrogateescape")
 
 
 def word(data: str) -> str:
     """Percent-encode a text, as the runner does."""
-    return quote_from_bytes(data.encode("utf-8", "surrogateescape"), safe="")
+    plain = data.encode("utf-8", "surrogateescape")
+    return re.sub(rb"[^A-Za-z0-9_.-]", lambda found: b"%%%02X" % found[0][0], plain).decode("ascii")
 
 
 def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line for each event

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import functools
 import hashlib
 import hmac
 import os
@@ -57,6 +58,7 @@ class Entry:
     """whether it says never to accept the key"""
 
 
+@functools.cache
 def find(settings: Settings) -> tuple[Entry, ...]:
     """Everything the known hosts files say of a host."""
     return tuple(_look_up(settings, settings.known_as))

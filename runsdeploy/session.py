@@ -9,7 +9,7 @@ from __future__ import annotations
 import getpass
 import hashlib
 import io
-import platform
+import os
 import secrets
 import tempfile
 import threading
@@ -59,7 +59,7 @@ def new_session(*, keep_going: bool = False) -> Session:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"
-    return Session(secrets.token_hex(16), secrets.token_hex(16), f"{user}@{platform.node()}", keep_going)
+    return Session(secrets.token_hex(16), secrets.token_hex(16), f"{user}@{os.uname().nodename}", keep_going)
 
 
 @dataclass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import os
 import pwd
 import re
@@ -77,6 +78,7 @@ class Settings:
     """how many such questions may stay unanswered"""
 
 
+@functools.cache
 def resolve(host: str, config: str | None = None, *, user: str | None = DEFAULT_USER, port: str = "") -> Settings:
     """Give what ssh would do for `name` or `user@name`; `user` logs in where nobody is configured to."""
     login, name = split_user(host)

@@ -50,32 +50,35 @@ class Stage:
 
     root: Path
     trees: Trees
-    sections: dict[Path, int] = field(default_factory=dict)
-    """number of each staged section; the text of a script below its own path, of its SCRIPT section below that"""
+    confs: dict[Path, int] = field(default_factory=dict)
+    """numbers of the sections that are evaluated, by the file that they stand in"""
+    bodies: dict[Path, int] = field(default_factory=dict)
+    """numbers of the SCRIPT sections, which are only parsed"""
     sources: list[Located] = field(default_factory=list)
-    """where each staged section comes from"""
+    """where each staged section comes from, by number"""
 
-    def add(self, source: Located, key: Path, text: bytes, before: bytes = b"") -> int:
-        """Stage a section once; `before` is what a body already has above its first line."""
-        if key not in self.sections:
-            number = self.sections[key] = len(self.sources)
-            self.sources.append(source)
-            if not before:
-                (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
-            (self.root / "syntax" / str(number)).write_bytes((before or b"set -n; ") + text)
-        return self.sections[key]
+    def _number(self, numbers: dict[Path, int], source: Located) -> int | None:
+        """Return a new number for a section, or None if it is staged."""
+        if source.path in numbers:
+            return None
+        numbers[source.path] = len(self.sources)
+        self.sources.append(source)
+        return numbers[source.path]
 
-    def file(self, source: Located) -> int:
-        """Stage a runs.conf or sysinfos.conf."""
-        return self.add(source, source.path, source.path.read_bytes())
-
-    def conf(self, script: Script) -> int:
-        """Stage a CONF section."""
-        return self.add(script.source, script.source.path, script.conf)
+    def conf(self, source: Located, text: bytes) -> int:
+        """Stage a CONF section, runs.conf or sysinfos.conf, to be parsed and evaluated."""
+        number = self._number(self.confs, source)
+        if number is not None:
+            (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
+            (self.root / "syntax" / str(number)).write_bytes(b"set -n; " + text)
+        return self.confs[source.path]
 
     def body(self, script: Script) -> int:
-        """Stage a SCRIPT section; the line above its first is empty, so it can hold a command."""
-        return self.add(script.source, script.source.path / "body", script.body, b"set -n")
+        """Stage a SCRIPT section, to be parsed; the line above its first is empty, so it can hold a command."""
+        number = self._number(self.bodies, script.source)
+        if number is not None:
+            (self.root / "syntax" / str(number)).write_bytes(b"set -n" + script.body)
+        return self.bodies[script.source.path]
 
     def position(self, file: bytes, line: bytes) -> Position | None:
         """Translate a section in here to the operator's file."""
@@ -127,9 +130,10 @@ def fields(stage: Stage, number: int, request: Request) -> list[bytes]:
         os.fsencode(host.name) if host else b"",
         _staged(trees.located(script.source.tree, script.folder)),
         b"no" if host else b"yes",
-        b"%d" % stage.conf(script),
-        b"%d" % stage.file(sysinfos) if sysinfos else b"",
-        *listed(b"%d" % stage.file(place) for place in trees.cascade(script.source, host)),
+        b"%d" % stage.conf(script.source, script.conf),
+        b"%d" % stage.body(script),
+        b"%d" % stage.conf(sysinfos, sysinfos.path.read_bytes()) if sysinfos else b"",
+        *listed(b"%d" % stage.conf(place, place.path.read_bytes()) for place in trees.cascade(script.source, host)),
         *listed(map(_staged, places)),
         *listed(map(os.fsencode, request.shared)),
     ]

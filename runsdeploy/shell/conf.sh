@@ -121,6 +121,8 @@ RUNS_evaluate() {
     RUNS_load_sysinfos
     RUNS_source "$RUNS_root/section/$RUNS_conf"
     RUNS_finish
+    # A subshell less: nothing comes after it here.
+    RUNS_parse "$RUNS_body"
 }
 
 # --- requests ----------------------------------------------------------------------------------
@@ -162,6 +164,7 @@ RUNS_request() {
     RUNS_field RUNS_folder
     RUNS_field RUNS_describing
     RUNS_field RUNS_conf
+    RUNS_field RUNS_body
     RUNS_field RUNS_sysinfos
     RUNS_list RUNS_cascade
     RUNS_list RUNS_places
@@ -170,14 +173,15 @@ RUNS_request() {
     RUNS_operations RUNS_op
 }
 
-# RUNS_syntax NUMBER: parse without running; the file's first line begins with `set -n`.
-RUNS_syntax() (
+# RUNS_parse NUMBER: parse without running. The file's first line begins with `set -n`, which nothing
+# can take back: this shell does nothing any more.
+RUNS_parse() {
     exec </dev/null >"$RUNS_root/syntax/$1.talk" 2>&1 62<&- 63>&-
     # Scripts may turn it on themselves, and that line is not run here.
     shopt -s extglob
     # shellcheck disable=SC1090
     . "$RUNS_root/syntax/$1"
-)
+}
 
 RUNS_main() {
     exec 62<"$RUNS_root/requests" 63>&1 1>&2
@@ -189,13 +193,15 @@ RUNS_main() {
     # A section that prints without end is stopped by the file it prints to (1 KiB blocks).
     ulimit -f 16384
     RUNS_list RUNS_sections
-    for RUNS_each in "${RUNS_sections[@]}"; do RUNS_syntax "$RUNS_each"; done
+    for RUNS_each in "${RUNS_sections[@]}"; do (RUNS_parse "$RUNS_each"); done
     while RUNS_field RUNS_number; do
         RUNS_request
         RUNS_talk=$RUNS_root/talk/$RUNS_number
         RUNS_say begin
         if RUNS_sound; then (RUNS_evaluate); else RUNS_say syntax; fi
-        RUNS_say "done" "$?"
+        RUNS_status=$?
+        [[ -e $RUNS_root/syntax/$RUNS_body.talk ]] || (RUNS_parse "$RUNS_body")
+        RUNS_say "done" "$RUNS_status"
     done
 }
 

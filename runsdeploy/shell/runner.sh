@@ -97,6 +97,17 @@ check_markers() {
     leave
 }
 
+# The folders that the steps' markers will need, by one process for all of them.
+make_folders() {
+    local name
+    local -a folders=()
+    for name in ${RUNS_segment_marking[@]+"${RUNS_segment_marking[@]}"}; do
+        RUNS_name "$name"
+        [[ -d $RUNS_state/markers/$RUNS_encoded ]] || folders+=("$RUNS_state/markers/$RUNS_encoded")
+    done
+    [[ ${#folders[@]} == 0 ]] || mkdir -p "${folders[@]}" 2>/dev/null
+}
+
 # Whether root can be had is known before anything runs.
 check_sudo() {
     local said
@@ -258,6 +269,7 @@ run_segment() {
     lock
     check_markers
     check_sudo
+    make_folders
     for number in "${RUNS_segment_steps[@]}"; do
         if [[ -e $RUNS_here/stop ]]; then
             outcome=interrupted

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from runsdeploy import console
 from runsdeploy.command import COMMON, Arguments, Command, Flag
-from runsdeploy.errors import InputError, Problem
-from runsdeploy.forecast import DONE, forecast
+from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.local import LocalTransport
 from runsdeploy.marker import Markers
 from runsdeploy.outputs import json
@@ -40,9 +40,11 @@ def deploy(arguments: Arguments) -> int:
     trees = trees_of(arguments)
     hosts = hosts_of(arguments, trees)
     # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
-    preload = threading.Thread(target=_preload)
+    preload = [] if arguments.local else [threading.Thread(target=_load_ssh)]
     if not arguments.local:
-        preload.start()
+        preload += [threading.Thread(target=_look_up, args=(hosts[: arguments.parallel], arguments.ssh_config))]
+    for thread in preload:
+        thread.start()
     ways = {host.name: _Way(arguments, host) for host in hosts}
     try:
         plans = _plans(arguments, trees, hosts, ways)
@@ -50,9 +52,9 @@ def deploy(arguments: Arguments) -> int:
     finally:
         for way in ways.values():
             way.close()
-        if preload.ident:
+        for thread in preload:
             # An interpreter that goes away under a thread that still imports aborts.
-            preload.join()
+            thread.join()
 
 
 def _roll_out(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
@@ -68,8 +70,17 @@ def _roll_out(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]
     return status
 
 
-def _preload() -> None:
+def _load_ssh() -> None:
     import runsdeploy.ssh  # noqa: F401, PLC0415
+
+
+def _look_up(hosts: Sequence[Host], config: str | None) -> None:
+    """Have the ssh configuration of the first hosts read; who connects asks again and is answered at once."""
+    from runsdeploy import known_hosts, ssh_config  # noqa: PLC0415
+
+    for host in hosts:
+        with suppress(HostError):
+            known_hosts.find(ssh_config.resolve(host.address, config))
 
 
 class _Way:
@@ -136,6 +147,8 @@ def _listener(arguments: Arguments, hosts: int) -> Listener:
 
 def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
     """Show the plans with what each step would do; status 6 if asked for and something would run."""
+    from runsdeploy.forecast import DONE  # noqa: PLC0415 - its patterns take time to compile, and only dry runs use them
+
     forecasts = [_forecast(each, ways[each.host.name]) for each in plans]
     if arguments.format == "text":
         for each, said in zip(plans, forecasts, strict=True):
@@ -150,6 +163,8 @@ def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way])
 
 
 def _forecast(each: Plan, way: _Way) -> dict[int, tuple[str, str]]:
+    from runsdeploy.forecast import forecast  # noqa: PLC0415
+
     sides = {step.side for step in each.steps}
     target = controller = Markers()
     if "target" in sides:
