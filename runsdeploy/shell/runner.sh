@@ -9,6 +9,13 @@
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
+# Before anything that an older bash could stumble over.
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
+    printf '\036%s refuse bash %s\n' "$RUNS_nonce" "%60$BASH%60%20is%20$BASH_VERSION,%20expected%204.2%20or%20later"
+    : >"$RUNS_here/finished"
+    rm -rf "$RUNS_session"
+    exit 0
+fi
 # shellcheck source=/dev/null
 . "$RUNS_run/segment.sh"
 # shellcheck source-path=SCRIPTDIR source=runs.sh
@@ -42,8 +49,9 @@ leave() {
 
 # What a root step made here only root can remove.
 sweep() {
-    rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run 2>/dev/null && return
-    [[ $RUNS_segment_root == no ]] || sudo -n -- rm -rf "$RUNS_session/files" "$RUNS_session"/segment*/run
+    local -a remains=("$RUNS_session/files" "$RUNS_session"/segment*/{run,payload})
+    rm -rf "${remains[@]}" 2>/dev/null && return
+    [[ $RUNS_segment_root == no ]] || sudo -n -- rm -rf "${remains[@]}"
 }
 
 finish() {
