@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -21,7 +21,8 @@ from pathlib import Path
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.recipe import RESERVED, Operation, Word, parse_operations
-from runsdeploy.stage import Request, Stage, fields, listed, open_stage
+from runsdeploy.script import Script
+from runsdeploy.stage import Request, Stage, fields, open_stage
 from runsdeploy.tree import Located, Trees
 from runsdeploy.variable import Value, Variable
 
@@ -109,13 +110,11 @@ def evaluate(requests: Sequence[Request], trees: Trees, time_limit: float = TIME
         done = 0
         while done < len(requests):
             done += _run(stage, asked[done:], requests[done:], results[done:], time_limit)
-        for number, request in enumerate(requests):
-            places = [*trees.cascade(request.script.source, request.host), trees.sysinfos(request.host)]
-            confs = [stage.confs[place.path] for place in places if place]
-            results[number].problems += _syntax(
-                stage, [*confs, stage.confs[request.script.source.path], stage.body(request.script)]
-            )
-            results[number].messages = _messages(stage, number, results[number])
+        for number, (request, result) in enumerate(zip(requests, results, strict=True)):
+            talk = _read(stage.root / "talk" / str(number))
+            parsed = _read(stage.root / "syntax" / f"{stage.body(request.script)}.talk")
+            result.problems += [*_conf_errors(stage, talk), *_body_errors(request.script, parsed)]
+            result.messages = _messages(stage, talk, result)
     return results
 
 
@@ -136,8 +135,7 @@ def _run(
     bash = shutil.which("bash")
     if bash is None:
         raise InputError([Problem(None, "no `bash` on this machine's PATH, needed to read CONF sections")])
-    sections = listed(b"%d" % number for number in stage.confs.values())
-    (stage.root / "requests").write_bytes(b"".join(each + b"\0" for each in chain(sections, *asked)))
+    (stage.root / "requests").write_bytes(b"".join(each + b"\0" for each in chain(*asked)))
     # In a session of its own: a section that hangs is killed with all that it started.
     process = subprocess.Popen(
         [bash, "--norc", "--noprofile", str(Path(__file__).with_name("shell") / "conf.sh")],
@@ -175,11 +173,11 @@ def _listen(
             done, finished = done + 1, False
             if done == len(requests):
                 return done
-        elif verb in (b"finish", b"facts", b"syntax"):
+        elif verb in (b"finish", b"facts"):
             finished = True
         elif verb == b"section":
             section = stage.sources[int(arguments[0])]
-        if verb not in (b"done", b"finish", b"syntax", b"begin", b"section"):
+        if verb not in (b"done", b"finish", b"begin", b"section"):
             _take(stage, requests[done], results[done], verb.decode(), arguments)
     results[done].problems.append(_killed(section, 128 + signal.SIGKILL))
     return done + 1
@@ -273,19 +271,29 @@ def _take_placed(result: Conf, verb: str, position: Position, words: list[str]) 
 
 
 _BASH_ERROR = re.compile(r": line (\d+): (.*)")
+_CONF_ERROR = re.compile(r"/section/(\d+): line (\d+): ((?:syntax error|unexpected EOF).*)")
 
 
-def _syntax(stage: Stage, sections: Iterable[int]) -> Iterator[Problem]:
-    """Yield what bash cannot parse, the first error of each section."""
-    for section in sections:
-        found = _BASH_ERROR.search(_read(stage.root / "syntax" / f"{section}.talk"))
-        if found:
-            yield Problem(stage.sources[section].at(int(found[1])), f"bash: {found[2]}")
+def _body_errors(script: Script, talk: str) -> Iterator[Problem]:
+    """Yield the first thing in a SCRIPT section that bash could not parse."""
+    found = _BASH_ERROR.search(talk)
+    if found:
+        yield Problem(script.source.at(int(found[1])), f"bash: {found[2]}")
 
 
-def _messages(stage: Stage, number: int, result: Conf) -> str:
+def _conf_errors(stage: Stage, talk: str) -> Iterator[Problem]:
+    """Yield the first thing in each section of CONF that bash could not parse; it stopped reading there."""
+    seen: set[str] = set()
+    for line in talk.splitlines():
+        found = _CONF_ERROR.match(line.removeprefix(str(stage.root)))
+        if found and found[1] not in seen:
+            seen.add(found[1])
+            yield Problem(stage.sources[int(found[1])].at(int(found[2])), f"bash: {found[3]}")
+
+
+def _messages(stage: Stage, talk: str, result: Conf) -> str:
     """Return what the sections printed, and our own remark on what they cannot have meant."""
-    text = stage.tell(_read(stage.root / "talk" / str(number)))
+    text = stage.tell(talk)
     for name in result.strays:
         setting = next(setting for setting in reversed(result.settings) if setting.variable == name)
         text += f"{setting.position}: `{name}` is assigned again without `var`, and that stays in CONF\n"

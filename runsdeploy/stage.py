@@ -66,11 +66,10 @@ class Stage:
         return numbers[source.path]
 
     def conf(self, source: Located, text: bytes) -> int:
-        """Stage a CONF section, runs.conf or sysinfos.conf, to be parsed and evaluated."""
+        """Stage a CONF section, runs.conf or sysinfos.conf, to be evaluated."""
         number = self._number(self.confs, source)
         if number is not None:
             (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
-            (self.root / "syntax" / str(number)).write_bytes(b"set -n; " + text)
         return self.confs[source.path]
 
     def body(self, script: Script) -> int:
@@ -112,7 +111,7 @@ def open_stage(trees: Trees) -> Iterator[Stage]:
         yield Stage(root, trees)
 
 
-def listed(items: Iterable[bytes]) -> list[bytes]:
+def _listed(items: Iterable[bytes]) -> list[bytes]:
     """Return a list of fields behind their number, as `RUNS_list` reads it."""
     every = list(items)
     return [b"%d" % len(every), *every]
@@ -133,15 +132,15 @@ def fields(stage: Stage, number: int, request: Request) -> list[bytes]:
         b"%d" % stage.conf(script.source, script.conf),
         b"%d" % stage.body(script),
         b"%d" % stage.conf(sysinfos, sysinfos.path.read_bytes()) if sysinfos else b"",
-        *listed(b"%d" % stage.conf(place, place.path.read_bytes()) for place in trees.cascade(script.source, host)),
-        *listed(map(_staged, places)),
-        *listed(map(os.fsencode, request.shared)),
+        *_listed(b"%d" % stage.conf(place, place.path.read_bytes()) for place in trees.cascade(script.source, host)),
+        *_listed(map(_staged, places)),
+        *_listed(map(os.fsencode, request.shared)),
     ]
     for operations in (() if sysinfos else request.facts, request.operations):
-        fields += listed(op.name.encode() for op in operations)
-        fields += listed(op.kind.encode() for op in operations)
-        fields += listed(b"%d" % len(op.values) for op in operations)
-        fields += listed(value for op in operations for value in op.values)
+        fields += _listed(op.name.encode() for op in operations)
+        fields += _listed(op.kind.encode() for op in operations)
+        fields += _listed(b"%d" % len(op.values) for op in operations)
+        fields += _listed(value for op in operations for value in op.values)
     return fields
 
 

@@ -192,24 +192,14 @@ RUNS_main() {
     ulimit -c 0
     # A section that prints without end is stopped by the file it prints to (1 KiB blocks).
     ulimit -f 16384
-    RUNS_list RUNS_sections
-    for RUNS_each in "${RUNS_sections[@]}"; do (RUNS_parse "$RUNS_each"); done
     while RUNS_field RUNS_number; do
         RUNS_request
         RUNS_talk=$RUNS_root/talk/$RUNS_number
         RUNS_say begin
-        if RUNS_sound; then (RUNS_evaluate); else RUNS_say syntax; fi
+        (RUNS_evaluate)
         RUNS_status=$?
         [[ -e $RUNS_root/syntax/$RUNS_body.talk ]] || (RUNS_parse "$RUNS_body")
         RUNS_say "done" "$RUNS_status"
-    done
-}
-
-# Whether all sections of the request parse.
-RUNS_sound() {
-    local RUNS_each
-    for RUNS_each in ${RUNS_cascade[@]+"${RUNS_cascade[@]}"} $RUNS_sysinfos "$RUNS_conf"; do
-        [[ ! -s $RUNS_root/syntax/$RUNS_each.talk ]] || return
     done
 }
 
