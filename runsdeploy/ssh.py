@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from os import getuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from runsdeploy import known_hosts
@@ -28,15 +29,20 @@ from runsdeploy.errors import HostError, Lost, Refused, Unreachable
 from runsdeploy.ssh_config import Settings, public_part, reason, resolve, split_jump, split_user
 from runsdeploy.wire import CHUNK, Socket, Wire
 
-# paramiko loads invoke (40 ms) for `Match exec` alone, which `ssh -G` does for us, and goes on without it.
-_invoke = sys.modules.get("invoke")
-sys.modules["invoke"] = _invoke  # type: ignore[assignment] # None: not to be found
-import paramiko  # noqa: E402
-from paramiko.agent import AgentSSH  # noqa: E402
-from paramiko.packet import Packetizer  # noqa: E402
-
-if _invoke is None:
-    del sys.modules["invoke"]
+# Two things that paramiko loads are a third of its start: invoke (40 ms), for `Match exec` alone, which `ssh -G`
+# does for us, and importlib.metadata (13 ms), for its own version number. It goes on without the one, and is
+# content with any answer of the other.
+_SHADOWED = {"invoke": None, "importlib.metadata": SimpleNamespace(version=lambda _name: "unknown")}
+_missing = [name for name in _SHADOWED if name not in sys.modules]
+for _name in _missing:
+    sys.modules[_name] = _SHADOWED[_name]  # type: ignore[assignment]
+try:
+    import paramiko
+    from paramiko.agent import AgentSSH
+    from paramiko.packet import Packetizer
+finally:
+    for _name in _missing:
+        del sys.modules[_name]
 
 WINDOW = 4 * 1024 * 1024
 """bytes a host may send unread: 80 MB/s at 50 ms. A slow reader costs that much memory for each command,
