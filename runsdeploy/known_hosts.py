@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
-import functools
 import hashlib
 import hmac
 import os
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runsdeploy.errors import Unreachable
-from runsdeploy.ssh_config import Settings, reason, run
+from runsdeploy.ssh_config import Settings, reason, resolve, run
 
 _FOUND = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")
 _WRITABLE_NAME = re.compile(r"[\w.:%\[\]-]+", re.ASCII)
@@ -58,7 +57,16 @@ class Entry:
     """whether it says never to accept the key"""
 
 
-@functools.cache
+Destination = tuple["Settings", tuple["Entry", ...]]
+"""how a host is reached, and the keys it is known by"""
+
+
+def look_up(host: str, config: str | None) -> Destination:
+    """Read what the operator's files say of a host, connecting to nothing; raises Unreachable."""
+    settings = resolve(host, config)
+    return settings, find(settings)
+
+
 def find(settings: Settings) -> tuple[Entry, ...]:
     """Everything the known hosts files say of a host."""
     return tuple(_look_up(settings, settings.known_as))

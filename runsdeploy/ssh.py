@@ -194,31 +194,27 @@ class Stream:
             self._channel.close()
 
 
-def connect(host: str, options: Options) -> Connection:
-    """Log in to `name` or `user@name`; raises Unreachable."""
+def connect(host: str, options: Options, destination: known_hosts.Destination | None = None) -> Connection:
+    """Log in to `name` or `user@name`, with what `look_up` said of it if that is known; raises Unreachable."""
     try:
-        return _connect(_settings(host, options), options, hops=0)
+        settings, entries = destination or known_hosts.look_up(host, options.ssh_config)
+        return _connect(_with_timeout(settings, options), options, 0, entries)
     except HostError:
         raise
     except Exception as error:  # a hostile server can make paramiko raise anything
         raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}") from error
 
 
-def _settings(host: str, options: Options) -> Settings:
-    return _with_timeout(resolve(host, options.ssh_config), options)
-
-
 def _with_timeout(settings: Settings, options: Options) -> Settings:
     return replace(settings, connect_timeout=options.connect_timeout or settings.connect_timeout)
 
 
-def _connect(settings: Settings, options: Options, hops: int) -> Connection:
+def _connect(settings: Settings, options: Options, hops: int, entries: tuple[known_hosts.Entry, ...]) -> Connection:
     if settings.proxy_command:
         raise Unreachable(
             f"`{settings.name}` has a ProxyCommand, which is not supported; ProxyJump is",
             "replace `ProxyCommand ssh -W %h:%p BASTION` by `ProxyJump BASTION`",
         )
-    entries = known_hosts.find(settings)
     with contextlib.ExitStack() as undo:
         below = _connect_jump(settings, options, hops)
         if below:
@@ -244,7 +240,7 @@ def _connect_jump(settings: Settings, options: Options, hops: int) -> Connection
     hop = _with_timeout(resolve(host, options.ssh_config, user=None, port=port), options)
     if settings.jumps[:-1]:  # like `ssh -J`, in place of what that host's own configuration says
         hop = replace(hop, jumps=settings.jumps[:-1])
-    return _connect(hop, options, hops + 1)
+    return _connect(hop, options, hops + 1, known_hosts.find(hop))
 
 
 _Entries = tuple[known_hosts.Entry, ...]

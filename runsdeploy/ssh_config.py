@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import functools
 import os
 import pwd
 import re
@@ -78,7 +77,6 @@ class Settings:
     """how many such questions may stay unanswered"""
 
 
-@functools.cache
 def resolve(host: str, config: str | None = None, *, user: str | None = DEFAULT_USER, port: str = "") -> Settings:
     """Give what ssh would do for `name` or `user@name`; `user` logs in where nobody is configured to."""
     login, name = split_user(host)

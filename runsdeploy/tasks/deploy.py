@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from runsdeploy import console
+from runsdeploy import console, known_hosts
 from runsdeploy.command import COMMON, Arguments, Command, Flag
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.local import LocalTransport
@@ -41,11 +41,12 @@ def deploy(arguments: Arguments) -> int:
     hosts = hosts_of(arguments, trees)
     # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
     preload = [] if arguments.local else [threading.Thread(target=_load_ssh)]
+    ways = {host.name: _Way(arguments, host) for host in hosts}
     if not arguments.local:
-        preload += [threading.Thread(target=_look_up, args=(hosts[: arguments.parallel], arguments.ssh_config))]
+        first = [ways[host.name] for host in hosts[: arguments.parallel]]
+        preload += [threading.Thread(target=_look_up, args=(first,))]
     for thread in preload:
         thread.start()
-    ways = {host.name: _Way(arguments, host) for host in hosts}
     try:
         plans = _plans(arguments, trees, hosts, ways)
         return _dry_run(arguments, plans, ways) if arguments.dry_run else _roll_out(arguments, plans, ways)
@@ -74,13 +75,9 @@ def _load_ssh() -> None:
     import runsdeploy.ssh  # noqa: F401, PLC0415
 
 
-def _look_up(hosts: Sequence[Host], config: str | None) -> None:
-    """Have the ssh configuration of the first hosts read; who connects asks again and is answered at once."""
-    from runsdeploy import known_hosts, ssh_config  # noqa: PLC0415
-
-    for host in hosts:
-        with suppress(HostError):
-            known_hosts.find(ssh_config.resolve(host.address, config))
+def _look_up(ways: Sequence[_Way]) -> None:
+    for way in ways:
+        way.look_up()
 
 
 class _Way:
@@ -89,6 +86,12 @@ class _Way:
     def __init__(self, arguments: Arguments, host: Host) -> None:
         self._arguments, self._host = arguments, host
         self._transport: Transport | None = None
+        self._destination: known_hosts.Destination | None = None
+
+    def look_up(self) -> None:
+        """Read what the operator's files say of the host; what is wrong with them is told when it is opened."""
+        with suppress(HostError):
+            self._destination = known_hosts.look_up(self._host.address, self._arguments.ssh_config)
 
     def open(self) -> Transport:
         """Return the transport; raises Unreachable."""
@@ -100,7 +103,7 @@ class _Way:
         from runsdeploy import ssh  # noqa: PLC0415 - only commands that connect load paramiko
 
         options = ssh.Options(ssh_config=self._arguments.ssh_config, accept_new=self._arguments.accept_new)
-        return ssh.connect(self._host.address, options)
+        return ssh.connect(self._host.address, options, self._destination)
 
     def close(self) -> None:
         """Give the transport up."""
