@@ -21,7 +21,8 @@ from typing import IO
 
 from runsdeploy.errors import Refused
 from runsdeploy.files import CHUNK, File, content_file
-from runsdeploy.plan import BUNDLED, Plan, Step
+from runsdeploy.library import BUNDLED
+from runsdeploy.plan import Plan, Step
 from runsdeploy.segment import Segment
 from runsdeploy.tree import shown
 from runsdeploy.variable import Value, Variable, assignment

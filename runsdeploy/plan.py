@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
 from runsdeploy.conf import TIME_LIMIT, After, Conf, Ref, evaluate
-from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.files import File, collect, content_file
+from runsdeploy.library import meant_libraries, unknown_libraries
 from runsdeploy.order import find_cycle, stable_order
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.script import Script, read_script
 from runsdeploy.stage import Request
 from runsdeploy.tree import Host, Trees, file_problem, name_problem
 from runsdeploy.variable import Variable
-
-BUNDLED = ("DEFAULTS", "runs", "uinst", "uinc")
-"""libraries that are part of runsdeploy"""
 
 SETTLE = 8
 """rounds after which files that appear and vanish with the order are given up as a contradiction"""
@@ -350,8 +347,8 @@ class _Resolver:
         left = [(script.body, script.source.shown)]
         while left:
             text, file = left.pop()
-            self.problems += _unknown_libraries(text, file, known)
-            for name in _meant(text, known) - found:
+            self.problems += unknown_libraries(text, file, known)
+            for name in meant_libraries(text, known) - found:
                 found.add(name)
                 content = known[name].path.read_bytes()
                 libraries[name] = content_file(f"lib/{name}", content)
@@ -388,25 +385,3 @@ def _cycle_problem(nodes: Sequence[_Node], before: Sequence[dict[int, After | No
     chain = " → ".join(nodes[number].script.name for number in path)
     places = ", ".join(str(reason.position) for one, two in pairwise(path) if (reason := before[one][two]))
     return Problem(after.position if after else nodes[path[0]].position, f"cycle in `after`: {chain} ({places})")
-
-
-_REQUIRE = re.compile(rb"^[ \t]*urequire[ \t]+([\w./+ \t-]+)(?:#.*)?$", re.MULTILINE)
-"""a line that is nothing but a call with plain names"""
-
-
-def _unknown_libraries(text: bytes, file: str, known: Iterable[str]) -> Iterator[Problem]:
-    """Yield the libraries that a text is sure to ask for and nobody has."""
-    every = {*known, *BUNDLED}
-    for found in _REQUIRE.finditer(text):
-        line = text.count(b"\n", 0, found.start()) + 1
-        for name in found[1].decode().split():
-            if name not in every:
-                yield Problem(Position(file, line), f"unknown library `{name}`", did_you_mean(name, every))
-
-
-def _meant(text: bytes, known: Iterable[str]) -> set[str]:
-    """Return the libraries whose names a text may hand to `urequire`; all of them if it makes names up."""
-    if b"urequire" not in text:
-        return set()
-    made_up = re.search(rb"urequire[^\n]*[$`\\]", text)
-    return {name for name in known if made_up or os.fsencode(name) in text}
