@@ -21,7 +21,7 @@ from typing import IO
 
 from runsdeploy.errors import Refused
 from runsdeploy.files import CHUNK, File, content_file
-from runsdeploy.library import BUNDLED
+from runsdeploy.libraries import BUNDLED
 from runsdeploy.plan import Plan, Step
 from runsdeploy.segment import Segment
 from runsdeploy.tree import shown

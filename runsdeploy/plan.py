@@ -17,7 +17,7 @@ from itertools import pairwise
 from runsdeploy.conf import TIME_LIMIT, After, Conf, Ref, evaluate
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.files import File, collect, content_file
-from runsdeploy.library import meant_libraries, unknown_libraries
+from runsdeploy.libraries import meant_libraries, unknown_libraries
 from runsdeploy.order import find_cycle, stable_order
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.script import Script, read_script

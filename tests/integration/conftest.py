@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 
 import pytest
 
 from tests.integration.sshd import FakeHost
+from tests.integration.trees import Operator
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +42,25 @@ def _end(host):
 def host(sshd):
     """Start one fake host."""
     return sshd("medusa.univ.run")
+
+
+@pytest.fixture(scope="module")
+def shared_host(tmp_path_factory):
+    """One sshd for a whole table of cases."""
+    with FakeHost("medusa.univ.run", tmp_path_factory.mktemp("shared")) as host:
+        yield host
+
+
+@pytest.fixture
+def target(shared_host):
+    """That host, with an empty home and no state."""
+    for directory in (shared_host.home, shared_host.state):
+        shutil.rmtree(directory, ignore_errors=True)
+    shared_host.home.mkdir()
+    return shared_host
+
+
+@pytest.fixture
+def operator(target, tmp_path):
+    """Somebody who deploys to that host."""
+    return Operator(tmp_path / "operator", target.ssh_config)

@@ -8,31 +8,11 @@ import shutil
 
 import pytest
 
-from tests.integration.sshd import FakeHost
-from tests.integration.trees import Operator, contents, plant, script
+from tests.integration.trees import contents, plant, script
 
 HOST = "medusa.univ.run"
 CASES = int(os.environ.get("RUNSDEPLOY_DRY_RUN_CASES", "30"))
 SEED = os.environ.get("RUNSDEPLOY_DRY_RUN_SEED")
-
-
-@pytest.fixture(scope="module")
-def shared_host(tmp_path_factory):
-    with FakeHost(HOST, tmp_path_factory.mktemp("dry-run")) as host:
-        yield host
-
-
-@pytest.fixture
-def target(shared_host):
-    for directory in (shared_host.home, shared_host.state):
-        shutil.rmtree(directory, ignore_errors=True)
-    shared_host.home.mkdir()
-    return shared_host
-
-
-@pytest.fixture
-def operator(target, tmp_path):
-    return Operator(tmp_path / "operator", target.ssh_config)
 
 
 def compare(operator, host, tree, *more):

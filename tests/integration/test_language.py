@@ -6,35 +6,13 @@ import os
 import random
 import re
 import shlex
-import shutil
 from dataclasses import dataclass, field
 
 import pytest
 
-from tests.integration.sshd import FakeHost
 from tests.integration.trees import Content, Executable, Link, Operator, contents, plant, script
 
 HOST = "medusa.univ.run"
-
-
-@pytest.fixture(scope="module")
-def shared_host(tmp_path_factory):
-    """One sshd for the whole table: each test starts with an empty home and state."""
-    with FakeHost(HOST, tmp_path_factory.mktemp("language")) as host:
-        yield host
-
-
-@pytest.fixture
-def target(shared_host):
-    for directory in (shared_host.home, shared_host.state):
-        shutil.rmtree(directory, ignore_errors=True)
-    shared_host.home.mkdir()
-    return shared_host
-
-
-@pytest.fixture
-def operator(target, tmp_path):
-    return Operator(tmp_path / "operator", target.ssh_config)
 
 
 def show(*names):

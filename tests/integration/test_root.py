@@ -16,7 +16,7 @@ import pytest
 
 from tests.integration import sshd
 from tests.integration.sshd import FakeHost
-from tests.integration.trees import Operator, contents, plant, script, wait_until
+from tests.integration.trees import contents, plant, script, wait_until
 
 HOST = "medusa.univ.run"
 USER, UID = "runsdeploy-guest", 61874
@@ -79,11 +79,6 @@ def target(shared_host):
         os.chown(directory, UID, UID)
     shutil.rmtree(roots_state(shared_host), ignore_errors=True)
     return shared_host
-
-
-@pytest.fixture
-def operator(target, tmp_path):
-    return Operator(tmp_path / "operator", target.ssh_config)
 
 
 @pytest.fixture
