@@ -30,6 +30,11 @@ class Position:
     column: int = 0
     """counted from 1; 0 where only the line is known"""
 
+    @property
+    def place(self) -> str:
+        """`FILE:LINE`, for what is where it should be."""
+        return f"{self.file}:{self.line}" if self.line else self.file
+
     def __str__(self) -> str:
         return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
 

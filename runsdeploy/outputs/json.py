@@ -62,7 +62,7 @@ def _step(step: Step, prediction: tuple[str, str] | None) -> dict[str, Any]:
         "number": step.number,
         "script": step.script.name,
         "file": step.script.source.shown,
-        "position": str(step.position),
+        "position": step.position.place,
         "side": step.side,
         "user": "root" if "root" in step.flags else "login",
         "flags": sorted(step.flags),
@@ -106,7 +106,7 @@ def _reported(each: StepReport) -> dict[str, Any]:
         "outcome": each.outcome,
         "status": each.status,
         "seconds": each.seconds,
-        "position": str(each.step.position),
+        "position": each.step.position.place,
     }
     if each.failed_at:
         document["failed_at"] = str(each.failed_at)
