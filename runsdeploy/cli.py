@@ -91,6 +91,10 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         # Whoever read our output has seen enough; there is nobody to tell, and Python must not try at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        where = f"`{error.filename}`: " if error.filename else ""
+        console.tell_problems([Problem(None, f"{where}{(error.strerror or str(error)).lower()}")])
+        return 1
 
 
 def _format(typed: str | None) -> str:
@@ -124,8 +128,8 @@ def entry() -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:
-        status = 141
+    except OSError as error:
+        status = 141 if isinstance(error, BrokenPipeError) else status or 1
     # Taking the interpreter down object by object costs 50 ms, and nothing is left that needs it.
     os._exit(status)
 

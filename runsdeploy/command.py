@@ -53,8 +53,10 @@ class Command:
 
 FORMAT = Flag("--format", "how to write results", "text", choices=("text", "json", "jsonl"))
 PATH = Flag("--path", "RUNSPATH: trees, separated by colons", metavar="DIRS")
+SSH_CONFIG = Flag("--ssh-config", "ssh configuration file, in place of the user's and the system's", metavar="FILE")
 COMMON = (
     PATH,
+    SSH_CONFIG,
     FORMAT,
     Flag("--allow", "a place outside the trees that links may lead to", (), metavar="PATH"),
     Flag("--conf-timeout", "seconds that a CONF section may take", 10.0, metavar="SECONDS"),

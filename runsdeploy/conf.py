@@ -12,6 +12,7 @@ import selectors
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -136,8 +137,32 @@ def _run(
     if bash is None:
         raise InputError([Problem(None, "no `bash` on this machine's PATH, needed to read CONF sections")])
     (stage.root / "requests").write_bytes(b"".join(each + b"\0" for each in chain(*asked)))
+    started: list[subprocess.Popen[bytes]] = []
+    ready = threading.Event()
+
+    def start() -> None:
+        try:
+            started.append(_start(bash, stage))
+        finally:
+            ready.set()
+
+    # In a thread: a signal is raised in the main one, and would come between a process and its name. (Not `join`:
+    # when a signal ends it, Python 3.12 and earlier take the thread for ended too.)
+    starter = threading.Thread(target=start)
+    try:
+        starter.start()
+        ready.wait()
+        return _listen(started[0], stage, requests, results, time_limit)
+    finally:
+        if starter.ident:
+            ready.wait()
+        for process in started:
+            _end(process)
+
+
+def _start(bash: str, stage: Stage) -> subprocess.Popen[bytes]:
     # In a session of its own: a section that hangs is killed with all that it started.
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [bash, "--norc", "--noprofile", str(Path(__file__).with_name("shell") / "conf.sh")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -145,14 +170,14 @@ def _run(
         env=_environment(stage),
         start_new_session=True,
     )
-    try:
-        return _listen(process, stage, requests, results, time_limit)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()
 
 
 def _listen(

@@ -30,4 +30,8 @@ def meant_libraries(text: bytes, known: Iterable[str]) -> set[str]:
     if b"urequire" not in text:
         return set()
     made_up = re.search(rb"urequire[^\n]*[$`\\]", text)
-    return {name for name in known if made_up or os.fsencode(name) in text}
+    return {name for name in known if made_up or _names(text, os.fsencode(name))}
+
+
+def _names(text: bytes, name: bytes) -> bool:
+    return re.search(rb"(?<![\w.-])" + re.escape(name) + rb"(?![\w.-])", text) is not None

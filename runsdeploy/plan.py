@@ -218,7 +218,13 @@ class _Resolver:
     def _ask(self, node: _Node, nodes: list[_Node]) -> Iterator[_Node]:
         """Yield the nodes that a node's `after -r` and `-rr` add, put before it."""
         for after in node.conf.afters:
-            if after.mode == "order" or after.script == node.script.name:
+            if after.script == node.script.name:
+                # In a runs.conf it is meant for the others.
+                if after.position.file == node.script.source.shown:
+                    cycle = f"cycle in `after`: {after.script} → {after.script}"
+                    self.problems.append(Problem(after.position, cycle))
+                continue
+            if after.mode == "order":
                 continue
             if after.mode == "once" and any(other.script.name == after.script for other in nodes):
                 continue
@@ -279,7 +285,7 @@ class _Resolver:
             message = (
                 f"`{unknown[0].script.name}` asks for sysinfos, and no `sysinfos.conf` of `{self.host.name}` tells them"
             )
-            hint = f"`runsdeploy sysinfos --host {self.host.name} --save`, or deploy: the target is asked then"
+            hint = "write one, or deploy: the target is asked then"
             raise FactsUnknown([Problem(unknown[0].conf.needs_facts, message, hint)])
         return Plan(self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)))
 

@@ -6,6 +6,7 @@ for the script above it. Parsing never stops at the first problem.
 
 from __future__ import annotations
 
+import codecs
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -68,6 +69,9 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     """Parse a recipe into its entries and all problems found; `file` names it in positions."""
     entries: list[Entry] = []
     problems: list[Problem] = []
+    if data.startswith(codecs.BOM_UTF8):
+        problems.append(Problem(Position(file, 1, 1), "byte order mark, expected plain UTF-8"))
+        data = data[len(codecs.BOM_UTF8) :]
     for line in _lines(data, file):
         problems += line.problems
         if not line.words:

@@ -290,7 +290,7 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = ())
     if runspath:
         entries = [start / os.path.expanduser(entry) for entry in runspath.split(":") if entry]  # noqa: PTH111 - Path.expanduser raises
         problems = [
-            Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `runsdeploy init --path {entry}`")
+            Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `mkdir -p {entry}/scripts`")
             for entry in entries
             if not entry.is_dir()
         ]

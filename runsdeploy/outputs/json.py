@@ -18,6 +18,7 @@ from runsdeploy.plan import Plan, Step
 from runsdeploy.report import Fold, HostReport, StepReport, last_lines
 
 SCHEMA = 1
+STOPPING = "stopping after the running step; interrupt again to give up at once"
 
 
 def write(document: dict[str, Any]) -> None:
@@ -50,7 +51,7 @@ def problems(status: int, found: Sequence[Problem]) -> dict[str, Any]:
 def plan(each: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> dict[str, Any]:
     """Return a plan."""
     steps = [_step(step, (predictions or {}).get(step.number)) for step in each.steps]
-    return {"host": each.host.name, "digest": each.digest, "steps": steps}
+    return {"host": each.host.name, "plan": each.digest, "digest": each.digest, "steps": steps}
 
 
 def _step(step: Step, prediction: tuple[str, str] | None) -> dict[str, Any]:
@@ -150,10 +151,15 @@ class Lines:
     def stopping(self) -> None:
         """Write that no further step starts."""
         write({"event": "stopping"})
+        _tell_stopping()
 
     def end(self, each: HostReport) -> None:
         """Write that a host ended."""
         write({"event": "host", "host": each.plan.host.name, "outcome": each.outcome})
+
+
+def _tell_stopping() -> None:
+    sys.stderr.write(f"{STOPPING}\n")
 
 
 class Silent:
@@ -166,7 +172,8 @@ class Silent:
         """Say nothing."""
 
     def stopping(self) -> None:
-        """Say nothing."""
+        """Tell the operator, who is left waiting."""
+        _tell_stopping()
 
     def end(self, each: HostReport) -> None:
         """Say nothing."""

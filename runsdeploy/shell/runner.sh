@@ -8,12 +8,14 @@
 
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
+# What bash says of a killed step (`line 135: 4711 Killed ( cd …`) is about our lines, not the operator's.
+exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
 # Before anything that an older bash could stumble over.
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
-    printf '\036%s refuse bash %s\n' "$RUNS_nonce" "%60$BASH%60%20is%20$BASH_VERSION,%20expected%204.2%20or%20later"
+    rm -rf "$RUNS_session/files" "$RUNS_run" "$RUNS_here/payload"
     : >"$RUNS_here/finished"
-    rm -rf "$RUNS_session"
+    printf '\036%s refuse bash %s\n' "$RUNS_nonce" "%60$BASH%60%20is%20$BASH_VERSION,%20expected%204.2%20or%20later"
     exit 0
 fi
 # shellcheck source=/dev/null
@@ -40,10 +42,11 @@ clock() {
     RUNS_now=${RUNS_now/./}
 }
 
-# leave REMAINS: end without having run anything.
+# leave EVENT...: end without having run anything; what was shipped is gone before anybody hears of it.
 leave() {
+    rm -rf "$RUNS_session/files" "$RUNS_run" "$RUNS_here/payload"
     : >"$RUNS_here/finished"
-    rm -rf "$RUNS_session"
+    say "$@"
     exit 0
 }
 
@@ -87,10 +90,11 @@ lock() {
     exec 9>>"$RUNS_state/lock"
     if ! flock -n 9; then
         read -r holder 2>/dev/null <"$RUNS_state/holder"
-        say_text locked "$holder"
-        leave
+        RUNS_encode "$holder"
+        leave locked "$RUNS_encoded"
     fi
-    printf '%s, session %s, process %s\n' "$RUNS_segment_by" "$RUNS_segment_session" $$ >"$RUNS_state/holder"
+    printf '%s, session %s, process %s, since %(%Y-%m-%d %H:%M:%S %Z)T\n' \
+        "$RUNS_segment_by" "$RUNS_segment_session" $$ -1 >"$RUNS_state/holder"
 }
 
 # Markers that others could have made or taken away say nothing.
@@ -100,9 +104,8 @@ check_markers() {
     found=$(find "$RUNS_state/markers" \( -perm -020 -o -perm -002 -o ! -user "$EUID" \) ! -type l 2>/dev/null)
     [[ -n $found ]] || return 0
     RUNS_encode "cannot trust \`${found%%$'\n'*}\`: another user may write it"
-    say "refuse state $RUNS_encoded"
     : >"$RUNS_state/holder"
-    leave
+    leave refuse state "$RUNS_encoded"
 }
 
 # The folders that the steps' markers will need, by one process for all of them.
@@ -126,9 +129,8 @@ check_sudo() {
         return
     fi
     RUNS_encode "\`conf root\` needs root, which user \`$(id -un)\` cannot become by \`sudo -n\`: ${said//$'\n'/ }"
-    say "refuse sudo $RUNS_encoded"
     : >"$RUNS_state/holder"
-    leave
+    leave refuse sudo "$RUNS_encoded"
 }
 
 # launch FILE: run a bash file as the step's user, with the step's environment.
@@ -147,7 +149,7 @@ launch() {
     )
     (
         cd "$RUNS_session/files/$RUNS_step_folder" || exit 1
-        exec </dev/null 9>&-
+        exec </dev/null 2>&1 9>&-
         [[ ${#become[@]} == 0 ]] || exec "${become[@]}" env "${environment[@]}" "$BASH" "$1"
         export "${environment[@]}"
         exec "$BASH" "$1"

@@ -6,6 +6,7 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from runsdeploy import console, known_hosts
 from runsdeploy.command import COMMON, Arguments, Command, Flag
@@ -14,7 +15,7 @@ from runsdeploy.local import LocalTransport
 from runsdeploy.marker import Markers
 from runsdeploy.outputs import json
 from runsdeploy.plan import FactsUnknown, Plan, resolve
-from runsdeploy.report import exit_status
+from runsdeploy.report import Fold, HostReport, exit_status
 from runsdeploy.rollout import Listener, roll_out
 from runsdeploy.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions
 from runsdeploy.tasks.opening import entries_of, hosts_of, sets_of, trees_of
@@ -25,7 +26,7 @@ from runsdeploy.tree import Host, Trees
 def plan(arguments: Arguments) -> int:
     """Print the plans of the hosts; nothing is connected to."""
     trees = trees_of(arguments)
-    plans = _plans(arguments, trees, hosts_of(arguments, trees), {})
+    plans = _plans(arguments, trees, hosts_of(arguments, trees), {}, [])
     if arguments.format == "text":
         for each in plans:
             console.tell_messages(each)
@@ -39,6 +40,8 @@ def deploy(arguments: Arguments) -> int:
     """Deploy to the hosts."""
     trees = trees_of(arguments)
     hosts = hosts_of(arguments, trees)
+    if arguments.ssh_config and not Path(arguments.ssh_config).is_file():
+        raise InputError([Problem(None, f"no ssh configuration file `{arguments.ssh_config}`")])
     # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
     preload = [] if arguments.local else [threading.Thread(target=_load_ssh)]
     ways = {host.name: _Way(arguments, host) for host in hosts}
@@ -48,8 +51,10 @@ def deploy(arguments: Arguments) -> int:
     for thread in preload:
         thread.start()
     try:
-        plans = _plans(arguments, trees, hosts, ways)
-        return _dry_run(arguments, plans, ways) if arguments.dry_run else _roll_out(arguments, plans, ways)
+        unusable: list[HostReport] = []
+        plans = _plans(arguments, trees, hosts, ways, unusable)
+        do = _dry_run if arguments.dry_run else _roll_out
+        return do(arguments, plans, ways, unusable)
     finally:
         for way in ways.values():
             way.close()
@@ -58,13 +63,19 @@ def deploy(arguments: Arguments) -> int:
             thread.join()
 
 
-def _roll_out(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
+def _roll_out(
+    arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way], unusable: Sequence[HostReport]
+) -> int:
     sessions = new_sessions(len(plans), keep_going=arguments.keep_going)
     runs = [Run(each, session, ways[each.host.name].open) for each, session in zip(plans, sessions, strict=True)]
     if arguments.format != "jsonl":
         for each in plans:
             console.tell_messages(each)
-    reports, signal = roll_out(runs, _listener(arguments, len(plans)), arguments.parallel)
+    listener = _listener(arguments, len(plans) + len(unusable))
+    for report in unusable:
+        listener.end(report)
+    reports, signal = roll_out(runs, listener, arguments.parallel)
+    reports += unusable
     status = exit_status(reports, signal)
     if arguments.format != "text":
         json.write(json.report(sessions[0].identity, status, reports))
@@ -111,7 +122,13 @@ class _Way:
             self._transport.close()
 
 
-def _plans(arguments: Arguments, trees: Trees, hosts: Sequence[Host], ways: dict[str, _Way]) -> list[Plan]:
+def _plans(
+    arguments: Arguments,
+    trees: Trees,
+    hosts: Sequence[Host],
+    ways: dict[str, _Way],
+    unusable: list[HostReport],
+) -> list[Plan]:
     """Resolve the plans of all hosts; raises InputError with the problems of all of them.
 
     A host whose facts nobody promised is asked for them, once all else is known to be right.
@@ -136,7 +153,12 @@ def _plans(arguments: Arguments, trees: Trees, hosts: Sequence[Host], ways: dict
     if problems:
         raise InputError(problems)
     for number in unknown:
-        plans[number] = makers[number](facts=ask_facts(ways[hosts[number].name].open(), new_session()))
+        host = hosts[number]
+        try:
+            plans[number] = makers[number](facts=ask_facts(ways[host.name].open(), new_session()))
+        except HostError as error:
+            # The others go on; of this one there is no plan to tell.
+            unusable.append(Fold(Plan(host, (), ())).close(0.0, error))
     return [each for each in plans if each]
 
 
@@ -148,20 +170,29 @@ def _listener(arguments: Arguments, hosts: int) -> Listener:
     return console.Console(hosts)
 
 
-def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way]) -> int:
+def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way], unusable: Sequence[HostReport]) -> int:
     """Show the plans with what each step would do; status 6 if asked for and something would run."""
     from runsdeploy.forecast import DONE  # noqa: PLC0415 - its patterns take time to compile, and only dry runs use them
 
-    forecasts = [_forecast(each, ways[each.host.name]) for each in plans]
-    if arguments.format == "text":
-        for each, said in zip(plans, forecasts, strict=True):
+    reports = list(unusable)
+    changes, shown = False, []
+    for each in plans:
+        try:
+            said = _forecast(each, ways[each.host.name])
+        except HostError as error:
+            reports.append(Fold(each).close(0.0, error))
+            continue
+        shown.append(json.plan(each, said))
+        changes = changes or any(outcome != DONE for outcome, _ in said.values())
+        if arguments.format == "text":
             console.tell_messages(each)
             console.show_plan(each, said)
-    changes = any(outcome != DONE for said in forecasts for outcome, _ in said.values())
-    status = 6 if arguments.exit_code and changes else 0
+    status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
     if arguments.format != "text":
-        hosts = [json.plan(each, said) for each, said in zip(plans, forecasts, strict=True)]
-        json.write({"schema": json.SCHEMA, "exit_status": status, "dry_run": True, "hosts": hosts})
+        document = json.report("", status, reports)
+        json.write({**document, "dry_run": True, "hosts": [*shown, *document["hosts"]]})
+    for report in reports if arguments.format == "text" else ():
+        console.Console(len(plans) + len(unusable)).end(report)
     return status
 
 
@@ -188,10 +219,7 @@ _HOSTS = (
         metavar="OP",
     ),
 )
-_CONNECTION = (
-    Flag("--ssh-config", "ssh configuration file, in place of the user's and the system's", metavar="FILE"),
-    Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False),
-)
+_CONNECTION = (Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False),)
 
 COMMANDS = (
     Command(

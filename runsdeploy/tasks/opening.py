@@ -54,7 +54,8 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
     if not entries and not recipes:
         if not trees.host_directories(host):
             near = did_you_mean(host.name, (known.name for known in trees.hosts()))
-            hint = f"make one: `runsdeploy init --host {host.name}`, or name a script: `--script NAME`"
+            place = f"{host.domain or 'hosts'}/{host.short}/default"
+            hint = f"write a recipe `{place}`, or name a script: `--script NAME`"
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]
         recipes = [Entry("@default", (), COMMAND_LINE)]
@@ -77,6 +78,10 @@ class _Opened:
         found = None if wrong else self.trees.find(name, self.host)
         if wrong:
             self.problems.append(Problem(entry.position, wrong))
+        elif found is None and entry.name == "@default" and entry.position == COMMAND_LINE:
+            place = self.trees.host_directories(self.host)[0].shown
+            hint = "write one, or name what to run: `--recipe NAME`, `--script NAME`"
+            self.problems.append(Problem(None, f"host `{self.host.name}` has no recipe `default` in `{place}`", hint))
         elif found is None:
             hint = self.trees.near(name, self.host)
             self.problems.append(Problem(entry.position, f"unknown recipe `{name}`", hint))

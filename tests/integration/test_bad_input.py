@@ -402,3 +402,22 @@ def test_what_conf_starts_does_not_outlive_it(operator, tmp_path):
     child = (tmp_path / "child").read_text().strip()
     stat = tmp_path.__class__(f"/proc/{child}/stat")
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize("mode", ["", "-r ", "-rr "])
+def test_a_script_cannot_come_after_itself(mode, operator, tmp_path):
+    files = {"scripts/it": script(f"after {mode}it", "true"), "hosts/medusa/default": "it\n"}
+    done = operator.run("plan", "--path", plant(tmp_path / "tree", files), "--host", "medusa")
+    assert done.status == 2
+    assert "scripts/it:1: cycle in `after`: it → it" in done.talk
+
+
+def test_after_in_a_runs_conf_is_meant_for_the_others(operator, tmp_path):
+    files = {
+        "runs.conf": "after -r base\n",
+        "scripts/base": script("", "true"),
+        "scripts/it": script("", "true"),
+        "hosts/medusa/default": "it\n",
+    }
+    done = operator.run("plan", "--path", plant(tmp_path / "tree", files), "--host", "medusa", "--format", "json")
+    assert [step["script"] for step in done.document["hosts"][0]["steps"]] == ["base", "it"]

@@ -245,7 +245,7 @@ def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp
 # --- what is left
 
 LEFT = re.compile(
-    r"lock|holder|sessions|sessions/[0-9a-f]{32}|markers(/.*)?|sessions/[0-9a-f]{32}/segment\d+(/(journal|spool|nonce|started|stop|finished))?"
+    r"lock|holder|sessions|sessions/[0-9a-f]{32}|markers(/.*)?|sessions/[0-9a-f]{32}/segment\d+(/(journal|spool|nonce|started|stop|finished|errors))?"
 )
 
 
@@ -762,3 +762,17 @@ def test_a_file_made_by_a_step_that_is_already_done_is_the_one_it_made(operator,
     done = operator.deploy(tree, "--script", "pack", "--script", "install", "--set", "fresh=1")
     assert [outcome for _, outcome in done.outcomes] == ["ok", "ok"]
     assert (host.home / "installed").read_text() == "two\nmore\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]], ids=["deploy", "dry run"])
+def test_a_host_that_cannot_be_asked_keeps_nobody_else_from_it(more, operator, host, tmp_path):
+    """R1: also where the target has to be asked before there is a plan."""
+    tree = tree_of(tmp_path, {"a": script('sysinfos -s linux && var linux="yes"', "echo $linux >>~/a")})
+    config = tmp_path / "config"
+    config.write_text(host.ssh_config.read_text() + "\nHost down.univ.run\n  HostName 127.0.0.1\n  Port 1\n")
+    words = ["deploy", "--path", tree, "--host", "down.univ.run,medusa.univ.run", "--script", "a", "--format", "json"]
+    done = operator.run(*words, "--ssh-config", config, *more)
+    assert done.status == done.document["exit_status"] == 3
+    found = {each["host"]: each.get("outcome", "shown") for each in done.document["hosts"]}
+    assert found == {"down.univ.run": "unreachable", "medusa.univ.run": "shown" if more else "ok"}
+    assert (host.home / "a").exists() != bool(more)
