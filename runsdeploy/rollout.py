@@ -10,7 +10,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -45,8 +45,13 @@ class _Ended:
     seconds: float
 
 
-_Message = tuple[Run, "Event | _Ended | None"]
-"""a run and what happened to it; None: it begins"""
+@dataclass(frozen=True)
+class _Signal:
+    number: int
+
+
+_Message = _Signal | tuple[Run, "Event | _Ended | None"]
+"""a signal, or a run and what happened to it; None: it begins"""
 
 
 class Interrupted(Exception):
@@ -58,21 +63,32 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Make SIGINT and SIGTERM raise Interrupted, where signals can be handled at all."""
+def _handling(handler: Callable[[int], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM handled by a function, where signals can be handled at all."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
+    def handle(number: int, _frame: FrameType | None) -> None:
+        handler(number)
 
-    before = {each: signal.signal(each, interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for each, former in before.items():
+            signal.signal(each, former)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Make SIGINT and SIGTERM raise Interrupted."""
+
+    def interrupt(number: int) -> None:
+        raise Interrupted(number)
+
+    with _handling(interrupt):
+        yield
 
 
 def roll_out(runs: Sequence[Run], listener: Listener, parallel: int) -> tuple[list[HostReport], int]:
@@ -98,14 +114,16 @@ class _Rollout:
         for _ in range(min(parallel, len(self.runs))):
             # Daemons: giving up must not wait for a connection that hangs.
             threading.Thread(target=self._work, daemon=True).start()
-        with interruptible():
+        # A signal is one more message: raised here, it could come between a message and its handling.
+        with _handling(lambda number: self.heard.put(_Signal(number))):
             while len(self.reports) < len(self.runs):
-                try:
-                    self._handle(*self.heard.get())
-                except Interrupted as stop:
-                    if self.signal:
-                        break
-                    self._stop(stop.number)
+                message = self.heard.get()
+                if not isinstance(message, _Signal):
+                    self._handle(*message)
+                elif self.signal:
+                    break
+                else:
+                    self._stop(message.number)
         for run in self.runs:
             if id(run) not in self.reports:
                 self.folds[id(run)].finished = "interrupted"

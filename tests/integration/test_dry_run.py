@@ -132,8 +132,8 @@ def world(rng):
         )
         if rng.random() < 0.1:
             conf += (
-                f"\nafter {rng.choice(names)}"
-                if name != names[0] and rng.random() < 0.5
+                f"\nafter {rng.choice(names[: names.index(name)])}"
+                if name not in (names[0], names[-1]) and rng.random() < 0.5  # never a cycle
                 else f"\nafter -r {names[-1]} x=2\n" * (name != names[-1])
             )
         body = rng.choice(BODIES)
