@@ -162,7 +162,11 @@ class FakeHost:
             self._process.wait(PATIENCE)
             self._process = None
         deadline = time.monotonic() + PATIENCE
-        while alive := self.processes():
+        quiet = 0
+        # One look can miss what is being forked while it lasts: only a second that sees nothing counts.
+        while quiet < 2:
+            alive = self.processes()
+            quiet = 0 if alive else quiet + 1
             for process in alive:
                 process.signal(signal.SIGKILL)
             if time.monotonic() > deadline:
