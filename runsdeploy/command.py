@@ -60,6 +60,6 @@ COMMON = (
     FORMAT,
     Flag("--allow", "a place outside the trees that links may lead to", (), metavar="PATH"),
     Flag("--conf-timeout", "seconds that a CONF section may take", 10.0, metavar="SECONDS"),
-    Flag("--verbose", "tell more", default=False, aliases=("-v",)),
+    Flag("--verbose", "tell also what login shells print", default=False, aliases=("-v",)),
 )
 """flags that every command takes"""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from runsdeploy.errors import Problem
-from runsdeploy.events import Ended, Event, Note, Output, Started
+from runsdeploy.events import Ended, Event, Noise, Note, Output, Started
 from runsdeploy.plan import Plan, Step
 from runsdeploy.report import SUCCESSES, Fold, HostReport, StepReport, last_lines
 from runsdeploy.variable import Variable, shell_word
@@ -141,10 +141,10 @@ def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[st
 class Console:
     """Tells a rollout as it happens. Lines carry the host's name where there are several."""
 
-    def __init__(self, hosts: int, *, quiet_output: bool = False) -> None:
+    def __init__(self, hosts: int, *, verbose: bool = False) -> None:
         self.out, self.talk = Writer(sys.stdout), Writer(sys.stderr)
         self.several = hosts > 1
-        self.quiet_output = quiet_output
+        self.verbose = verbose
         self.partial: dict[str, bytes] = {}
 
     def _prefix(self, plan: Plan) -> str:
@@ -162,6 +162,8 @@ class Console:
                 self.talk.line(f"{self._prefix(plan)}[{number}/{len(plan.steps)}] {name}")
             case Output(data):
                 self._output(plan, data)
+            case Noise(data) if self.verbose:
+                self.talk.line(f"{self._prefix(plan)}login shell: {printable(data)}")
             case Note(text):
                 self.talk.line(f"{self._prefix(plan)}note: {printable(text)}")
             case Ended(number) if number in fold.steps:
@@ -182,7 +184,7 @@ class Console:
             self._output_line(plan, rest)
 
     def _output_line(self, plan: Plan, line: bytes) -> None:
-        (self.talk if self.quiet_output else self.out).line(f"{self._prefix(plan)}  | {printable(line)}")
+        self.out.line(f"{self._prefix(plan)}  | {printable(line)}")
 
     def _ended(self, plan: Plan, report: StepReport) -> None:
         name = printable(report.step.script.name)

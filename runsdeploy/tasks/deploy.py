@@ -167,7 +167,7 @@ def _listener(arguments: Arguments, hosts: int) -> Listener:
         return json.Lines()
     if arguments.format == "json":
         return json.Silent()
-    return console.Console(hosts)
+    return console.Console(hosts, verbose=arguments.verbose)
 
 
 def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way], unusable: Sequence[HostReport]) -> int:
