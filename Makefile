@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BUILTIN := $(wildcard runsdeploy/builtin/lib/* runsdeploy/builtin/scripts/cron/*)
 INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -19,14 +20,16 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/shellcheck runsdeploy/shell/*.sh runsdeploy/shell/lib/*.sh .ci/run .ci/packages
+	$(BIN)/shellcheck runsdeploy/shell/*.sh runsdeploy/shell/lib/*.sh $(BUILTIN) .ci/run .ci/packages
 	$(BIN)/shfmt -i 4 -d runsdeploy/shell .ci/run .ci/packages
+	$(BIN)/shfmt -i 4 -ln bash -d $(BUILTIN)
 	@! grep -rnE 'TO''DO|FIX''ME|XX''X' --include='*.py' --include='*.sh' --include='*.md' . --exclude-dir=.venv
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix -q .
 	$(BIN)/ruff format .
 	$(BIN)/shfmt -i 4 -w runsdeploy/shell
+	$(BIN)/shfmt -i 4 -ln bash -w $(BUILTIN)
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/deploy.py

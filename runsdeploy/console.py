@@ -215,6 +215,51 @@ class Console:
             self.talk.line(printable(f"{prefix}  {report.hint}"))
 
 
+class Verbatim:
+    """Tells the rollout of one host whose output is what was asked for: it goes to stdout as it is, the rest to stderr.
+
+    On a terminal control characters are spelled out all the same.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self.talk, self.verbose = Writer(sys.stderr), verbose
+        self.terminal = Writer(sys.stdout) if sys.stdout.isatty() else None
+        self.partial = b""
+
+    def begin(self, plan: Plan) -> None:
+        """Say nothing."""
+
+    def hear(self, plan: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
+        """Hand output on."""
+        match event:
+            case Output(data) if self.terminal:
+                *lines, self.partial = (self.partial + data).split(b"\n")
+                for line in lines:
+                    self.terminal.line(printable(line))
+            case Output(data):
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            case Noise(data) if self.verbose:
+                self.talk.line(f"login shell: {printable(data)}")
+            case Note(text):
+                self.talk.line(f"note: {printable(text)}")
+
+    def stopping(self) -> None:
+        """Say what the first interrupt does."""
+        self.talk.line("stopping after the running step; interrupt again to give up at once")
+
+    def end(self, report: HostReport) -> None:
+        """Say why a host could not be used; what a step's status means is for who asked for it."""
+        if self.terminal and self.partial:
+            self.terminal.line(printable(self.partial))
+        for text in (
+            report.message and f"{report.plan.host.name}: {report.message}",
+            report.hint and f"  {report.hint}",
+        ):
+            if text:
+                self.talk.line(printable(text))
+
+
 def failure(report: StepReport) -> Iterable[str]:
     """Yield the lines that explain a step that did not succeed."""
     where = report.failed_at or report.step.position.place

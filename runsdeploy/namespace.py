@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import keyword
 from typing import Any
 
 from invoke.collection import Collection
@@ -16,21 +17,29 @@ from runsdeploy.tasks import COMMANDS
 
 
 def namespace() -> Collection:
-    """Return a collection with every command as a task, with the program's flags."""
+    """Return a collection with every command as a task, with the program's flags; `cron.run` is `run` of `cron`."""
     collection = Collection()
+    inner: dict[str, Collection] = {}
     for command in COMMANDS:
-        collection.add_task(_task(command))
+        group, _, name = command.name.rpartition(".")
+        if group:
+            inner.setdefault(group, Collection(group)).add_task(_task(command, name))
+        else:
+            collection.add_task(_task(command, name))
+    for each in inner.values():
+        collection.add_collection(each)
     return collection
 
 
-def _task(command: Command) -> Any:
+def _task(command: Command, name: str) -> Any:
     """Make a task whose signature is the command's flags: that is what invoke reads."""
 
     def body(context: Context, **given: Any) -> None:
         # `invoke --dry deploy` must not do what `invoke deploy` does.
         if "dry_run" in given and context.config.run.dry:
             given["dry_run"] = True
-        status = perform(command, {key: value for key, value in given.items() if value not in ("", [])})
+        typed = {key.rstrip("_"): value for key, value in given.items() if value not in ("", [])}
+        status = perform(command, typed)
         if status:
             raise Exit(code=status)
 
@@ -39,7 +48,7 @@ def _task(command: Command) -> Any:
     body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     body.__doc__ = f"{command.help[0].upper()}{command.help[1:]}."
     return task(
-        name=command.name,
+        name=name,
         # invoke would make `-h` of `--host`, which everybody reads as help.
         auto_shortflags=False,
         iterable=[flag.key for flag in command.flags if isinstance(flag.default, tuple)],
@@ -60,4 +69,6 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         default = False
     else:
         default = None if isinstance(flag.default, tuple) else ""
-    return inspect.Parameter(flag.key, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+    # `--continue` is a word of Python's; invoke takes the underscore off again.
+    name = f"{flag.key}_" if keyword.iskeyword(flag.key) else flag.key
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)

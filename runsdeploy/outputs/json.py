@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runsdeploy.errors import Problem
@@ -82,9 +82,14 @@ def _step(step: Step, prediction: tuple[str, str] | None) -> dict[str, Any]:
     return document
 
 
-def report(session: str, status: int, hosts: Sequence[HostReport]) -> dict[str, Any]:
-    """Return the document of a deploy."""
-    return {"schema": SCHEMA, "session": session, "exit_status": status, "hosts": [_host(each) for each in hosts]}
+def report(
+    session: str, status: int, hosts: Sequence[HostReport], outputs: Mapping[str, bytes] | None = None
+) -> dict[str, Any]:
+    """Return the document of a deploy; `outputs` are what the steps of a host wrote, where that was asked for."""
+    documents = [_host(each) for each in hosts]
+    for document in documents if outputs is not None else ():
+        document["output"] = text((outputs or {}).get(document["host"], b""))
+    return {"schema": SCHEMA, "session": session, "exit_status": status, "hosts": documents}
 
 
 def _host(each: HostReport) -> dict[str, Any]:
@@ -177,3 +182,15 @@ class Silent:
 
     def end(self, each: HostReport) -> None:
         """Say nothing."""
+
+
+class Kept(Silent):
+    """The same, but keeps what the steps wrote for the document at the end."""
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, bytes] = {}
+
+    def hear(self, each: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
+        """Keep output."""
+        if isinstance(event, Output):
+            self.outputs[each.host.name] = self.outputs.get(each.host.name, b"") + event.data

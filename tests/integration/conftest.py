@@ -34,7 +34,7 @@ def sshd(tmp_path):
 
 def _end(host):
     host.stop()
-    print(f"--- sshd of {host.name}\n{host.log()}")  # noqa: T201 - pytest shows it when the test fails
+    print(f"--- sshd of {host.name}\n{host.log()}")
     assert not host.processes(), f"{host.name} left processes behind"
 
 

@@ -86,7 +86,8 @@ def test_the_commands_of_the_readme_and_the_how_to_work_in_the_sample_tree(host,
     found += [
         each.replace("--host 'web*.univ.run' ", "") for each in INDENTED.findall((ROOT / "docs/how-to.md").read_text())
     ]
-    for command in found:
+    # Those of the job runner need a host of their own, see test_cron_install.
+    for command in (each for each in found if not each.startswith("runsdeploy cron.")):
         said = run(command, tree, env)
         assert "[status" not in said or "--exit-code" in command, f"$ {command}\n{said}"
     said = run("invoke deploy --host medusa.univ.run", tree, env)

@@ -257,7 +257,7 @@ def test_a_quoted_value_may_end_with_a_carriage_return(operator, target, tmp_pat
 def test_random_values_arrive_byte_for_byte(operator, target, tmp_path):
     """R31: 500 random values in one session."""
     seed = random.randrange(1 << 32)
-    print(f"seed {seed}")  # noqa: T201 - shown when it fails
+    print(f"seed {seed}")
     rng = random.Random(seed)
     values = [bytes(rng.choices(range(1, 256), k=rng.randrange(40))) for _ in range(500)]
     recipe = b"it\n    values " + b" ".join(b"'" + v.replace(b"'", b"'\\''") + b"'" for v in values) + b"\n"

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -71,10 +72,18 @@ def shared_host(place):
             yield host
 
 
+def remove(directory):
+    """Remove a directory in which the last test's session may still be putting its things away."""
+    until = time.monotonic() + 30
+    while directory.exists():
+        assert time.monotonic() < until, f"{directory} is still written to"
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture
 def target(shared_host):
     for directory in (shared_host.home, shared_host.state):
-        shutil.rmtree(directory, ignore_errors=True)
+        remove(directory)
         directory.mkdir()
         os.chown(directory, UID, UID)
     shutil.rmtree(roots_state(shared_host), ignore_errors=True)

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[2]
 def test_the_built_wheel_deploys_by_itself(tmp_path):
     """Package data is what gets forgotten: every bash file must be in it."""
     source = tmp_path / "source"
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout
     for name in os.fsdecode(listed).split("\0"):
         if name.startswith(("runsdeploy/", "pyproject.toml", "README.md", "LICENSE")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -23,8 +28,9 @@ def test_the_built_wheel_deploys_by_itself(tmp_path):
     subprocess.run(build, check=True, capture_output=True, timeout=100)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    shell = {str(path.relative_to(ROOT)) for path in (ROOT / "runsdeploy/shell").rglob("*.sh")}
-    assert shell <= inside
+    for folder, kind in (("shell", "*.sh"), ("builtin", "*"), ("jobs", "*.py"), ("jobs", "*.json")):
+        files = {path for path in (ROOT / "runsdeploy" / folder).rglob(kind) if path.is_file()}
+        assert {str(path.relative_to(ROOT)) for path in files} <= inside
     assert "runsdeploy/py.typed" in inside
 
     place = tmp_path / "installed"
@@ -41,6 +47,14 @@ def test_the_built_wheel_deploys_by_itself(tmp_path):
         str(place)
         in subprocess.run(where, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     )
+    # `cron.*` loads libraries that the others do not, and reads what is no module.
+    build = [sys.executable, "-m", "runsdeploy", "cron.build", "--output", tmp_path / "job-runner.pyz"]
+    subprocess.run(build, env=environment, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    (tmp_path / "settings.json").write_text(f'{{"crontab.CRON_BACKUP": "{tmp_path}/backup"}}')
+    words = ["--settings", "settings.json", "--schedule", "@daily", "--dry-run", "--local", "--host", "medusa.univ.run"]
+    dry = [sys.executable, "-m", "runsdeploy", "cron.install", *words]
+    done = subprocess.run(dry, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "cron/install" in done.stdout) == (0, True), done.stderr
     deploy = [sys.executable, "-m", "runsdeploy", "deploy", "--local", "--host", "medusa.univ.run", "--path", ROOT]
     for expected in ("ok (5 ok)", "ok (5 already-done)"):
         done = subprocess.run(

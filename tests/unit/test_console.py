@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runsdeploy.console import Console, Writer, colourful, printable
+from runsdeploy.console import Console, Verbatim, Writer, colourful, printable
 from runsdeploy.events import Output, Started
 from runsdeploy.report import Fold
 from tests.unit import making
@@ -102,3 +102,13 @@ def test_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunks: list[
     lines = text.split("\n")[:-1]
     assert all(line.startswith("medusa.univ.run |   | ") for line in lines)
     assert not [char for char in text if unicodedata.category(char) == "Cc" and char not in "\n\t"]
+
+
+def test_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkeypatch: pytest.MonkeyPatch):
+    plan, terminal = making.plan(making.step()), Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    fold, listener = Fold(plan), Verbatim()
+    for data in (b"a\x1b]0;", b"title\x07\nrest"):
+        listener.hear(plan, Output(data), fold)
+    listener.end(fold.close(0.0))
+    assert terminal.getvalue() == "a\\x1b]0;title\\x07\nrest\n"

@@ -1,0 +1,73 @@
+"""What is in a gzip file: as many bytes as are asked for and no more, so that a bomb costs nobody a disk (S17)."""
+
+import os
+import stat
+import zlib
+from typing import IO, Iterator
+
+from .manifest import Damaged
+
+CHUNK = 256 * 1024
+"""bytes held in memory"""
+_GZIP = 31
+"""zlib's number for: a gzip header, the data, and the check sum and length that end it"""
+
+
+class Inflated:
+    """The decompressed bytes of one gzip stream, from its start.
+
+    Unlike the standard library's class it does not take zeros or further streams after the end, and the length of
+    the answer is the length asked for.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._zlib = zlib.decompressobj(wbits=_GZIP)
+
+    def read(self, size: int) -> bytes:
+        """Return exactly `size` bytes; raises Damaged if there are fewer."""
+        parts = []
+        while size:
+            part = self.some(size)
+            if not part:
+                raise Damaged("is cut off")
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def some(self, most: int) -> bytes:
+        """Return at least one byte and at most `most`, none only at the end; raises Damaged."""
+        while not self._zlib.eof:
+            waiting = self._zlib.unconsumed_tail or self._file.read(CHUNK)
+            try:
+                part = self._zlib.decompress(waiting, min(most, CHUNK))
+            except zlib.error as error:
+                raise Damaged(f"cannot be decompressed: {error}") from None
+            if part:
+                return part
+            if not waiting and not self._zlib.eof:
+                raise Damaged("is cut off")
+        return b""
+
+    def end(self) -> None:
+        """Raise Damaged unless the stream and the file end here."""
+        if self.some(1) or self._zlib.unused_data or self._file.read(1):
+            raise Damaged("goes on after its end")
+
+
+def open_archive(path: str) -> IO[bytes]:
+    """Open a regular file for reading, never a link, and without waiting for a writer; raises OSError or Damaged."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Damaged("is no regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def chunks(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield what is left of a file."""
+    while True:
+        part = file.read(CHUNK)
+        if not part:
+            return
+        yield part

@@ -1,0 +1,145 @@
+"""Intents: what restoring from an archive would do here, with the archive verified; nothing is changed (J13)."""
+
+import os
+import socket
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+from . import archive, destination, layout
+from .errors import BACKUP_BAD, Fault, reason
+from .extraction import Listing
+from .manifest import Manifest, Member, ancestors, shown
+
+
+class Change(NamedTuple):
+    """What a restore would do to one path."""
+
+    path: str
+    """as the archive names it"""
+    action: str
+    """`create`, `replace`, or `same`: it is already like that"""
+    real: str
+    """where it goes, links resolved"""
+
+
+class Intent(NamedTuple):
+    """A restore that can be done: the archive is verified, nothing is in the way."""
+
+    archive: str
+    """path"""
+    manifest: Optional[Manifest]
+    """None of a historical archive"""
+    changes: Tuple[Change, ...]
+    notes: Tuple[str, ...]
+    """what to know before it is done: damage that is put up with, what cannot be verified"""
+    request: layout.Request
+
+
+def intend(
+    archive_path: str,
+    paths: Sequence[str] = (),
+    root: str = "/",
+    host: str = "",
+    *,
+    any_host: bool = False,
+    force: bool = False,
+) -> Intent:
+    """Verify an archive and return what restoring these paths from it would do; changes nothing (J13).
+
+    A path chooses a file, or all below a directory; none choose all. `host` is this machine unless given; an archive
+    of another one needs `any_host`, a damaged one `force`: then what is chosen must be whole. Raises Fault.
+    """
+    listing, note = archive.inspect(archive_path)
+    notes = [note] if note else []
+    if not note and listing.manifest is None:
+        raise Fault(f"`{archive_path}` is damaged: {listing.problems[0]}", "take another backup", BACKUP_BAD)
+    problems = [*listing.problems, *_set_aside(archive_path)]
+    if problems and not force:
+        hint = "take another backup, or what is whole of this one with `--force`"
+        raise Fault(f"`{archive_path}` is damaged: {'; '.join(problems[:5])}", hint, BACKUP_BAD)
+    notes += problems
+    _check_host(archive_path, listing.manifest, "" if any_host else host or socket.gethostname())
+    request = _request(archive_path, root, listing, _chosen(listing, paths))
+    try:
+        planned = layout.lay_out(request)
+        if not layout.changes(planned):
+            raise Fault("nothing is chosen but directories that are links here")
+        return Intent(archive_path, listing.manifest, _changes(planned), tuple(notes), request)
+    except OSError as error:
+        raise Fault(said(error)) from None
+
+
+def _set_aside(path: str) -> List[str]:
+    return ["it was found damaged and set aside"] if path.endswith(archive.BAD) else []
+
+
+def _check_host(path: str, manifest: Optional[Manifest], host: str) -> None:
+    if manifest and host and manifest.host != host:
+        hint = f"if you mean it: `--host {manifest.host}`"
+        raise Fault(f"`{path}` is a backup of `{manifest.host}`, expected one of `{host}`", hint)
+
+
+def _chosen(listing: Listing, paths: Sequence[str]) -> List[Member]:
+    """Return the members that paths choose; raises Fault if one chooses nothing, or what cannot be restored."""
+    wanted = [_normal(path) for path in paths] or [""]
+    refused = [path for path in sorted(listing.refused) if _covered(path, wanted)]
+    if refused:
+        why = listing.refused[refused[0]]
+        raise Fault(f"cannot restore {layout.listed(refused)}: {why}", "choose paths without it", BACKUP_BAD)
+    for path in wanted:
+        if not any(_covered(member.path, [path]) for member in listing.members):
+            raise Fault(f"the backup has nothing of `{shown(path)}`" if path else "the backup is empty")
+    return [member for member in listing.members if _covered(member.path, wanted)]
+
+
+def _normal(path: str) -> str:
+    """Return a path without slashes too many; `/` is the empty one."""
+    if not path.startswith("/"):
+        raise Fault(f"`{shown(path)}` is no absolute path")
+    return "".join(f"/{part}" for part in path.split("/") if part not in ("", "."))
+
+
+def _covered(path: str, wanted: Sequence[str]) -> bool:
+    return any(path == each or path.startswith(each + "/") for each in wanted)
+
+
+def _request(path: str, root: str, listing: Listing, chosen: Sequence[Member]) -> layout.Request:
+    directories: Dict[str, Member] = {each.path: each for each in listing.members if each.kind == "directory"}
+    above = {each for member in chosen for each in ancestors(member.path)} & set(directories)
+    return layout.Request(
+        os.path.abspath(path),
+        os.path.abspath(root),
+        tuple(chosen),
+        tuple(listing.positions[member.path] for member in chosen),
+        tuple(directories[each] for each in sorted(above - {member.path for member in chosen})),
+    )
+
+
+def _changes(planned: layout.Layout) -> Tuple[Change, ...]:
+    changes = []
+    for slot in planned.slots:
+        action = "replace" if slot.old else "create"
+        if slot.old and _is_same(slot):
+            action = "same"
+        changes.append(Change(slot.member.path, action, slot.real))
+    for folder in planned.folders:
+        new = folder.mode, folder.uid, folder.gid
+        action = "create" if folder.old is None else "same" if folder.old == new else "replace"
+        changes.append(Change(folder.path, action, folder.real))
+    return tuple(sorted(changes, key=lambda change: os.fsencode(change.real)))
+
+
+def _is_same(slot: layout.Slot) -> bool:
+    new, old = slot.member, slot.old
+    if old is None or (old.uid, old.gid, old.mtime_ns) != (new.uid, new.gid, new.mtime_ns):
+        return False
+    if new.kind == "file" and old.mode != new.mode:
+        return False
+    return destination.holds(slot.parent, slot.name, new)
+
+
+def said(error: Exception) -> str:
+    """Return what went wrong, as part of a message."""
+    if not isinstance(error, OSError):
+        return error.message if isinstance(error, Fault) else str(error)
+    name = f" `{shown(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""
+    return f"cannot restore{name}: {reason(error)}"

@@ -1,0 +1,197 @@
+"""Manifests: what an archive holds, when it was made and how its run went. First member of every archive."""
+
+import json
+import os
+import re
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+
+FORMAT = 1
+LARGEST = 64 * 1024 * 1024
+"""bytes of a manifest; about 200,000 members (S17)"""
+NAME = "MANIFEST.json"
+KINDS = ("file", "link", "directory")
+_DIGITS = 24
+"""of a number; longer ones take Python time that grows with their square (S17)"""
+_HIGHEST = {"mode": 0o7777, "uid": 2**32 - 2, "gid": 2**32 - 2, "size": 2**63 - 1}
+_LATEST = 2**66
+"""nanoseconds from 1970 at most, about 2,300 years: file systems keep less"""
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class Damaged(Exception):
+    """An archive is not what it should be; the text says how."""
+
+
+class Member(NamedTuple):
+    """One file of the system, as it was."""
+
+    path: str
+    """absolute; bytes that are not UTF-8 as surrogates"""
+    when: str
+    """`before` the jobs or `after` them"""
+    kind: str
+    """`file`, `link` or `directory`"""
+    mode: int
+    """permission bits"""
+    uid: int
+    gid: int
+    user: str
+    """name of the owner; empty if it has none"""
+    group: str
+    mtime_ns: int
+    size: int
+    """bytes; 0 for what is no file"""
+    sha256: str
+    """hexadecimal; empty for what is no file"""
+    target: str
+    """of a link"""
+    truncate: bool
+    """these bytes are taken off the file once they are archived"""
+
+
+class Manifest(NamedTuple):
+    """What an archive says of itself."""
+
+    format: int
+    tool: str
+    """version of the runner that wrote it"""
+    identity: str
+    """of the run: UTC time and a random suffix"""
+    host: str
+    created: int
+    """start of the run, seconds since 1970"""
+    sequence: int
+    """counts the runs of a backup directory: order does not rest on clocks (J9)"""
+    good: bool
+    """a known state can be reached with it"""
+    reasons: Tuple[str, ...]
+    """why it is not good"""
+    stages: Dict[str, str]
+    """outcome of each stage"""
+    jobs: Dict[str, Any]
+    """outcome and exit status of each job that ran"""
+    members: Tuple[Member, ...]
+
+
+_MEMBER = Member.__annotations__
+_MANIFEST = {**Manifest.__annotations__, "reasons": list, "members": list, "stages": dict, "jobs": dict}
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Return a manifest as JSON in ASCII: readable at three in the morning, any bytes of a path kept.
+
+    Names are written as UTF-8 whatever the locale: cron's and the operator's read the same.
+    """
+    document = manifest._asdict()
+    document["id"] = document.pop("identity")
+    document["members"] = [
+        {name: portable(value) if type(value) is str else value for name, value in member._asdict().items()}
+        for member in manifest.members
+    ]
+    return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
+
+
+def decode(data: bytes) -> Manifest:
+    """Return the manifest; raises Damaged for anything that is none."""
+    try:
+        document = json.loads(
+            data.decode("ascii"), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant
+        )
+        document["identity"] = document.pop("id")
+        _check(document, _MANIFEST, "manifest")
+        if document["format"] != FORMAT:
+            raise Damaged(f"manifest of format {document['format']}, expected {FORMAT}: made by a newer version")
+        members = tuple(member(entry) for entry in document.pop("members"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Damaged(f"manifest cannot be read: {error}") from None
+    _check_tree(members)
+    reasons = tuple(str(each) for each in document.pop("reasons"))
+    return Manifest(members=members, reasons=reasons, **document)
+
+
+def member(entry: Any) -> Member:
+    """Return a member read from JSON; raises Damaged, or ValueError for what has no bytes."""
+    _check(entry, _MEMBER, "member")
+    fields: Dict[str, Any] = {name: native(value) if type(value) is str else value for name, value in entry.items()}
+    made = Member(**fields)
+    path = made.path
+    if not path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in path[1:].split("/")):
+        raise Damaged(f"manifest names `{shown(path)}`, expected an absolute path without `..`")
+    if out_of_range(made) or not _can_be(made):
+        raise Damaged(f"manifest describes `{shown(path)}` in a way that cannot be")
+    return made
+
+
+def out_of_range(made: Member) -> bool:
+    """Tell whether a member has numbers that no file has, and that the system would not take."""
+    numbers = [0 <= getattr(made, name) <= highest for name, highest in _HIGHEST.items()]
+    return not all(numbers) or abs(made.mtime_ns) >= _LATEST
+
+
+def ancestors(path: str) -> List[str]:
+    """Return the directories above an absolute path, the nearest first, without `/`."""
+    parts = path.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts) - 1, 1, -1)]
+
+
+def portable(name: str) -> str:
+    """Return the name of a file as UTF-8 has it, whatever the locale."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def native(name: str) -> str:
+    """Return such a name as the locale has it; raises ValueError for what has no bytes."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def shown(name: str) -> str:
+    """Return a name for a message, on one line and harmless to a terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in name)
+
+
+def _can_be(made: Member) -> bool:
+    """Tell whether the fields of a member go together."""
+    if made.kind not in KINDS or made.when not in ("before", "after"):
+        return False
+    if "\0" in made.user + made.group + made.target or bool(made.target) != (made.kind == "link"):
+        return False
+    if made.kind == "file":
+        return _DIGEST.fullmatch(made.sha256) is not None
+    return made.size == 0 and not made.sha256
+
+
+def _check_tree(members: Sequence[Member]) -> None:
+    """Raise Damaged if there is no tree with these members: nothing is ever put through a link of the archive (J13)."""
+    kinds = {each.path: each.kind for each in members}
+    if len(kinds) != len(members):
+        raise Damaged("manifest names a path twice")
+    for path in kinds:
+        for above in ancestors(path):
+            if kinds.get(above, "directory") != "directory":
+                raise Damaged(f"manifest names `{shown(path)}` below a {kinds[above]}")
+
+
+def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return document
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(f"`{text}` is no number")
+
+
+def _check(document: Dict[str, Any], fields: Dict[str, Any], what: str) -> None:
+    if set(document) != set(fields):
+        odd = sorted(set(document) ^ set(fields))
+        raise Damaged(f"{what} with missing or unknown fields: {', '.join(odd)}")
+    for name, kind in fields.items():
+        if type(document[name]) is not kind:
+            raise Damaged(f"{what} with a bad `{name}`: {ascii(document[name])[:100]}")

@@ -1,0 +1,141 @@
+"""Which archives stay and which go: a decision over a list, no clock and no file is read here (J9, J16)."""
+
+import time
+from typing import Callable, FrozenSet, List, NamedTuple, Sequence, Set, Tuple
+
+DAY = 86400
+
+
+class Policy(NamedTuple):
+    """How long archives are kept."""
+
+    days: int
+    """an archive older than that may go; 1 or more"""
+    daily: int = 0
+    """besides, the last good one of each of that many days; a day without one does not count"""
+    weekly: int = 0
+    """the same for weeks, which begin on Monday"""
+    monthly: int = 0
+    at_least: int = 3
+    """so many good ones are kept whatever their age; never less than one"""
+
+
+class Held(NamedTuple):
+    """One archive that the runner itself made, as retention sees it."""
+
+    name: str
+    created: float
+    """start of its run by the clock of that day, seconds since 1970"""
+    sequence: int
+    """counts the runs: what is newer is decided by it, the clock only where it is equal (J9)"""
+    good: bool
+    """a known state can be reached with it"""
+    passed: bool
+    """no job of its run failed"""
+
+
+class Decision(NamedTuple):
+    """What to do; every archive is in one of the two sets."""
+
+    keep: FrozenSet[str]
+    drop: FrozenSet[str]
+    warnings: Tuple[str, ...]
+
+
+def keep(archives: Sequence[Held], now: float, policy: Policy, *, force: bool = False) -> Decision:
+    """Decide which archives stay (J16); times are seconds since 1970, periods are those of UTC.
+
+    Dropped is what is older than the policy's days, but never: the newest good one and as many good ones as the policy
+    wants at least; the newest good one from before the last run that failed; what its calendar wants; what is from the
+    future. If the clock seems to have jumped nothing goes (J9). Without force at most half of the good ones go at once.
+    Raises ValueError for less than one day.
+    """
+    if policy.days < 1:
+        raise ValueError(f"archives kept for {policy.days} days, expected 1 or more")
+    order = sorted(archives, key=_age)
+    good = [each for each in order if each.good]
+    kept = {each.name for each in good[-max(1, policy.at_least) :]}
+    kept |= _around_failure(order) | _calendar([each for each in good if each.created <= now], policy)
+    drop = [each for each in order if each.name not in kept and now - each.created > policy.days * DAY]
+    warnings = _from_the_future(order, now)
+    jump = _jump(order, now, policy.days, len(drop))
+    if jump:
+        drop, warnings = [], [*warnings, f"no archive is dropped this time: {jump}, is the clock right?"]
+    elif not force:
+        drop, warnings = _at_most(len(good) // 2, drop, warnings)
+    gone = frozenset(each.name for each in drop)
+    return Decision(frozenset(each.name for each in order) - gone, gone, tuple(warnings))
+
+
+def _age(archive: Held) -> Tuple[int, float, str]:
+    return archive.sequence, archive.created, archive.name
+
+
+def _around_failure(order: Sequence[Held]) -> Set[str]:
+    """Return the last run that failed and the newest good one before it: the state from before the trouble.
+
+    The failed one stays as well: once it is gone nothing would say which good one to protect.
+    """
+    failed = [at for at, each in enumerate(order) if not each.passed]
+    before = [each.name for each in order[: failed[-1]] if each.good] if failed else []
+    return {before[-1], order[failed[-1]].name} if before else set()
+
+
+def _calendar(good: Sequence[Held], policy: Policy) -> Set[str]:
+    periods = ((_day, policy.daily), (_week, policy.weekly), (_month, policy.monthly))
+    return {name for period, count in periods for name in _last_of_each(period, count, good)}
+
+
+def _last_of_each(period: Callable[[float], int], count: int, good: Sequence[Held]) -> List[str]:
+    last = {period(max(0.0, each.created)): each.name for each in good}
+    return [last[each] for each in sorted(last, reverse=True)[: max(0, count)]]
+
+
+def _day(moment: float) -> int:
+    return int(moment // DAY)
+
+
+def _week(moment: float) -> int:
+    return (_day(moment) + 3) // 7  # 1970 began on a Thursday
+
+
+def _month(moment: float) -> int:
+    date = time.gmtime(moment)
+    return date.tm_year * 12 + date.tm_mon
+
+
+def _from_the_future(order: Sequence[Held], now: float) -> List[str]:
+    future = [each for each in order if each.created > now]
+    if not future:
+        return []
+    last = max(future, key=lambda each: each.created)
+    days = (last.created - now) / DAY
+    return [f"archives from the future are kept: {len(future)}, `{last.name}` by {days:.1f} days, is the clock right?"]
+
+
+def _jump(order: Sequence[Held], now: float, days: int, count: int) -> str:
+    """Return what makes the clock doubtful, or nothing.
+
+    As a run prunes after it has written its own archive, the newest one is of today and now tells little. So the two
+    newest good ones are compared as well; the next run, which finds two of today's clock, goes on.
+    """
+    newest = order[-1].created if order else now
+    if newest - now > DAY:
+        return f"the newest archive is {(newest - now) / DAY:.1f} days ahead of the clock"
+    good = [each.created for each in order if each.good]
+    steps = [(newest, now), *zip(good[-2:], good[-1:])] if count > 1 else []
+    for earlier, later in steps:
+        if later - earlier > 2 * days * DAY:
+            return f"{(later - earlier) / DAY:.1f} days without a good archive"
+        if earlier - later > DAY:
+            return f"the newest good archive is {(earlier - later) / DAY:.1f} days older than the one before it"
+    return ""
+
+
+def _at_most(most: int, drop: Sequence[Held], warnings: List[str]) -> Tuple[List[Held], List[str]]:
+    """Return what may go if only that many good ones may: the oldest of them, and all that are not good."""
+    good = [each for each in drop if each.good]
+    spared = {each.name for each in good[most:]}
+    if spared:
+        warnings = [*warnings, f"{most} of {len(good)} good archives are dropped, at most half of all go at once"]
+    return [each for each in drop if each.name not in spared], warnings

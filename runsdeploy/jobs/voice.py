@@ -1,0 +1,24 @@
+"""What the commands write: results to standard output, talk to standard error, whatever the locale."""
+
+import json
+import sys
+from typing import Any, Iterable, Optional, TextIO
+
+
+def write(text: str, stream: Optional[TextIO]) -> None:
+    """Write whatever the locale, or nowhere if nobody listens."""
+    if stream is None:
+        return
+    stream.flush()
+    stream.buffer.write(text.encode("utf-8", "backslashreplace"))
+    stream.buffer.flush()
+
+
+def say(lines: Iterable[str]) -> None:
+    """Write lines to standard output."""
+    write("".join(f"{line}\n" for line in lines), sys.stdout)
+
+
+def document(**facts: Any) -> None:
+    """Write a JSON document to standard output."""
+    write(json.dumps({"schema": 1, **facts}, sort_keys=True) + "\n", sys.stdout)

@@ -1,0 +1,233 @@
+"""What commands that change hosts have in common: plans of all hosts, then a rollout or a forecast of it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runsdeploy import console, known_hosts
+from runsdeploy.command import Arguments, Flag
+from runsdeploy.errors import HostError, InputError, Problem
+from runsdeploy.local import LocalTransport
+from runsdeploy.marker import Markers
+from runsdeploy.outputs import json
+from runsdeploy.plan import FactsUnknown, Plan, resolve
+from runsdeploy.recipe import Entry, Operation
+from runsdeploy.report import Fold, HostReport, exit_status
+from runsdeploy.rollout import Listener, roll_out
+from runsdeploy.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions
+from runsdeploy.transport import Transport
+from runsdeploy.tree import Host, Trees
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done on which hosts."""
+
+    trees: Trees
+    hosts: Sequence[Host]
+    entries: Callable[[Host], tuple[list[Entry], list[Problem]]]
+    """what to run on a host, with all problems"""
+    sets: Sequence[Operation] = ()
+    """operations on every step, after all others"""
+
+
+def execute(
+    arguments: Arguments, work: Work, listen: Callable[[Arguments, int], Listener] | None = None
+) -> tuple[int, list[HostReport]]:
+    """Do the work, or with `--dry-run` tell what it would do; return exit status and reports.
+
+    `listen` makes what hears of a rollout for so many hosts. Raises InputError before anything is touched.
+    """
+    if arguments.ssh_config and not Path(arguments.ssh_config).is_file():
+        raise InputError([Problem(None, f"no ssh configuration file `{arguments.ssh_config}`")])
+    # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
+    preload = [] if arguments.local else [threading.Thread(target=_load_ssh)]
+    ways = {host.name: _Way(arguments, host) for host in work.hosts}
+    if not arguments.local:
+        first = [ways[host.name] for host in work.hosts[: arguments.parallel]]
+        preload += [threading.Thread(target=_look_up, args=(first,))]
+    for thread in preload:
+        thread.start()
+    try:
+        unusable: list[HostReport] = []
+        plans = make_plans(arguments, work, ways, unusable)
+        if arguments.dry_run:
+            return _dry_run(arguments, plans, ways, unusable), []
+        listener = (listen or listener_of)(arguments, len(plans) + len(unusable))
+        return _roll_out(arguments, plans, ways, unusable, listener)
+    finally:
+        for way in ways.values():
+            way.close()
+        for thread in preload:
+            # An interpreter that goes away under a thread that still imports aborts.
+            thread.join()
+
+
+def _roll_out(
+    arguments: Arguments,
+    plans: Sequence[Plan],
+    ways: dict[str, _Way],
+    unusable: Sequence[HostReport],
+    listener: Listener,
+) -> tuple[int, list[HostReport]]:
+    sessions = new_sessions(len(plans), keep_going=arguments.keep_going)
+    runs = [Run(each, session, ways[each.host.name].open) for each, session in zip(plans, sessions, strict=True)]
+    if arguments.format != "jsonl":
+        for each in plans:
+            console.tell_messages(each)
+    for report in unusable:
+        listener.end(report)
+    reports, signal = roll_out(runs, listener, arguments.parallel)
+    reports += unusable
+    status = exit_status(reports, signal)
+    if arguments.format != "text":
+        outputs = listener.outputs if isinstance(listener, json.Kept) else None
+        json.write(json.report(sessions[0].identity, status, reports, outputs))
+    return status, reports
+
+
+def _load_ssh() -> None:
+    import runsdeploy.ssh  # noqa: F401, PLC0415
+
+
+def _look_up(ways: Sequence[_Way]) -> None:
+    for way in ways:
+        way.look_up()
+
+
+class _Way:
+    """The way to a host: opened when it is first needed, and the same for all that is asked of the host."""
+
+    def __init__(self, arguments: Arguments, host: Host) -> None:
+        self._arguments, self._host = arguments, host
+        self._transport: Transport | None = None
+        self._destination: known_hosts.Destination | None = None
+
+    def look_up(self) -> None:
+        """Read what the operator's files say of the host; what is wrong with them is told when it is opened."""
+        with suppress(HostError):
+            self._destination = known_hosts.look_up(self._host.address, self._arguments.ssh_config)
+
+    def open(self) -> Transport:
+        """Return the transport; raises Unreachable."""
+        if self._transport is None:
+            self._transport = LocalTransport() if self._arguments.local else self._connect()
+        return self._transport
+
+    def _connect(self) -> Transport:
+        from runsdeploy import ssh  # noqa: PLC0415 - only commands that connect load paramiko
+
+        options = ssh.Options(ssh_config=self._arguments.ssh_config, accept_new=self._arguments.accept_new)
+        return ssh.connect(self._host.address, options, self._destination)
+
+    def close(self) -> None:
+        """Give the transport up."""
+        if self._transport:
+            self._transport.close()
+
+
+def make_plans(
+    arguments: Arguments, work: Work, ways: dict[str, _Way] | None = None, unusable: list[HostReport] | None = None
+) -> list[Plan]:
+    """Resolve the plans of all hosts; raises InputError with the problems of all of them.
+
+    A host whose facts nobody promised is asked for them, once all else is known to be right; without `ways`
+    that is a problem.
+    """
+    problems: list[Problem] = []
+    plans: list[Plan | None] = []
+    makers: list[Callable[..., Plan]] = []
+    unknown: list[int] = []
+    for number, host in enumerate(work.hosts):
+        entries, wrong = work.entries(host)
+        problems += wrong
+        makers.append(
+            functools.partial(resolve, work.trees, host, entries, sets=work.sets, time_limit=arguments.conf_timeout)
+        )
+        plans.append(None)
+        try:
+            plans[number] = makers[number]()
+        except FactsUnknown as error:
+            unknown.append(number)
+            problems += error.problems if not ways else ()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    for number in unknown:
+        host = work.hosts[number]
+        try:
+            plans[number] = makers[number](facts=ask_facts((ways or {})[host.name].open(), new_session()))
+        except HostError as error:
+            # The others go on; of this one there is no plan to tell.
+            (unusable if unusable is not None else []).append(Fold(Plan(host, (), ())).close(0.0, error))
+    return [each for each in plans if each]
+
+
+def listener_of(arguments: Arguments, hosts: int) -> Listener:
+    """Return what tells of a rollout in the format that was asked for."""
+    if arguments.format == "jsonl":
+        return json.Lines()
+    if arguments.format == "json":
+        return json.Silent()
+    return console.Console(hosts, verbose=arguments.verbose)
+
+
+def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way], unusable: Sequence[HostReport]) -> int:
+    """Show the plans with what each step would do; status 6 if asked for and something would run."""
+    from runsdeploy.forecast import DONE  # noqa: PLC0415 - its patterns take time to compile, and only dry runs use them
+
+    reports = list(unusable)
+    changes, shown = False, []
+    for each in plans:
+        try:
+            said = _forecast(each, ways[each.host.name])
+        except HostError as error:
+            reports.append(Fold(each).close(0.0, error))
+            continue
+        shown.append(json.plan(each, said))
+        changes = changes or any(outcome != DONE for outcome, _ in said.values())
+        if arguments.format == "text":
+            console.tell_messages(each)
+            console.show_plan(each, said)
+    status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
+    if arguments.format != "text":
+        document = json.report("", status, reports)
+        json.write({**document, "dry_run": True, "hosts": [*shown, *document["hosts"]]})
+    for report in reports if arguments.format == "text" else ():
+        console.Console(len(plans) + len(unusable)).end(report)
+    return status
+
+
+def _forecast(each: Plan, way: _Way) -> dict[int, tuple[str, str]]:
+    from runsdeploy.forecast import forecast  # noqa: PLC0415
+
+    sides = {step.side for step in each.steps}
+    target = controller = Markers()
+    if "target" in sides:
+        target = ask_markers(way.open(), new_session(), ".")
+    if "controller" in sides:
+        controller = ask_markers(LocalTransport(), new_session(), local_scope(each.host.name))
+    return forecast(each, target, controller)
+
+
+HOST = Flag("--host", "host, `user@host` or pattern; several by repeating, commas or colons", (), metavar="HOST")
+CONNECTION = (
+    Flag(
+        "--dry-run",
+        "show what would run, by the host's markers; run nothing",
+        default=False,
+        aliases=("-n", "--check"),
+    ),
+    Flag("--exit-code", "with --dry-run: exit with 6 if something would run", default=False),
+    Flag("--local", "deploy to this machine, without SSH", default=False),
+    Flag("--keep-going", "go on behind a step that failed", default=False),
+    Flag("--parallel", "hosts at a time", 4, metavar="N"),
+    Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False),
+)
+"""flags of commands that connect"""
