@@ -103,14 +103,23 @@ def _verify_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
 
 
 def _restore_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
-    switches = [name for name in ("yes", "undo", "continue") if getattr(arguments, name)]
+    switches = [name for name in ("yes", "undo", "continue", "force") if getattr(arguments, name)]
     archive = _word(arguments.archive, "archive", problems)
     if not archive and not {"undo", "continue"} & set(switches):
         problems.append(Problem(None, "no archive given", "`latest`, or one of `runsdeploy cron.backups`"))
     if {"undo", "continue"} <= set(switches):
         problems.append(Problem(None, "`--undo` and `--continue` exclude each other"))
     paths = [word for path in arguments.only for word in _word(path, "path", problems)]
-    return [*archive, *paths, *(f"--{name}" for name in switches)]
+    places = [word for name in ("root", "backups") for word in _place(arguments, name, problems)]
+    host = [f"--host={arguments.backup_of}"] if arguments.backup_of else []
+    return [*archive, *paths, *places, *host, *(f"--{name}" for name in switches)]
+
+
+def _place(arguments: Arguments, name: str, problems: list[Problem]) -> list[str]:
+    given = getattr(arguments, name) or ""
+    if given and not given.startswith("/"):
+        problems.append(Problem(None, f"bad `--{name}` {given!r}: expected an absolute path on the host"))
+    return [f"--{name}={given}"] if given else []
 
 
 _ARCHIVE = Flag("archive", "the archive, or `latest`", "", metavar="ARCHIVE")
@@ -165,6 +174,10 @@ COMMANDS = (
             Flag("--undo", "take the last restore back", default=False),
             Flag("--as-root", "not as the service account, for files that are not its own", default=False),
             Flag("--continue", "finish a restore that broke off", default=False),
+            Flag("--force", "take also a backup that is not good, or lose what was changed since", default=False),
+            Flag("--root", "put the files below this directory, for a look or a drill", metavar="DIR"),
+            Flag("--backups", "where the backups are, if the settings are gone", metavar="DIR"),
+            Flag("--backup-of", "take a backup of this other host", metavar="NAME"),
         ),
         _restore_words,
         "--host medusa.univ.run latest",

@@ -662,6 +662,11 @@ def test_uninstalling_leaves_nothing_of_its_own(operator, target):
         ("verify", ["--all"], ["--all"]),
         ("restore", ["latest", "--only", "/a b/'c'", "--yes"], ["latest", "/a b/'c'", "--yes"]),
         ("restore", ["--continue", "--as-root"], ["--continue"]),
+        (
+            "restore",
+            ["latest", "--root", "/a b", "--backups", "/b", "--backup-of", "old", "--force"],
+            ["latest", "--root=/a b", "--backups=/b", "--host=old", "--force"],
+        ),
     ],
 )
 def test_a_command_reaches_the_installed_runner_as_it_was_typed(operator, command, words, asked):
@@ -721,6 +726,7 @@ def test_a_host_without_job_runner_says_so(operator):
     [
         ("restore", [], "no archive given"),
         ("restore", ["--undo", "--continue"], "exclude each other"),
+        ("restore", ["latest", "--root", "x"], "expected an absolute path on the host"),
         ("run", ["--wait", "x"], "expected seconds"),
         ("status", ["--max-age", "-1"], "--max-age"),
         ("run", ["--directory", "x"], "expected an absolute path"),
