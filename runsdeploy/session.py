@@ -70,6 +70,8 @@ class Run:
     session: Session
     connect: Callable[[], Transport]
     """opens the way to the target; raises Unreachable"""
+    scope: str = "."
+    """part of the target's state that the session works in and locks: one that only looks is not kept out by another"""
     channel: Channel | None = None
     stopping: bool = False
     begun: set[str] = field(default_factory=set)
@@ -128,7 +130,7 @@ class Run:
 
     def _sweep(self, side: str, transport: Transport) -> None:
         """Remove what the session left on a side whose last segment did not come; a lost link cannot."""
-        scope = "." if side == "target" else local_scope(self.plan.host.name)
+        scope = self.scope if side == "target" else local_scope(self.plan.host.name)
         with suppress(HostError):
             for _ in ask(transport, self.session, "sweep", scope):
                 pass
@@ -153,7 +155,7 @@ class Run:
         missing = [name for name in segment.needs if name not in self.kept]
         if missing:
             raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
-        scope = "." if segment.side == "target" else local_scope(self.plan.host.name)
+        scope = self.scope if segment.side == "target" else local_scope(self.plan.host.name)
         return pack(self.plan, segment, self.session, scope, [self.kept[name] for name in segment.needs])
 
     def _keep(self, segment: Segment, folder: Path) -> Callable[[FileHead], _Incoming]:

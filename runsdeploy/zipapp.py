@@ -17,31 +17,21 @@ JOBS = Path(__file__).with_name("jobs")
 
 FIRST_LINE = b"#!/usr/bin/env python3\n"
 
-MAIN = b"""\
-import sys
-
-if sys.version_info < (3, 6):
-    sys.exit("the job runner needs Python 3.6 or later, and this is " + sys.version.split()[0])
-
-from jobs.main import entry
-
-sys.exit(entry())
-"""
-"""the program's `__main__.py`; an old Python must get as far as the message"""
-
 MODIFIED = (1980, 1, 1, 0, 0, 0)
 """modification time of all members: the first that the format can say"""
 
 
 def build(jobs: Path = JOBS) -> bytes:
     """Return the bytes of the program; raises InputError if the package has no job runner."""
-    if not (jobs / "main.py").is_file():
-        hint = "install runsdeploy again"
-        raise InputError([Problem(None, f"there is no job runner in this installation: no `{jobs}/main.py`", hint)])
+    for name in ("__main__.py", "main.py"):
+        if not (jobs / name).is_file():
+            hint = "install runsdeploy again"
+            raise InputError([Problem(None, f"there is no job runner in this installation: no `{jobs}/{name}`", hint)])
     members = {f"jobs/{path.name}": path.read_bytes() for path in jobs.glob("*.py") if path.stem.isidentifier()}
     if (jobs / "catalogue.json").is_file():
         members["jobs/catalogue.json"] = (jobs / "catalogue.json").read_bytes()
-    members["__main__.py"] = MAIN
+    # What Python starts stands at the root.
+    members["__main__.py"] = members.pop("jobs/__main__.py")
     program = io.BytesIO()
     program.write(FIRST_LINE)
     # Stored: two versions of zlib need not compress alike, and what is sent to a host is compressed anyway.

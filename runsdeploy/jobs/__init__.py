@@ -3,4 +3,5 @@
 It imports nothing of runsdeploy and nobody imports it: it is shipped as files, zipped to one.
 """
 
-VERSION = "0.2.0"
+VERSION = "0.1.0"
+"""that of runsdeploy"""

@@ -6,10 +6,11 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from .catalogue import Catalogue, select
 from .errors import BadInput, Problem
-from .job import File, Job, Text, Unset, expand
+from .job import File, Job, Secret, Text, Unset, expand
 from .process import Command
+from .secret import Source
 from .settings import Settings
-from .staging import Wanted
+from .survey import Wanted
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -19,6 +20,8 @@ class Task(NamedTuple):
 
     job: Job
     command: Command
+    secrets: Dict[str, Source]
+    """variables whose values are read when the job begins"""
 
 
 class Agenda(NamedTuple):
@@ -59,13 +62,13 @@ class _Draft:
 
     def agenda(self, jobs: Tuple[Job, ...], catalogue: Catalogue) -> Agenda:
         """Return the agenda; raises BadInput."""
-        before, after = self._own_files()
+        before, after = self._own_files(catalogue.path)
         before += self._files(catalogue.before, "the catalogue")
         after += self._files(catalogue.after, "the catalogue")
         after += self._files(catalogue.truncate, "the catalogue", truncate=True)
         tasks = []
         for job in jobs:
-            tasks.append(Task(job, self._command(job)))
+            tasks.append(Task(job, self._command(job), self._secrets(job)))
             why = f"job `{job.name}`"
             before += self._files(job.before, why)
             after += self._files(job.after, why)
@@ -78,10 +81,12 @@ class _Draft:
             raise BadInput(self.problems)
         return Agenda(tuple(tasks), _once(before), _once(after), hooks[0], hooks[1])
 
-    def _own_files(self) -> Tuple[List[Wanted], List[Wanted]]:
+    def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
         """Return what is always backed up: settings, the snapshot, and the log as of the end of the jobs."""
         settings = self.settings
         before = [Wanted(os.path.abspath(settings.path), required=True, truncate=False, why="the settings")]
+        if catalogue:
+            before.append(Wanted(os.path.abspath(catalogue), required=True, truncate=False, why="the catalogue"))
         if settings.values["SNAPSHOT_LORA"]:
             before.append(Wanted(settings.values["SNAPSHOT_LORA"], True, False, "`crontab.SNAPSHOT_LORA`"))  # noqa: FBT003
         after = []
@@ -126,8 +131,10 @@ class _Draft:
                 self._text(required._replace(text=f"{{{required.text}}}"), why)
         words = [self._text(word, why) for word in job.command] if not job.shell else []
         argv = words or ["/bin/sh", "-c", job.command[0].text]
-        environment = dict(_account())
+        environment = dict(account())
         for name, text in job.environment.items():
+            if isinstance(text, Secret):
+                continue
             try:
                 environment[name] = expand(text.text, self.names)
             except Unset:
@@ -136,12 +143,20 @@ class _Draft:
         environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
         return Command(tuple(argv), self._text(job.directory, why), environment, job.timeout, job.daemon)
 
+    def _secrets(self, job: Job) -> Dict[str, Source]:
+        given = {name: value for name, value in job.environment.items() if isinstance(value, Secret)}
+        why = f"job `{job.name}`"
+        return {
+            name: Source(secret.kind, tuple(self._text(word, why) for word in secret.words))
+            for name, secret in given.items()
+        }
+
     def _hook(self, words: Tuple[Text, ...]) -> Command:
         argv = tuple(self._text(word, "a restore command") for word in words)
-        return Command(argv, "/", dict(_account()), 6 * 3600.0, daemon=False)
+        return Command(argv, "/", dict(account()), 6 * 3600.0, daemon=False)
 
 
-def _account() -> Dict[str, str]:
+def account() -> Dict[str, str]:
     """Return the environment that cron does not give (J21): nothing of ours is inherited."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
     try:

@@ -4,14 +4,14 @@ import os
 import sys
 import threading
 import time
-from contextlib import closing
-from typing import Any, Dict, Tuple
+from contextlib import closing, suppress
+from typing import Any, Dict, List, Tuple
 
 from . import archive, leftovers, process
 from . import restore as restoring
 from .agenda import draw_up
-from .errors import BACKUP_BAD, BAD_INPUT, FAILED, OK, BadInput, Fault, Problem
-from .lock import take
+from .errors import BACKUP_BAD, BAD_INPUT, FAILED, OK, RESTORE_NEEDED, BadInput, Fault, Problem
+from .lock import holder, take
 from .log import printable
 from .opening import opened
 from .voice import document, say, write
@@ -26,7 +26,7 @@ def backups(given: Any, program: str, _stop: threading.Event) -> int:
     """List the backups, newest first."""
     folder = folder_of(given, program)
     found = archive.archives(folder)
-    waiting = leftovers.describe(folder)
+    waiting = _waiting(folder)
     if getattr(given, "format", "text") == "json":
         document(backups=[_described(each) for each in found], unfinished=waiting)
         return OK
@@ -99,6 +99,9 @@ def restore(given: Any, program: str, stop: threading.Event) -> int:
     with closing(take(folder, "restores", given.wait)):
         # A run that was killed may have saved the very state that is wanted.
         told = leftovers.settle(folder)
+        if restoring.unfinished(folder):
+            # Before any command is run: what it stops, nothing would start again.
+            raise Fault("a restore is unfinished", restoring.UNTIL_THEN, RESTORE_NEEDED)
         intent = _intended(given, folder)
         say([*told, *intent.notes])
         before, after = _hooks(given, program)
@@ -109,27 +112,44 @@ def restore(given: Any, program: str, stop: threading.Event) -> int:
     return OK
 
 
+def _waiting(folder: str) -> List[Dict[str, Any]]:
+    """Return the runs that were killed with files saved; one that is going on is none of them."""
+    return [] if holder(folder) is not None else leftovers.describe(folder)
+
+
 def _intended(given: Any, folder: str) -> restoring.Intent:
     each = chosen(folder, given.archive)
     if each.kind == "failed" and not given.force:
         reasons = "; ".join(each.manifest.reasons) if each.manifest else each.problem
         hint = "take another one, or what it has with `--force`"
         raise Fault(f"`{each.name}` is not a good backup: {reasons}", hint, BACKUP_BAD)
-    return restoring.intend(each.path, given.paths, given.root, given.host, force=given.force)
+    intent = restoring.intend(each.path, given.paths, given.root, given.host, force=given.force)
+    trap = _trap(each, archive.archives(folder)) if given.archive == "latest" else []
+    return intent._replace(notes=(*trap, *intent.notes))
+
+
+def _trap(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
+    """Say so if the latest backup was made behind a night that failed: it holds what that night left."""
+    row = []
+    for each in every[every.index(latest) :]:
+        if each.kind == "good" and each.manifest and "failed" not in each.manifest.stages.values():
+            break
+        row += [each] if each.kind == "good" else []
+    if len(row) < 2:  # noqa: PLR2004 - tonight's alone is the usual case
+        return []
+    return [f"{len(row)} runs in a row have failed: what was before the first of them is in `{row[-1].name}`"]
 
 
 def _show(given: Any, folder: str) -> int:
     intent = _intended(given, folder)
-    waiting = [
-        f"run {each['id']} was killed; what it had saved becomes a backup first" for each in leftovers.describe(folder)
-    ]
+    waiting = [f"run {each['id']} was killed; what it had saved becomes a backup first" for each in _waiting(folder)]
     if getattr(given, "format", "text") == "json":
         changes = [dict(change._asdict()) for change in intent.changes]
         document(exit_status=OK, archive=intent.archive, changes=changes, notes=[*intent.notes, *waiting], done=False)
         return OK
     say([*waiting, *intent.notes])
     say(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in intent.changes)
-    different = sum(1 for change in intent.changes if change.action != "same")
+    different = sum(1 for change in intent.changes if change.action not in ("same", "grown"))
     name = os.path.basename(intent.archive)
     say([f"{name}: {different} of {len(intent.changes)} would change; nothing was touched: `--yes` does it"])
     return OK
@@ -141,8 +161,9 @@ def _conclude(given: Any, program: str, folder: str, stop: threading.Event) -> i
         if given.undo:
             count = restoring.undo(folder, force=given.force)
             say([f"{count} files are as they were before the restore"])
-            _, after = _hooks(given, program)
-            say(f"not run, as files went back: {' '.join(command.argv)}" for command in after)
+            with suppress(BadInput):  # the settings may have gone with it
+                _, after = _hooks(given, program)
+                say(f"not run, as files went back: {' '.join(command.argv)}" for command in after)
             return OK
         count = restoring.carry_on(folder)
         say([f"{count} files are as in the backup, each read again and compared"])

@@ -2,11 +2,12 @@
 
 import pkgutil
 import re
-from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from .document import Document, Value, parse, read
 from .errors import BadInput, Problem, did_you_mean
-from .job import PLACEHOLDER, STAGES, File, Job, Text
+from .job import PLACEHOLDER, STAGES, File, Job, Secret, Text
+from .secret import SOURCES
 
 SCHEMA = 1
 DEFAULT = "catalogue.json"
@@ -34,6 +35,8 @@ class Catalogue(NamedTuple):
     """commands to run once files are back, e.g. loading a database's snapshot"""
     parallel: FrozenSet[str]
     """stages whose jobs run at the same time"""
+    path: str
+    """of the operator's file; empty for the default"""
 
     @property
     def switches(self) -> FrozenSet[str]:
@@ -48,7 +51,7 @@ def load(path: str = "") -> Catalogue:
     if not path:
         return builtin
     document, _ = read(path)
-    return _Reader(document, builtin).catalogue()
+    return _Reader(document, builtin).catalogue()._replace(path=path)
 
 
 def select(jobs: Tuple[Job, ...], name: str) -> Tuple[Job, ...]:
@@ -68,7 +71,7 @@ class _Reader:
         self.document, self.builtin = document, builtin
         self.problems: List[Problem] = []
         self.directory = Text("/", document.file, 0, 0)
-        self.environment: Dict[str, Text] = {}
+        self.environment: Dict[str, Union[Text, Secret]] = {}
 
     def catalogue(self) -> Catalogue:
         """Return the catalogue; raises BadInput."""
@@ -93,6 +96,7 @@ class _Reader:
             self._commands(restore.get("before"), "restore.before"),
             self._commands(restore.get("after"), "restore.after"),
             frozenset(text.text for text in self._texts(fields.get("parallel"), "parallel", STAGES)),
+            "",
         )
         if self.problems:
             raise BadInput(self.problems)
@@ -159,18 +163,34 @@ class _Reader:
             commands.append(words)
         return tuple(commands)
 
-    def _environment(self, value: Optional[Value], key: str) -> Dict[str, Text]:
+    def _environment(self, value: Optional[Value], key: str) -> Dict[str, Union[Text, Secret]]:
         found = {}
         content = value.content if value and isinstance(value.content, dict) else {}
         if value and not isinstance(value.content, dict):
             self._wrong(value, key, f"found {value.kind}, expected an object")
         for name, entry in content.items():
-            text = self._text(entry, f"{key}.{name}")
+            secret = isinstance(entry.content, dict)
+            given = self._secret(entry, f"{key}.{name}") if secret else self._text(entry, f"{key}.{name}")
             if not _VARIABLE.match(name):
                 self._wrong(entry, f"{key}.{name}", "is no name of a variable")
-            elif text:
-                found[name] = text
+            elif given:
+                found[name] = given
         return found
+
+    def _secret(self, entry: Value, key: str) -> Optional[Secret]:
+        fields = self._fields(entry, key, SOURCES)
+        if len(fields) != 1:
+            self._wrong(entry, key, f"expected one of {', '.join(f'`{each}`' for each in SOURCES)}")
+            return None
+        ((kind, value),) = fields.items()
+        if kind == "command":
+            words = self._texts(value, f"{key}.command")
+        else:
+            text = self._text(value, f"{key}.{kind}")
+            words = (text,) if text and text.text else ()
+        if not words:
+            self._wrong(value, f"{key}.{kind}", "says nothing")
+        return Secret(kind, words)
 
     def _files(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
         found = []
@@ -199,7 +219,9 @@ class _Reader:
         own: Dict[str, Job] = {}
         for entry in self._list(value, "jobs"):
             job = self._job(entry)
-            if job and job.name in own:
+            if job and job.name in STAGES:
+                self._wrong(entry, f"jobs.{job.name}", "is the name of a stage")
+            elif job and job.name in own:
                 self._wrong(entry, f"jobs.{job.name}", "stands here for a second time")
             elif job:
                 own[job.name] = job
@@ -246,9 +268,7 @@ class _Reader:
         fits = isinstance(value.content, str) and (not pattern or pattern.match(value.content))
         if fits and (not known or value.content in known):
             return str(value.content)
-        expected = (
-            f"one of {', '.join(f'`{k}`' for k in known)}" if known else f"a {name} like `{_LIKE.get(name, 'so')}`"
-        )
+        expected = f"one of {', '.join(f'`{k}`' for k in known)}" if known else _LIKE.get(name, "a text")
         shown = f"`{value.content}`" if isinstance(value.content, str) else value.kind
         self._wrong(value, f"{key}.{name}", f"found {shown}, expected {expected}")
         return ""
@@ -283,7 +303,7 @@ class _Reader:
         return seconds
 
 
-_LIKE = {"name": "nightly-import", "enabled_by": "RUN_NIGHTLY_IMPORT", "description": "what it does"}
+_LIKE = {"name": "a name like `nightly-import`", "enabled_by": "a switch like `RUN_NIGHTLY_IMPORT`"}
 
 
 def _join(builtin: Catalogue, own: Catalogue) -> Catalogue:
@@ -295,4 +315,5 @@ def _join(builtin: Catalogue, own: Catalogue) -> Catalogue:
         (*builtin.restore_before, *own.restore_before),
         (*builtin.restore_after, *own.restore_after),
         builtin.parallel | own.parallel,
+        own.path,
     )

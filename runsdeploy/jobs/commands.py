@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pwd
 import re
 import sys
 import threading
@@ -9,7 +10,7 @@ import time
 from contextlib import closing
 from typing import Any, Callable, Dict
 
-from . import VERSION, backups, leftovers, record
+from . import VERSION, backups, durable, leftovers, record, restore
 from .agenda import draw_up
 from .errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
 from .lock import holder, take
@@ -44,7 +45,8 @@ def run(given: Any, program: str, stop: threading.Event) -> int:
     except Fault as fault:
         if fault.status == LOCKED:
             record.count_overlap(folder)
-            log = Log(settings.values["CRON_LOG_FILE"], "")
+            log = Log()
+            log.open(settings.values["CRON_LOG_FILE"])
             log.say(f"no run: {fault.message}")
             log.close()
         raise
@@ -64,15 +66,24 @@ def _usable(settings: Settings) -> str:
     folder = settings.values["CRON_BACKUP"]
     try:
         os.mkdir(folder, 0o700)
+        durable.sync_directory(os.path.dirname(folder))
     except FileExistsError:
         pass
     except OSError as error:
-        hint = f"make it: `install -d -m 700 {folder}`"
+        hint = f"make it: `install -d -o {_account(os.geteuid())} -m 700 {folder}`"
         raise Fault(f"backup directory `{folder}` cannot be made: {reason(error)}", hint, BACKUP_BAD) from None
     if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
         hint = "mount it, or take `crontab.BACKUP_REQUIRE_MOUNT` out of the settings"
         raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
     status = os.stat(folder)
+    if status.st_uid != os.geteuid() and os.geteuid() == 0:
+        # Advice to give it to root would end the nights of the account that it is of.
+        owner = _account(status.st_uid)
+        raise Fault(
+            f"`{folder}` is of `{owner}`: a run as root would leave files that it cannot use",
+            f"run it as `{owner}`",
+            BACKUP_BAD,
+        )
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         hint = f"chown {os.geteuid()} {folder} && chmod 700 {folder}"
         raise Fault(
@@ -81,6 +92,13 @@ def _usable(settings: Settings) -> str:
     if not os.path.isdir(folder):
         raise Fault(f"`{folder}` is no directory", "", BACKUP_BAD)
     return str(folder)
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def jobs(given: Any, program: str, _stop: threading.Event) -> int:
@@ -122,12 +140,18 @@ def status(given: Any, program: str, _stop: threading.Event) -> int:
     most = _age(given.max_age) if given.max_age else 0
     late = bool(most) and (memory.last_success is None or now - memory.last_success > most)
     working = holder(folder)
+    standing = ["a restore is unfinished, and no job runs until it is not"] if restore.unfinished(folder) else []
+    if working is None:
+        standing += [f"run {each} was killed" for each in leftovers.killed(folder)]
     if getattr(given, "format", "text") == "json":
         ended = {"last_success": memory.last_success, "backup_last_good": memory.backup_last_good}
-        document(exit_status=FAILED if late else OK, runs=list(memory.runs), working=working, **ended)
+        document(
+            exit_status=FAILED if late else OK, runs=list(memory.runs), working=working, standing=standing, **ended
+        )
         return FAILED if late else OK
     for each in memory.runs[-10:]:
         say(record.lines(each))
+    say(standing)
     if working is not None:
         say([f"at work: pid {working.get('pid')}, {working.get('doing')}"])
     last = (

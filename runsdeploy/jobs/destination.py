@@ -8,8 +8,9 @@ import contextlib
 import errno
 import os
 import stat
-from typing import IO, Iterable, Iterator, NamedTuple, Optional
+from typing import IO, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
+from .database import COMPANIONS
 from .errors import Fault
 from .extraction import digest
 from .inflation import chunks
@@ -20,6 +21,8 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """why a file system has no hard link for us"""
+ABSENT = "absent"
+"""kind of a member that is nothing: what is in its place goes"""
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFDIR: "directory", stat.S_IFIFO: "fifo"}
 
 
@@ -71,10 +74,20 @@ def look(directory: str, name: str) -> Optional[Seen]:
         return None
 
 
+def companions(directory: str, name: str) -> List[str]:
+    """Return the names of files beside a database that SQLite would play back into it; raises OSError.
+
+    They are known by their content, as SQLite itself knows them: others may be called like that, too.
+    """
+    with contextlib.suppress(FileNotFoundError), opened(directory) as descriptor:
+        return [name + end for end in COMPANIONS if _begins(descriptor, name + end, COMPANIONS[end])]
+    return []
+
+
 def holds(directory: str, name: str, member: Member) -> bool:
     """Tell whether a file or link has the content of a member; raises OSError if it cannot be read."""
     if not look(directory, name):
-        return False
+        return member.kind == ABSENT
     with opened(directory) as descriptor:
         found = seen(descriptor, name)
         if found is None or found.kind != member.kind:
@@ -83,6 +96,23 @@ def holds(directory: str, name: str, member: Member) -> bool:
             return os.readlink(name, dir_fd=descriptor) == member.target
         with os.fdopen(os.open(name, _OLD, dir_fd=descriptor), "rb") as file:
             return found.size == member.size and digest(chunks(file)) == member.sha256
+
+
+def begins(directory: str, name: str, member: Member) -> bool:
+    """Tell whether a file begins with the content of a member; raises OSError if it cannot be read."""
+    with opened(directory) as descriptor, os.fdopen(os.open(name, _OLD, dir_fd=descriptor), "rb") as file:
+        if os.fstat(file.fileno()).st_size < member.size:
+            return False
+        return digest(_first(file, member.size)) == member.sha256
+
+
+def _first(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0:
+        block = file.read(min(size, 64 * 1024))
+        if not block:
+            return
+        size -= len(block)
+        yield block
 
 
 def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -> None:
@@ -155,6 +185,20 @@ def sync(directories: Iterable[str]) -> None:
     for directory in sorted(set(directories)):
         with contextlib.suppress(FileNotFoundError), opened(directory) as descriptor:
             os.fsync(descriptor)
+
+
+def _begins(directory: int, name: str, beginnings: Sequence[bytes]) -> bool:
+    """Tell whether there is a file with one of some beginnings."""
+    try:
+        found = seen(directory, name)
+        if found is None or found.kind != "file":
+            return False
+        with os.fdopen(os.open(name, _OLD, dir_fd=directory), "rb") as file:
+            return file.read(len(beginnings[0])) in beginnings
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+            return False
+        raise
 
 
 def _new(directory: int, name: str, mode: int, uid: int, gid: int) -> IO[bytes]:

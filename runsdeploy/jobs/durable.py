@@ -1,11 +1,13 @@
 """Files that are either as they were or as they should be, whatever happens meanwhile, power cuts included (B5)."""
 
 import os
+import re
 import secrets
 from contextlib import suppress
 from typing import IO
 
 PRIVATE = 0o600
+_TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{12}\.tmp$")
 
 
 def write_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
@@ -22,11 +24,49 @@ def write_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
     sync_directory(os.path.dirname(path))
 
 
+def make_directories(path: str) -> None:
+    """Make a private directory and those above it; their names are on the disk when this returns."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        make_directories(above)
+    make_directory(path)
+
+
+def make_directory(path: str) -> None:
+    """Make a private directory that must not exist; its name is on the disk when this returns."""
+    above = os.path.dirname(path)
+    os.mkdir(path, 0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        inherit(descriptor, above)
+    finally:
+        os.close(descriptor)
+    sync_directory(above)
+
+
+def inherit(descriptor: int, folder: str) -> None:
+    """Give what root makes to the owner of the directory: nightly runs must be able to use what a restore leaves."""
+    if os.geteuid() == 0:
+        owner = os.stat(folder or ".")
+        if owner.st_uid:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+def sweep(folder: str, name: str = "") -> None:
+    """Remove what `write_file` left of a name, or of any, when it was killed. Nobody may be writing there now."""
+    with suppress(OSError):
+        for each in os.listdir(folder):
+            match = _TEMPORARY.match(each)
+            if match and name in ("", match.group(1)):
+                remove(os.path.join(folder, each))
+
+
 def create(path: str, mode: int = PRIVATE) -> IO[bytes]:
     """Create a file that must not exist, never through a link, with its mode before any content (J17)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     try:
         os.fchmod(descriptor, mode)
+        inherit(descriptor, os.path.dirname(path))
         return os.fdopen(descriptor, "wb")
     except BaseException:
         os.close(descriptor)

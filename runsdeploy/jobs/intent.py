@@ -16,7 +16,7 @@ class Change(NamedTuple):
     path: str
     """as the archive names it"""
     action: str
-    """`create`, `replace`, or `same`: it is already like that"""
+    """`create`, `replace`, `remove`; `same`: it is already like that; `grown`: a log, left as it is"""
     real: str
     """where it goes, links resolved"""
 
@@ -58,12 +58,21 @@ def intend(
         raise Fault(f"`{archive_path}` is damaged: {'; '.join(problems[:5])}", hint, BACKUP_BAD)
     notes += problems
     _check_host(archive_path, listing.manifest, "" if any_host else host or socket.gethostname())
-    request = _request(archive_path, root, listing, _chosen(listing, paths))
     try:
+        same, different = _compared(root, _chosen(listing, paths), named=bool(paths))
+        request = _request(archive_path, root, listing, different)
+        if not different:
+            return Intent(archive_path, listing.manifest, tuple(same), tuple(notes), request)
         planned = layout.lay_out(request)
-        if not layout.changes(planned):
+        if not layout.changes(planned) and not same:
             raise Fault("nothing is chosen but directories that are links here")
-        return Intent(archive_path, listing.manifest, _changes(planned), tuple(notes), request)
+        made = tuple(sorted((*_changes(planned), *same), key=lambda change: os.fsencode(change.real)))
+        notes += [
+            f"`{shown(each.real)}` belongs to the database as it is, and goes with it: stop what uses it first"
+            for each in made
+            if each.action == "remove"
+        ]
+        return Intent(archive_path, listing.manifest, made, tuple(notes), request)
     except OSError as error:
         raise Fault(said(error)) from None
 
@@ -89,6 +98,35 @@ def _chosen(listing: Listing, paths: Sequence[str]) -> List[Member]:
         if not any(_covered(member.path, [path]) for member in listing.members):
             raise Fault(f"the backup has nothing of `{shown(path)}`" if path else "the backup is empty")
     return [member for member in listing.members if _covered(member.path, wanted)]
+
+
+def _compared(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List[Change], List[Member]]:
+    """Return what is to stay, as it is what the archive has or a log, and what is to be changed.
+
+    What is as it should be is not touched, and needs nobody's leave to be: the settings are root's, the backups are
+    those of a service account. A log that was added to since, or that is cut every night, tells what happened: it is
+    only put back where it is missing, or named.
+    """
+    stay, different = [], []
+    for member in members:
+        slot = layout.look_up(root, member) if member.kind != "directory" else None
+        action = ""
+        if slot and slot.old and not destination.companions(slot.parent, slot.name):
+            action = "same" if _is_same(slot) else "" if named else _log(slot)
+        if slot and action:
+            stay.append(Change(member.path, action, slot.real))
+        else:
+            different.append(member)
+    return stay, different
+
+
+def _log(slot: layout.Slot) -> str:
+    """Return `grown` if a file is a log that holds more than the archive has of it, and nothing else."""
+    member = slot.member
+    if member.when != "after" or member.kind != "file" or slot.old is None or slot.old.kind != "file":
+        return ""
+    grown = member.truncate or destination.begins(slot.parent, slot.name, member)
+    return "grown" if grown else ""
 
 
 def _normal(path: str) -> str:
@@ -118,7 +156,9 @@ def _changes(planned: layout.Layout) -> Tuple[Change, ...]:
     changes = []
     for slot in planned.slots:
         action = "replace" if slot.old else "create"
-        if slot.old and _is_same(slot):
+        if slot.member.kind == destination.ABSENT:
+            action = "remove"
+        elif slot.old and _is_same(slot):
             action = "same"
         changes.append(Change(slot.member.path, action, slot.real))
     for folder in planned.folders:

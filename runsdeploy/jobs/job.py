@@ -6,7 +6,7 @@ setting says becomes part of one word of a command, of one path, of one variable
 """
 
 import re
-from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Tuple, Union
 
 STAGES = ("imports", "exports", "reports")
 PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -29,6 +29,14 @@ class File(NamedTuple):
     """without it the backup is not good"""
 
 
+class Secret(NamedTuple):
+    """A value that the catalogue must not hold, and where it comes from."""
+
+    kind: str
+    """one of secret.SOURCES"""
+    words: Tuple[Text, ...]
+
+
 class Job(NamedTuple):
     """One job."""
 
@@ -41,7 +49,7 @@ class Job(NamedTuple):
     command: Tuple[Text, ...]
     """program and arguments; a shell command is handed to `/bin/sh -c` as it stands"""
     shell: bool
-    environment: Dict[str, Text]
+    environment: Dict[str, Union[Text, Secret]]
     directory: Text
     timeout: float
     """seconds"""

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from . import destination
-from .destination import Seen
+from .destination import ABSENT, Seen
 from .errors import Fault
 from .extraction import GRANTED
 from .manifest import Member, native, portable, shown
@@ -35,11 +35,12 @@ class Request(NamedTuple):
 
 
 class Slot(NamedTuple):
-    """One file or link to be replaced."""
+    """One file or link to be replaced, or a file to be removed."""
 
     member: Member
-    """with the owner and mode that it gets here"""
+    """with the owner and mode that it gets here; of the kind `absent` if the file goes"""
     position: int
+    """of the member in the archive; -1 if it is not from there"""
     anchor: str
     """real path of the nearest directory that existed: what is staged and kept lies there"""
     parent: str
@@ -92,7 +93,7 @@ def lay_out(request: Request) -> Layout:
     token = secrets.token_hex(6)
     slots: List[Slot] = []
     folders: Dict[str, Folder] = {}
-    known = {member.path: _here(member) for member in (*request.parents, *request.members)}
+    known = {member.path: _here(member, root) for member in (*request.parents, *request.members)}
     for member, position in zip(request.members, request.positions):
         parent = _parent(root, member.path)
         _add_missing(folders, member.path, parent, known)
@@ -100,15 +101,35 @@ def lay_out(request: Request) -> Layout:
             _add_folder(folders, parent, known[member.path])
         else:
             slots.append(_slot(known[member.path], position, parent, f"{token}{len(slots)}"))
+    for slot, name in strays(slots):
+        slots.append(_removal(slot, name, f"{token}{len(slots)}"))
     made = Layout(request, tuple(slots), tuple(folders[real] for real in sorted(folders)))
     _check(made)
     return made
 
 
+def look_up(directory: str, member: Member) -> Slot:
+    """Return where a file or link goes below a directory, and what is there; raises Fault if it cannot."""
+    root = os.path.realpath(directory)
+    return _slot(_here(member, root), -1, _parent(root, member.path), "")
+
+
 def changes(layout: Layout) -> int:
     """Return how many files, links and directories of the archive a layout comes to."""
     chosen = {member.path for member in layout.request.members}
-    return len(layout.slots) + sum(folder.path in chosen for folder in layout.folders)
+    places = sum(slot.member.kind != ABSENT for slot in layout.slots)
+    return places + sum(folder.path in chosen for folder in layout.folders)
+
+
+def strays(slots: Sequence[Slot]) -> List[Tuple[Slot, str]]:
+    """Return files beside databases that would be played back into what is in their places, and that are no slots.
+
+    Each with the slot that it lies beside. A log of the former database would spoil the one that is restored.
+    """
+    known = {slot.real for slot in slots}
+    files = [slot for slot in slots if slot.member.kind == "file"]
+    found = [(slot, name) for slot in files for name in destination.companions(slot.parent, slot.name)]
+    return [(slot, name) for slot, name in found if os.path.join(slot.parent, name) not in known]
 
 
 def encode(layout: Layout) -> Any:
@@ -152,8 +173,13 @@ def _each(document: Any, change: Callable[[str], str]) -> Any:
     return document
 
 
-def _here(member: Member) -> Member:
-    """Return a member with the owner it has on this machine, by name if there is one, and without setuid (J13)."""
+def _here(member: Member, root: str) -> Member:
+    """Return a member with the owner it has on this machine, by name if there is one, and without setuid (J13).
+
+    Below another root, for a look or a drill, only root can give files away, and others own what they look at.
+    """
+    if root != "/" and os.geteuid() != 0:
+        return member._replace(mode=member.mode & GRANTED, uid=os.geteuid(), gid=os.getegid())
 
     def number(find: Callable[[str], int], name: str, otherwise: int) -> int:
         try:
@@ -191,6 +217,14 @@ def _slot(member: Member, position: int, parent: str, token: str) -> Slot:
         raise Fault(f"`{shown(real)}` is a {found.kind}, the archive has a {member.kind} there", "move it away")
     beside = f".{name[:_SHOWN]}.{token}"
     return Slot(member, position, _anchor(parent), parent, name, beside + ".restore", beside + ".undo", found)
+
+
+def _removal(slot: Slot, name: str, token: str) -> Slot:
+    """Return a slot for a file that lies beside another one and goes."""
+    path = os.path.join(os.path.dirname(slot.member.path), name)
+    owner = (os.geteuid(), os.getegid(), "", "")
+    gone = Member(path, slot.member.when, ABSENT, 0, *owner, 0, 0, "", "", truncate=False)
+    return _slot(gone, -1, slot.parent, token)
 
 
 def _anchor(real: str) -> str:

@@ -7,9 +7,9 @@ import json
 import os
 import re
 import shutil
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from . import archive, durable, journal, truncation
+from . import archive, durable, journal, record, truncation
 from .manifest import Damaged, Manifest, Member
 
 RUNS = ".runs"
@@ -32,15 +32,26 @@ def note_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
 def settle(folder: str) -> List[str]:
     """Bring a backup directory to a state as if no run had been killed; return what was done, in words."""
     told = []
-    for name in identities(folder):
+    names = identities(folder)
+    for name in names:
         run = os.path.join(folder, RUNS, name)
-        acts = [record["act"] for record in journal.read(os.path.join(run, "journal"))]
+        durable.sweep(run)
+        acts = acts_of(run)
         if "end" not in acts:
-            told += _settle_run(folder, run, name)
-        elif os.path.exists(os.path.join(run, STAGED)):
-            told += _salvage(folder, run, name)
+            told.append(f"run {name} was killed")
+        if "cut" not in acts and ("end" not in acts or name == names[-1]):
+            told += _finish_cuts(folder, run, name)
+        told += salvage(folder, run, name)
+        if "end" not in acts:
+            _note(run, "end", interrupted=True)
     _sweep(folder)
     return told
+
+
+def _note(run: str, act: str, **facts: Any) -> None:
+    acts = journal.Journal(os.path.join(run, "journal"))
+    acts.try_to_write(act, **facts)
+    acts.close()
 
 
 def identities(folder: str) -> List[str]:
@@ -70,51 +81,57 @@ def forget(folder: str) -> None:
 
 
 def clear(run: str) -> None:
-    """Drop what a run staged: it is archived."""
-    durable.remove(os.path.join(run, STAGED))
-    durable.sync_directory(run)
+    """Drop what a run staged: it is archived, or of no use. Raises OSError."""
+    if os.path.exists(os.path.join(run, STAGED)):
+        durable.remove(os.path.join(run, STAGED))
+        durable.sync_directory(run)
     for part in ("before", "after"):
         shutil.rmtree(os.path.join(run, part), ignore_errors=True)
 
 
-def _settle_run(folder: str, run: str, name: str) -> List[str]:
-    told = [f"run {name} was killed"]
-    written = _archive_of(folder, name)
-    if written:
-        told += _finish_cuts(os.path.join(folder, written), run)
-        clear(run)
-    else:
-        told += _salvage(folder, run, name)
-    acts = journal.Journal(os.path.join(run, "journal"))
-    acts.write("end", interrupted=True)
-    acts.close()
-    return told
+def drop_after(run: str) -> None:
+    """Drop what was staged behind the jobs: on a disk that is full, what was there before them goes first."""
+    shutil.rmtree(os.path.join(run, "after"), ignore_errors=True)
 
 
-def _archive_of(folder: str, name: str) -> str:
+def archive_of(folder: str, name: str) -> str:
+    """Return the name of the archive that a run has written; empty if there is none."""
     for end in ("-cron-backup.tar.gz", "-cron-backup-failed.tar.gz"):
         if os.path.exists(os.path.join(folder, name + end)):
             return name + end
     return ""
 
 
-def _finish_cuts(path: str, run: str) -> List[str]:
+def _finish_cuts(folder: str, run: str, name: str) -> List[str]:
     """Take off what was archived but not yet taken off: the next archive would hold it twice (J25)."""
-    found = [each for each in archive.archives(os.path.dirname(path)) if each.path == path and each.kind == "good"]
-    members = list(found[0].manifest.members) if found and found[0].manifest else []
-    return [cut.warning for cut in truncation.truncate(members, run) if cut.warning]
+    written = archive_of(folder, name)
+    found = [each for each in archive.archives(folder) if each.name == written and each.kind == "good"]
+    if not found or not found[0].manifest:
+        return []
+    warnings = [cut.warning for cut in truncation.truncate(list(found[0].manifest.members), run) if cut.warning]
+    if not warnings:
+        _note(run, "cut")
+    return warnings
 
 
-def _salvage(folder: str, run: str, name: str) -> List[str]:
-    """Archive what a run staged before its jobs."""
+def salvage(folder: str, run: str, name: str, reasons: Sequence[str] = ()) -> List[str]:
+    """Archive what a run staged before its jobs, unless it did so itself; as not good if there are reasons.
+
+    Return in words what was done. Raises OSError if what is archived already cannot be dropped.
+    """
+    if archive_of(folder, name):
+        clear(run)
+        return []
     try:
         staged = _staged(run)
         if staged is None:
             clear(run)
             return []
         manifest, sources = staged
-        stages = _stages(run, manifest)
-        written = archive.write(folder, manifest._replace(stages=stages), sources)
+        manifest = manifest._replace(stages=_stages(run, manifest))
+        if reasons:
+            manifest = manifest._replace(good=False, reasons=tuple(reasons))
+        written = archive.write(folder, manifest, sources)
     except (OSError, Damaged) as error:
         return [f"what run {name} had staged could not be archived: {error}; it stays in `{run}`"]
     clear(run)
@@ -137,21 +154,32 @@ def _staged(run: str) -> Optional[Tuple[Manifest, Dict[str, str]]]:
 def _stages(run: str, manifest: Manifest) -> Dict[str, str]:
     """Return how far the stages came, by the journal."""
     stages = dict(manifest.stages)
-    for record in journal.read(os.path.join(run, "journal")):
-        if record["act"] == "stage":
-            stages[record["stage"]] = record["outcome"]
-        elif record["act"] == "start":
-            stages[record["stage"]] = "interrupted"
+    for each in journal.read(os.path.join(run, "journal")):
+        if each["act"] == "stage":
+            stages[each["stage"]] = each["outcome"]
+        elif each["act"] == "start":
+            stages[each["stage"]] = "interrupted"
     return stages
 
 
 def _sweep(folder: str) -> None:
     """Remove unfinished archives, and checksums of archives that never came to be."""
+    durable.sweep(folder, record.NAME)
     for name in os.listdir(folder):
         match = _CHECKSUM.match(name)
         orphan = match and not any(os.path.lexists(os.path.join(folder, match.group(1) + end)) for end in ("", ".bad"))
         if _UNFINISHED.match(name) or orphan:
             durable.remove(os.path.join(folder, name))
+
+
+def killed(folder: str) -> List[str]:
+    """Return the runs that have no end and are not settled; the one that is going on too."""
+    return [name for name in identities(folder) if "end" not in acts_of(os.path.join(folder, RUNS, name))]
+
+
+def acts_of(run: str) -> List[str]:
+    """Return what a run's journal says it did."""
+    return [each["act"] for each in journal.read(os.path.join(run, "journal"))]
 
 
 def describe(folder: str) -> List[Dict[str, Any]]:

@@ -8,6 +8,7 @@ import socket
 import time
 from typing import Any, Dict, Optional
 
+from . import durable
 from .errors import LOCKED, Fault
 
 NAME = ".lock"
@@ -46,6 +47,7 @@ def take(folder: str, doing: str, wait: float = 0.0) -> Lock:
     # Jobs do not inherit it: what a job leaves behind would hold the lock for ever.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(os.path.join(folder, NAME), flags, 0o600)
+    durable.inherit(descriptor, folder)
     until = time.monotonic() + max(wait, PATIENCE)
     while True:
         try:

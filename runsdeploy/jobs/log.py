@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from typing import Deque, Dict, List
+from typing import Deque, Dict, List, Set
 
 from .errors import reason
 
@@ -20,27 +20,34 @@ TAIL = 20
 """lines of a job that its failure is told with"""
 WIDEST = 500
 """bytes of such a line"""
+SHORTEST = 6
+"""bytes of a secret that is masked: shorter ones would mask half of what is written"""
+MASK = b"*****"
 
 
 class Log:
     """Where everything is told that happens in one run."""
 
-    def __init__(self, shared: str, own: str) -> None:
+    def __init__(self) -> None:
+        self.secrets: Set[bytes] = set()
+        """never to be written"""
         self.problems: List[str] = []
         """what kept the log from being written, each once"""
         self._tails: Dict[str, Deque[bytes]] = {}
         self._guard = threading.Lock()
         self._shown = sys.stderr is not None and sys.stderr.isatty()
-        self._files = {path: self._open(path) for path in (shared, own) if path}
+        self._files: Dict[str, int] = {}
 
-    def _open(self, path: str) -> int:
+    def open(self, path: str) -> None:
+        """Write also to this file, if it has a name."""
+        if not path:
+            return
         try:
             _rotate(path)
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            return os.open(path, flags, 0o640)
+            self._files[path] = os.open(path, flags, 0o640)
         except OSError as error:
             self._failed(path, error)
-            return -1
 
     def _failed(self, path: str, error: OSError) -> None:
         message = f"log `{path}` cannot be written: {reason(error)}"
@@ -54,6 +61,9 @@ class Log:
 
     def output(self, job: str, data: bytes) -> None:
         """Log lines that a job wrote, as they are, each with the job's name before it."""
+        for secret in self.secrets:
+            if len(secret) >= SHORTEST:
+                data = data.replace(secret, MASK)
         lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -70,19 +80,17 @@ class Log:
     def _write(self, data: bytes) -> None:
         with self._guard:
             for path, descriptor in self._files.items():
-                if descriptor >= 0:
-                    try:
-                        _write_all(descriptor, data)
-                    except OSError as error:
-                        self._failed(path, error)
+                try:
+                    _write_all(descriptor, data)
+                except OSError as error:
+                    self._failed(path, error)
             if self._shown:
                 sys.stderr.write("".join(f"{printable(line)}\n" for line in data.split(b"\n")[:-1]))
 
     def close(self) -> None:
         """Write no more."""
         for descriptor in self._files.values():
-            if descriptor >= 0:
-                os.close(descriptor)
+            os.close(descriptor)
         self._files = {}
 
 

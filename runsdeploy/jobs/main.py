@@ -4,6 +4,7 @@ import argparse
 import json
 import locale
 import os
+import resource
 import signal
 import sys
 import threading
@@ -75,7 +76,12 @@ def main(words: Sequence[str], program: str) -> int:
     """Do what the words say; return the exit status."""
     form = _form(words)
     try:
-        given = _parser().parse_args(list(words))
+        given, more = _parser().parse_known_args(list(words))
+        if more and (given.command != "restore" or any(word.startswith("-") for word in more)):
+            raise BadInput([Problem("", 0, 0, "", f"unknown: {' '.join(more)}", "see `job-runner --help`")])
+        if more:
+            # argparse takes all positional words from the first place where there are any.
+            given.paths += more
         if not given.command:
             _parser().print_help()
             return BAD_INPUT
@@ -86,6 +92,8 @@ def main(words: Sequence[str], program: str) -> int:
     except Fault as fault:
         return _tell(form, fault)
     except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:
         where = f"`{error.filename}`: " if error.filename else ""
@@ -110,6 +118,8 @@ def _tell(form: str, fault: Fault) -> int:
 
 def entry() -> NoReturn:
     """Run the program as a process of its own."""
+    # A core would hold what the runner knows, secrets too (S20).
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     program = os.path.abspath(sys.argv[0])
     _fill_descriptors()
     _speak_utf8(program)

@@ -31,6 +31,8 @@ class Record(NamedTuple):
     backup_good: bool
     reasons: Tuple[str, ...]
     """why the backup is not good"""
+    faults: Tuple[str, ...]
+    """what else made the run fail: an older backup that is damaged, a journal that could not be written"""
     stages: Dict[str, str]
     jobs: Tuple[Result, ...]
     warnings: Tuple[str, ...]
@@ -78,22 +80,25 @@ def recall(folder: str) -> Memory:
     )
 
 
-def remember(folder: str, memory: Memory, record: Record, verified: Dict[str, int], sequence: int) -> Memory:
-    """Add a run to what is remembered; durable when this returns. Raises OSError."""
+def add(folder: str, memory: Memory, record: Record, verified: Dict[str, int], sequence: int) -> Memory:
+    """Return what is remembered with one more run in it."""
     ended = record.started + int(record.seconds)
-    after = memory._replace(
-        runs=(*memory.runs, record.document)[-KEPT:],
-        verified=verified,
-        sequence=sequence,
-        last_success=ended if record.exit_status == OK else memory.last_success,
-        backup_last_good=record.started if record.backup_good else memory.backup_last_good,
+    return Memory(
+        (*memory.runs, record.document)[-KEPT:],
+        verified,
+        sequence,
+        ended if record.exit_status == OK else memory.last_success,
+        record.started if record.backup_good else memory.backup_last_good,
+        _overlaps(folder),
     )
-    document = {"schema": 1, **after._asdict()}
+
+
+def remember(folder: str, memory: Memory) -> None:
+    """Write down what is to be remembered; durable when this returns. Raises OSError."""
+    document = {"schema": 1, **memory._asdict()}
     document.pop("overlaps")
-    durable.write_file(
-        os.path.join(folder, NAME), (json.dumps(document, indent=1, sort_keys=True) + "\n").encode("ascii")
-    )
-    return after
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    durable.write_file(os.path.join(folder, NAME), text.encode("ascii"))
 
 
 def count_overlap(folder: str) -> None:
@@ -126,6 +131,7 @@ def lines(document: Dict[str, Any]) -> List[str]:
     if document["exit_status"] == OK:
         return words
     words += [f"  backup: {each}" for each in document["reasons"]]
+    words += [f"  {each}" for each in document.get("faults", ())]
     for job in document["jobs"]:
         status = "" if job["status"] is None or job["outcome"] == "ok" else f"({job['status']})"
         why = f": {job['reason']}" if job["reason"] else ""

@@ -35,12 +35,10 @@ class Restoration:
         """Note a new one; raises OSError with nothing left of it."""
         above = os.path.join(folder, FOLDER)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(above, 0o700)
-            durable.sync_directory(folder)
+            durable.make_directory(above)
         made = cls(folder, 1 + max([each.number for each in existing(folder)], default=0))
-        os.mkdir(made.path, 0o700)
+        durable.make_directory(made.path)
         try:
-            durable.sync_directory(above)
             durable.write_file(made._file(_RESERVE), os.urandom(_RESERVED))
             made.replan(planned)
         except BaseException:

@@ -9,6 +9,7 @@ import os
 from typing import Mapping, NamedTuple, Optional, Tuple
 
 from . import archive, extraction, historical, layout, swap
+from .destination import ABSENT
 from .errors import BACKUP_BAD, RESTORE_NEEDED, Fault
 from .extraction import Contents
 from .inflation import Inflated, open_archive
@@ -40,6 +41,10 @@ def restore(intent: Intent, folder: str) -> int:
     """
     if unfinished(folder):
         raise Fault("a restore is unfinished", UNTIL_THEN, RESTORE_NEEDED)
+    touched = {member.path for member in intent.request.members}
+    same = sum(change.action == "same" and change.path not in touched for change in intent.changes)
+    if not intent.request.members:
+        return same
     try:
         planned = layout.lay_out(intent.request)
         _check_places(planned, {change.path: change.real for change in intent.changes})
@@ -47,7 +52,7 @@ def restore(intent: Intent, folder: str) -> int:
         restoration = Restoration.begin(folder, planned)
     except OSError as error:
         raise Fault(said(error)) from None
-    return _forward(restoration, folder)
+    return same + _forward(restoration, folder)
 
 
 def unfinished(folder: str) -> Optional[Unfinished]:
@@ -154,6 +159,11 @@ def _unfinished(folder: str) -> Optional[Restoration]:
     return latest(folder, STAGING, SWAPPING, UNDOING)
 
 
+def forget(folder: str) -> None:
+    """Drop what the last restore kept: from now on it cannot be taken back. Not while one is unfinished."""
+    _forget_others(folder, None)
+
+
 def _forget_others(folder: str, kept: Optional[Restoration]) -> None:
     """Forget restores that are over, as only the last one can be taken back; the next one does what fails here."""
     for each in existing(folder):
@@ -170,6 +180,9 @@ def _check_places(planned: layout.Layout, shown_before: Mapping[str, str]) -> No
     """Raise Fault if files would go elsewhere than what was shown."""
     for slot in planned.slots:
         before = shown_before.get(slot.member.path)
+        if before is None and slot.member.kind == ABSENT:
+            hint = "stop what uses it, and look again"
+            raise Fault(f"`{shown(slot.real)}` appeared meanwhile: the database is in use", hint)
         if before != slot.real:
             text = f"`{shown(slot.member.path)}` would go to `{shown(slot.real)}`, shown was `{shown(str(before))}`"
             raise Fault(text, "links were changed meanwhile, look again")

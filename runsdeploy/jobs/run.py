@@ -4,31 +4,34 @@ lock → leftovers → Kerberos → files staged → imports → exports, report
 → logs cut → old archives pruned → record, metrics, notices → unlock
 """
 
+import errno
 import os
 import secrets
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, FrozenSet, List, Tuple
+from contextlib import suppress
+from typing import Dict, FrozenSet, List, Tuple
 
-from . import VERSION, archive, gate, journal, kerberos, leftovers, notice, process, record, restore, staging, upkeep
+from . import VERSION, archive, durable, gate, kerberos, leftovers, notice, record, restore, snapshot, staging, upkeep
 from . import truncation as cuts
-from .agenda import Agenda, Task
+from .agenda import Agenda
 from .errors import RESTORE_NEEDED, Fault, reason
-from .gate import Result
+from .gate import NOT_RUN, Result
 from .job import STAGES
+from .journal import Journal
 from .lock import Lock
 from .log import Log
-from .manifest import FORMAT, Damaged, Manifest
-from .record import Memory, Record
+from .manifest import FORMAT, Damaged, Manifest, Member
+from .record import Record
 from .settings import Settings
+from .stages import Shift, Stages
+from .survey import Wanted
 
 RESERVE = 16 * 1024 * 1024
 """bytes that stay free (J3)"""
 RESERVE_INODES = 64
-AT_A_TIME = 8
-"""jobs of a parallel stage"""
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(
@@ -36,12 +39,10 @@ def run(
 ) -> Tuple[Record, Dict[str, List[str]]]:
     """Do a run, with the lock held; return its record, and the last lines of jobs that failed.
 
-    Raises Fault if a restore is unfinished.
-
-    A run that has begun always comes to its record: what goes wrong on the way is in it.
+    Raises Fault if a restore is unfinished. A run that has begun always comes to its record: what goes wrong on the
+    way is in it.
     """
-    folder = settings.values["CRON_BACKUP"]
-    if restore.unfinished(folder):
+    if restore.unfinished(settings.values["CRON_BACKUP"]):
         hint = "bring it to an end first: `restore --continue`, or `restore --undo`"
         raise Fault("a restore is unfinished: files are partly of another day", hint, RESTORE_NEEDED)
     under_way = _Run(settings, agenda, parallel, lock, stop)
@@ -61,163 +62,120 @@ class _Run:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started))
         self.identity = f"{moment}-{secrets.token_hex(3)}"
         self.own = os.path.join(self.folder, leftovers.RUNS, self.identity)
+        self.acts = Journal(os.path.join(self.own, "journal"))
+        self.log = Log()
         self.reasons: List[str] = []
-        self.warnings: List[str] = list(settings.warnings)
+        """why the backup is not good"""
+        self.warnings: List[str] = []
         self.results: List[Result] = []
-        self.members: Tuple[Any, ...] = ()
+        self.members: Tuple[Member, ...] = ()
         self.sources: Dict[str, str] = {}
         """member's path, and where its staged copy is"""
         self.ticket = kerberos.Ticket("", "")
-        self.memory: Memory = record.recall(self.folder)
+        self.memory = record.recall(self.folder)
         known = [each.manifest.sequence for each in archive.archives(self.folder) if each.manifest]
         self.sequence = max([self.memory.sequence, *known]) + 1
         self.verified = dict(self.memory.verified)
-        self.damaged: List[str] = []
+        self.faults: List[str] = []
+        """what else makes the run fail: older backups that are damaged, a journal that cannot be written"""
 
     def perform(self) -> Record:
         """Go through all steps."""
-        told = leftovers.settle(self.folder)
-        os.makedirs(self.own, 0o700)
-        self.acts = journal.Journal(os.path.join(self.own, "journal"))
-        self.log = Log(self.settings.values["CRON_LOG_FILE"], os.path.join(self.own, "log"))
         written = ""
         pruned: Tuple[str, ...] = ()
         try:
-            names = [task.job.name for task in self.agenda.tasks]
-            self.acts.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
-            self.log.say(f"run {self.identity} begins with `{self.settings.real}`")
-            self.warnings += notice.begin(self.settings)
-            for each in (*told, *self.warnings):
-                self.log.say(f"warning: {each}")
-            self.warnings += told
+            self._begin()
             self._save_before()
-            self._jobs()
+            self._run_jobs()
             written = self._archive()
             if written and not self.reasons:
                 pruned = self._tidy(written)
         except OSError as error:
-            where = f"`{error.filename}`: " if error.filename else ""
-            self.reasons.append(f"{where}{reason(error)}")
+            self.reasons.append(self._explained(error))
         finally:
             kerberos.logout(self.ticket)
-        return self._end(written, pruned)
+        return self._end(written or self._salvage(), pruned)
+
+    def _begin(self) -> None:
+        """Make the run's directory, journal and log; settle what others left."""
+        self.log.open(self.settings.values["CRON_LOG_FILE"])
+        told = leftovers.settle(self.folder)
+        # What it kept lies beside what it replaced, and would get into the backup.
+        restore.forget(self.folder)
+        if self.settings.values["METRICS_FILE"]:
+            durable.sweep(*os.path.split(self.settings.values["METRICS_FILE"]))
+        durable.make_directories(self.own)
+        self.log.open(os.path.join(self.own, "log"))
+        names = [task.job.name for task in self.agenda.tasks]
+        self.acts.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
+        self.log.say(f"run {self.identity} begins with `{self.settings.real}`")
+        for each in (*told, *self.settings.warnings, *notice.begin(self.settings)):
+            self._warn(each)
 
     # Before the jobs
 
     def _save_before(self) -> None:
-        if self.agenda.tasks:
-            self._log_in()
-        wrong = self._no_room()
-        if wrong:
-            self.reasons.append(wrong)
+        user, keytab = self.settings.values["SVC_USER"], self.settings.values["SVC_KEYTAB"]
+        if self.agenda.tasks and (user or keytab or any("kerberos" in task.job.needs for task in self.agenda.tasks)):
+            self.ticket = kerberos.login(user, keytab, self.own)
+            self._doubt(self.warnings, self.ticket.warning)
+        if self._doubt(self.reasons, self._no_room()):
             return
-        snapshot = self.settings.values["SNAPSHOT_LORA"]
-        if snapshot and os.path.exists(snapshot):
+        dump = self.settings.values["SNAPSHOT_LORA"]
+        if dump and os.path.exists(dump):
             most = float(self.settings.values["BACKUP_MAX_SECONDS_AGE"])
-            self._doubt(staging.freshness_problem(snapshot, self.started, most))
+            self._doubt(self.reasons, snapshot.freshness_problem(dump, self.started, most))
             if self.settings.values["SNAPSHOT_END_MARK"]:
-                self._doubt(staging.end_mark_problem(snapshot))
+                self._doubt(self.reasons, snapshot.end_mark_problem(dump))
         self._stage(self.agenda.before, "before")
         leftovers.note_staged(self.own, self._manifest(), self.sources)
         self.acts.write("staged", when="before", members=len(self.members), good=not self.reasons)
 
-    def _doubt(self, problem: str) -> None:
-        if problem:
-            self.reasons.append(problem)
-
-    def _log_in(self) -> None:
-        user, keytab = self.settings.values["SVC_USER"], self.settings.values["SVC_KEYTAB"]
-        self.ticket = kerberos.login(user, keytab, self.own)
-        if self.ticket.warning:
-            self.warnings.append(self.ticket.warning)
-            self.log.say(f"warning: {self.ticket.warning}")
+    def _doubt(self, doubts: List[str], text: str) -> bool:
+        """Take what may be nothing to the doubts and the log; return whether it is something."""
+        if text:
+            doubts.append(text)
+            self.log.say(f"warning: {text}")
+        return bool(text)
 
     def _no_room(self) -> str:
         """Return why the run would fill the disk: files are staged, and packed beside that (J3)."""
-        size = staging.size_of((*self.agenda.before, *self.agenda.after))
+        size = staging.size_of((*self.agenda.before, *self.agenda.after), self.folder)
         needed = int(size * 2.05) + RESERVE
-        status = os.statvfs(self.folder)
-        free = (status.f_bfree if os.geteuid() == 0 else status.f_bavail) * status.f_frsize
+        free = _free(self.folder)
         if free < needed:
             return f"`{self.folder}` has {free} bytes free, expected {needed} for files of {size} bytes"
+        status = os.statvfs(self.folder)
         inodes = status.f_ffree if os.geteuid() == 0 else status.f_favail
         if status.f_files and inodes < len(self.agenda.before) + len(self.agenda.after) + RESERVE_INODES:
             return f"`{self.folder}` has room for {inodes} more files only"
         return ""
 
-    def _stage(self, wanted: Tuple[staging.Wanted, ...], when: str) -> None:
+    def _stage(self, wanted: Tuple[Wanted, ...], when: str) -> None:
         self.lock.tell(f"stages files {when} the jobs")
-        seen = frozenset(member.path for member in self.members)
-        staged = staging.stage(wanted, os.path.join(self.own, when), when, seen, self.folder)
+        staged = staging.stage(wanted, os.path.join(self.own, when), when, self.members, self.folder)
         self.members += staged.members
         self.sources.update(staged.sources)
         self.reasons += staged.problems
         for note in (*staged.problems, *staged.notes):
             self.log.say(note)
 
-    # The jobs
-
-    def _jobs(self) -> None:
-        for stage in STAGES:
-            tasks = [task for task in self.agenda.tasks if task.job.stage == stage]
-            if stage in self.parallel and stage != "imports":
-                with ThreadPoolExecutor(AT_A_TIME) as pool:
-                    self.results += list(pool.map(self._job, tasks))
-            else:
-                for task in tasks:
-                    self.results.append(self._job(task))
-            if tasks:
-                self.acts.write("stage", stage=stage, outcome=gate.stage_outcome(stage, self.results))
-
-    def _job(self, task: Task) -> Result:
-        job = task.job
-        closed = gate.barrier(job.stage, self.results, backup_good=not self.reasons)
-        left = self.settings.values["TIMEOUT_SECONDS"] - (time.monotonic() - self.clock)
-        closed = closed or ("interrupted" if self.stop.is_set() else "" if left > 0 else "the run's time is up")
-        if closed:
-            self.log.say(f"`{job.name}` does not run: {closed}")
-            return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, closed)
-        if "kerberos" in job.needs and not self.ticket.cache:
-            why = f"it needs a Kerberos ticket: {self.ticket.warning}"
-            self.log.say(f"`{job.name}` fails before it starts: {why}")
-            return Result(job.name, job.stage, "no-ticket", None, 0.0, why)
-        self.lock.tell(f"runs `{job.name}`")
-        self.acts.write("start", job=job.name, stage=job.stage)
-        self.log.say(f"`{job.name}` begins: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` begins")
-        result = self._command(task, left)
-        self.acts.write("ended", job=job.name, outcome=result.outcome, status=result.status)
-        return result
-
-    def _command(self, task: Task, left: float) -> Result:
-        job, command = task.job, task.command
-        environment = dict(command.environment)
-        if self.ticket.cache:
-            environment["KRB5CCNAME"] = self.ticket.cache
-        command = command._replace(environment=environment, timeout=min(command.timeout, left))
-        ending = process.run(
-            command, lambda data: self.log.output(job.name, data), stop=self.stop.is_set, spool=self.own
-        )
-        shown = "" if ending.status is None or ending.outcome == "ok" else f"({ending.status})"
-        self.log.say(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
-        for orphan in ending.orphans:
-            self._warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
-        if ending.dropped:
-            self._warn(f"{ending.dropped} bytes of what `{job.name}` wrote were dropped")
-        return Result(job.name, job.stage, ending.outcome, ending.status, round(ending.seconds, 3))
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.log.say(f"warning: {text}")
+    def _run_jobs(self) -> None:
+        deadline = self.clock + self.settings.values["TIMEOUT_SECONDS"]
+        shift = Shift(self.agenda.tasks, self.parallel, deadline, not self.reasons, self.ticket, self.own)
+        stages = Stages(shift, self.log, self.acts, self.lock, self.stop)
+        self.results = stages.results
+        stages.run()
+        self.warnings += stages.warnings
+        self.faults += stages.faults
 
     # Behind the jobs
 
     def _manifest(self) -> Manifest:
         stages = {stage: gate.stage_outcome(stage, self.results) for stage in STAGES}
         jobs = {each.name: {"outcome": each.outcome, "status": each.status} for each in self.results}
-        host = socket.gethostname()
-        good, reasons = not self.reasons, tuple(self.reasons)
-        begun = (self.identity, host, self.started, self.sequence)
-        return Manifest(FORMAT, VERSION, *begun, good, reasons, stages, jobs, self.members)
+        begun = (self.identity, socket.gethostname(), self.started, self.sequence)
+        return Manifest(FORMAT, VERSION, *begun, not self.reasons, tuple(self.reasons), stages, jobs, self.members)
 
     def _archive(self) -> str:
         """Write the archive of all that is staged; return its name, empty if there is nothing or it failed."""
@@ -230,58 +188,105 @@ class _Run:
         except Damaged as error:
             self.reasons.append(f"the archive was not what had been written: {error}")
             return ""
-        self.acts.write("archived", name=written)
-        leftovers.clear(self.own)
+        # It is there from here on, whatever else fails.
+        self._note("archived", name=written)
+        with suppress(OSError):
+            leftovers.clear(self.own)
         return written
+
+    def _salvage(self) -> str:
+        """Archive what was staged before the jobs if no archive could be made; return its name, empty if none was."""
+        with suppress(OSError):
+            leftovers.drop_after(self.own)
+            for told in leftovers.salvage(self.folder, self.own, self.identity, self.reasons):
+                self._warn(told)
+        return leftovers.archive_of(self.folder, self.identity)
 
     def _tidy(self, written: str) -> Tuple[str, ...]:
         """With tonight's archive good: cut the logs in it, look at an older archive, prune; return what was pruned."""
-        for cut in cuts.truncate(list(self.members), self.own):
-            if cut.warning:
-                self._warn(cut.warning)
-        self.acts.write("cut")
+        left = [cut.warning for cut in cuts.truncate(list(self.members), self.own) if cut.warning]
+        if not left:
+            # Otherwise the next run tries again before it archives the same lines once more.
+            self._note("cut")
         self.lock.tell("verifies an older archive")
-        self.verified, self.damaged = upkeep.verify_one(self.folder, self.memory.verified, written)
-        for each in self.damaged:
+        self.verified, damaged = upkeep.verify_one(self.folder, self.memory.verified, written)
+        self.faults += damaged
+        for each in (*left, *damaged):
             self._warn(each)
         pruned, warnings = upkeep.prune(self.folder, self.settings, self.started)
         for each in warnings:
             self._warn(each)
         for name in pruned:
             self.log.say(f"deleted `{name}`: older than {self.settings.values['BACKUP_SAVE_DAYS']} days")
-        self.acts.write("pruned", names=list(pruned))
+        self._note("pruned", names=list(pruned))
         return pruned
 
-    def _end(self, written: str, pruned: Tuple[str, ...]) -> Record:
-        """Make the record, and tell everybody from it."""
+    def _note(self, act: str, **facts: object) -> None:
+        unsaid = self.acts.try_to_write(act, **facts)
+        if unsaid:
+            self.faults.append(unsaid)
+            self._warn(unsaid)
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.log.say(f"warning: {text}")
+
+    def _explained(self, error: OSError) -> str:
+        """Return what the system refused, with the place and, if it is full, what is free there."""
+        place = str(error.filename or self.folder)
+        free = ""
+        if error.errno in FULL:
+            with suppress(OSError):
+                free = f" ({_free(place if os.path.isdir(place) else os.path.dirname(place))} bytes free)"
+        return f"`{place}`: {reason(error)}{free}"
+
+    # The end
+
+    def _record(self, written: str, pruned: Tuple[str, ...]) -> Record:
+        """Return what is to be told of the run; jobs that it never came to are in it too."""
+        known = {each.name for each in self.results}
+        lost = [task.job for task in self.agenda.tasks if task.job.name not in known]
+        self.results += [Result(job.name, job.stage, NOT_RUN, None, 0.0, "the run broke off before it") for job in lost]
         good = bool(written) and not self.reasons
-        status = gate.exit_status(self.results, backup_good=good and not self.damaged)
-        made = Record(
+        return Record(
             self.identity,
             socket.gethostname(),
             self.started,
             round(time.monotonic() - self.clock, 3),
-            status,
+            gate.exit_status(self.results, backup_good=good and not self.faults),
             written,
             os.path.getsize(os.path.join(self.folder, written)) if written else 0,
             good,
             tuple(self.reasons),
+            tuple(self.faults),
             {stage: gate.stage_outcome(stage, self.results) for stage in STAGES},
             tuple(self.results),
             (*self.warnings, *self.log.problems),
             pruned,
         )
+
+    def _end(self, written: str, pruned: Tuple[str, ...]) -> Record:
+        """Make the record, and tell everybody from it; what cannot be told to one is told to the others."""
+        made = self._record(written, pruned)
         for line in record.lines(made.document):
             self.log.say(line)
+        memory = record.add(self.folder, self.memory, made, self.verified, self.sequence)
+        count = len(self.warnings)
         try:
-            after = record.remember(self.folder, self.memory, made, self.verified, self.sequence)
-            warnings = notice.tell(self.settings, made, after, self.log)
-            self.acts.write("end", exit_status=status)
-            leftovers.forget(self.folder)
+            record.remember(self.folder, memory)
         except OSError as error:
-            warnings = [f"what happened could not be remembered: {reason(error)}"]
-        for each in warnings:
-            self.log.say(f"warning: {each}")
+            self._warn(f"what happened could not be remembered: {self._explained(error)}")
+        for each in notice.tell(self.settings, made, memory, self.log):
+            self._warn(each)
+        self._note("end", exit_status=made.exit_status)
+        with suppress(OSError):
+            leftovers.forget(self.folder)
         self.acts.close()
         self.log.close()
-        return made._replace(warnings=(*made.warnings, *warnings))
+        return made._replace(warnings=(*made.warnings, *self.warnings[count:]))
+
+
+def _free(folder: str) -> int:
+    """Return how many bytes this account may still write to a file system."""
+    status = os.statvfs(folder)
+    return (status.f_bfree if os.geteuid() == 0 else status.f_bavail) * status.f_frsize

@@ -115,6 +115,10 @@ def settle(document: Document, status: os.stat_result, switches: AbstractSet[str
             near = did_you_mean(short, switches) if "no job" in message else ""
             problems.append(document.problem(value, name, message, near))
     problems += _missing(document, values)
+    nested = document.root.get(PREFIX[:-1])
+    if nested and isinstance(nested.content, dict):
+        hint = f'keys are flat: `"{PREFIX}CRON_BACKUP"`'
+        problems.append(document.problem(nested, PREFIX[:-1], "is an object, and has no effect", hint))
     if problems:
         raise BadInput(problems)
     others = {name: v.content for name, v in document.root.items() if isinstance(v.content, (str, int, float, bool))}

@@ -6,18 +6,18 @@ been put there: so a swap that was interrupted is continued or reverted by looki
 """
 
 import os
-from typing import Iterator, List, Tuple
+from typing import Iterator, List, Sequence, Tuple
 
 from . import destination
 from .errors import Fault
 from .extraction import Contents
-from .layout import Layout, Slot, changes, listed
+from .layout import Layout, Slot, changes, listed, strays
 from .manifest import Damaged, shown
 
 
 def stage(layout: Layout, contents: Contents) -> None:
     """Put all new files beside their destinations; raises OSError, Damaged or Fault, with some of them made."""
-    wanted = {slot.position: slot for slot in layout.slots}
+    wanted = {slot.position: slot for slot in layout.slots if slot.member.kind != destination.ABSENT}
     for position, (member, content) in enumerate(contents if wanted else ()):
         slot = wanted.pop(position, None)
         if slot:
@@ -37,6 +37,10 @@ def keep(layout: Layout) -> None:
             destination.keep(slot.anchor, slot.name, slot.kept)
         if destination.look(slot.anchor, slot.kept) != slot.old or (not slot.old and destination.look(*_final(slot))):
             raise Fault(f"`{shown(slot.real)}` changed meanwhile", "let nothing else write it, and try again")
+    appeared = _appeared(layout)
+    if appeared:
+        text = f"{listed(appeared)} appeared meanwhile: the database is in use"
+        raise Fault(text, "stop what uses it, and try again")
     destination.sync(slot.anchor for slot in layout.slots)
 
 
@@ -56,6 +60,9 @@ def forward(layout: Layout) -> int:
         if folder.old is None:
             destination.make_directory(*os.path.split(folder.real))
     for slot in layout.slots:
+        if slot.member.kind == destination.ABSENT and destination.look(*_final(slot)) == slot.old:
+            destination.remove(*_final(slot))
+    for slot in layout.slots:
         if destination.look(slot.anchor, slot.staged):
             destination.put(slot.anchor, slot.staged, slot.parent, slot.name)
     destination.sync(_touched(layout))
@@ -68,8 +75,9 @@ def forward(layout: Layout) -> int:
 
 
 def changed(layout: Layout) -> List[str]:
-    """Return where there is something else than what was restored."""
-    return [slot.real for slot in layout.slots if not destination.holds(*_final(slot), slot.member)]
+    """Return where there is something else than what was restored, or something beside it that belongs to it."""
+    different = [slot.real for slot in layout.slots if not destination.holds(*_final(slot), slot.member)]
+    return different + _appeared(layout)
 
 
 def lost(layout: Layout) -> List[str]:
@@ -89,9 +97,10 @@ def back(layout: Layout) -> int:
         elif destination.look(*os.path.split(folder.real)):
             # Its files must go, and it may be one that nobody can write to.
             destination.grant(folder.real, folder.mode | 0o700, folder.uid, folder.gid)
+    beside = strays(layout.slots)
     for slot in layout.slots:
         if not destination.look(slot.anchor, slot.staged):
-            _put_back(slot)
+            _put_back(slot, [name for each, name in beside if each == slot])
     for folder in reversed(layout.folders):
         if folder.old is None:
             destination.remove_directory(*os.path.split(folder.real))
@@ -115,10 +124,18 @@ def _touched(layout: Layout) -> Iterator[str]:
         yield os.path.dirname(folder.real)
 
 
-def _put_back(slot: Slot) -> None:
+def _appeared(layout: Layout) -> List[str]:
+    return [os.path.join(slot.parent, name) for slot, name in strays(layout.slots)]
+
+
+def _put_back(slot: Slot, beside: Sequence[str]) -> None:
+    """Put back what was in a place; what came to lie beside the new file belongs to that, and goes with it."""
+    kept = slot.old is not None and destination.look(slot.anchor, slot.kept) is not None
+    for name in beside if kept or slot.old is None else ():
+        destination.remove(slot.parent, name)
     if slot.old is None:
         destination.remove(*_final(slot))
-    elif destination.look(slot.anchor, slot.kept):
+    elif kept:
         destination.put(slot.anchor, slot.kept, slot.parent, slot.name)
         # A rename between two names of one file does nothing: then both are still there.
         destination.remove(slot.anchor, slot.kept)

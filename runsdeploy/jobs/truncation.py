@@ -4,8 +4,10 @@ Between looking at a file and cutting it somebody may write to it. A write lease
 it only while nobody else has the file open, and makes whoever opens it meanwhile wait (fcntl(2), F_SETLEASE). A file
 that somebody keeps open is left as it is, and said so: the archive holds its bytes anyway.
 
-What was written since the archive stays: it is moved to the front and the file cut behind it. A crash in between is
-mended by doing the same again, which a note written before tells is needed.
+What was written since the archive stays: it is moved to the front block by block, and the file is cut behind it. How
+far that came is noted before each block, in the run's directory, so that it can be gone on with after a crash; and
+whether the cut itself was made can be seen from the file, whose last bytes were marked before. Without that, a log
+that says the same every night could be cut twice.
 """
 
 import errno
@@ -15,13 +17,18 @@ import json
 import os
 import signal
 import time
-from typing import Any, Dict, List, NamedTuple
+from contextlib import suppress
+from typing import List, NamedTuple, Optional
 
 from . import durable
 from .errors import reason
 from .manifest import Member
 
-NOTE = "truncating"
+NOTE = "cut-"
+MARK = 16
+"""bytes"""
+BLOCKS = 256
+"""each noted and brought to the disk"""
 CHUNK = 1024 * 1024
 MOST = 64 * CHUNK
 """bytes that are moved: who waits to open the file waits so long"""
@@ -52,7 +59,7 @@ def _cut(member: Member, folder: str) -> Cut:
     former = signal.getsignal(signal.SIGIO)
     try:
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        warning = _take_off(descriptor, member, os.path.join(folder, NOTE))
+        warning = _take_off(descriptor, member, folder)
         return Cut(member.path, warning and f"`{member.path}` was not emptied: {warning}")
     except OSError as error:
         return Cut(member.path, f"`{member.path}` was not emptied: {reason(error)}")
@@ -62,28 +69,55 @@ def _cut(member: Member, folder: str) -> Cut:
         signal.signal(signal.SIGIO, former)
 
 
-def _take_off(descriptor: int, member: Member, note: str) -> str:
+def _take_off(descriptor: int, member: Member, folder: str) -> str:
     """Take the archived bytes off the front; return what kept it from being done."""
-    archived, begun = member.size, _begun(note, member)
-    if begun and not _is_tail(descriptor, begun):
-        # The crash came behind the cut.
-        durable.remove(note)
+    note = _Note(folder, member)
+    if note.is_done(descriptor):
         return ""
     # Hashing may take minutes, and a lease is broken by force after less (lease-break-time).
-    if not begun and _hash(descriptor, 0, archived) != member.sha256:
-        return "" if os.fstat(descriptor).st_size < archived else "it is not what was archived any more"
+    if note.moved is None and _hash(descriptor, member.size) != member.sha256:
+        return "" if os.fstat(descriptor).st_size < member.size else "it is not what was archived any more"
     if not _alone(descriptor):
         return "another process keeps it open"
-    rest = os.fstat(descriptor).st_size - archived
-    if rest > min(archived, MOST):
-        # Moving it would overwrite it, or take long; tomorrow it is archived and cut whole.
-        return "more was written since than was archived"
-    if rest:
-        _move(descriptor, member, rest, note)
+    rest = os.fstat(descriptor).st_size - member.size
+    if note.moved is None and rest > min(BLOCKS * min(member.size, CHUNK), MOST):
+        # Moving it would take long; tomorrow it is archived and cut whole.
+        return "much more was written since than was archived"
+    _move(descriptor, rest, note)
+    mark = note.mark
+    os.pwrite(descriptor, mark, rest + member.size - len(mark))
+    os.fsync(descriptor)
+    note.write(rest, marked=True)
     os.ftruncate(descriptor, rest)
     os.fsync(descriptor)
-    durable.remove(note)
     return ""
+
+
+class _Note:
+    """How far the cut of one file has come, in the run's directory."""
+
+    def __init__(self, folder: str, member: Member) -> None:
+        self.size = member.size
+        self._file = os.path.join(folder, NOTE + hashlib.sha256(os.fsencode(member.path)).hexdigest()[:MARK])
+        digest = hashlib.sha256(os.fsencode(self._file)).hexdigest()
+        self.mark = digest[: min(MARK, member.size)].encode()
+        self.moved: Optional[int] = None
+        """bytes that are at the front already; None: nothing was begun"""
+        self._marked = False
+        with suppress(OSError, ValueError), open(self._file, "rb") as file:
+            facts = json.loads(file.read().decode())
+            self.moved, self._marked = facts["moved"], facts["marked"]
+
+    def is_done(self, descriptor: int) -> bool:
+        """Say whether the file was cut: its mark went with what was cut off."""
+        if self.moved is None or not self._marked:
+            return False
+        return os.pread(descriptor, len(self.mark), self.moved + self.size - len(self.mark)) != self.mark
+
+    def write(self, moved: int, *, marked: bool = False) -> None:
+        """Note how many bytes are at the front; durable when this returns."""
+        self.moved = moved
+        durable.write_file(self._file, json.dumps({"moved": moved, "marked": marked}).encode())
 
 
 def _alone(descriptor: int) -> bool:
@@ -99,38 +133,22 @@ def _alone(descriptor: int) -> bool:
     return False
 
 
-def _move(descriptor: int, member: Member, rest: int, note: str) -> None:
-    """Copy what was written since to the front, noted first; the source stays until the cut."""
-    digest = _hash(descriptor, member.size, rest)
-    facts = {"path": member.path, "archived": member.size, "rest": rest, "sha256": digest}
-    durable.write_file(note, json.dumps(facts).encode())
-    at = 0
+def _move(descriptor: int, rest: int, note: _Note) -> None:
+    """Copy what was written since to the front, in blocks whose source stays until the next is begun."""
+    at = note.moved or 0
     while at < rest:
-        block = os.pread(descriptor, min(CHUNK, rest - at), member.size + at)
+        note.write(at)
+        block = os.pread(descriptor, min(CHUNK, note.size, rest - at), note.size + at)
         at += os.pwrite(descriptor, block, at)
-    os.fsync(descriptor)
+        os.fsync(descriptor)
+    note.write(at)
 
 
-def _begun(note: str, member: Member) -> Dict[str, Any]:
-    """Return what a crash left noted of this file; empty if nothing."""
-    try:
-        with open(note, "rb") as file:
-            facts = json.loads(file.read().decode())
-    except (OSError, ValueError):
-        return {}
-    ours = facts["path"] == member.path and facts["archived"] == member.size
-    return dict(facts) if ours else {}
-
-
-def _is_tail(descriptor: int, facts: Dict[str, Any]) -> bool:
-    return bool(_hash(descriptor, facts["archived"], facts["rest"]) == facts["sha256"])
-
-
-def _hash(descriptor: int, start: int, size: int) -> str:
-    """Return the digest of a part of a file; of less than `size` bytes if there are no more."""
-    digest, at = hashlib.sha256(), start
-    while at < start + size:
-        block = os.pread(descriptor, min(CHUNK, start + size - at), at)
+def _hash(descriptor: int, size: int) -> str:
+    """Return the digest of the first bytes of a file; of less than `size` if there are no more."""
+    digest, at = hashlib.sha256(), 0
+    while at < size:
+        block = os.pread(descriptor, min(CHUNK, size - at), at)
         if not block:
             break
         digest.update(block)

@@ -5,6 +5,7 @@ import time
 from typing import Dict, List, Mapping, Tuple
 
 from . import archive, durable, retention
+from .errors import reason
 from .settings import Settings
 
 ROUNDS = 30
@@ -43,14 +44,26 @@ def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], L
     policy = retention.Policy(*(settings.values[key] for key in keys))
     held = [_held(each) for each in archive.archives(folder) if each.kind in ("good", "failed") and each.manifest]
     decision = retention.keep(held, float(now), policy)
-    dropped = sorted(decision.drop)
-    for name in dropped:
-        os.unlink(os.path.join(folder, name))
-        # The checksum goes last: alone it is nothing, an archive without it is not good.
-        durable.remove(os.path.join(folder, f"{name}.sha256"))
-    if dropped:
-        durable.sync_directory(folder)
-    return tuple(dropped), list(decision.warnings)
+    dropped, failed = _remove(folder, sorted(decision.drop))
+    return tuple(dropped), [*decision.warnings, *failed]
+
+
+def _remove(folder: str, names: List[str]) -> Tuple[List[str], List[str]]:
+    """Delete archives, then their checksums; return which are gone, and warnings of the others."""
+    gone, failed = [], []
+    try:
+        for name in names:
+            os.unlink(os.path.join(folder, name))
+            gone.append(name)
+        if gone:
+            # Only then their checksums: after a power cut an archive without one would count as damaged.
+            durable.sync_directory(folder)
+            for name in gone:
+                durable.remove(os.path.join(folder, f"{name}.sha256"))
+            durable.sync_directory(folder)
+    except OSError as error:
+        failed.append(f"old backups could not all be deleted: {reason(error)}")
+    return gone, failed
 
 
 def _held(each: archive.Archive) -> retention.Held:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from runsdeploy import console
 from runsdeploy.command import COMMON, Arguments, Command, Flag
@@ -18,7 +19,7 @@ from runsdeploy.tasks.execution import CONNECTION, execute, listener_of
 
 STATUSES = {
     1: "it could not do that",
-    2: "the settings are not good, nothing ran",
+    2: "what it was given is wrong (settings, catalogue or words), nothing was touched",
     3: "a backup is not good",
     4: "a restore is unfinished: `cron.restore --continue` or `--undo`",
     69: "the job runner cannot be used there",
@@ -47,7 +48,8 @@ def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
         more = {"as_root": "yes" if arguments.as_root else ""} if command == "restore" else {}
         variables = {**place, **more, "options": options, "words": said}
         with builtin_work(f"cron/{command}", hosts, lambda _: variables) as work:
-            status, reports = execute(arguments, work, _listen)
+            # A run takes hours, and whoever looks meanwhile must not be kept out: the job runner has a lock of its own.
+            status, reports = execute(arguments, replace(work, scope=f"cron/{command}"), _listen)
         _tell_statuses(command, reports)
         return status
 

@@ -34,6 +34,8 @@ class Work:
     """what to run on a host, with all problems"""
     sets: Sequence[Operation] = ()
     """operations on every step, after all others"""
+    scope: str = "."
+    """part of the hosts' state to work in"""
 
 
 def execute(
@@ -59,7 +61,7 @@ def execute(
         if arguments.dry_run:
             return _dry_run(arguments, plans, ways, unusable), []
         listener = (listen or listener_of)(arguments, len(plans) + len(unusable))
-        return _roll_out(arguments, plans, ways, unusable, listener)
+        return _roll_out(arguments, plans, ways, unusable, listener, work.scope)
     finally:
         for way in ways.values():
             way.close()
@@ -74,9 +76,10 @@ def _roll_out(
     ways: dict[str, _Way],
     unusable: Sequence[HostReport],
     listener: Listener,
+    scope: str,
 ) -> tuple[int, list[HostReport]]:
     sessions = new_sessions(len(plans), keep_going=arguments.keep_going)
-    runs = [Run(each, session, ways[each.host.name].open) for each, session in zip(plans, sessions, strict=True)]
+    runs = [Run(each, session, ways[each.host.name].open, scope) for each, session in zip(plans, sessions, strict=True)]
     if arguments.format != "jsonl":
         for each in plans:
             console.tell_messages(each)

@@ -63,6 +63,6 @@ def package_with_stand_in(place: Path, version: str = "1") -> Path:
             (package / each.name).symlink_to(each)
     jobs = {"__init__.py": f'"""Version {version}."""\n', "main.py": MAIN, "catalogue.json": "{}\n"}
     plant(package / "jobs", jobs)
-    for name in ("document.py", "errors.py"):
+    for name in ("__main__.py", "document.py", "errors.py"):
         shutil.copy(real / "jobs" / name, package / "jobs" / name)
     return place

@@ -6,6 +6,7 @@ the test's: nothing of the machine is changed, not even by a test that is killed
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -411,36 +412,51 @@ def untouched(host):
     return not inside(host, "/opt/runsdeploy").exists() and crontab(host) is None
 
 
+@contextlib.contextmanager
+def hidden(host, place, *names):
+    """Hide programs from a host: in their places lies an empty file."""
+    inner = ["nsenter", "-t", str(host._process.pid), "-m"]
+    (place / "empty").write_bytes(b"")
+    folders = {*os.environ["PATH"].split(":"), "/usr/bin", "/usr/local/bin"}
+    real = {os.path.realpath(f"{folder}/{name}") for folder in folders for name in names}
+    mounted = sorted(path for path in real if path.startswith("/usr/") and os.path.isfile(path))  # noqa: PTH113
+    for name in mounted:
+        subprocess.run([*inner, "mount", "--bind", place / "empty", name], check=True)
+    try:
+        yield
+    finally:
+        for name in mounted:
+            subprocess.run([*inner, "umount", name], check=True)
+
+
 @pytest.mark.parametrize(
     ("python", "said"),
     [
         ("echo 2 7 18", "`/usr/local/sbin/python3` is 2.7.18"),
         ("echo 3 5 2", "`/usr/local/sbin/python3` is 3.5.2"),
+        ("echo virtual", "`/usr/local/sbin/python3` is of a virtual environment"),
         ("echo broken; exit 1", "`/usr/local/sbin/python3` does not run as `root`"),
     ],
 )
 def test_a_python_that_is_too_old_is_named_before_anything_is_written(operator, target, place, python, said):
     plant(place / "bin", {"python3": Executable(f"#!/bin/sh\n{python}\n")})
-    done = install(operator)
+    with hidden(target, place, "python3"):
+        done = install(operator)
     assert done.status == 1
     assert f"the job runner needs Python 3.6 or later, and here is {said}" in done.output
     assert "nothing was written" in done.output
     assert untouched(target)
 
 
+def test_a_python_that_cannot_be_used_is_passed_over_for_one_that_can(operator, target, place):
+    plant(place / "bin", {"python3": Executable("#!/bin/sh\necho virtual\n")})
+    assert install(operator).status == 0
+    assert b"/usr/local/sbin/python3" not in crontab(target)
+
+
 def test_a_host_without_what_is_needed_is_told_all_of_it_at_once(operator, target, place):
-    hidden = {os.path.realpath(each) for each in map(shutil.which, ("python3", "crontab")) if each}
-    hidden |= {os.path.realpath("/usr/bin/python3")}
-    inner = ["nsenter", "-t", str(target._process.pid), "-m"]
-    (place / "empty").write_bytes(b"")
-    mounted = [name for name in hidden if name.startswith("/usr/")]
-    for name in mounted:
-        subprocess.run([*inner, "mount", "--bind", place / "empty", name], check=True)
-    try:
+    with hidden(target, place, "python3", "crontab"):
         done = install(operator)
-    finally:
-        for name in mounted:
-            subprocess.run([*inner, "umount", name], check=True)
     assert done.status == 1
     assert "and here is no `python3` on PATH (" in done.output
     assert "no `crontab` on PATH" in done.output
@@ -820,9 +836,19 @@ def test_the_real_job_runner_is_installed_and_answers(operator, target):
         done = cron(operator, command, form="text")
         assert (done.status, bool(done.out)) == (0, True), done.text + done.talk
     assert {path.stat().st_uid for path in backup.iterdir()} == {UIDS[JOBS]}
-    # It holds the settings, which are root's.
-    assert "restore as root" in cron(operator, "restore", "latest", form="text").text
-    done = cron(operator, "restore", "latest", "--as-root", form="text")
+    # It holds the settings, which are root's; as long as they are as they should be, nobody needs root.
+    done = cron(operator, "restore", "latest", "--yes", form="text")
     assert done.status == 0, done.text
+    installed = inside(target, f"{DIRECTORY}/settings/prod.json")
+    whole = installed.read_bytes()
+    installed.write_bytes(b"spoilt")
+    place = ("--backups", "/srv/backup")
+    assert "restore as root" in cron(operator, "restore", "latest", "--yes", *place, form="text").text
+    done = cron(operator, "restore", "latest", "--as-root", "--yes", *place, form="text")
+    assert done.status == 0, done.text
+    assert installed.read_bytes() == whole
+    # What root left there is no hindrance to the account.
+    assert {path.stat().st_uid for path in backup.rglob("*")} == {UIDS[JOBS]}
+    assert cron(operator, "run", form="text").status == 0
     assert cron(operator, "uninstall").status == 0
     assert list(backup.glob("*-cron-backup.tar.gz"))

@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import pytest
 
 from runsdeploy import zipapp
+from runsdeploy.jobs.manifest import Member
+from runsdeploy.jobs.staging import stage
+from runsdeploy.jobs.survey import Wanted
+from tests.jobs.staged import Stage, check
 from tests.jobs.system import System
 
 
@@ -18,3 +25,24 @@ def program(tmp_path_factory):
 def system(tmp_path, program):
     """A machine's worth of settings, jobs and backups."""
     return System(tmp_path, program)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The system's files."""
+    (tmp_path / "files").mkdir()
+    return tmp_path / "files"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Stage:
+    """Stage into a new directory each time, and look whether all that must always hold does."""
+    count = iter(range(10**6))
+
+    def stage_and_check(*wanted: Wanted, when: str = "before", former: Sequence[Member] = (), exclude: str = ""):
+        folder = tmp_path / f"staged{next(count)}"
+        staged = stage(wanted, str(folder), when, former, exclude)
+        check(staged, folder, when, former)
+        return staged
+
+    return stage_and_check

@@ -7,6 +7,7 @@ import signal
 import pytest
 
 from runsdeploy.jobs import archive, restore
+from runsdeploy.jobs.database import COMPANIONS
 from runsdeploy.jobs.errors import FAILED, RESTORE_NEEDED
 from tests.jobs import crash
 from tests.jobs.backup import backup, state, without_kept
@@ -97,7 +98,7 @@ class Ruin:
         self.root, self.folder = self.place / "root", self.place / "backups"
         for each in (self.root / "a", self.root / "gone/sub", self.root / "mode", self.folder):
             each.mkdir(parents=True)
-        for name in ("a/replaced", "a/created", "gone/sub/deep", "mode/other"):
+        for name in ("a/replaced", "a/created", "gone/sub/deep", "mode/other", "mode/base"):
             (self.root / name).write_text(f"new {name}")
         (self.root / "a/link").symlink_to("created")
         (self.root / "a/replaced").chmod(0o640)
@@ -113,6 +114,9 @@ class Ruin:
         (self.root / "mode/other").symlink_to("old")
         (self.root / "mode").chmod(0o705)
         shutil.rmtree(self.root / "gone")
+        (self.root / "mode/base").write_text("old")
+        (self.root / "mode/base-wal").write_bytes(COMPANIONS["-wal"][0] + b"old")
+        (self.root / "a/created-journal").write_bytes(COMPANIONS["-journal"][0] + b"old")
         self.old = state(self.root)
         self.restoring = ("restore", self.path, self.root, self.folder)
         self.save()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.jobs import archive, destination, restore
+from runsdeploy.jobs.database import COMPANIONS
 from runsdeploy.jobs.errors import BACKUP_BAD, FAILED, RESTORE_NEEDED, Fault
 from tests.jobs.backup import backup, historical, manifest, member, reseal, state, without_kept
 
@@ -133,7 +134,7 @@ def test_J14_only_the_last_restore_is_kept(drill):
     (drill.root / "var/data").chmod(0o600)
     drill.restore("/var")
     kept = [path for path in state(drill.root) if path.endswith(".undo")]
-    assert len(kept) == 2
+    assert len(kept) == 1
     restore.undo(str(drill.folder))
     assert (drill.root / "var/data").read_text() == "spoilt again"
     assert {**state(drill.root), "/var/data": None} == {**middle, "/var/data": None}
@@ -444,16 +445,16 @@ except Fault as fault:
 
 
 @root_only
-def test_J13_who_is_not_root_is_told_before_anything_is_done(drill):
+def test_a_drill_below_another_root_needs_nobodys_leave(drill):
     for path in (drill.base, *drill.base.rglob("*")):
         os.chown(path, 65534, 65534, follow_symlinks=False)
-    before = state(drill.base)
     with Reachable(drill.base):
         here = str(Path(__file__).parents[2])
         argv = [sys.executable, "-B", "-c", NOT_ROOT, here, drill.path, drill.root]
         done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-    assert "restore as root" in done.stdout, done.stderr
-    assert state(drill.base) == before
+    assert (done.stdout, done.stderr) == ("", "")
+    assert {path.lstat().st_uid for path in drill.root.rglob("*")} == {65534}
+    assert (drill.root / "etc/app/state").read_bytes() == drill.new["/etc/app/state"][-1]
 
 
 class Reachable:
@@ -571,6 +572,95 @@ def test_J24_a_historical_archive_is_restored_the_last_of_each_name(tmp_path):
     assert found["/one"] == wanted["/one"]
     restore.undo(str(folder))
     assert state(into) == {}
+
+
+@pytest.fixture
+def base(drill):
+    """A file that has logs of a database beside it, and one that is only called so."""
+    data = drill.root / "var/data"
+    data.unlink()
+    data.write_text("old")
+    for end, (beginning, *_) in COMPANIONS.items():
+        Path(f"{data}{end}").write_bytes(beginning + b"of the old one")
+    (drill.root / "etc/app/state-journal").write_text("dear diary")
+    (drill.root / "etc/app/settings-wal").mkdir()
+    (drill.root / "var/link-wal").write_bytes(COMPANIONS["-wal"][1])
+    drill.old = state(drill.root)
+    return data
+
+
+def test_J14_logs_of_the_former_database_go_with_it_and_come_back_with_it(drill, base):
+    intent = drill.intend()
+    removed = {change.path for change in intent.changes if change.action == "remove"}
+    assert removed == {"/var/data-wal", "/var/data-shm", "/var/data-journal"}
+    assert len(intent.notes) == 3
+    assert f"`{base}-wal` belongs to the database" in "".join(intent.notes)
+    assert state(drill.root) == drill.old
+    assert restore.restore(intent, str(drill.folder)) == 10
+    others = {"/etc/app/others", "/etc/app/state-journal", "/etc/app/settings-wal", "/var/link-wal"}
+    assert without_kept(state(drill.root)) == {**drill.new, **{path: drill.old[path] for path in others}}
+    assert restore.undo(str(drill.folder)) == 10
+    assert drill.is_old()
+    assert drill.nothing_left()
+
+
+def test_J14_a_log_of_a_database_that_is_not_restored_stays(drill, base):
+    drill.restore("/etc")
+    assert Path(f"{base}-wal").exists()
+
+
+def test_J14_logs_that_are_in_the_backup_are_restored(tmp_path):
+    """The historical script saved them like any file."""
+    root, folder = tmp_path / "system", tmp_path / "backups"
+    root.mkdir()
+    folder.mkdir()
+    (root / "base").write_text("x")
+    (root / "base-wal").write_bytes(COMPANIONS["-wal"][0] + b"new")
+    path, new = backup(folder, root), state(root)
+    (root / "base-wal").write_bytes(COMPANIONS["-wal"][0] + b"old")
+    old = state(root)
+    restore.restore(restore.intend(path, root=str(root)), str(folder))
+    assert without_kept(state(root)) == new
+    restore.undo(str(folder))
+    (root / "base").write_text("y")
+    assert restore.restore(restore.intend(path, ("/base",), str(root)), str(folder)) == 1
+    assert set(without_kept(state(root))) == {"/base"}
+    restore.undo(str(folder))
+    assert state(root)["/base-wal"] == old["/base-wal"]
+
+
+@pytest.mark.parametrize("when", ["look", "keep", "put"])
+def test_J14_a_database_that_comes_into_use_meanwhile_is_not_spoilt(drill, when, monkeypatch):
+    intent, log = drill.intend(), drill.root / "var/data-wal"
+
+    def use(*_):
+        log.write_bytes(COMPANIONS["-wal"][0] + b"of a program")
+
+    if when == "look":
+        use()
+    else:
+        act = getattr(destination, when)
+        monkeypatch.setattr(destination, when, lambda *words: (use(), act(*words)))
+    status = RESTORE_NEEDED if when == "put" else FAILED
+    assert f"`{log}`" in refused(status, restore.restore, intent, str(drill.folder))
+    monkeypatch.undo()
+    if when == "put":
+        refused(RESTORE_NEEDED, restore.carry_on, str(drill.folder))
+        restore.undo(str(drill.folder))
+    else:
+        log.unlink()
+    assert drill.is_old()
+    assert drill.nothing_left()
+
+
+def test_J14_undo_does_not_lose_what_only_a_log_has_nor_plays_it_into_the_former_database(drill):
+    drill.restore()
+    log = drill.root / "var/data-wal"
+    log.write_bytes(COMPANIONS["-wal"][0] + b"of a program")
+    assert f"`{log}`" in refused(FAILED, restore.undo, str(drill.folder))
+    assert log.exists()
+    restore.undo(str(drill.folder), force=True)
+    assert drill.is_old()
 
 
 def random_tree(root, rng):

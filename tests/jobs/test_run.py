@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import stat
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -13,6 +17,7 @@ import pytest
 
 from runsdeploy.jobs import archive
 from runsdeploy.jobs.manifest import FORMAT, Manifest
+from tests.jobs.pythons import pythons
 from tests.jobs.system import outcomes
 
 DAY = 86400
@@ -132,6 +137,36 @@ def test_files_are_saved_as_they_were_before_the_jobs_and_logs_as_they_are_behin
     assert members[str(state)] == b"before"
     assert members[str(report)] == b"made\n"
     assert b"`a` begins" in members[str(system.log)]
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_J13_a_saved_file_that_a_job_made_a_directory_costs_no_backup(system, required):
+    state = system.root / "state"
+    state.write_text("before")
+    shell = f"rm {state}; mkdir {state}; echo made >{state}/report"
+    after = [{"path": f"{state}/report", "required": required}]
+    system.write_catalogue(system.job("a", shell=shell, before=[str(state)], after=after))
+    system.write_settings(RUN_A=True)
+    done = system.run("run")
+    (path,) = system.archives()
+    assert archive.verify(str(path)) == []
+    assert manifest_of(path)["good"] is not required
+    assert done.returncode == (3 if required else 0)
+    assert path.name.endswith("-failed.tar.gz") is required
+    assert system.members(path)[str(state)] == b"before"
+    assert f"{state}/report" not in system.members(path)
+    told = done.stdout if required else system.log.read_text()
+    assert f"`{state}/report` is left out: `{state}` was no directory before the jobs" in told
+
+
+def test_J3_what_lies_among_the_backups_needs_no_room(system):
+    """Else all backups so far would be counted with a directory that they lie in."""
+    system.run("run")
+    with (system.backups / "big").open("wb") as file:
+        file.truncate(2**43)
+    system.write_catalogue(system.job("a", before=[str(system.root)]))
+    system.write_settings(RUN_A=True)
+    assert system.run("run").returncode == 0
 
 
 def test_logs_are_cut_by_what_was_archived(system):
@@ -288,3 +323,52 @@ def test_J24_historical_archives_are_listed_verified_and_restored(system):
     assert (folder / "state").read_text() == "as it was"
     system.run("run")
     assert (system.backups / name).exists()
+
+
+WRITING = """
+import sqlite3, sys, time
+base = sqlite3.connect(sys.argv[1], isolation_level=None)
+base.execute("pragma wal_autocheckpoint = 0")
+base.executemany("insert into t values (?)", [(f"later {number}",) for number in range(500)])
+base.execute("update t set text = 'spoiled' where text = 'backed up'")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def rows(path):
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        assert base.execute("pragma integrity_check").fetchall() == [("ok",)]
+        return [text for (text,) in base.execute("select text from t")]
+
+
+@pytest.mark.parametrize("python", [pythons()[0], pythons()[-1]], ids=["oldest", "newest"])
+def test_J14_a_database_is_restored_without_the_log_of_a_killed_writer_and_undone_with_it(system, python):
+    path, log = system.root / "base", system.root / "base-wal"
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as base:
+        base.execute("pragma journal_mode = wal")
+        base.execute("create table t (text)")
+        base.executemany("insert into t values (?)", [("backed up",)] * 300)
+    system.write_catalogue(system.job("a", before=[str(path)]))
+    system.write_settings(RUN_A=True)
+    assert system.run("run", python=python).returncode == 0
+    writer = subprocess.Popen([sys.executable, "-c", WRITING, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert writer.stdout.readline() == b"ready\n"
+    finally:
+        writer.kill()
+        writer.communicate()
+    assert log.stat().st_size > 0
+    before = {each.name: each.read_bytes() for each in system.root.glob("base*")}
+    told = system.run("restore", "latest", str(path), python=python).stdout
+    assert f"remove   {log}\n" in told
+    assert f"`{log}` belongs to the database" in told
+    assert {each.name: each.read_bytes() for each in system.root.glob("base*")} == before
+    done = system.run("restore", "latest", str(path), "--yes", python=python)
+    assert done.returncode == 0, done.stderr
+    assert not log.exists()
+    assert rows(path) == ["backed up"] * 300
+    assert system.run("restore", "--undo", python=python).returncode == 0
+    assert {each.name: each.read_bytes() for each in system.root.glob("base*")} == before
+    assert set(rows(path)) > {"spoiled"}
+    assert len(rows(path)) == 800

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from runsdeploy.errors import InputError
 from runsdeploy.zipapp import FIRST_LINE, JOBS, build
 
 MODULES = {
+    "__main__.py": (JOBS / "__main__.py").read_text(),
     "__init__.py": "",
     "main.py": "import sys\nfrom .zebra import WORD\ndef entry():\n    print(WORD, sys.argv[1:])\n    return 7\n",
     "zebra.py": 'WORD = "stripes"\n',
@@ -68,7 +71,7 @@ def test_the_members_are_sorted_undated_and_stored(tmp_path: Path):
     }
 
 
-@pytest.mark.parametrize("missing", ["main.py"])
+@pytest.mark.parametrize("missing", ["main.py", "__main__.py"])
 def test_a_package_without_a_job_runner_is_said_to_have_none(tmp_path: Path, missing: str):
     (package(tmp_path / "jobs") / missing).unlink()
     with pytest.raises(InputError, match="no job runner in this installation"):
@@ -89,3 +92,9 @@ def test_all_modules_of_the_job_runner_are_in_it():
     program = build()
     for path in JOBS.glob("*.py"):
         assert path.read_bytes() in program
+
+
+def test_the_job_runner_has_the_version_of_what_ships_it():
+    version = re.search(r'^VERSION = "(.+)"$', (JOBS / "__init__.py").read_text(), re.MULTILINE)
+    assert version
+    assert version[1] == metadata.version("runsdeploy")
