@@ -19,7 +19,13 @@ from .voice import document, say, write
 
 def folder_of(given: Any, program: str) -> str:
     """Return the backup directory; settings may be what was lost."""
-    return str(given.backups or opened(given, program)[0].values["CRON_BACKUP"])
+    if given.backups:
+        return str(given.backups)
+    try:
+        return str(opened(given, program)[0].values["CRON_BACKUP"])
+    except BadInput as error:
+        way_out = Problem("", 0, 0, "", "without settings, name the backups themselves: `--backups DIRECTORY`")
+        raise BadInput([*error.problems, way_out]) from None
 
 
 def backups(given: Any, program: str, _stop: threading.Event) -> int:

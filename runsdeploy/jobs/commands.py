@@ -10,7 +10,7 @@ import time
 from contextlib import closing
 from typing import Any, Callable, Dict
 
-from . import VERSION, backups, durable, leftovers, record, restore
+from . import VERSION, backups, durable, leftovers, premises, record, restore
 from .agenda import draw_up
 from .errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
 from .lock import holder, take
@@ -124,10 +124,11 @@ def check(given: Any, program: str, _stop: threading.Event) -> int:
     settings, catalogue = opened(given, program)
     agenda = draw_up(settings, catalogue, program)
     names = [task.job.name for task in agenda.tasks]
+    warnings = [*settings.warnings, *(premises.doubts(settings, agenda) if given.here else ())]
     if getattr(given, "format", "text") == "json":
-        document(exit_status=OK, enabled=names, warnings=list(settings.warnings))
+        document(exit_status=OK, enabled=names, warnings=warnings)
         return OK
-    write("".join(f"warning: {each}\n" for each in settings.warnings), sys.stderr)
+    write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
     say([f"{settings.path}: nothing wrong; enabled: {', '.join(names) or 'no job, only the backup'}"])
     return OK
 

@@ -53,7 +53,9 @@ def build_program(arguments: Arguments) -> int:
 
 
 def _write(target: Path, program: bytes) -> None:
-    """Write a program whole or not at all."""
+    """Write a program whole or not at all; raises InputError if there is no such place."""
+    if not target.parent.is_dir():
+        raise InputError([Problem(None, f"no directory `{target.parent}` to write `{target.name}` to")])
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp.", delete=False) as file:
         try:
             file.write(program)
