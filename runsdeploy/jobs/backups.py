@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
 
 from . import archive, leftovers, process
 from . import restore as restoring
@@ -14,7 +14,7 @@ from .errors import BACKUP_BAD, BAD_INPUT, FAILED, OK, RESTORE_NEEDED, BadInput,
 from .lock import holder, take
 from .log import printable
 from .opening import opened
-from .voice import document, say, write
+from .voice import as_json, document, say, talk, write
 
 
 def folder_of(given: Any, program: str) -> str:
@@ -33,7 +33,7 @@ def backups(given: Any, program: str, _stop: threading.Event) -> int:
     folder = folder_of(given, program)
     found = archive.archives(folder)
     waiting = _waiting(folder)
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         document(backups=[_described(each) for each in found], unfinished=waiting)
         return OK
     for each in found:
@@ -82,7 +82,7 @@ def verify(given: Any, program: str, _stop: threading.Event) -> int:
     every = [each for each in archive.archives(folder) if each.kind != "bad"] if given.all else []
     looked_at = every or [chosen(folder, given.archive)]
     told = {each.name: archive.verify(each.path) for each in looked_at}
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         document(exit_status=BACKUP_BAD if any(told.values()) else OK, backups=told)
     else:
         for name, problems in told.items():
@@ -109,12 +109,14 @@ def restore(given: Any, program: str, stop: threading.Event) -> int:
             # Before any command is run: what it stops, nothing would start again.
             raise Fault("a restore is unfinished", restoring.UNTIL_THEN, RESTORE_NEEDED)
         intent = _intended(given, folder)
-        say([*told, *intent.notes])
+        talk(given, [*told, *intent.notes])
         before, after = _hooks(given, program)
-        _perform(before, "before", stop)
+        _perform(given, before, "before", stop)
         count = restoring.restore(intent, folder)
-        say([f"{count} files are as in `{os.path.basename(intent.archive)}`, each read again and compared"])
-        _perform(after, "after", stop)
+        talk(given, [f"{count} files are as in `{os.path.basename(intent.archive)}`, each read again and compared"])
+        _perform(given, after, "after", stop)
+    if as_json(given):
+        document(exit_status=OK, archive=intent.archive, files=count, notes=[*told, *intent.notes], done=True)
     return OK
 
 
@@ -149,7 +151,7 @@ def _trap(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
 def _show(given: Any, folder: str) -> int:
     intent = _intended(given, folder)
     waiting = [f"run {each['id']} was killed; what it had saved becomes a backup first" for each in _waiting(folder)]
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         changes = [dict(change._asdict()) for change in intent.changes]
         document(exit_status=OK, archive=intent.archive, changes=changes, notes=[*intent.notes, *waiting], done=False)
         return OK
@@ -166,14 +168,16 @@ def _conclude(given: Any, program: str, folder: str, stop: threading.Event) -> i
     with closing(take(folder, "restores", given.wait)):
         if given.undo:
             count = restoring.undo(folder, force=given.force)
-            say([f"{count} files are as they were before the restore"])
+            talk(given, [f"{count} files are as they were before the restore"])
             with suppress(BadInput):  # the settings may have gone with it
                 _, after = _hooks(given, program)
-                say(f"not run, as files went back: {' '.join(command.argv)}" for command in after)
-            return OK
-        count = restoring.carry_on(folder)
-        say([f"{count} files are as in the backup, each read again and compared"])
-        _perform(_hooks(given, program)[1], "after", stop)
+                talk(given, (f"not run, as files went back: {' '.join(command.argv)}" for command in after))
+        else:
+            count = restoring.carry_on(folder)
+            talk(given, [f"{count} files are as in the backup, each read again and compared"])
+            _perform(given, _hooks(given, program)[1], "after", stop)
+    if as_json(given):
+        document(exit_status=OK, files=count, done=True)
     return OK
 
 
@@ -186,22 +190,25 @@ def _hooks(given: Any, program: str) -> Tuple[Tuple[process.Command, ...], Tuple
     except BadInput:
         if not given.backups:
             raise
-        say(["no command is run before or after: there are no settings to tell them"])
+        talk(given, ["no command is run before or after: there are no settings to tell them"])
         return (), ()
     agenda = draw_up(settings, catalogue, program)
     return agenda.restore_before, agenda.restore_after
 
 
-def _perform(commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
+def _perform(given: Any, commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
     """Run commands; raises Fault at the first that fails."""
     for command in commands:
         shown = " ".join(command.argv)
-        say([f"runs: {shown}"])
-        ending = process.run(
-            command, lambda data: write(data.decode("utf-8", "backslashreplace"), sys.stdout), stop=stop.is_set
-        )
+        talk(given, [f"runs: {shown}"])
+        stream = sys.stderr if as_json(given) else sys.stdout
+        ending = process.run(command, _writer(stream), stop=stop.is_set)
         if ending.outcome != "ok":
             status = "" if ending.status is None else f" ({ending.status})"
             files = "nothing is changed" if when == "before" else "the files are back"
             hint = "mend it, and restore again" if when == "before" else f"mend it, and run it by hand: {shown}"
             raise Fault(f"`{shown}` ended: {ending.outcome}{status}; {files}", hint, FAILED)
+
+
+def _writer(stream: Optional[TextIO]) -> Callable[[bytes], None]:
+    return lambda data: write(data.decode("utf-8", "backslashreplace"), stream)

@@ -18,7 +18,7 @@ from .log import Log, printable
 from .opening import opened
 from .run import run as run_jobs
 from .settings import Settings
-from .voice import document, say, write
+from .voice import as_json, document, say, write
 
 _AGE = re.compile(r"([0-9]{1,9})([smhd]?)$")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -52,7 +52,7 @@ def run(given: Any, program: str, stop: threading.Event) -> int:
         raise
     with closing(lock):
         made, tails = run_jobs(settings, agenda, catalogue.parallel, lock, stop)
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         document(**made.document)
     elif made.exit_status != OK or not given.quiet:
         say(record.lines(made.document))
@@ -108,7 +108,7 @@ def jobs(given: Any, program: str, _stop: threading.Event) -> int:
         {"name": j.name, "stage": j.stage, "enabled_by": j.enabled_by, "enabled": j.enabled_by in settings.enabled}
         for j in catalogue.jobs
     ]
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         about = {job.name: job.description for job in catalogue.jobs}
         document(jobs=[{**row, "description": about[str(row["name"])]} for row in rows])
         return OK
@@ -125,7 +125,7 @@ def check(given: Any, program: str, _stop: threading.Event) -> int:
     agenda = draw_up(settings, catalogue, program)
     names = [task.job.name for task in agenda.tasks]
     warnings = [*settings.warnings, *(premises.doubts(settings, agenda) if given.here else ())]
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         document(exit_status=OK, enabled=names, warnings=warnings)
         return OK
     write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
@@ -144,7 +144,7 @@ def status(given: Any, program: str, _stop: threading.Event) -> int:
     standing = ["a restore is unfinished, and no job runs until it is not"] if restore.unfinished(folder) else []
     if working is None:
         standing += [f"run {each} was killed" for each in leftovers.killed(folder)]
-    if getattr(given, "format", "text") == "json":
+    if as_json(given):
         ended = {"last_success": memory.last_success, "backup_last_good": memory.backup_last_good}
         document(
             exit_status=FAILED if late else OK, runs=list(memory.runs), working=working, standing=standing, **ended
@@ -182,7 +182,9 @@ def logs(given: Any, program: str, _stop: threading.Event) -> int:
         raise Fault(message, f"known: {', '.join(known[-5:])}" if known else "", BAD_INPUT)
     terminal = sys.stdout is not None and sys.stdout.isatty()
     with open(os.path.join(folder, leftovers.RUNS, name, "log"), "rb") as file:
-        if terminal:
+        if as_json(given):
+            document(exit_status=OK, run=name, lines=[line.decode("utf-8", "backslashreplace") for line in file])
+        elif terminal:
             say(printable(line.rstrip(b"\n")) for line in file)
         elif sys.stdout is not None:
             for block in iter(lambda: file.read(_CHUNK), b""):

@@ -19,6 +19,16 @@ def say(lines: Iterable[str]) -> None:
     write("".join(f"{line}\n" for line in lines), sys.stdout)
 
 
+def as_json(given: Any) -> bool:
+    """Say whether the result is to be JSON; talk goes to standard error then."""
+    return bool(getattr(given, "format", "text") == "json")
+
+
+def talk(given: Any, lines: Iterable[str]) -> None:
+    """Write lines that are no result if the result is JSON."""
+    write("".join(f"{line}\n" for line in lines), sys.stderr if as_json(given) else sys.stdout)
+
+
 def document(**facts: Any) -> None:
     """Write a JSON document to standard output."""
     write(json.dumps({"schema": 1, **facts}, sort_keys=True) + "\n", sys.stdout)

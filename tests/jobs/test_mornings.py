@@ -133,3 +133,21 @@ def test_J14_an_unfinished_restore_stops_commands_before_the_first_is_run(system
     assert done.returncode == 4
     assert not mark.exists()
     assert system.run("run").returncode == 4
+
+
+@pytest.mark.parametrize(
+    "words", [("latest", "--yes"), ("latest",), ("--undo",), ("latest", "--root", "{root}", "--yes")]
+)
+def test_every_ending_of_a_restore_has_its_json(words, system):
+    system.write_catalogue(restore={"before": [["echo", "stopping"]], "after": [["echo", "starting"]]})
+    system.run("run")
+    system.snapshot.write_text("spoilt\n")
+    if words[0] == "--undo":
+        system.run("restore", "latest", "--yes")
+    (system.root / "look").mkdir()
+    words = [word.replace("{root}", f"{system.root}/look") for word in words]
+    done = system.run("--format", "json", "restore", *words)
+    found = json.loads(done.stdout)
+    assert done.returncode == found["exit_status"] == 0
+    assert found["done"] is ("--yes" in words or "--undo" in words)
+    assert json.loads(system.run("--format", "json", "logs").stdout)["lines"]
