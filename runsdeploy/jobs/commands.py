@@ -54,11 +54,16 @@ def run(given: Any, program: str, stop: threading.Event) -> int:
         made, tails = run_jobs(settings, agenda, catalogue.parallel, lock, stop)
     if as_json(given):
         document(**made.document)
-    elif made.exit_status != OK or not given.quiet:
+    elif (made.exit_status != OK or not given.quiet) and not _watched():
         say(record.lines(made.document))
         say(f"  warning: {each}" for each in made.warnings)
         say(f"{name}| {line}" for name, tail in tails.items() for line in tail)
     return made.exit_status
+
+
+def _watched() -> bool:
+    """Say whether somebody has seen the log go by on a terminal: it ends with the same summary."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
 def _usable(settings: Settings) -> str:
