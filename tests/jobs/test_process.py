@@ -266,9 +266,11 @@ text = "grep -E '^Sig(Blk|Ign)' /proc/self/status; umask; ulimit -c; exit 7"
 ending = run(Command(("/bin/sh", "-c", text), "/", {"PATH": "/usr/bin:/bin", sys.argv[1]: ""}, 60.0, False), out.append)
 print(ending.outcome, ending.status, b"".join(out).split())
 """
-    done = inside(code, tag)
-    none = "0" * 16
-    assert done.stdout.decode() == f"failed 7 {[b'SigBlk:', none.encode(), b'SigIgn:', none.encode(), b'0022', b'0']}\n"
+    outcome, status, *words = inside(code, tag).stdout.decode().translate(str.maketrans("", "", "[]b',")).split()
+    assert (outcome, status, words[4:]) == ("failed", "7", ["0022", "0"])
+    for mask in (words[1], words[3]):
+        # Signals 32 and 33 are the C library's own: no program can set them, so they stay as they were inherited.
+        assert int(mask, 16) & ~(0b11 << 31) == 0
 
 
 @pytest.mark.parametrize("closed", range(8))
