@@ -30,7 +30,8 @@ def build(jobs: Path = JOBS) -> bytes:
     members = {f"jobs/{path.name}": path.read_bytes() for path in jobs.glob("*.py") if path.stem.isidentifier()}
     if (jobs / "catalogue.json").is_file():
         members["jobs/catalogue.json"] = (jobs / "catalogue.json").read_bytes()
-    # What Python starts stands at the root.
+    # What Python starts stands at the root; sorted it comes first, so that it is found even in a file that was replaced
+    # between Python's looks at it.
     members["__main__.py"] = members.pop("jobs/__main__.py")
     program = io.BytesIO()
     program.write(FIRST_LINE)
