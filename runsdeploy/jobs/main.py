@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any, List, NoReturn, Sequence
 
-from . import VERSION, commands, voice
+from . import commands, voice
 from .errors import BAD_INPUT, BadInput, Fault, Problem, reason
 
 _REENTERED = "RUNSDEPLOY_JOBS_LOCALE"
@@ -148,6 +148,3 @@ def _speak_utf8(program: str) -> None:
             continue
         environment = {**os.environ, "LC_ALL": name, _REENTERED: "1"}
         os.execve(sys.executable, [sys.executable, "-I", program, *sys.argv[1:]], environment)  # noqa: S606 - ourselves
-
-
-__all__ = ["VERSION", "entry", "main"]
