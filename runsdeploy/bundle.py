@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import os
 import re
 import tarfile
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from runsdeploy.errors import Refused
+from runsdeploy.events import word
 from runsdeploy.files import CHUNK, File, content_file
 from runsdeploy.libraries import BUNDLED
 from runsdeploy.plan import Plan, Step
@@ -55,6 +57,18 @@ class Session:
     by: str
     """who deploys, `user@machine`"""
     keep_going: bool = False
+    timeout: float = 0.0
+    """seconds that a step may take; 0 for no limit"""
+    patience: float = 120.0
+    """seconds that nobody may listen before no further step starts"""
+    wait: float = 0.0
+    """seconds to wait for whoever holds the target"""
+    detached: bool = False
+    """whether all steps run even if nobody listens"""
+
+
+OUTPUT_KEPT = 32 << 20
+"""bytes that a target keeps of each end of a step's output for a controller that lags behind"""
 
 
 @dataclass
@@ -80,18 +94,38 @@ def shell_file(name: str) -> bytes:
 
 
 @cache
-def bootstrap() -> bytes:
+def bootstrap(*, questions: bool = False) -> bytes:
     """Return the bootstrap program, comments and indentation left out: it is read byte by byte."""
-    lines = (line.strip() for line in shell_file("bootstrap.sh").splitlines())
+    files = ("bootstrap.sh", "questions.sh") if questions else ("bootstrap.sh",)
+    lines = (line.strip() for name in files for line in shell_file(name).splitlines())
     return b"\n".join(line for line in lines if line and not line.startswith(b"#"))
 
 
-def header(
-    session: Session, segment: str, scope: str, length: int = 0, digest: str = "-", encoding: str = "plain"
+def question(session: Session, about: str, scope: str, argument: str = "-") -> Bundle:
+    """Return what asks a machine something, see `questions.sh`."""
+    return Bundle(_header(session, about, scope, offset=argument, questions=True), io.BytesIO())
+
+
+def watch(session: Session, segment: str, scope: str, offset: int) -> Bundle:
+    """Return what asks for the spool of a segment that was started, from a byte on."""
+    return Bundle(_header(session, segment, scope, offset=str(offset)), io.BytesIO())
+
+
+def _header(  # noqa: PLR0913 - one for each word
+    session: Session,
+    segment: str,
+    scope: str,
+    *,
+    length: int = 0,
+    digest: str = "-",
+    encoding: str = "plain",
+    offset: str = "0",
+    marks: bool = True,
+    questions: bool = False,
 ) -> bytes:
-    """Return what precedes an archive; a length of 0 asks only for facts."""
-    program = bootstrap()
-    words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding]
+    """Return what precedes an archive."""
+    program = bootstrap(questions=questions)
+    words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding, offset, _yes(marks)]
     return b"%d\n" % len(program) + program + " ".join(words).encode() + b"\n"
 
 
@@ -116,7 +150,9 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
     archive.seek(0)
     digest = _hash(archive)
     archive.seek(0)
-    return Bundle(header(session, name, scope, length, digest, encoding), archive)
+    marks = any(_marks(step) or step.outs for step in segment.steps)
+    head = _header(session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
+    return Bundle(head, archive)
 
 
 def _hash(archive: IO[bytes]) -> str:
@@ -232,7 +268,12 @@ def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_host=plan.host.name,
         RUNS_segment_session=session.identity,
         RUNS_segment_plan=plan.digest,
-        RUNS_segment_by=session.by,
+        RUNS_segment_by=word(session.by),
+        RUNS_segment_timeout=str(round(session.timeout * 100)),
+        RUNS_segment_patience=str(math.ceil(session.patience)),
+        RUNS_segment_wait=str(math.ceil(session.wait)),
+        RUNS_segment_detach=_yes(session.detached),
+        RUNS_segment_output=str(OUTPUT_KEPT),
         RUNS_segment_steps=[str(step.number) for step in segment.steps],
         RUNS_segment_root=_yes(any("root" in step.flags and step.side == segment.side for step in plan.steps)),
         RUNS_segment_keep_going=_yes(session.keep_going),

@@ -69,7 +69,12 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
         choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
         default = f", {flag.default} by default" if flag.default is not None else ""
         parser.add_argument(
-            *names, dest=flag.key, help=f"{text}{choices}{default}", metavar=metavar or flag.key.upper()
+            *names,
+            dest=flag.key,
+            help=f"{text}{choices}{default}",
+            metavar=metavar or flag.key.upper(),
+            nargs=None if flag.bare is None else "?",
+            const=None if flag.bare is None else str(flag.bare),
         )
 
 
@@ -89,7 +94,7 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         return _tell(form, 128 + stop.number, [Problem(None, "interrupted")])
     except BrokenPipeError:
         # Whoever read our output has seen enough; there is nobody to tell, and Python must not try at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.deafen()
         return 141
     except OSError as error:
         where = f"`{error.filename}`: " if error.filename else ""

@@ -19,6 +19,8 @@ class Flag:
     metavar: str = ""
     aliases: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    bare: Any = None
+    """the value where the flag is given without one; None if it needs one"""
 
     @property
     def key(self) -> str:
@@ -59,6 +61,7 @@ COMMON = (
     SSH_CONFIG,
     FORMAT,
     Flag("--allow", "a place outside the trees that links may lead to", (), metavar="PATH"),
+    Flag("--trust", "use trees that belong to somebody else, or that others may write", default=False),
     Flag("--conf-timeout", "seconds that a CONF section may take", 10.0, metavar="SECONDS"),
     Flag("--verbose", "tell also what login shells print", default=False, aliases=("-v",)),
 )

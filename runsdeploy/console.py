@@ -14,9 +14,21 @@ from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from runsdeploy.errors import Problem
-from runsdeploy.events import Ended, Event, Noise, Note, Output, Started
+from runsdeploy.events import (
+    Earlier,
+    Ended,
+    Event,
+    Finished,
+    Noise,
+    Note,
+    Output,
+    Past,
+    Started,
+    Unheard,
+    Waiting,
+)
 from runsdeploy.plan import Plan, Step
-from runsdeploy.report import SUCCESSES, Fold, HostReport, StepReport, last_lines
+from runsdeploy.report import SUCCESSES, EarlierReport, Fold, HostReport, StepReport, last_lines
 from runsdeploy.variable import Variable, shell_word
 
 COLOURS = {"ok": "32", "already-done": "36", "would-run": "33", "maybe": "35"}
@@ -36,6 +48,15 @@ def _spell(found: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # noqa: PLR2004 - a byte that is not UTF-8, as Python carries it
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
+
+
+def deafen() -> None:
+    """Go on without whoever read our output, and has seen enough."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def colourful(stream: TextIO) -> bool:
@@ -166,9 +187,33 @@ class Console:
                 self.talk.line(f"{self._prefix(plan)}login shell: {printable(data)}")
             case Note(text):
                 self.talk.line(f"{self._prefix(plan)}note: {printable(text)}")
+            case Waiting(holder):
+                self.talk.line(printable(f"{self._prefix(plan)}waiting for {holder}"))
             case Ended(number) if number in fold.steps:
                 self._flush(plan)
                 self._ended(plan, fold.steps[number])
+            case Earlier() | Unheard():
+                self.out.line(self._prefix(plan) + earlier(event))
+            case Past(past):
+                self.past(plan, past, fold.earlier[-1])
+
+    def past(self, plan: Plan, event: Event, report: EarlierReport) -> None:
+        """Write what an earlier session said; `report` knows it already."""
+        match event:
+            case Started(_, script):
+                self.talk.line(f"{self._prefix(plan)}[earlier] {printable(script)}")
+            case Output(data):
+                self._output(plan, data)
+            case Note(text):
+                self.talk.line(f"{self._prefix(plan)}note: {printable(text)}")
+            case Ended():
+                self._flush(plan)
+                script, outcome = report.steps[-1]
+                name = printable(script) or "the step that ran"
+                self.out.line(f"{self._prefix(plan)}{self.out.outcome(outcome, 12)} {name}  {event.seconds:.2f} s")
+            case Finished(outcome):
+                self._flush(plan)
+                self.out.line(f"{self._prefix(plan)}that session: {self.out.outcome(outcome)}")
 
     def _output(self, plan: Plan, data: bytes) -> None:
         *lines, rest = (self.partial.get(plan.host.name, b"") + data).split(b"\n")
@@ -191,21 +236,21 @@ class Console:
         seconds = f"{report.seconds:.2f} s"
         self.out.line(f"{self._prefix(plan)}{self.out.outcome(report.outcome, 12)} {name}  {seconds}")
 
-    def stopping(self) -> None:
-        """Say what the first interrupt does."""
-        self.talk.line("stopping after the running step; interrupt again to give up at once")
+    def stopping(self, said: str) -> None:
+        """Say what an interrupt does."""
+        self.talk.line(said)
 
     def end(self, report: HostReport) -> None:
         """Write a host's result, and what an operator needs to know of a failure."""
         self._flush(report.plan)
         prefix = self._prefix(report.plan)
         for step in report.steps:
-            if step.outcome not in SUCCESSES and step.outcome != "skipped":
+            if step.outcome not in SUCCESSES | {"skipped", "detached"}:
                 for line in failure(step):
                     self.talk.line(prefix + line)
-        counts: dict[str, int] = {}
-        for step in report.steps:
-            counts[step.outcome] = counts.get(step.outcome, 0) + 1
+        # A session that was attached to has no plan here; it tells its steps itself.
+        outcomes = [step.outcome for step in report.steps] or [said for one in report.earlier for _, said in one.steps]
+        counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
         listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do"
         outcome = self.out.outcome(report.outcome)
         self.out.line(f"{prefix}{report.plan.host.name}: {outcome} ({listed}) in {report.seconds:.2f} s")
@@ -243,10 +288,12 @@ class Verbatim:
                 self.talk.line(f"login shell: {printable(data)}")
             case Note(text):
                 self.talk.line(f"note: {printable(text)}")
+            case Waiting(holder):
+                self.talk.line(printable(f"waiting for {holder}"))
 
-    def stopping(self) -> None:
-        """Say what the first interrupt does."""
-        self.talk.line("stopping after the running step; interrupt again to give up at once")
+    def stopping(self, said: str) -> None:
+        """Say what an interrupt does."""
+        self.talk.line(said)
 
     def end(self, report: HostReport) -> None:
         """Say why a host could not be used; what a step's status means is for who asked for it."""
@@ -258,6 +305,13 @@ class Verbatim:
         ):
             if text:
                 self.talk.line(printable(text))
+
+
+def earlier(event: Earlier | Unheard) -> str:
+    """Return in one line whose session it is that was not heard to its end."""
+    how = {"killed": "; its runner was killed", "restarted": "; the target was restarted meanwhile"}
+    ended = how.get(event.how, "") if isinstance(event, Earlier) else ""
+    return f"what nobody heard of the session of {printable(event.by)} since {printable(event.since)}{ended}:"
 
 
 def failure(report: StepReport) -> Iterable[str]:

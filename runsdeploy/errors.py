@@ -69,10 +69,13 @@ class InputError(RunsError):
 
 
 class HostError(RunsError):
-    """A host that could not be used; `hint` is the command that repairs it, or empty."""
+    """A host that could not be used; `hint` is the command that repairs it, or empty.
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        self.message, self.hint = message, hint
+    `passing` says that another attempt may do better.
+    """
+
+    def __init__(self, message: str, hint: str = "", *, passing: bool = False) -> None:
+        self.message, self.hint, self.passing = message, hint, passing
         super().__init__(f"{message}; {hint}" if hint else message)
 
 
@@ -86,6 +89,9 @@ class Refused(HostError):
 
 class Lost(HostError):
     """The link ended before the session said how it ended."""
+
+    def __init__(self, message: str, hint: str = "", *, passing: bool = True) -> None:
+        super().__init__(message, hint, passing=passing)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

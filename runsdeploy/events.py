@@ -2,7 +2,8 @@
 
 An event is the byte RS (0x1e), the session's nonce, a space, words separated by spaces, a newline. It
 may stand anywhere, in the middle of a line of output too; taking events out leaves the output exactly as
-the steps wrote it. A `file` event is followed by as many raw bytes as it says. The laws:
+the steps wrote it. A `file` event is followed by as many raw bytes as it says; an `earlier` event by as many
+bytes of another session's spool, with that one's nonce. The laws:
 
 - decoding the same bytes in any chunks yields the same events, adjacent `Output`s joined;
 - what does not follow the nonce is output, whatever it looks like;
@@ -50,15 +51,81 @@ class Refusal:
     """The target cannot run the session; nothing ran."""
 
     reason: str
-    """one word: `bash`, `sudo`, `tools`, `space`, `state`, `payload`, `twice`"""
+    """one word: `bash`, `sudo`, `tools`, `space`, `state`, `payload`, `absent`"""
     text: str
 
 
 @dataclass(frozen=True)
-class Locked:
-    """Another session holds the target."""
+class Begun:
+    """The segment was started, now or before; the bytes of its spool follow."""
 
-    holder: str
+    offset: int
+    """of the first of them; more than was asked for where the target no longer has those between"""
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Somebody holds the target; nothing ran."""
+
+    kind: str
+    """`session`, or `operator` who keeps the target for himself"""
+    by: str
+    """`user@machine`"""
+    since: str
+    """by the target's clock"""
+    doing: str
+    """the step that runs, or the operator's reason; may be empty"""
+    which: str
+    """the session and its process on the target; may be empty"""
+
+    def __str__(self) -> str:
+        if self.kind == "operator":
+            return f"`{self.by}` holds it since {self.since}" + (f": {self.doing}" if self.doing else "")
+        doing = f", which runs `{self.doing}`" if self.doing else ""
+        which = f" ({self.which})" if self.which else ""
+        return f"a session of `{self.by}` since {self.since}{doing}{which}"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The session waits for somebody who holds the target."""
+
+    holder: Locked
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """A segment that nobody heard to its end; it may still run."""
+
+    session: str
+    segment: str
+    """`segment` and its number"""
+    nonce: str
+    seen: int
+    """bytes of its spool that somebody took"""
+    by: str
+    since: str
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A session before this one was not heard to its end; what it left unheard follows in `Past`s."""
+
+    session: str
+    by: str
+    since: str
+    how: str
+    """`finished`, `killed` (its runner was) or `restarted` (the target was)"""
+    nonce: str
+    size: int
+    """bytes of its spool that follow"""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an earlier session said."""
+
+    event: Event
 
 
 @dataclass(frozen=True)
@@ -73,6 +140,7 @@ class Started:
     """A step starts."""
 
     number: int
+    script: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +149,7 @@ class Ended:
 
     number: int
     outcome: str
-    """`ok`, `already-done`, `failed` or `killed`"""
+    """`ok`, `already-done`, `failed`, `killed`, `timeout` or `interrupted`"""
     status: int
     seconds: float
     line: int
@@ -160,8 +228,13 @@ Event = (
     Noise
     | Output
     | Hello
+    | Begun
     | Refusal
     | Locked
+    | Waiting
+    | Unheard
+    | Earlier
+    | Past
     | Note
     | Started
     | Ended
@@ -178,20 +251,26 @@ Event = (
 class Decoder:
     """Takes a session's bytes apart as they arrive."""
 
-    def __init__(self, nonce: str) -> None:
+    def __init__(self, nonce: str, *, heard: bool = False) -> None:
         self._start = MARK + nonce.encode() + b" "
         self._buffer = b""
-        self._file_left = 0
-        self._heard = False
+        self._left = 0
+        self._inner: Decoder | None = None
+        self._heard = heard
+
+    def rest(self) -> bytes:
+        """Give back the bytes behind the last event."""
+        taken, self._buffer = self._buffer, b""
+        return taken
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the events that are complete now."""
         self._buffer += data
         while self._buffer:
-            if self._file_left:
-                taken, self._buffer = self._buffer[: self._file_left], self._buffer[self._file_left :]
-                self._file_left -= len(taken)
-                yield FileData(taken)
+            if self._left:
+                taken, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
+                self._left -= len(taken)
+                yield from self._past(taken) if self._inner else [FileData(taken)]
                 continue
             at = self._buffer.find(self._start)
             yield from self._flush(at if at >= 0 else len(self._buffer) - self._held_back())
@@ -207,12 +286,20 @@ class Decoder:
                 continue
             self._buffer = self._buffer[end + 1 :]
             self._heard = True
-            self._file_left = event.size if isinstance(event, FileHead) else 0
+            self._left = event.size if isinstance(event, FileHead | Earlier) else 0
+            self._inner = Decoder(event.nonce, heard=True) if isinstance(event, Earlier) else None
             yield event
 
     def end(self) -> Iterator[Event]:
         """Yield what is left when no more bytes come."""
         yield from self._flush(len(self._buffer))
+
+    def _past(self, data: bytes) -> Iterator[Event]:
+        """Decode what another session said."""
+        assert self._inner  # noqa: S101 - it is what follows an Earlier
+        for event in (*self._inner.feed(data), *(() if self._left else self._inner.end())):
+            # It may in turn have told of one before it.
+            yield event if isinstance(event, Earlier | Past) else Past(event)
 
     def _held_back(self) -> int:
         """Return how many bytes at the end may be the beginning of an event."""
@@ -227,14 +314,20 @@ class Decoder:
 
 _NUMBER = r"\d{1,15}"
 _TEXT = r"[!-~]*"
+_WORD = r"[0-9a-f-]{1,64}"
 _GRAMMAR = {
     "hello": re.compile(rf"{_NUMBER} {_TEXT}"),
     "refuse": re.compile(rf"[a-z]+ {_TEXT}"),
-    "locked": re.compile(_TEXT),
+    "from": re.compile(_NUMBER),
+    "locked": re.compile(rf"(session|operator) {_TEXT} {_TEXT} {_TEXT} {_TEXT}"),
+    "waiting": re.compile(rf"(session|operator) {_TEXT} {_TEXT} {_TEXT} {_TEXT}"),
+    "unheard": re.compile(rf"{_WORD} segment\d{{1,9}} {_WORD} {_NUMBER} {_TEXT} {_TEXT}"),
+    "earlier": re.compile(rf"{_WORD} {_TEXT} {_TEXT} (finished|killed|restarted) {_WORD} {_NUMBER}"),
     "note": re.compile(_TEXT),
-    "start": re.compile(_NUMBER),
+    "start": re.compile(rf"{_NUMBER} {_TEXT}"),
     "end": re.compile(
-        rf"{_NUMBER} (ok|already-done|failed|killed) \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER} (exit|last|none)"
+        rf"{_NUMBER} (ok|already-done|failed|killed|timeout|interrupted)"
+        rf" \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER} (exit|last|none)"
     ),
     "mark": re.compile(rf"{_NUMBER} (shouldrun|declined|setdone|resetdone) {_TEXT}"),
     "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
@@ -253,7 +346,7 @@ def parse(line: bytes) -> Event | None:
     return _make(verb, rest.split(" "))
 
 
-def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one line for each event
+def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911, PLR0912 - one line for each event
     """Make the event of words that fit its grammar."""
     match verb:
         case "hello":
@@ -261,11 +354,19 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one li
         case "refuse":
             return Refusal(words[0], text(words[1]))
         case "locked":
-            return Locked(text(words[0]))
+            return _locked(words)
+        case "waiting":
+            return Waiting(_locked(words))
+        case "from":
+            return Begun(int(words[0]))
+        case "unheard":
+            return Unheard(words[0], words[1], words[2], int(words[3]), text(words[4]), text(words[5]))
+        case "earlier":
+            return Earlier(words[0], text(words[1]), text(words[2]), words[3], words[4], int(words[5]))
         case "note":
             return Note(text(words[0]))
         case "start":
-            return Started(int(words[0]))
+            return Started(int(words[0]), text(words[1]))
         case "end":
             return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]), words[5])
         case "mark":
@@ -281,6 +382,11 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911 - one li
             return MarkerFound(words[0], path, words[2] if found else None)
         case _:
             return Finished(words[0])
+
+
+def _locked(words: list[str]) -> Locked:
+    by, since, doing, which = ("" if each == "-" else text(each) for each in words[1:])
+    return Locked(words[0], by, since, doing, which)
 
 
 def text(word: str) -> str:
@@ -305,11 +411,21 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line
         case Refusal():
             said = f"refuse {event.reason} {word(event.text)}"
         case Locked():
-            said = f"locked {word(event.holder)}"
+            said = f"locked {_holder(event)}"
+        case Waiting():
+            said = f"waiting {_holder(event.holder)}"
+        case Begun():
+            said = f"from {event.offset}"
+        case Unheard():
+            said = f"unheard {event.session} {event.segment} {event.nonce} {event.seen} {word(event.by)} {event.since}"
+        case Earlier():
+            said = f"earlier {event.session} {word(event.by)} {event.since} {event.how} {event.nonce} {event.size}"
+        case Past():
+            return encode(event.event, nonce)
         case Note():
             said = f"note {word(event.text)}"
         case Started():
-            said = f"start {event.number}"
+            said = f"start {event.number} {word(event.script)}"
         case Ended():
             said = f"end {event.number} {event.outcome} {event.status} {event.seconds} {event.line} {event.how}"
         case Marked():
@@ -325,3 +441,8 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line
         case Finished():
             said = f"finish {event.outcome}"
     return MARK + nonce.encode() + b" " + said.encode() + b"\n"
+
+
+def _holder(event: Locked) -> str:
+    words = (event.by, event.since, event.doing, event.which)
+    return " ".join([event.kind, *("%2D" if each == "-" else word(each) or "-" for each in words)])

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree import Located, Trees, shown
@@ -45,12 +46,11 @@ def content_file(path: str, content: bytes, mode: int = 0o644) -> File:
     return File(path, "file", mode, None, content, len(content), hashlib.sha256(content).hexdigest())
 
 
-def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal."""
+def digest_of(file: IO[bytes]) -> str:
+    """Return the SHA-256 of an open file, hexadecimal."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
+    while chunk := file.read(CHUNK):
+        found.update(chunk)
     return found.hexdigest()
 
 
@@ -96,7 +96,9 @@ def _take(trees: Trees, path: Path, inside: str, position: Position, *, follow: 
         if stat.S_ISDIR(found.st_mode):
             return File(inside, "directory", mode)
         if stat.S_ISREG(found.st_mode):
-            return File(inside, "file", mode, path, size=found.st_size, digest=digest_of(path))
+            # What is sent later must have this digest, so it is enough to be sure of the bytes here.
+            with trees.opened(path) as file:
+                return File(inside, "file", mode, path, size=found.st_size, digest=digest_of(file))
     except OSError as error:
         return _unreadable(path, error, position)
     return Problem(position, f"`{shown(path)}` is neither a file, a directory nor a link, so it cannot be shipped")

@@ -71,6 +71,8 @@ class LocalChannel:
 class LocalTransport:
     """This machine."""
 
+    alive = True
+
     def open(self, command: str) -> LocalChannel:
         """Start a command line."""
         return LocalChannel(command)

@@ -39,6 +39,7 @@ def _task(command: Command, name: str) -> Any:
         if "dry_run" in given and context.config.run.dry:
             given["dry_run"] = True
         typed = {key.rstrip("_"): value for key, value in given.items() if value not in ("", [])}
+        typed |= {flag.key: str(flag.bare) for flag in command.flags if flag.bare and given[flag.key] is True}
         status = perform(command, typed)
         if status:
             raise Exit(code=status)
@@ -52,6 +53,7 @@ def _task(command: Command, name: str) -> Any:
         # invoke would make `-h` of `--host`, which everybody reads as help.
         auto_shortflags=False,
         iterable=[flag.key for flag in command.flags if isinstance(flag.default, tuple)],
+        optional=[flag.key for flag in command.flags if flag.bare],
         positional=[flag.key for flag in command.flags if _required(flag)],
         help={flag.key.replace("_", "-"): flag.help for flag in command.flags},
     )(body)

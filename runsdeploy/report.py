@@ -6,12 +6,24 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
-from runsdeploy.events import Ended, Event, Finished, Locked, Marked, Output, Refusal, Started
+from runsdeploy.events import (
+    Earlier,
+    Ended,
+    Event,
+    Finished,
+    Locked,
+    Marked,
+    Output,
+    Past,
+    Refusal,
+    Started,
+    Unheard,
+)
 from runsdeploy.plan import Plan, Step
 
 SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
-    "failed", "killed", "timeout", "interrupted", "skipped", "lost", "unreachable", "locked", "refused"
+    "failed", "killed", "timeout", "interrupted", "skipped", "lost", "unreachable", "locked", "refused", "detached"
 }  # fmt: skip
 """all that can be said of a step or a host"""
 
@@ -48,6 +60,28 @@ class HostReport:
     message: str = ""
     hint: str = ""
     seconds: float = 0.0
+    earlier: list[EarlierReport] = field(default_factory=list)
+    """sessions before this one that nobody had heard to their end"""
+
+
+@dataclass
+class EarlierReport:
+    """How a session went that nobody heard to its end, as it says itself."""
+
+    session: Earlier | Unheard
+    steps: list[list[str]] = field(default_factory=list)
+    """script and outcome of the steps that were not heard of; `lost` for one that did not end"""
+
+    def hear(self, event: Event) -> None:
+        """Take one of its events into account."""
+        match event:
+            case Started(_, script):
+                self.steps.append([script, "lost"])
+            case Ended() if self.steps and self.steps[-1][1] == "lost":
+                self.steps[-1][1] = event.outcome
+            case Ended():
+                # Its beginning had been heard.
+                self.steps.append(["", event.outcome])
 
 
 class Fold:
@@ -58,7 +92,8 @@ class Fold:
         self.steps = {step.number: StepReport(step) for step in plan.steps}
         self.running: StepReport | None = None
         self.finished = "ok"
-        self.failure: tuple[str, str] | None = None
+        self.failure: tuple[str, str, str] | None = None
+        self.earlier: list[EarlierReport] = []
 
     def hear(self, event: Event) -> None:
         """Take one event into account; those about steps that were not planned are ignored."""
@@ -74,9 +109,14 @@ class Fold:
                 self._end(self.running, event)
                 self.running = None
             case Refusal():
-                self.failure = ("refused", event.text)
-            case Locked():
-                self.failure = ("locked", f"another session holds the target: {event.holder or 'unknown'}")
+                self.failure = ("refused", event.text, "")
+            case Locked(kind):
+                hint = "runsdeploy lock remove" if kind == "operator" else "deploy later, or with `--wait`"
+                self.failure = ("locked", f"the host is held: {event}", hint)
+            case Earlier() | Unheard():
+                self.earlier.append(EarlierReport(event))
+            case Past(past) if self.earlier:
+                self.earlier[-1].hear(past)
             case Finished() if event.outcome != "ok":
                 self.finished = event.outcome
 
@@ -93,25 +133,28 @@ class Fold:
         """Judge the host when nothing more will be heard."""
         steps = list(self.steps.values())
         outcome, message, hint = self._judge(steps, error)
-        if outcome == "interrupted" and self.running:
-            self.running.outcome = "lost"
-        return HostReport(self.plan, outcome, steps, message, hint, seconds)
+        if outcome == "detached":
+            for step in steps:
+                step.outcome = "detached"
+        return HostReport(self.plan, outcome, steps, message, hint, seconds, self.earlier)
 
     def _judge(self, steps: list[StepReport], error: HostError | None) -> tuple[str, str, str]:
         if self.failure:
-            return (*self.failure, "")
+            return self.failure
         failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
         if error:
             word = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
             return "failed" if failed else word, error.message, error.hint
         if failed:
-            return "failed", "", ""
+            return ("timeout" if failed.outcome == "timeout" else "failed"), "", ""
         if self.finished != "ok":
-            return self.finished, "", ""
+            return self.finished, *_DETACHED.get(self.finished, ("", ""))
         if all(step.outcome in SUCCESSES for step in steps):
             return "ok", "", ""
         return "lost", "the session ended without a word on how", "deploy again: what is marked is not done twice"
 
+
+_DETACHED = {"detached": ("the session goes on by itself", "hear the rest with `runsdeploy attach`")}
 
 _ERRORS: dict[type[HostError], str] = {
     Unreachable: "unreachable",
@@ -161,5 +204,5 @@ def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
         return 3
     if "locked" in outcomes:
         return 4
-    # Nothing unknown is ever reported as success.
-    return 0 if outcomes <= SUCCESSES else 3
+    # Nothing unknown is ever reported as success; of what was detached nothing was asked to be known.
+    return 0 if outcomes <= SUCCESSES | {"detached"} else 3

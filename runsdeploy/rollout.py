@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
 
+from runsdeploy.console import deafen
 from runsdeploy.errors import HostError
 from runsdeploy.events import Event
 from runsdeploy.plan import Plan
@@ -35,8 +36,8 @@ class Listener(Protocol):
     def end(self, report: HostReport) -> None:
         """A host is done with."""
 
-    def stopping(self) -> None:
-        """The operator asked to stop; running steps end first."""
+    def stopping(self, said: str) -> None:
+        """The operator asked to stop; `said` is what happens now."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,16 @@ def interruptible() -> Iterator[None]:
 def roll_out(runs: Sequence[Run], listener: Listener, parallel: int) -> tuple[list[HostReport], int]:
     """Do all runs, at most `parallel` at a time; return their reports in order, and the signal that stopped it or 0.
 
-    The first signal lets running steps end and starts no other; the second gives up at once.
+    The first signal lets running steps end and starts no other, the second ends them, the third leaves.
     """
     return _Rollout(runs, listener).go(parallel)
+
+
+_STEPS: tuple[tuple[Callable[[Run], None], str], ...] = (
+    (Run.stop, "stopping after the running step; interrupt again to end it"),
+    (Run.kill, "ending the running step, by force after 5 s; interrupt again to leave it to itself"),
+)
+"""what the first signals do"""
 
 
 class _Rollout:
@@ -106,7 +114,9 @@ class _Rollout:
         self.reports: dict[int, HostReport] = {}
         self.heard: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self.signal = 0
+        self.signal = self.signals = 0
+        # One event of a host at a time: what is not shown yet is not acknowledged, and waits on the target.
+        self.handled = {id(run): threading.Semaphore(0) for run in runs}
 
     def go(self, parallel: int) -> tuple[list[HostReport], int]:
         for run in self.runs:
@@ -120,7 +130,7 @@ class _Rollout:
                 message = self.heard.get()
                 if not isinstance(message, _Signal):
                     self._handle(*message)
-                elif self.signal:
+                elif self.signals == len(_STEPS):
                     break
                 else:
                     self._stop(message.number)
@@ -132,9 +142,18 @@ class _Rollout:
 
     def _stop(self, number: int) -> None:
         self.signal = number
-        self.listener.stopping()
+        wish, said = _STEPS[self.signals]
+        self.signals += 1
+        self._tell(lambda: self.listener.stopping(said))
         for run in self.runs:
-            run.stop()
+            wish(run)
+
+    def _tell(self, say: Callable[[], None]) -> None:
+        """Tell the listener; a reader who has seen enough ends nothing."""
+        try:
+            say()
+        except BrokenPipeError:
+            deafen()
 
     def _work(self) -> None:
         while True:
@@ -154,6 +173,7 @@ class _Rollout:
             try:
                 for event in run.events():
                     self.heard.put((run, event))
+                    self.handled[id(run)].acquire()
             except HostError as failed:
                 error = failed
             except Exception as failed:  # noqa: BLE001 - one host's surprise must not silence the others
@@ -162,14 +182,15 @@ class _Rollout:
 
     def _handle(self, run: Run, message: Event | _Ended | None) -> None:
         if message is None:
-            self.listener.begin(run.plan)
+            self._tell(lambda: self.listener.begin(run.plan))
         elif isinstance(message, _Ended):
             self._close(run, message)
         else:
             self.folds[id(run)].hear(message)
-            self.listener.hear(run.plan, message, self.folds[id(run)])
+            self._tell(lambda: self.listener.hear(run.plan, message, self.folds[id(run)]))
+            self.handled[id(run)].release()
 
     def _close(self, run: Run, ended: _Ended) -> None:
         report = self.folds[id(run)].close(ended.seconds, ended.error)
         self.reports[id(run)] = report
-        self.listener.end(report)
+        self._tell(lambda: self.listener.end(report))

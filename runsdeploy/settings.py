@@ -2,6 +2,7 @@
 
 The files are invoke's own kind, named `runsdeploy.yaml`, `.yml`, `.json` or `.py`: beside the tree, in the
 home directory (with a dot before the name), in /etc; the nearest wins. invoke is loaded only if there is one.
+What stands beside a tree is code as the tree is, and cannot say of itself that it is to be trusted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from runsdeploy.command import Arguments, Flag
 from runsdeploy.errors import InputError, Problem
+from runsdeploy.tree import foreign
 
 SUFFIXES = ("yaml", "yml", "json", "py")
 LARGEST = 1_000_000
@@ -22,7 +24,8 @@ TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "
 
 def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path) -> Arguments:
     """Return the value of every flag; raises InputError for values that cannot be one."""
-    files = _files(start)
+    trusted = bool(given.get("trust") or os.environ.get("RUNSDEPLOY_TRUST", "").lower() in TRUE)
+    files = {key: value for key, value in _files(start, trusted=trusted).items() if key != "trust"}
     problems: list[Problem] = []
     values: dict[str, Any] = {}
     for flag in flags:
@@ -76,13 +79,13 @@ def _number(flag: Flag, value: Any) -> float:
         raise ValueError("expected a number") from None
     if isinstance(value, bool) or (isinstance(value, float) and number != value):
         raise ValueError("expected a number")
-    if not 0 < number <= LARGEST:
-        raise ValueError(f"expected a number above zero and at most {LARGEST}")
+    if not 0 <= number <= LARGEST or (flag.default and not number):
+        raise ValueError(f"expected a number {'above' if flag.default else 'from'} zero and at most {LARGEST}")
     return number
 
 
-def _files(start: Path) -> Mapping[str, Any]:
-    """Return what configuration files say."""
+def _files(start: Path, *, trusted: bool) -> Mapping[str, Any]:
+    """Return what configuration files say; raises InputError for one beside the tree that somebody else could write."""
     project = next(
         (
             folder
@@ -91,6 +94,9 @@ def _files(start: Path) -> Mapping[str, Any]:
         ),
         None,
     )
+    written = [foreign(project / f"runsdeploy.{end}") for end in SUFFIXES] if project and not trusted else []
+    if any(written):
+        raise InputError([problem for problem in written if problem])
     others = (Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser())
     if project is None and not any(
         other.with_name(f"{other.name}.{end}").is_file() for other in others for end in SUFFIXES

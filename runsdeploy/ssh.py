@@ -202,7 +202,7 @@ def connect(host: str, options: Options, destination: known_hosts.Destination | 
     except HostError:
         raise
     except Exception as error:  # a hostile server can make paramiko raise anything
-        raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}") from error
+        raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}", passing=True) from error
 
 
 def _with_timeout(settings: Settings, options: Options) -> Settings:
@@ -315,7 +315,8 @@ def _addresses(settings: Settings) -> list[tuple[int, int, int, str, tuple[str |
     try:
         found = socket.getaddrinfo(settings.host, settings.port, settings.family, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        raise Unreachable(f"`{settings.name}` has no address: `{settings.host}`: {reason(error)}") from error
+        message = f"`{settings.name}` has no address: `{settings.host}`: {reason(error)}"
+        raise Unreachable(message, passing=True) from error
     return list(found)  # type: ignore[arg-type]
 
 
@@ -341,7 +342,7 @@ def _unreachable(settings: Settings, error: Exception, below: Connection | None)
     place = f"`{settings.name}`{through}"
     if not settings.known_as.startswith(settings.name) or below:
         place += f" ({settings.host} port {settings.port})"
-    return Unreachable(f"cannot connect to {place}: {_refusal(error)}")
+    return Unreachable(f"cannot connect to {place}: {_refusal(error)}", passing=True)
 
 
 def _refusal(error: Exception) -> str:
@@ -421,7 +422,8 @@ def _authenticate(ssh: paramiko.Transport, settings: Settings) -> None:
                 break
     told = ", ".join(tried) or "nothing, there is no key to offer"
     hint = next(iter(hints), f"runsdeploy ssh.setup --host {settings.name}")
-    raise Unreachable(f"`{settings.name}` accepted no key for user `{settings.user}`; tried: {told}", hint)
+    message = f"`{settings.name}` accepted no key for user `{settings.user}`; tried: {told}"
+    raise Unreachable(message, hint, passing=not ssh.is_active())
 
 
 def _offer(ssh: paramiko.Transport, user: str, key: paramiko.PKey) -> str | None:

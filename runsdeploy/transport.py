@@ -33,6 +33,10 @@ class Channel(Protocol):
 class Transport(Protocol):
     """A way to one machine, opened once and used for several commands."""
 
+    @property
+    def alive(self) -> bool:
+        """Whether the connection is still there, as far as anybody knows."""
+
     def open(self, command: str) -> Channel:
         """Start a command line under the account's login shell; raises Lost or Refused."""
 

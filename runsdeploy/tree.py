@@ -3,17 +3,24 @@
 A tree is only ever read. Names come from operators, recipes and CONF sections, so every one is
 validated before it is joined to a path, and the path it leads to, symbolic links followed, must
 lie inside a tree (or in a place that the operator allowed by name).
+
+A tree is code, as a Makefile is: what somebody else could have written is not used. Everything here that
+hands out a file or directory has vouched for it.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shlex
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 
@@ -63,7 +70,8 @@ def name_problem(name: str) -> str:
     """Say what is wrong with a name of a script or recipe; empty if nothing is."""
     if "\n" in name or "\0" in name:
         return f"name {name!r} holds a newline or a NUL"
-    return file_problem(name)
+    # Else one script would have two names, and markers under both.
+    return file_problem(name) or (f"name `{name}` is that of a directory" if name.endswith("/") else "")
 
 
 def file_problem(name: str) -> str:
@@ -77,6 +85,30 @@ def file_problem(name: str) -> str:
     if any(part in ("..", ".", "") for part in name.rstrip("/").split("/")):
         return f"name `{name}` holds an empty, `.` or `..` component"
     return ""
+
+
+def foreign(path: Path) -> Problem | None:
+    """Say that somebody else could have written a file or directory, if so; a link says nothing of what it leads to.
+
+    Where each user has a group of his own, checkouts are writable for the group: that counts for nothing.
+    """
+    try:
+        found = path.lstat()
+    except OSError:
+        return None  # whoever reads it says what is wrong
+    me, sudo = os.geteuid(), os.environ.get("SUDO_UID", "")
+    # As git does: whoever may become root may have root run his tree.
+    owners = {0, me, int(sudo) if me == 0 and sudo.isdecimal() else 0}
+    every, word = "-R " if stat.S_ISDIR(found.st_mode) else "", shlex.quote(shown(path))
+    if found.st_uid not in owners:
+        message = f"belongs to user {found.st_uid}, not to you or root"
+        repair = f"as root `chown {every}{me} {word}`"
+    elif found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
+        message, repair = "others may write it", f"`chmod {every}o-w {word}`"
+    else:
+        return None
+    hint = f"{repair}, or if you trust whoever may write there: `--trust`"
+    return Problem(Position(shown(path)), f"{message}: a tree is code", hint)
 
 
 def is_candidate(name: str) -> bool:
@@ -117,6 +149,10 @@ class Trees:
     """absolute directories, first wins"""
     allowed: tuple[Path, ...] = ()
     """places outside the trees that links may lead to, because the operator said so"""
+    trusted: bool = True
+    """whether it does not matter who else may write there"""
+    _vouched: set[Path] = field(default_factory=set, compare=False, repr=False)
+    """what was looked at and is the operator's own"""
 
     def located(self, tree: int, *parts: str) -> Located:
         """Name a place in a tree; it need not exist."""
@@ -125,7 +161,7 @@ class Trees:
 
     def _existing(self, *parts: str) -> list[Located]:
         places = (self.located(tree, *parts) for tree in range(len(self.roots)))
-        return [place for place in places if place.path.is_dir()]
+        return [self._vouch(place) for place in places if place.path.is_dir()]
 
     def host_directories(self, host: Host | None) -> list[Located]:
         """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then hosts/HOST."""
@@ -143,7 +179,7 @@ class Trees:
         for place in self.places(host):
             found = self.located(place.tree, place.inside, name)
             if os.path.isfile(found.path) and is_candidate(found.path.name):  # noqa: PTH113 - Path.is_file raises
-                return found
+                return self._vouch(found)
         return None
 
     def names(self, host: Host | None) -> Iterator[tuple[str, Located]]:
@@ -154,7 +190,7 @@ class Trees:
                 name = str(path.relative_to(place.path))
                 if is_candidate(path.name) and name not in seen and path.is_file():
                     seen.add(name)
-                    yield name, self.located(place.tree, place.inside, name)
+                    yield name, self._vouch(self.located(place.tree, place.inside, name))
 
     def near(self, name: str, host: Host | None) -> str:
         """Say which known name was probably meant."""
@@ -172,14 +208,14 @@ class Trees:
                 order += [self.located(tree, *level) for tree in reversed(range(len(self.roots)))]
             order += [place for place in own if any(place.inside.startswith(f"{top}/") for top in below)]
         files = [self.located(place.tree, place.inside, "runs.conf") for place in order]
-        return [file for file in files if file.path.is_file()]
+        return [self._vouch(file) for file in files if file.path.is_file()]
 
     def sysinfos(self, host: Host | None) -> Located | None:
         """Return the most specific `sysinfos.conf` of the host."""
         for place in self.host_directories(host):
             file = self.located(place.tree, place.inside, "sysinfos.conf")
             if file.path.is_file():
-                return file
+                return self._vouch(file)
         return None
 
     def libraries(self) -> dict[str, Located]:
@@ -188,25 +224,91 @@ class Trees:
         for place in self._existing("lib"):
             for path in files_below(place.path):
                 name = str(path.relative_to(place.path))
-                if is_candidate(path.name):
-                    found.setdefault(name, self.located(place.tree, place.inside, name))
+                if is_candidate(path.name) and name not in found:
+                    found[name] = self._vouch(self.located(place.tree, place.inside, name))
         return found
 
     def escapes(self, path: Path) -> bool:
-        """Say whether a path, links followed, leads out of the trees and the allowed places."""
+        """Say whether a path, links followed, leads out of the trees and the allowed places.
+
+        If it does not, it may be used, so all below it is vouched for; raises InputError.
+        """
         # Not Path.resolve, which raises on a loop of links.
-        real, *inside = (Path(os.path.realpath(each)) for each in (path, *self.roots, *self.allowed))
-        return not any(real == top or top in real.parents for top in inside)
+        real = Path(os.path.realpath(path))
+        if not any(top == real or top in real.parents for top in self._tops):
+            return True
+        if not self.trusted:
+            self._vouch_for(path)
+            for folder, folders, files in os.walk(path):
+                for name in (*folders, *files):
+                    self._vouch_for(Path(folder, name))
+        return False
+
+    def opened(self, path: Path) -> IO[bytes]:
+        """Open a file of the trees or the allowed places for reading; raises OSError for any other.
+
+        Links are followed first, then none: a directory that becomes a link meanwhile leads nowhere.
+        """
+        real = Path(os.path.realpath(path))
+        top = next((top for top in self._tops if top == real or top in real.parents), None)
+        if top is None:
+            raise OSError(errno.EXDEV, "leads out of the trees", str(path))
+        descriptor = os.open(top, os.O_RDONLY | os.O_NONBLOCK)
+        for part in real.relative_to(top).parts:
+            above = descriptor
+            try:
+                descriptor = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above)
+            finally:
+                os.close(above)
+        return os.fdopen(descriptor, "rb")
+
+    @cached_property
+    def _tops(self) -> frozenset[Path]:
+        """The trees and the allowed places, links followed."""
+        return frozenset(Path(os.path.realpath(each)) for each in (*self.roots, *self.allowed))
+
+    def _vouch(self, place: Located) -> Located:
+        """Return a place that exists, unless somebody else could have written it; raises InputError then."""
+        if not self.trusted:
+            self._vouch_for(place.path)
+        return place
+
+    def _vouch_for(self, path: Path) -> None:
+        if path in self._vouched:
+            return
+        # Whoever may write a directory above may put another file there.
+        for each in (path, Path(os.path.realpath(path))):
+            chain = (each, *each.parents)
+            top = max((n for n, above in enumerate(chain) if above in self._tops or above in self.roots), default=-1)
+            for inside in reversed(chain[: top + 1]):
+                problem = None if inside in self._vouched else foreign(inside)
+                if problem:
+                    raise InputError([problem, *self._foreign()])
+                self._vouched.add(inside)
+
+    def _foreign(self) -> Iterator[Problem]:
+        """Yield all that is not the operator's own; what lies below is repaired with it."""
+        for root in self.roots:
+            if problem := foreign(root):
+                yield problem
+                continue
+            for folder, folders, files in os.walk(root):
+                names = sorted(name for name in (*folders, *files) if not name.startswith("."))
+                found = {name: foreign(Path(folder, name)) for name in names}
+                yield from filter(None, found.values())
+                folders[:] = [name for name in folders if name in found and not found[name]]
 
     def hosts(self) -> list[Host]:
         """Return all hosts that have a directory, sorted by domain and name."""
         found: set[Host] = set()
-        for root in self.roots:
+        for tree, root in enumerate(self.roots):
             for top in directories(root):
-                if top.name == "hosts":
-                    found.update(Host(path.name) for path in directories(top) if HOST_NAME.match(path.name))
-                elif top.name not in RESERVED_DIRECTORIES and HOST_NAME.match(top.name):
-                    found.update(Host(f"{path.name}.{top.name}") for path in directories(top) if _is_host(top, path))
+                plain = top.name == "hosts"
+                if plain or (top.name not in RESERVED_DIRECTORIES and HOST_NAME.match(top.name)):
+                    for path in directories(top):
+                        if HOST_NAME.match(path.name) if plain else _is_host(top, path):
+                            self._vouch(self.located(tree, top.name, path.name))
+                            found.add(Host(path.name if plain else f"{path.name}.{top.name}"))
         return sorted(found, key=lambda host: (host.domain, host.short))
 
     def group(self, name: str, above: tuple[str, ...]) -> list[Host]:
@@ -219,7 +321,7 @@ class Trees:
             cycle = " → ".join(f"@{each}" for each in [*above[above.index(name) :], name])
             raise InputError([Problem(place.at(), f"cycle of groups: {cycle}")])
         hosts: dict[str, Host] = {}
-        for word in _group_words(place.path.read_bytes()):
+        for word in _group_words(self._vouch(place).path.read_bytes()):
             found = self.group(word[1:], (*above, name)) if word.startswith("@") else self.select(word)
             hosts.update((host.name, host) for host in found)
         if not hosts:
@@ -282,9 +384,10 @@ def ancestors(inside: str) -> list[str]:
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = ()) -> Trees:
+def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (), *, trusted: bool = False) -> Trees:
     """Open the trees of a RUNSPATH, or the nearest ancestor of `start` that holds `scripts/` or `hosts/`.
 
+    Unless they are trusted, what others may write in them is refused when it is used.
     Raises InputError naming every entry that is not a directory.
     """
     if runspath:
@@ -303,4 +406,5 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = ())
     if not entries:
         message = f"no tree: neither `{start}` nor a directory above it holds `scripts/` or `hosts/`"
         raise InputError([Problem(None, message, "say where with `--path DIR` or RUNSPATH")])
-    return Trees(tuple(Path(os.path.normpath(entry)) for entry in entries), tuple(start / each for each in allowed))
+    roots = tuple(Path(os.path.normpath(entry)) for entry in entries)
+    return Trees(roots, tuple(start / each for each in allowed), trusted)

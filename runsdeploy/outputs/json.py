@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runsdeploy.errors import Problem
-from runsdeploy.events import Ended, Event, Note, Output, Started
+from runsdeploy.events import Earlier, Ended, Event, Note, Output, Past, Started, Unheard, Waiting
 from runsdeploy.plan import Plan, Step
-from runsdeploy.report import Fold, HostReport, StepReport, last_lines
+from runsdeploy.report import EarlierReport, Fold, HostReport, StepReport, last_lines
 
 SCHEMA = 1
-STOPPING = "stopping after the running step; interrupt again to give up at once"
 
 
 def write(document: dict[str, Any]) -> None:
@@ -100,9 +99,16 @@ def _host(each: HostReport) -> dict[str, Any]:
         "seconds": round(each.seconds, 3),
         "steps": [_reported(step) for step in each.steps],
     }
+    if each.earlier:
+        document["earlier"] = [{**_unheard(one.session), "steps": one.steps} for one in each.earlier]
     if each.message:
         document["message"], document["hint"] = each.message, each.hint
     return document
+
+
+def _unheard(each: Earlier | Unheard) -> dict[str, Any]:
+    document = {"session": each.session, "by": each.by, "since": each.since}
+    return document | ({"how": each.how} if isinstance(each, Earlier) else {})
 
 
 def _reported(each: StepReport) -> dict[str, Any]:
@@ -152,19 +158,34 @@ class Lines:
                 write({"event": "end", "host": host, "number": number, **_reported(fold.steps[number])})
             case Note():
                 write({"event": "note", "host": host, "text": event.text})
+            case Waiting(holder):
+                write({"event": "waiting", "host": host, "holder": str(holder)})
+            case Earlier() | Unheard():
+                write({"event": "earlier", "host": host, **_unheard(event)})
+            case Past(past):
+                self.past(host, past, fold.earlier[-1])
 
-    def stopping(self) -> None:
-        """Write that no further step starts."""
+    def past(self, host: str, event: Event, report: EarlierReport) -> None:
+        """Write an event of an earlier session; `report` knows it already."""
+        told = {"host": host, "earlier": report.session.session}
+        match event:
+            case Started(number, script):
+                write({"event": "start", "number": number, "script": script, **told})
+            case Output(data):
+                write({"event": "output", "text": self._text(host, data), **told})
+            case Ended(number, outcome):
+                write({"event": "end", "number": number, "outcome": outcome, **told})
+            case Note(text):
+                write({"event": "note", "text": text, **told})
+
+    def stopping(self, said: str) -> None:
+        """Write what an interrupt does."""
         write({"event": "stopping"})
-        _tell_stopping()
+        sys.stderr.write(f"{said}\n")
 
     def end(self, each: HostReport) -> None:
         """Write that a host ended."""
         write({"event": "host", "host": each.plan.host.name, "outcome": each.outcome})
-
-
-def _tell_stopping() -> None:
-    sys.stderr.write(f"{STOPPING}\n")
 
 
 class Silent:
@@ -176,9 +197,9 @@ class Silent:
     def hear(self, each: Plan, event: Event, fold: Fold) -> None:
         """Say nothing."""
 
-    def stopping(self) -> None:
+    def stopping(self, said: str) -> None:
         """Tell the operator, who is left waiting."""
-        _tell_stopping()
+        sys.stderr.write(f"{said}\n")
 
     def end(self, each: HostReport) -> None:
         """Say nothing."""

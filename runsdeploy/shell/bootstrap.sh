@@ -3,10 +3,11 @@
 #
 # It reads one header line and the archive, verifies the archive, unpacks it, starts the runner in a
 # session of its own and then only follows: what the runner and its steps write to the spool goes to
-# the channel, and the end of the channel's input tells the runner to stop after the running step.
+# the channel. Asked again for a segment that was started, it follows from the byte that is asked for.
 #
-# Header: NONCE SESSION SEGMENT LENGTH SHA256 SCOPE ENCODING. All are words of [0-9A-Za-z._:/-]. A LENGTH of 0
-# only asks: SEGMENT is then `facts`, `markers`, `account`, or `sweep`.
+# Header: NONCE SESSION SEGMENT LENGTH SHA256 SCOPE ENCODING OFFSET MARKS. All are words of [0-9A-Za-z._:/%-].
+# OFFSET is where to begin in the spool, MARKS whether a step may set a marker. With a LENGTH of 0 nothing is
+# sent: SEGMENT then is one that was started, or a question (see questions.sh).
 
 say() { printf '\036%s %s\n' "$nonce" "$*"; }
 
@@ -57,108 +58,181 @@ find_state() {
     else
         base=${XDG_STATE_HOME:-${HOME:?}/.local/state}/runsdeploy
     fi
+    place "$base"
+}
+
+place() {
+    base=$1
     case $scope in .) state=$base ;; *) state=$base/$scope ;; esac
     directory=$state/sessions/$session
     here=$directory/$segment
 }
 
-# A file that must be new (noclobber is O_EXCL) keeps a segment from being started twice.
-receive() {
-    mkdir -p "$directory/files/shared" "$here" 2>/dev/null ||
-        refuse state "cannot make \`$here\`: $(mkdir -p "$directory/files/shared" "$here" 2>&1)"
-    set -C
-    { printf '' >"$here/started"; } 2>/dev/null || refuse twice "segment $segment of session $session was started before"
-    set +C
-    head -c "$length" >"$here/payload" || refuse space "cannot write \`$here/payload\`"
-    found=$(sha256 "$here/payload")
-    if [ "${found%% *}" != "$digest" ]; then
-        size=$(wc -c <"$here/payload")
-        rm -rf "$here"
-        refuse payload "$((size)) of $length bytes arrived, or not as they were sent"
-    fi
-    case $encoding in gzip) gzip -dc <"$here/payload" ;; *) cat "$here/payload" ;; esac |
-        tar -xpf - -C "$directory" || refuse space "cannot unpack into \`$directory\`"
+# Where no marker can be kept a segment that sets none still runs, from any place of ours that can be written.
+make_place() {
+    wanted=$here
+    made && return
+    if [ "$marks" = no ] && try_elsewhere made; then return; fi
+    refuse state "cannot write \`$wanted\`: $(mkdir -p "$wanted" 2>&1 || echo "no file can be made there")"
 }
 
+# try_elsewhere TEST
+try_elsewhere() {
+    for parent in "${XDG_RUNTIME_DIR:-/run}" /run /dev/shm /tmp; do
+        place "$parent/runsdeploy-$(id -u)"
+        [ "$1" = known ] || mkdir -m 700 "$base" 2>/dev/null
+        private "$base" && "$1" && return
+    done
+    return 1
+}
+
+known() { [ -e "$here/spool" ]; }
+
+made() { mkdir -p "$directory/files/shared" "$here" 2>/dev/null && [ -w "$here" ] && { : >"$here/heard.$$"; } 2>/dev/null; }
+
+# A directory that is nobody else's, though everybody may write beside it.
+private() {
+    # shellcheck disable=SC2012,SC3067 # no name is read, and `stat` is not everywhere; -O is
+    [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && case $(ls -ld "$1") in drwx------*) ;; *) false ;; esac
+}
+
+# no_space PATH: say what is missing, with what there is.
+no_space() {
+    # shellcheck disable=SC2046 # words on purpose
+    set -- "$1" $(df -Pk "$state" 2>/dev/null | tail -n 1)
+    rm -rf "$here" "$directory/files"
+    rmdir "$directory" 2>/dev/null
+    refuse space "cannot write \`$1\`: $length bytes and 1 MiB are needed, \`${7:-?}\` has ${5:-?} KiB free"
+}
+
+# Verified first, then claimed, by a file that must be new (noclobber is O_EXCL): whoever sends a segment again
+# because no answer came cannot start it twice, nor touch what was started.
+receive() {
+    payload=$here/payload.$$
+    head -c "$length" >"$payload" 2>/dev/null || no_space "$payload"
+    found=$(sha256 "$payload")
+    if [ "${found%% *}" != "$digest" ]; then
+        size=$(wc -c <"$payload")
+        rm -f "$payload" "$here/heard.$$"
+        rmdir "$directory/files/shared" "$directory/files" "$here" "$directory" 2>/dev/null
+        refuse payload "$((size)) of $length bytes arrived, or not as they were sent"
+    fi
+    if command -v flock >/dev/null 2>&1; then
+        # Held by the runner for as long as it lives: how others know that it does.
+        exec 8>>"$here/alive"
+        flock -n 8 || return
+    fi
+    if (set -C && : >"$here/started") 2>/dev/null; then
+        unpack && beat && start
+    elif [ ! -e "$here/started" ]; then
+        no_space "$here/started"
+    fi
+    exec 8>&-
+}
+
+unpack() {
+    { printf '%s\n' "$nonce" >"$here/nonce" && : >"$here/spool"; } 2>/dev/null || no_space "$here/spool"
+    case $encoding in gzip) gzip -dc <"$payload" ;; *) cat "$payload" ;; esac |
+        tar -xpf - -C "$directory" 2>/dev/null || no_space "$directory/files"
+    rm -f "$payload"
+}
+
+# In a session of its own, so that what ends this one does not end it.
 start() {
-    printf '%s\n' "$nonce" >"$here/nonce"
-    : >"$here/spool"
     set -- "$bash" -p "$here/run/runner.sh" "$base" "$state" "$directory" "$here"
-    # In a session of its own, so that what ends this one does not end it.
     if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
-    "$@" </dev/null >>"$here/spool" 2>&1 3<&- &
-    runner=$!
+    "$@" </dev/null >>"$here/spool" 2>&1 &
+    echo "$!" >"$here/runner"
+}
+
+# Time of a clock that nobody steps, where there is one.
+beat() {
+    now=-
+    [ ! -r /proc/uptime ] || read -r now _ </proc/uptime
+    echo "$now" >"$here/heard.$$"
+}
+
+# A line is a number (bytes of the spool that were taken), a wish (`stop`, `kill`, `told`), or only says that
+# somebody is there.
+listen() {
+    while read -r line; do
+        case $line in
+        stop | kill | told) : >"$here/$line" ;;
+        [0-9]*) echo "$line" >"$here/seen" ;;
+        esac
+        beat
+    done
+    rm -f "$here/heard.$$"
+    kill "$@"
+}
+
+# The first hole that the runner made in the spool (lines of FROM TO) behind the offset.
+find_hole() {
+    limit=
+    [ -e "$here/dropped" ] || return
+    while read -r from to; do
+        [ "$offset" -lt "$to" ] || continue
+        if [ "$offset" -ge "$from" ]; then offset=$to; else limit=$((from - offset)) && return; fi
+    done <"$here/dropped"
 }
 
 follow() {
-    tail -c +1 -f "$here/spool" 3<&- &
+    find_hole
+    say "from $offset"
+    if [ -n "$limit" ]; then
+        # Up to the hole; who wants more asks again.
+        tail -c +$((offset + 1)) "$here/spool" | head -c "$limit"
+        rm -f "$here/heard.$$"
+        return
+    fi
+    tail -c +$((offset + 1)) -f "$here/spool" 3<&- &
     tail=$!
-    {
-        # Any line, and the end: no further step. The end also: nobody listens any more.
-        while read -r _; do : >"$here/stop"; done
-        [ -e "$here/finished" ] || : >"$here/stop"
-        kill "$tail"
-    } <&3 >/dev/null 2>&1 &
-    listener=$!
+    echo "$tail" >"$here/follower"
+    # A hole that was made meanwhile has no bytes to show.
+    before=$offset
+    find_hole
+    [ "$before$limit" = "$offset" ] || kill "$tail"
+    wait_for_runner 3<&- &
+    waiter=$!
+    listen "$tail" "$waiter" <&3 >/dev/null 2>&1 &
     exec 3<&-
-    wait "$runner"
-    [ -e "$here/finished" ] || say "finish interrupted" >>"$here/spool"
-    wait "$listener"
+    wait "$tail"
+    kill "$waiter" 2>/dev/null
+    rm -f "$here/heard.$$"
 }
 
-release() { sed -n "s/^$1=//p" "$os_release" | tr -d "\"'"; }
-
-# The facts of this machine, each from the specific to the general.
-facts() {
-    kernel=$(uname -s | tr '[:upper:]' '[:lower:]')
-    case $(uname -m) in *64* | s390x) bits=64 ;; *) bits=32 ;; esac
-    os_release=/etc/os-release
-    [ -r "$os_release" ] || os_release=/dev/null
-    say facts sysname "$kernel"
-    # shellcheck disable=SC2046 # words on purpose
-    say facts sysdist $(release ID) $(release ID_LIKE) "$kernel"
-    # shellcheck disable=SC2046
-    set -- $(release VERSION_ID) $(release VERSION_CODENAME)
-    [ $# -gt 0 ] || set -- "$(uname -r)"
-    say facts sysver "$@"
-    say facts bits "$bits"
-    say finish ok
-}
-
-# list_markers OWNER DIRECTORY [COMMAND...]: names first, then the values that markers hold.
-list_markers() {
-    owner=$1 markers=$2/markers
-    shift 2
-    # shellcheck disable=SC2016 # expanded by that shell
-    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && grep -rs "^value " .' sh "$markers" |
-        sed "s/^/$(printf '\036')$nonce marker $owner /"
-}
-
-markers() {
-    list_markers own "$state"
-    if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
-        list_markers root "/var/lib/runsdeploy${state#"$base"}" sudo -n
+wait_for_runner() {
+    trap 'kill "$patient" 2>/dev/null; exit' TERM
+    if [ -e "$here/alive" ]; then
+        flock "$here/alive" true &
+    else
+        read -r runner <"$here/runner"
+        while kill -0 "$runner" 2>/dev/null; do sleep 1; done &
     fi
-    account
+    patient=$!
+    wait "$patient"
+    bury >>"$here/spool" 2>/dev/null
 }
 
-# Who we are, and whether that can be root.
-account() {
-    kind=user
-    if [ "$(id -u)" = 0 ]; then
-        kind=root
-    elif sudo -n true 2>/dev/null; then
-        kind=sudo
+# What a runner that is no more left unsaid; what it was running must not go on unseen.
+bury() {
+    [ ! -e "$here/finished" ] || return
+    read -r nonce <"$here/nonce"
+    ! tail -c 400 "$here/spool" | grep -q "$nonce finish" || return
+    # The last that it let through the pipe comes first.
+    sleep 1
+    now=- group=
+    [ ! -r /proc/sys/kernel/random/boot_id ] || read -r now </proc/sys/kernel/random/boot_id
+    boot=$now
+    [ ! -e "$here/boot" ] || read -r boot <"$here/boot"
+    if [ "$boot" != "$now" ]; then
+        say "note $(word "the target was restarted while the session ran")"
+    else
+        [ ! -e "$here/group" ] || read -r group <"$here/group"
+        [ -z "$group" ] || kill -s KILL -- "-$group" 2>/dev/null || sudo -n kill -s KILL -- "-$group" 2>/dev/null
+        say "note $(word "the session's runner was killed${group:+, and so what it ran}")"
     fi
-    say account "$kind"
-    say finish ok
-}
-
-# Remove what a session that ended elsewhere left here.
-sweep() {
-    set -- "$directory/files" "$directory"/segment*/run "$directory"/segment*/payload
-    rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
-    say finish ok
+    say "finish interrupted"
 }
 
 main() {
@@ -166,17 +240,24 @@ main() {
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
     export PATH
     umask 077
-    read -r nonce session segment length digest scope encoding
+    read -r nonce session segment length digest scope encoding offset marks
     find_state
     say "hello 1 $(word "$state")"
     need head wc tar gzip tail mkdir mv rm cat dd sync od tr sed env
-    if [ "$length" -eq 0 ]; then
-        case $segment in facts) facts ;; markers) markers ;; account) account ;; sweep) sweep ;; esac
+    case $segment in
+    segment*) ;;
+    *)
+        answer
         return
-    fi
+        ;;
+    esac
     find_bash
-    receive
+    if [ "$length" -gt 0 ]; then
+        make_place
+        if [ -e "$here/started" ]; then head -c "$length" >/dev/null; else receive; fi
+    fi
+    known || try_elsewhere known || refuse absent "nothing is known of segment $segment of session $session"
+    beat
     exec 3<&0
-    start
     follow
 }

@@ -1,8 +1,8 @@
 # Runs the steps of one segment, one after the other, detached from whoever asked for it.
 #
 # Output of the steps and events (see events.py) go to the spool, which is our stdout; what was started
-# and how it ended goes to the journal, before it is acted upon. A file `stop` beside it says that no
-# further step shall start.
+# and how it ended goes to the journal, before it is acted upon. Files beside it are the wishes of whoever
+# listens: `stop` (no further step), `kill` (end the running one too); `heard.*` says that somebody does.
 #
 # shellcheck disable=SC2154 # RUNS_segment_* and RUNS_step_*: segment.sh and meta.sh, made by bundle.py
 
@@ -13,9 +13,9 @@ exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
 # Before anything that an older bash could stumble over.
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
-    rm -rf "$RUNS_session/files" "$RUNS_run" "$RUNS_here/payload"
-    : >"$RUNS_here/finished"
+    rm -rf "$RUNS_session/files" "$RUNS_run"
     printf '\036%s refuse bash %s\n' "$RUNS_nonce" "%60$BASH%60%20is%20$BASH_VERSION,%20expected%204.2%20or%20later"
+    : >"$RUNS_here/finished"
     exit 0
 fi
 # shellcheck source=/dev/null
@@ -23,7 +23,36 @@ fi
 # shellcheck source-path=SCRIPTDIR source=runs.sh
 . "$RUNS_run/runs.sh"
 
+# Everything reaches the spool through a pipe, in the order written: a section that opens /dev/stderr would
+# empty a file. Room that was put aside lets the truth be told on a full disk.
+open_spool() {
+    exec > >(
+        exec 8>&- >>"$RUNS_here/spool"
+        cat || { make_room && cat; } || exec cat >/dev/null
+    )
+    RUNS_relay=$!
+}
+
+# Set RUNS_size to what the spool has; the kernel's word costs no process.
+spool_size() {
+    local key
+    { read -r key RUNS_size </proc/"$RUNS_relay"/fdinfo/1 && [[ $key == pos: ]]; } 2>/dev/null ||
+        RUNS_size=$(wc -c <"$RUNS_here/spool")
+}
+
 say() { printf '\036%s %s\n' "$RUNS_nonce" "$*"; }
+
+make_room() { [[ -e $RUNS_state/reserve ]] && rm -f "$RUNS_state/reserve"; }
+
+put_room_aside() {
+    local found
+    [[ -s $RUNS_state/reserve ]] && return
+    # Not zeros: some file systems keep those in no room at all.
+    found=$(dd if=/dev/urandom of="$RUNS_state/reserve" bs=65536 count=16 2>&1) && sync "$RUNS_state/reserve" && return
+    rm -f "$RUNS_state/reserve"
+    RUNS_encode "cannot put 1 MiB aside in \`$RUNS_state\` for markers and the journal: ${found##*$'\n'}"
+    leave refuse space "$RUNS_encoded"
+}
 
 say_text() {
     RUNS_encode "$2"
@@ -32,7 +61,8 @@ say_text() {
 
 # A power cut must not leave a step that ran without a trace that it began.
 note() {
-    printf '%s\n' "$@" >>"$RUNS_here/journal" && sync "$RUNS_here/journal"
+    printf '%s\n' "$@" >>"$RUNS_here/journal" && sync "$RUNS_here/journal" && return
+    make_room && printf '%s\n' "$@" >>"$RUNS_here/journal" && sync "$RUNS_here/journal"
 }
 
 # Set RUNS_now to hundredths of a second of a clock that nobody steps, where there is one.
@@ -44,9 +74,11 @@ clock() {
 
 # leave EVENT...: end without having run anything; what was shipped is gone before anybody hears of it.
 leave() {
-    rm -rf "$RUNS_session/files" "$RUNS_run" "$RUNS_here/payload"
-    : >"$RUNS_here/finished"
+    rm -rf "$RUNS_session/files" "$RUNS_run"
+    [[ -z ${RUNS_locked-} ]] || : >"$RUNS_state/holder"
+    exec 9>&-
     say "$@"
+    : >"$RUNS_here/finished"
     exit 0
 }
 
@@ -64,14 +96,14 @@ finish() {
         sweep
     fi
     : >"$RUNS_state/holder"
-    exec 9>&-
     note ${RUNS_ended:+"$RUNS_ended"} "finish $1"
-    : >"$RUNS_here/finished"
+    exec 9>&-
     say "finish $1"
+    : >"$RUNS_here/finished"
     prune
 }
 
-# Spools and journals are kept for a while; what a cut session left of its files goes with them.
+# Spools and journals are kept for a while.
 prune() {
     local name
     cd "$RUNS_state/sessions" || return
@@ -80,22 +112,134 @@ prune() {
     find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7 -exec rm -rf {} + 2>/dev/null
 }
 
+# --- one session at a time -----------------------------------------------------------------------
+
 # The lock is the kernel's: it goes when this process goes, however that happens.
 lock() {
-    local holder=''
+    local limit=$RUNS_segment_wait began
     if ! command -v flock >/dev/null; then
         say_text note "the target has no \`flock\`, so nothing keeps two sessions apart"
         return
     fi
     exec 9>>"$RUNS_state/lock"
-    if ! flock -n 9; then
-        read -r holder 2>/dev/null <"$RUNS_state/holder"
-        RUNS_encode "$holder"
-        leave locked "$RUNS_encoded"
-    fi
-    printf '%s, session %s, process %s, since %(%Y-%m-%d %H:%M:%S %Z)T\n' \
-        "$RUNS_segment_by" "$RUNS_segment_session" $$ -1 >"$RUNS_state/holder"
+    clock
+    began=$RUNS_now
+    while held || ! flock -n 9; do
+        read_holder
+        # A session whose controller is gone ends by itself soon, and one of our own at once.
+        if [[ -n $RUNS_holding ]] && ! attended "$RUNS_holding"; then
+            ((limit >= RUNS_segment_patience)) || limit=$RUNS_segment_patience
+            [[ $RUNS_held_by != "$RUNS_segment_by" ]] || : >"$RUNS_holding/stop"
+        fi
+        clock
+        ((10#$RUNS_now - 10#$began < limit * 100)) || leave "locked $RUNS_held"
+        [[ -n ${RUNS_waiting-} ]] || say "waiting $RUNS_held"
+        RUNS_waiting=yes
+        if [[ -e $RUNS_here/stop || -e $RUNS_here/kill ]] || ! attended "$RUNS_here"; then leave finish interrupted; fi
+        pause
+    done
+    hold_lock ''
 }
+
+# Whether an operator other than ours keeps the target for himself.
+held() {
+    local by since reason
+    [[ -e $RUNS_state/hold ]] && read -r by since reason <"$RUNS_state/hold" || return
+    if [[ $by == "$RUNS_segment_by" ]]; then
+        [[ -n ${RUNS_told_of_hold-} ]] || say "note you%20hold%20this%20host:%20$reason"
+        RUNS_told_of_hold=yes
+        return 1
+    fi
+    RUNS_held="operator $by $since $reason -"
+}
+
+# hold_lock STEP: say what we are doing, for whoever finds the lock held.
+hold_lock() {
+    RUNS_locked=yes
+    RUNS_encode "$1"
+    printf '%s %s %s %s\n%s\n' "$RUNS_segment_by" "$RUNS_since" "${RUNS_encoded:--}" \
+        "session%20$RUNS_segment_session,%20process%20$$" "$RUNS_here" >"$RUNS_state/holder"
+}
+
+# Set RUNS_held, what a `locked` event says, and RUNS_holding, the segment that holds the lock, if one does.
+read_holder() {
+    local since doing which
+    RUNS_holding='' RUNS_held_by=''
+    if held; then return; fi
+    { read -r RUNS_held_by since doing which && read -r RUNS_holding; } 2>/dev/null <"$RUNS_state/holder"
+    RUNS_held="session ${RUNS_held_by:--} ${since:--} ${doing:--} ${which:--}"
+}
+
+# attended SEGMENT: whether somebody listens to it, or need not. Silence of a minute is that of a dead link.
+attended() {
+    local file since
+    [[ ! -e $1/detached ]] || return 0
+    clock
+    for file in "$1"/heard.*; do
+        [[ -e $file ]] || continue
+        # An empty one is being written.
+        { read -r since 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
+        since=${since/./}
+        ((10#$RUNS_now - 10#${since:-0} < 6000)) && return 0
+    done
+    return 1
+}
+
+# When nobody listens any more, no further step starts; whoever comes back in time finds us waiting.
+await_listener() {
+    local began
+    attended "$RUNS_here" && return
+    clock
+    began=$RUNS_now
+    until attended "$RUNS_here"; do
+        clock
+        [[ ! -e $RUNS_here/stop ]] && ((10#$RUNS_now - 10#$began < RUNS_segment_patience * 100)) || return
+        pause
+    done
+}
+
+pause() { read -r -t 0.2 -u 7; }
+
+# What sessions before us left unheard is told now: they hold no lock, so they are over.
+tell_earlier() {
+    local segment
+    for segment in "$RUNS_state"/sessions/*/segment*; do
+        [[ -e $segment/about && ! -e $segment/told && ${segment%/*} != "$RUNS_session" ]] || continue
+        # One that waits for the lock, as we did, is not over.
+        [[ -e $segment/finished ]] || flock -n "$segment/alive" true 2>/dev/null || continue
+        tell_segment "$segment"
+        : >"$segment/told"
+    done
+}
+
+tell_segment() {
+    local about nonce seen=0 size how=finished name=${1%/*}
+    read -r about <"$1/about" && read -r nonce <"$1/nonce" || return
+    [[ ! -e $1/seen ]] || read -r seen <"$1/seen"
+    if [[ ! -e $1/finished ]]; then
+        how=killed
+        [[ $(<"$1/boot") == "$RUNS_boot" ]] || how=restarted
+        [[ $how == restarted ]] || end_remains "$1"
+        rm -rf "$name/files" "$1/run" "$1"/payload*
+    fi
+    size=$(wc -c <"$1/spool")
+    ((size > seen)) || [[ $how != finished ]] || return 0
+    say "earlier ${name##*/} $about $how $nonce $((size - seen))"
+    tail -c "+$((seen + 1))" "$1/spool" | head -c $((size - seen))
+}
+
+# The runner is dead; what it was running is ended, if it is surely that.
+end_remains() {
+    local group name=${1%/*}
+    [[ -e $1/group ]] && read -r group <"$1/group" && kill -0 -- "-$group" 2>/dev/null || return 0
+    if [[ ! -r /proc/$group/environ ]] || grep -qs "RUNS_SESSION=${name##*/}" /proc/"$group"/environ; then
+        kill -KILL -- "-$group" 2>/dev/null || sudo -n -- kill -KILL -- "-$group" 2>/dev/null
+    else
+        say_text note "processes of session ${name##*/}, whose runner was killed, may still run (process group $group)"
+    fi
+}
+
+# --- before the first step -----------------------------------------------------------------------
 
 # Markers that others could have made or taken away say nothing.
 check_markers() {
@@ -104,7 +248,6 @@ check_markers() {
     found=$(find "$RUNS_state/markers" \( -perm -020 -o -perm -002 -o ! -user "$EUID" \) ! -type l 2>/dev/null)
     [[ -n $found ]] || return 0
     RUNS_encode "cannot trust \`${found%%$'\n'*}\`: another user may write it"
-    : >"$RUNS_state/holder"
     leave refuse state "$RUNS_encoded"
 }
 
@@ -125,13 +268,14 @@ check_sudo() {
     [[ $RUNS_segment_root == yes && $EUID -ne 0 ]] || return 0
     if ! command -v sudo >/dev/null; then
         said="there is no \`sudo\`"
-    elif said=$(sudo -n -- env true 2>&1 </dev/null 9>&-); then
+    elif said=$(sudo -n -- env true 2>&1 </dev/null 9>&- 8>&-); then
         return
     fi
     RUNS_encode "\`conf root\` needs root, which user \`$(id -un)\` cannot become by \`sudo -n\`: ${said//$'\n'/ }"
-    : >"$RUNS_state/holder"
     leave refuse sudo "$RUNS_encoded"
 }
+
+# --- steps ---------------------------------------------------------------------------------------
 
 # launch FILE: run a bash file as the step's user, with the step's environment.
 launch() {
@@ -149,11 +293,94 @@ launch() {
     )
     (
         cd "$RUNS_session/files/$RUNS_step_folder" || exit 1
-        exec </dev/null 2>&1 9>&-
+        exec </dev/null 2>&1 7>&-
         [[ ${#become[@]} == 0 ]] || exec "${become[@]}" env "${environment[@]}" "$BASH" "$1"
         export "${environment[@]}"
         exec "$BASH" "$1"
     )
+}
+
+# perform FILE: launch it in a process group of its own and wait for its end, not for that of what it leaves in the
+# background; meanwhile see to wishes, the time limit and the size of the spool. Sets RUNS_status and RUNS_cause.
+perform() {
+    local began deadline='' status=''
+    RUNS_cause='' RUNS_hole='' RUNS_from=''
+    set -m
+    (
+        # A group that is told to end takes this shell with it before it could say how.
+        trap : TERM
+        exec 8>&- 9>&-
+        launch "$1"
+        status=$?
+        printf '%s\n' "$status" >&7
+        exit "$status"
+    ) &
+    RUNS_group=$!
+    set +m
+    printf '%s\n' "$RUNS_group" >"$RUNS_here/group"
+    clock
+    began=$RUNS_now
+    while ! IFS= read -r -t 0.2 -u 7 status; do
+        if ! kill -0 "$RUNS_group" 2>/dev/null; then
+            # It may have ended in between, and said so.
+            IFS= read -r -t 0.01 -u 7 status || {
+                wait "$RUNS_group"
+                status=$?
+            }
+            break
+        fi
+        clock
+        if [[ -n $RUNS_cause ]]; then
+            ((10#$RUNS_now < deadline)) || signal_group KILL
+        elif [[ -e $RUNS_here/kill ]]; then
+            RUNS_cause=interrupted deadline=$((10#$RUNS_now + 500))
+            signal_group TERM
+        elif ((RUNS_segment_timeout)) && ((10#$RUNS_now - 10#$began >= RUNS_segment_timeout)); then
+            RUNS_cause=timeout deadline=$((10#$RUNS_now + 1000))
+            signal_group TERM
+        fi
+        limit_spool
+    done
+    RUNS_status=$status
+    wait "$RUNS_group"
+    if [[ -n $RUNS_cause ]]; then
+        signal_group KILL
+    elif kill -0 -- "-$RUNS_group" 2>/dev/null; then
+        say_text note "\`$RUNS_step_script\` left processes in the background (process group $RUNS_group)"
+    fi
+    rm -f "$RUNS_here/group"
+}
+
+# What runs as root only root can end; sudo may have given it a group of its own.
+signal_group() {
+    local inner=''
+    kill -s "$1" -- "-$RUNS_group" 2>/dev/null
+    [[ $RUNS_step_root == yes && $EUID -ne 0 ]] || return
+    [[ ! -e $RUNS_step/pid ]] || read -r inner <"$RUNS_step/pid"
+    sudo -n -- kill -s "$1" -- "-$RUNS_group" ${inner:+"-$inner" "$inner"} 2>/dev/null
+}
+
+# Of a step's output the first and the last so many bytes are kept: a hole between them takes no room. Where no
+# holes can be made, nothing is dropped.
+limit_spool() {
+    local hole seen=0 follower=''
+    spool_size
+    ((RUNS_size - RUNS_output > 2 * RUNS_segment_output)) && [[ -z ${RUNS_no_holes-} ]] || return
+    RUNS_from=$(((RUNS_output + RUNS_segment_output + 4095) / 4096 * 4096))
+    hole=$(((RUNS_size - RUNS_segment_output) / 4096 * 4096))
+    ((hole - ${RUNS_hole:-$RUNS_from} >= RUNS_segment_output / 8)) || return
+    {
+        [[ -z $RUNS_holes ]] || printf '%s' "$RUNS_holes"
+        printf '%s %s\n' "$RUNS_from" "$hole"
+    } >"$RUNS_here/dropped.new" && mv -f "$RUNS_here/dropped.new" "$RUNS_here/dropped" || return
+    # Whoever reads in what is now a hole would take it for zeros: it is sent away first, and comes back behind.
+    [[ ! -e $RUNS_here/seen ]] || read -r seen <"$RUNS_here/seen"
+    if ((${seen:-0} < hole)) && [[ -e $RUNS_here/follower ]] && read -r follower <"$RUNS_here/follower"; then
+        kill -KILL "$follower" 2>/dev/null
+    fi
+    fallocate -p -o "${RUNS_hole:-$RUNS_from}" -l $((hole - ${RUNS_hole:-$RUNS_from})) "$RUNS_here/spool" ||
+        RUNS_no_holes=yes
+    RUNS_hole=$hole
 }
 
 # Files that earlier steps made are part of what the step is: their bytes are known only now.
@@ -219,7 +446,10 @@ judge() {
     RUNS_asks=${yes#0}
     if ((RUNS_status == RUNS_DECLINED && no)); then RUNS_status=0; fi
     if ((wrong && RUNS_status == 0)); then RUNS_status=1; fi
-    if ((RUNS_status > 128 && RUNS_status <= 192)); then
+    if [[ -n $RUNS_cause ]]; then
+        RUNS_outcome=$RUNS_cause
+        [[ $RUNS_cause == interrupted ]] || RUNS_status=124
+    elif ((RUNS_status > 128 && RUNS_status <= 192)); then
         RUNS_outcome=killed
     elif ((RUNS_status)); then
         RUNS_outcome=failed
@@ -237,17 +467,22 @@ run_step() {
     . "$RUNS_step/meta.sh"
     digest
     note ${RUNS_ended:+"$RUNS_ended"} "start $RUNS_step_number $RUNS_digest"
-    say "start $RUNS_step_number"
+    hold_lock "$RUNS_step_script"
+    RUNS_encode "$RUNS_step_script"
+    say "start $RUNS_step_number $RUNS_encoded"
+    [[ ! -e $RUNS_here/dropped ]] || RUNS_holes=$(<"$RUNS_here/dropped")$'\n'
+    spool_size
+    RUNS_output=$RUNS_size
     prepare
     clock
     began=$RUNS_now
-    launch "$RUNS_session/files/$RUNS_step_file"
-    judge $?
+    perform "$RUNS_session/files/$RUNS_step_file"
+    judge "$RUNS_status"
     RUNS_asked=$RUNS_asks
     if [[ $RUNS_outcome == ok && -n $RUNS_step_once ]]; then
         rm -f "$RUNS_step/acts"
-        launch "$RUNS_run/mark.sh"
-        judge $?
+        perform "$RUNS_run/mark.sh"
+        judge "$RUNS_status"
     fi
     clock
     case $RUNS_outcome in
@@ -276,22 +511,36 @@ say_files() {
 
 run_segment() {
     local number outcome=ok
+    # A byte in it is an end; without a writer of our own, reading would not wait.
+    if ! { mkfifo -m 600 "$RUNS_here/ends" && exec 7<>"$RUNS_here/ends" && rm -f "$RUNS_here/ends"; }; then
+        leave refuse tools "the%20target%20has%20no%20%60mkfifo%60"
+    fi
+    printf '%s\n' "$RUNS_boot" >"$RUNS_here/boot"
+    printf '%s %s\n' "$RUNS_segment_by" "$RUNS_since" >"$RUNS_here/about"
+    [[ $RUNS_segment_detach == no ]] || : >"$RUNS_here/detached"
     lock
+    put_room_aside
+    tell_earlier
     check_markers
     check_sudo
     make_folders
     for number in "${RUNS_segment_steps[@]}"; do
-        if [[ -e $RUNS_here/stop ]]; then
+        await_listener
+        if [[ -e $RUNS_here/stop || -e $RUNS_here/kill ]] || ! attended "$RUNS_here"; then
             outcome=interrupted
             break
         fi
         run_step "$number"
-        [[ $RUNS_outcome != failed && $RUNS_outcome != killed ]] && continue
-        outcome=failed
-        [[ $RUNS_segment_keep_going == yes ]] || break
+        case $RUNS_outcome in
+        interrupted) outcome=interrupted && break ;;
+        failed | killed | timeout) outcome=failed && [[ $RUNS_segment_keep_going == yes ]] || break ;;
+        esac
     done
     finish "$outcome"
 }
 
-RUNS_ended=''
+RUNS_ended='' RUNS_holes='' RUNS_boot=-
+[[ ! -r /proc/sys/kernel/random/boot_id ]] || read -r RUNS_boot </proc/sys/kernel/random/boot_id
+TZ=UTC0 printf -v RUNS_since '%(%Y-%m-%dT%H:%M:%SZ)T' -1
+open_spool
 run_segment

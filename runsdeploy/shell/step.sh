@@ -38,6 +38,7 @@ exit() {
 
 # shellcheck source=/dev/null
 . "$RUNS_STEP/meta.sh"
+[[ $RUNS_step_root == no ]] || printf '%s\n' "$$" >|"$RUNS_STEP/pid"
 if [[ $0 != "$RUNS_RUN/mark.sh" ]]; then
     case $RUNS_step_once in
     once) shouldrun || builtin exit ;;

@@ -87,9 +87,7 @@ def _word(value: str | None, option: str, problems: list[Problem]) -> list[str]:
 
 
 def _run_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
-    wait = arguments.wait or ""
-    if wait and not re.fullmatch(r"[0-9]{1,6}", wait):
-        problems.append(Problem(None, f"bad `--wait` {wait!r}: expected seconds"))
+    wait = f"{arguments.wait:g}" if arguments.wait else ""
     return [*_word(arguments.job, "job", problems), *(["--wait", wait] if wait else [])]
 
 
@@ -125,7 +123,6 @@ def _place(arguments: Arguments, name: str, problems: list[Problem]) -> list[str
 
 
 _ARCHIVE = Flag("archive", "the archive, or `latest`", "", metavar="ARCHIVE")
-_WAIT = Flag("--wait", "wait so many seconds for another run to end", metavar="SECONDS")
 _MAX_AGE = Flag("--max-age", "fail if the last good run is older, e.g. `26h`", metavar="AGE")
 
 
@@ -144,7 +141,7 @@ COMMANDS = (
     _using(
         "run",
         "run all jobs that are enabled, or one job or stage",
-        (Flag("job", "a job or a stage; all if none is given", "", metavar="JOB"), _WAIT),
+        (Flag("job", "a job or a stage; all if none is given", "", metavar="JOB"),),
         _run_words,
         "--host medusa.univ.run",
         "--host medusa.univ.run RUN_SD_CHANGED_AT",

@@ -44,12 +44,14 @@ _HOSTS = (
     ),
 )
 
+_DETACH = Flag("--detach", "leave once the first step runs on the target; `attach` hears the rest", default=False)
+
 COMMANDS = (
     Command(
         "deploy",
         deploy,
         "run the recipe of each host on it, once",
-        (*_HOSTS, *CONNECTION, *COMMON),
+        (*_HOSTS, *CONNECTION, _DETACH, *COMMON),
         ("deploy --host medusa.univ.run", "deploy --host 'web*.univ.run' --script ping --format json"),
     ),
     Command(

@@ -20,6 +20,7 @@ from runsdeploy.recipe import Entry, Operation
 from runsdeploy.report import Fold, HostReport, exit_status
 from runsdeploy.rollout import Listener, roll_out
 from runsdeploy.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions
+from runsdeploy.settings import LARGEST
 from runsdeploy.transport import Transport
 from runsdeploy.tree import Host, Trees
 
@@ -49,7 +50,7 @@ def execute(
         raise InputError([Problem(None, f"no ssh configuration file `{arguments.ssh_config}`")])
     # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
     preload = [] if arguments.local else [threading.Thread(target=_load_ssh)]
-    ways = {host.name: _Way(arguments, host) for host in work.hosts}
+    ways = {host.name: Way(arguments, host) for host in work.hosts}
     if not arguments.local:
         first = [ways[host.name] for host in work.hosts[: arguments.parallel]]
         preload += [threading.Thread(target=_look_up, args=(first,))]
@@ -73,12 +74,26 @@ def execute(
 def _roll_out(
     arguments: Arguments,
     plans: Sequence[Plan],
-    ways: dict[str, _Way],
+    ways: dict[str, Way],
     unusable: Sequence[HostReport],
     listener: Listener,
     scope: str,
 ) -> tuple[int, list[HostReport]]:
-    sessions = new_sessions(len(plans), keep_going=arguments.keep_going)
+    detached = arguments.values.get("detach", False)
+    for each in plans if detached else ():
+        if each.steps and each.steps[-1].side != "target":
+            where = each.steps[-1].position
+            raise InputError(
+                [Problem(where, "with `--detach` the last step must run on the target, this one is local")]
+            )
+    sessions = new_sessions(
+        len(plans),
+        keep_going=arguments.keep_going,
+        timeout=arguments.timeout,
+        patience=arguments.patience,
+        wait=arguments.wait,
+        detached=detached,
+    )
     runs = [Run(each, session, ways[each.host.name].open, scope) for each, session in zip(plans, sessions, strict=True)]
     if arguments.format != "jsonl":
         for each in plans:
@@ -98,12 +113,12 @@ def _load_ssh() -> None:
     import runsdeploy.ssh  # noqa: F401, PLC0415
 
 
-def _look_up(ways: Sequence[_Way]) -> None:
+def _look_up(ways: Sequence[Way]) -> None:
     for way in ways:
         way.look_up()
 
 
-class _Way:
+class Way:
     """The way to a host: opened when it is first needed, and the same for all that is asked of the host."""
 
     def __init__(self, arguments: Arguments, host: Host) -> None:
@@ -117,8 +132,8 @@ class _Way:
             self._destination = known_hosts.look_up(self._host.address, self._arguments.ssh_config)
 
     def open(self) -> Transport:
-        """Return the transport; raises Unreachable."""
-        if self._transport is None:
+        """Return a transport that lives, as far as anybody knows; raises Unreachable."""
+        if self._transport is None or not self._transport.alive:
             self._transport = LocalTransport() if self._arguments.local else self._connect()
         return self._transport
 
@@ -135,7 +150,7 @@ class _Way:
 
 
 def make_plans(
-    arguments: Arguments, work: Work, ways: dict[str, _Way] | None = None, unusable: list[HostReport] | None = None
+    arguments: Arguments, work: Work, ways: dict[str, Way] | None = None, unusable: list[HostReport] | None = None
 ) -> list[Plan]:
     """Resolve the plans of all hosts; raises InputError with the problems of all of them.
 
@@ -181,7 +196,7 @@ def listener_of(arguments: Arguments, hosts: int) -> Listener:
     return console.Console(hosts, verbose=arguments.verbose)
 
 
-def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way], unusable: Sequence[HostReport]) -> int:
+def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, Way], unusable: Sequence[HostReport]) -> int:
     """Show the plans with what each step would do; status 6 if asked for and something would run."""
     from runsdeploy.forecast import DONE  # noqa: PLC0415 - its patterns take time to compile, and only dry runs use them
 
@@ -207,7 +222,7 @@ def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, _Way],
     return status
 
 
-def _forecast(each: Plan, way: _Way) -> dict[int, tuple[str, str]]:
+def _forecast(each: Plan, way: Way) -> dict[int, tuple[str, str]]:
     from runsdeploy.forecast import forecast  # noqa: PLC0415
 
     sides = {step.side for step in each.steps}
@@ -220,6 +235,9 @@ def _forecast(each: Plan, way: _Way) -> dict[int, tuple[str, str]]:
 
 
 HOST = Flag("--host", "host, `user@host` or pattern; several by repeating, commas or colons", (), metavar="HOST")
+LOCAL = Flag("--local", "deploy to this machine, without SSH", default=False)
+ACCEPT_NEW = Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False)
+PATIENCE = Flag("--patience", "seconds that a broken connection may take to come back", 120.0, metavar="SECONDS")
 CONNECTION = (
     Flag(
         "--dry-run",
@@ -228,9 +246,18 @@ CONNECTION = (
         aliases=("-n", "--check"),
     ),
     Flag("--exit-code", "with --dry-run: exit with 6 if something would run", default=False),
-    Flag("--local", "deploy to this machine, without SSH", default=False),
+    LOCAL,
     Flag("--keep-going", "go on behind a step that failed", default=False),
+    Flag(
+        "--wait",
+        "wait for whoever holds the host, as long as it takes or so long",
+        0.0,
+        metavar="SECONDS",
+        bare=LARGEST,
+    ),
+    Flag("--timeout", "seconds that a step may take; 0 for no limit", 0.0, metavar="SECONDS"),
+    PATIENCE,
     Flag("--parallel", "hosts at a time", 4, metavar="N"),
-    Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False),
+    ACCEPT_NEW,
 )
 """flags of commands that connect"""

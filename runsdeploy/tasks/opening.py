@@ -18,7 +18,7 @@ NESTING = 32
 
 def trees_of(arguments: Arguments) -> Trees:
     """Open the trees of RUNSPATH; raises InputError."""
-    return open_trees(arguments.path, Path.cwd(), tuple(arguments.allow))
+    return open_trees(arguments.path, Path.cwd(), tuple(arguments.allow), trusted=arguments.trust)
 
 
 def hosts_of(arguments: Arguments, trees: Trees) -> list[Host]:

@@ -205,6 +205,14 @@ class FakeHost:
         for process in self.connections():
             process.signal(signal.SIGKILL)
 
+    def stop_listening(self) -> None:
+        """Kill the listener alone, as a network that stays away; `start` brings it back on the same port."""
+        self.processes()  # while they can be told from others by their parent
+        if self._process:
+            self._process.kill()
+            self._process.wait(PATIENCE)
+            self._process = None
+
     def freeze(self) -> None:
         """Stop the connections without closing them: a half-open link."""
         for process in self.connections():
@@ -294,7 +302,7 @@ class FakeHost:
                 [_sshd(), "-D", "-e", "-f", str(self.directory / "sshd_config")],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        self._born = int(_stat(self._process.pid)[19])
+        self._born = self._born or int(_stat(self._process.pid)[19])
         deadline = time.monotonic() + PATIENCE
         while not (f"port {self.port}." in self._raw_log(start) and self._accepts()):
             if self._process.poll() is not None:

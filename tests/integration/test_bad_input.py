@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import random
 import re
+import shutil
 import socket
 from dataclasses import dataclass, field
 
@@ -261,7 +264,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize("bad", TABLE, ids=[bad.what for bad in TABLE])
-def test_it_is_told_where_it_stands(bad, operator, tmp_path):
+def test_t10_it_is_told_where_it_stands(bad, operator, tmp_path):
     files = {"scripts/it": script(bad.conf, bad.body), RECIPE: bad.recipe, **bad.files}
     tree = plant(tmp_path / "tree", files)
     done = operator.deploy(tree, *bad.more)
@@ -313,7 +316,7 @@ COMMANDS = [
     ("words", "says"), [command[1:] for command in COMMANDS], ids=[command[0] for command in COMMANDS]
 )
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_a_bad_command_line_is_told(words, says, form, operator, tmp_path):
+def test_t10_a_bad_command_line_is_told(words, says, form, operator, tmp_path):
     tree = plant(tmp_path / "tree", {"scripts/it": script(), "hosts/medusa/default": "it\n"})
     more = [] if "--path" in words or words == ["deplyo"] else ["--path", tree]
     more += [] if "--format" in words or words == ["deplyo"] else ["--format", form]
@@ -327,7 +330,148 @@ def test_a_bad_command_line_is_told(words, says, form, operator, tmp_path):
     untouched(operator)
 
 
-def test_all_problems_of_a_tree_are_told_in_one_go(operator, tmp_path):
+RESERVED = [
+    "PATH", "IFS", "ENV", "BASH_ENV", "BASHOPTS", "BASH_SOURCE", "SHELLOPTS", "UID", "EUID", "PPID", "PWD",
+    "OLDPWD", "PS1", "PS4", "LC_ALL", "LD_PRELOAD", "OPTIND", "OPTARG", "OPTERR", "RANDOM", "SRANDOM",
+    "SECONDS", "LINENO", "FUNCNAME", "FUNCNEST", "GROUPS", "HISTFILE", "MAPFILE", "REPLY", "TMOUT", "RUNS_HOST",
+    "RUNS_own", "COMP_LINE", "EPOCHSECONDS", "DIRSTACK", "GLOBIGNORE", "EXECIGNORE", "FIGNORE",
+    "POSIXLY_CORRECT", "PROMPT_COMMAND", "CDPATH", "SHLVL", "TIMEFORMAT", "IGNOREEOF", "PIPESTATUS", "_",
+]  # fmt: skip
+OPERATIONS = ["1x=2", "a-b=2", "=2", "''", "é=1", "'a b=2'", "a.b=1", "-x", "a,b", "a[0]=1", "+=x", "a+b", "a*=2"]
+PATHS = ["../x", "/etc/passwd", "a/../b", "a/./b", "a//b", "..", ".", "./a", "a/..", "x" * 256]
+NAMES = [*PATHS, "$'a\\nb'"]
+IN_CONF = [
+    *((f"var {name}=x", f"`{name}` is reserved") for name in RESERVED),
+    *((f"var {name} a b", f"`{name}` is reserved") for name in RESERVED[::6]),
+    *((f"out {name}", f"`{name}` is reserved") for name in RESERVED[1::6]),
+    *((f"ref {name}=file", f"`{name}` is reserved") for name in RESERVED[2::6]),
+    *((f"var fine=1 {operation}", "bad operation") for operation in OPERATIONS),
+    *((f"after -r other {operation}", "bad operation") for operation in OPERATIONS[:4]),
+    *((f"conf {flag}", "unknown flag") for flag in ("rooot", "Root", "''", "-x", "root,local", "onChange")),
+    *((f"{word} x", f"unknown command `{word}`") for word in
+      ("varr", "descr", "refs", "afters", "config", "outs", "sysinfo", "shouldrun", "setdone", "urequire", "einfo")),
+    *((f"ref f={path}", "name `|component") for path in PATHS),
+    *((f"out f={path}", "name `|component") for path in PATHS),
+    *((f"after -r {name}", "name |component|holds") for name in NAMES),
+    *((f"after {name}", "name |component|holds") for name in PATHS[:4]),
+    ("ref -x f=y", "bad option `-x`"), ("after -x y", "bad option `-x`"), ("after", "without"), ("after -r", "without"),
+    ("after -rr", "without"), ("after -rr nowhere", "unknown script `nowhere`"), ("after -r it/", "directory"),
+    ("ref -r f=nowhere", "`nowhere`"), ("ref -t f=nowhere.j2", "`nowhere.j2`"), ("ref -r -t f=nowhere", "`nowhere`"),
+    ("exit 1", "status 1"), ("exit 255", "status 255"), ("return 3", "status 3"), ("false", "status 1"),
+    ("bash -c 'exit 7'", "status 7"), ("[[ a == b ]]", "status 1"), ("cd ./nowhere", "status 1"),
+    ("f() { return 4; }; f", "status 4"), ("set -e; false", "status 1"),
+]  # fmt: skip
+"""second lines of CONF sections, and what is said there"""
+SYNTAX = [
+    "if true; then",
+    "fi", "done", ")", "}", "case x in", "(true", "{ true", "for x", "'", '"', "$(", "<<<", ";;",
+    "do", "then", "&& true", "| cat", "function",
+]  # fmt: skip
+"""lines that no bash can parse; it says so there or at the end"""
+IN_RECIPES = [
+    *((f"it fine=1 {operation}", 11, "bad operation") for operation in OPERATIONS),
+    *((f"it {name}=x", 4, f"`{name}` is reserved") for name in RESERVED[::5]),
+    *((f"it {name}", 4, f"`{name}` is reserved") for name in RESERVED[1::9]),
+    *((path, 1, "name |component") for path in PATHS), *((f"@{path}", 1, "name |component") for path in PATHS[:4]),
+    ("''", 1, "empty name"), ("@", 1, "empty name"), ("nowhere", 1, "unknown script"),
+    ("@nowhere", 1, "unknown recipe"),
+    ("@it", 1, "is a script"), ("it x='open", 6, "without its end"), ('it "open', 4, "without its end"),
+    ("it x=1\r", 4, "carriage return"), ("it x=a\0b", 4, "NUL"), ("@more x=1", 7, "takes no operations"),
+]  # fmt: skip
+"""lines of a recipe, the column of the mistake, and what is said there"""
+
+
+def test_t10_every_mistake_of_a_great_many_is_told_in_one_go_on_its_line(operator, tmp_path):
+    """With the tables here and of recipes more than 300, and none is told that there is not."""
+    seeded = len(TABLE) + len(COMMANDS) + len(IN_CONF) + 2 * len(SYNTAX) + len(IN_RECIPES)
+    assert seeded >= 300
+    recipe = "\n".join(line for line, _, _ in IN_RECIPES) + "\n"
+    expected = [(f"hosts/medusa/default:{n}:{c}", says) for n, (_, c, says) in enumerate(IN_RECIPES, 1)]
+    files: dict[str, Content] = {"scripts/it": script(), "scripts/other": script(), "hosts/medusa/more": "it\n"}
+    for n, (line, says) in enumerate(IN_CONF):
+        files[f"scripts/c{n}"] = script(f"desc x\n{line}")
+        expected.append((f"scripts/c{n}:2", says))
+    for n, line in enumerate(SYNTAX):
+        files[f"scripts/d{n}"] = script(f"desc x\n{line}\n# more")
+        files[f"scripts/e{n}"] = script("desc x", f"true\n{line}\ntrue")
+        expected += [(f"scripts/d{n}:[2-4]", ""), (f"scripts/e{n}:[4-6]", "")]
+    recipe += "".join(
+        f"{name.removeprefix('scripts/')}\n" for name in files if name[8:9] in "cde" and name[9:].isdigit()
+    )
+    tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": recipe})
+    done = operator.deploy(tree)
+    assert done.status == 2
+    told = [(where(error, tree), error["message"]) for error in done.document["errors"]]
+    missed = [
+        each for each in expected if not any(re.fullmatch(each[0], at) and re.search(each[1], m) for at, m in told)
+    ]
+    assert missed == []
+    places = {at for at, _ in told}
+    assert {at for at in places if not any(re.fullmatch(place, at) for place, _ in expected)} == set()
+    untouched(operator)
+
+
+SEED = int(os.environ.get("RUNSDEPLOY_TEST_SEED") or random.randrange(1 << 32))
+"""of the random tests; printed, and given again to replay one"""
+SAMPLES = {
+    "runs.conf": b"var port=80\nvar list a b\n",
+    "scripts/runs.conf": b"[[ -n $port ]] && var port=81\n:\n",
+    "scripts/it": b"desc 'a script'\nconf once\nref -r f=data\nref -t p=page.j2\nvar list+=c\n"
+    b"script:\nshouldrun || exit\n"
+    b'cat "$f" "$p"\nurequire mine\nsetdone\n',
+    "scripts/page.j2": b"{% for x in list %}{{ x }} {{ port }}{% endfor %}\n",
+    "scripts/data": b"x\n",
+    "scripts/other": b'after it\nout o\nsysinfos -d debian\nscript:\necho "$o"\n',
+    "lib/mine": b"urequire uinst\n",
+    "groups/web": b"# all\nmedusa\n@more\n",
+    "groups/more": b"*\n",
+    "hosts/medusa/default": b"it port=8080 list-=a\n    list x 'y z'\n@more\n",
+    "hosts/medusa/more": b'other "a=\\"b"\n',
+    "hosts/medusa/sysinfos.conf": b"sysname=(linux)\nsysdist=(debian linux)\nsysver=(12)\nbits=64\n",
+}
+TOKENS = [b"'", b'"', b"\\", b"\n", b"\0", b"\r\n", b"$(", b"`", b"{", b"}", b"((", b"<<E", b"|", b";", b"&",
+          b"\xff\xfe",
+          b"\xef\xbb\xbf", b"script:\n", b"@", b"../", b"=", b"+=", b"  ", b"{{", b"%}", b"\x1b[2J"]  # fmt: skip
+
+
+def mutated(data, rng):
+    """Return a file cut short, or with bytes changed, put in, left out or doubled."""
+    if rng.random() < 0.25:
+        return data[: rng.randrange(len(data) + 1)]
+    for _ in range(rng.randrange(1, 4)):
+        at = rng.randrange(len(data) + 1)
+        end = min(len(data), at + rng.randrange(6))
+        middle = rng.choice([b"", bytes([rng.randrange(256)]), rng.choice(TOKENS), data[at:end] * 2])
+        data = data[:at] + middle + data[end:]
+    return data
+
+
+@pytest.mark.parametrize("batch", range(200 if "RUNSDEPLOY_TEST_FULL" in os.environ else 15))
+def test_t9_a_tree_with_random_mistakes_ends_in_a_plan_or_in_places(batch, operator, tmp_path):
+    """No traceback, no hang, no other status, and every place that is told is one that an editor can show."""
+    print(f"RUNSDEPLOY_TEST_SEED={SEED}")
+    rng = random.Random(SEED + batch)
+    files = dict(SAMPLES)
+    for name in rng.sample(sorted(files), rng.randrange(1, 4)):
+        files[name] = mutated(files[name], rng)
+    tree = plant(tmp_path / "tree", files)
+    # What is made of a name by mistake must not be a program of this machine.
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "bash").symlink_to(shutil.which("bash"))
+    operator.environment["PATH"] = str(tmp_path / "bin")
+    done = operator.run("plan", "--host", "@web", "--format", "json", "--conf-timeout", "5", cwd=tree)
+    assert done.status == done.document["exit_status"]
+    assert done.status in (0, 2), done.talk
+    assert "Traceback" not in done.talk
+    for error in done.document.get("errors", ()):
+        if error["file"] and error["file"] != "<command line>":
+            # The last line need not have an end, and bash takes the end of a file for a line of its own.
+            lines = (tree / error["file"]).read_bytes().count(b"\n") + 1
+            assert error["line"] is None or error["line"] <= lines + 1
+    assert done.status == 0 or done.document["errors"]
+
+
+def test_t9_all_problems_of_a_tree_are_told_in_one_go(operator, tmp_path):
     files = {
         "scripts/a": script("var PATH=x\nconf nope\nref -r f=not-there", "true\nfi"),
         "scripts/b": script("after c", "echo 'open"),
@@ -395,7 +539,7 @@ def test_paths_are_told_from_where_the_operator_stands(operator, tmp_path):
     assert operator.run("plan", "--host", "medusa", cwd=tree / "scripts").talk.startswith("it:1: ")
 
 
-def test_what_conf_starts_does_not_outlive_it(operator, tmp_path):
+def test_r34_s10_what_conf_starts_does_not_outlive_it(operator, tmp_path):
     conf = f"sleep 1000 & echo $! >'{tmp_path}/child'; sleep 1000"
     tree = plant(tmp_path / "tree", {"scripts/it": script(conf), "hosts/medusa/default": "it\n"})
     assert operator.deploy(tree, "--conf-timeout", "1").status == 2

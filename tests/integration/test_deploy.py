@@ -244,8 +244,9 @@ def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp
 
 # --- what is left
 
+RECORDS = "about|alive|boot|errors|finished|follower|journal|nonce|runner|seen|spool|started|stop|told"
 LEFT = re.compile(
-    r"lock|holder|sessions|sessions/[0-9a-f]{32}|markers(/.*)?|sessions/[0-9a-f]{32}/segment\d+(/(journal|spool|nonce|started|stop|finished|errors))?"
+    rf"lock|holder|reserve|sessions|sessions/[0-9a-f]{{32}}|markers(/.*)?|sessions/[0-9a-f]{{32}}/segment\d+(/({RECORDS}))?"
 )
 
 
@@ -279,6 +280,7 @@ def test_old_sessions_are_swept(operator, host, tmp_path):
     """R8: spools of twenty sessions are kept."""
     tree = tree_of(tmp_path, {"a": script("", "true")})
     operator.deploy(tree)
+    idle(host)
     for n in range(30):
         shutil.copytree(next((host.state / "sessions").iterdir()), host.state / "sessions" / f"{n:032x}")
     operator.deploy(tree)
@@ -376,58 +378,83 @@ def test_a_tree_edited_all_the_time_arrives_whole_or_not_at_all(operator, host, 
 # --- links that break, signals
 
 
-def test_a_connection_cut_during_a_step_is_lost_and_the_next_deploy_carries_on(operator, host, gate, tmp_path):
-    """R4, B9: the running step ends by itself, no other starts, nothing is done twice."""
-    step = f"{GUARD}\necho ran >>~/counter\n{gate.body()}setdone"
+def test_r4_a_connection_cut_during_a_step_is_taken_up_again(operator, host, gate, tmp_path):
+    """R4, B3: no byte of output is lost or doubled, nothing is done twice."""
+    step = f"{GUARD}\necho ran >>~/counter\necho before\n{gate.body()}echo behind\nsetdone"
     tree = tree_of(tmp_path, {"a": script("", step), "b": script("", f"{GUARD}\necho ran >>~/counter-b\nsetdone")})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         gate.reached()
         host.cut()
-        lost = wait(process)
-    assert lost.status == 3
-    assert lost.hosts == {HOST: "lost"}
-    assert lost.outcomes == [("a", "lost"), ("b", "skipped")]
-    assert HOST in lost.document["hosts"][0]["message"]
-    gate.open()
-    idle(host)
-    done = operator.deploy(tree)
-    assert done.outcomes == [("a", "already-done"), ("b", "ok")]
+        gate.open()
+        done = wait(process)
+    assert done.status == 0, done.talk
+    assert done.outcomes == [("a", "ok"), ("b", "ok")]
+    assert done.output == "before\nbehind\n"
+    assert [event["text"].partition(";")[0] for event in done.events if event["event"] == "note"][:1] == [
+        f"lost `{HOST}`: the connection was closed"
+    ]
     assert (host.home / "counter").read_text() == "ran\n"
     assert (host.home / "counter-b").read_text() == "ran\n"
     idle(host)
     assert [name for name in left_in(host.state) if not LEFT.fullmatch(name)] == []
 
 
-def test_the_controllers_death_lets_the_running_step_end_and_starts_no_other(operator, host, gate, tmp_path):
+def test_r4_a_link_that_does_not_come_back_is_lost_and_the_next_deploy_tells_the_rest(operator, host, gate, tmp_path):
+    """R4, R9, B9: the running step ends by itself, no other starts; what it said is kept until somebody hears it."""
+    step = f"{GUARD}\necho ran >>~/counter\necho before\n{gate.body()}echo behind\nsetdone"
+    tree = tree_of(tmp_path, {"a": script("", step), "b": script("", f"{GUARD}\necho b\nsetdone")})
+    with under_way(operator, *operator.deploy_arguments(tree, "--patience", "1")) as process:
+        gate.reached()
+        host.stop_listening()
+        host.cut()
+        lost = wait(process)
+    assert lost.status == 3
+    assert lost.hosts == {HOST: "lost"}
+    assert lost.outcomes == [("a", "lost"), ("b", "skipped")]
+    gate.open()
+    idle(host)
+    host.start()
+    done = operator.deploy(tree)
+    assert lost.output + done.output == "before\nbehind\nb\n"
+    assert done.outcomes == [("a", "already-done"), ("b", "ok")]
+    (earlier,) = done.document["hosts"][0]["earlier"]
+    assert earlier["session"] == lost.document["session"]
+    assert earlier["steps"] == [["", "ok"]], "its beginning had been heard"
+    assert (host.home / "counter").read_text() == "ran\n"
+    assert "earlier" not in operator.deploy(tree).document["hosts"][0], "told once"
+
+
+def test_r9_the_controllers_death_lets_the_running_step_end_and_starts_no_other(operator, host, gate, tmp_path):
     """R9."""
     tree = tree_of(tmp_path, {"a": script("", f"{GUARD}\n{gate.body()}setdone"), "b": script("", "touch ~/b")})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         gate.reached()
         process.kill()
         process.wait()
-    wait_until(lambda: list(host.state.glob("sessions/*/*/stop")))
+    wait_until(lambda: not list(host.state.glob("sessions/*/*/heard.*")))
     gate.open()
-    idle(host)
-    assert not (host.home / "b").exists()
-    assert operator.deploy(tree).outcomes == [("a", "already-done"), ("b", "ok")]
+    done = operator.deploy(tree)
+    assert done.outcomes == [("a", "already-done"), ("b", "ok")]
+    assert [said for _, said in done.document["hosts"][0]["earlier"][0]["steps"]] == ["ok"], "b did not start"
 
 
-def test_a_runner_that_is_killed_is_no_success(operator, host, gate, tmp_path):
+def test_r13_a_runner_that_is_killed_is_no_success_and_takes_its_step_along(operator, host, gate, tmp_path):
     """R13."""
     tree = tree_of(tmp_path, {"a": script("", gate.body()), "b": script("", "true")})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         gate.reached()
         holder = (host.state / "holder").read_text()
-        os.kill(int(re.search(r"process (\d+)", holder)[1]), signal.SIGKILL)
+        os.kill(int(re.search(r"process%20(\d+)", holder)[1]), signal.SIGKILL)
         done = wait(process)
-    gate.open()
     assert done.status == 3
-    assert done.hosts[HOST] in ("interrupted", "lost")
+    assert done.hosts[HOST] == "interrupted"
+    assert "the session's runner was killed, and so what it ran" in [each.get("text") for each in done.events]
+    idle(host)
     assert done.outcomes == [("a", "lost"), ("b", "skipped")]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_running_step_end_and_skips_the_rest(number, operator, host, gate, tmp_path):
+def test_r10_a_signal_lets_the_running_step_end_and_skips_the_rest(number, operator, host, gate, tmp_path):
     """R10."""
     tree = tree_of(
         tmp_path, {"a": script("", f"{gate.body()}setdone"), "b": script("", "true"), "c": script("conf local", "true")}
@@ -444,8 +471,7 @@ def test_a_signal_lets_the_running_step_end_and_skips_the_rest(number, operator,
     assert done.hosts == {HOST: "interrupted"}
 
 
-def test_the_second_signal_gives_up_at_once(operator, host, gate, tmp_path):
-    """R10."""
+def test_r10_the_second_signal_ends_the_running_step(operator, host, gate, tmp_path):
     tree = tree_of(tmp_path, {"a": script("", gate.body()), "b": script("", "touch ~/b")})
     with under_way(operator, *operator.deploy_arguments(tree, form="json")) as process:
         gate.reached()
@@ -454,8 +480,7 @@ def test_the_second_signal_gives_up_at_once(operator, host, gate, tmp_path):
         process.send_signal(signal.SIGINT)
         done = wait(process)
     assert done.status == done.document["exit_status"] == 130
-    assert done.outcomes == [("a", "lost"), ("b", "skipped")]
-    gate.open()
+    assert done.outcomes == [("a", "interrupted"), ("b", "skipped")]
     idle(host)
     assert not (host.home / "b").exists()
 
@@ -484,7 +509,7 @@ def test_a_signal_while_planning_ends_with_valid_json_and_no_process(form, opera
     assert not os.path.exists(f"/proc/{(gate.directory / 'pid').read_text().strip()}")  # noqa: PTH110
 
 
-def test_a_reader_that_leaves_ends_nothing_on_the_target(operator, host, gate, tmp_path):
+def test_r10_a_reader_that_leaves_ends_nothing_on_the_target(operator, host, gate, tmp_path):
     """R10: `runsdeploy deploy … | head -n 1`."""
     tree = tree_of(
         tmp_path,
@@ -509,7 +534,7 @@ def test_a_reader_that_leaves_ends_nothing_on_the_target(operator, host, gate, t
 # --- contention
 
 
-def test_of_two_deploys_the_second_is_told_who_holds_the_lock(operator, host, gate, tmp_path):
+def test_r14_of_two_deploys_the_second_is_told_who_holds_the_lock(operator, host, gate, tmp_path):
     """R14."""
     tree = tree_of(tmp_path, {"a": script("", f"{gate.body()}echo ran >>~/ran")})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
@@ -527,17 +552,80 @@ def test_of_two_deploys_the_second_is_told_who_holds_the_lock(operator, host, ga
     assert operator.deploy(tree).status == 0, "the lock is gone with its holder"
 
 
-def test_the_lock_goes_with_a_holder_that_is_killed(operator, host, gate, tmp_path):
-    """R14, B6: and a step that outlives it does not keep it."""
+def test_r14_the_lock_goes_with_a_holder_that_is_killed(operator, host, gate, tmp_path):
+    """B6: nor does a step of it go on beside those of the next session."""
     tree = tree_of(tmp_path, {"a": script("", gate.body())})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         gate.reached()
         holder = (host.state / "holder").read_text()
-        os.kill(int(re.search(r"process (\d+)", holder)[1]), signal.SIGKILL)
+        os.kill(int(re.search(r"process%20(\d+)", holder)[1]), signal.SIGKILL)
         wait(process)
     other = tree_of(tmp_path, {"b": script("", "echo b")}, name="other")
     assert operator.deploy(other).output == "b\n"
-    gate.open()
+    idle(host)
+
+
+def test_r14_who_waits_gets_the_host_when_it_is_free(operator, host, gate, tmp_path):
+    tree = tree_of(tmp_path, {"a": script("", f"{gate.body()}echo a >>~/ran")})
+    other = tree_of(tmp_path, {"b": script("", "echo b >>~/ran")}, name="other")
+    with under_way(operator, *operator.deploy_arguments(tree)) as process:
+        gate.reached()
+        with under_way(operator, *operator.deploy_arguments(other, "--wait")) as waiting:
+            assert b'"waiting"' in waiting.stdout.readline() + waiting.stdout.readline()
+            gate.open()
+            assert wait(waiting).status == 0
+        assert wait(process).status == 0
+    assert (host.home / "ran").read_text() == "a\nb\n"
+    with under_way(operator, *operator.deploy_arguments(tree)) as process:
+        wait(process)
+
+
+def test_r14_an_operator_keeps_a_host_for_himself_and_says_why(operator, host, tmp_path):
+    tree = tree_of(tmp_path, {"a": script("", "echo a")})
+    kim = Operator(tmp_path / "kim", host.ssh_config, {"LOGNAME": "kim"})
+    at = ["--path", tree, "--host", HOST, "--ssh-config", host.ssh_config]
+    assert kim.run("lock", "add", *at, "--reason", "testing a branch").status == 0
+    refused = operator.deploy(tree)
+    assert refused.status == 4
+    assert refused.hosts == {HOST: "locked"}
+    message = refused.document["hosts"][0]["message"]
+    assert "kim@" in message
+    assert message.endswith("testing a branch")
+    again = operator.run("lock", "add", *at)
+    assert again.status == 4
+    assert b"testing a branch" in again.out
+    assert kim.deploy(tree).output == "a\n", "his own deploys go through"
+    assert b"testing a branch" in operator.run("lock", "show", *at).out
+    assert operator.run("lock", "remove", *at).status == 0
+    assert operator.run("lock", "show", *at).text == f"{HOST}: is free\n"
+    assert operator.deploy(tree).status == 0
+
+
+def test_a_detached_session_runs_to_its_end_and_is_heard_later(operator, host, gate, tmp_path):
+    step = f"echo before\n{gate.body()}echo behind"
+    tree = tree_of(tmp_path, {"a": script("", step), "b": script("", "echo b; exit 3")})
+    left = operator.deploy(tree, "--detach")
+    assert (left.status, left.hosts) == (0, {HOST: "detached"}), left.talk
+    at = ["--path", tree, "--host", HOST, "--ssh-config", host.ssh_config]
+    gate.reached()
+    with under_way(operator, "attach", *at, "--format", "jsonl") as process:
+        gate.open()
+        heard = wait(process)
+    assert heard.status == 1
+    assert left.output + heard.output == "before\nbehind\nb\n"
+    assert heard.document["session"] == left.document["session"]
+    nothing = operator.run("attach", *at)
+    assert (nothing.status, nothing.out) == (0, b"")
+    assert "nobody hears" in nothing.talk
+
+
+def test_r18_a_step_that_takes_too_long_is_ended(operator, host, tmp_path):
+    tree = tree_of(tmp_path, {"a": script("", "echo a; sleep 600"), "b": script("", "true")})
+    done = operator.deploy(tree, "--timeout", "0.3")
+    assert done.status == 124
+    assert done.outcomes == [("a", "timeout"), ("b", "skipped")]
+    assert done.output == "a\n"
+    idle(host)
 
 
 # --- several hosts

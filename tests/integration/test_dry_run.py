@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.integration.trees import contents, plant, script
+from tests.integration.trees import contents, plant, script, wait_until
 
 HOST = "medusa.univ.run"
 CASES = int(os.environ.get("RUNSDEPLOY_DRY_RUN_CASES", "30"))
@@ -17,6 +17,8 @@ SEED = os.environ.get("RUNSDEPLOY_DRY_RUN_SEED")
 
 def compare(operator, host, tree, *more):
     """Dry-run, then deploy; return what was said of each step with what happened. Nothing may change between."""
+    # A session goes from its target a moment after its controller.
+    wait_until(lambda: not [*host.state.rglob("heard.*"), *operator.state.rglob("heard.*")])
     before = contents(host.directory), contents(operator.directory)
     dry = operator.deploy(tree, "--dry-run", *more)
     assert dry.status == dry.document["exit_status"] == 0, dry.talk

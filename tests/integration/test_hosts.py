@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runsdeploy.bundle import COMMAND
 from tests.integration.trees import Operator, plant, script
 
 FACTS = "sysname=(linux)\nsysdist=(debian linux)\nsysver=(12)\nbits=64\n"
@@ -130,6 +131,24 @@ def test_the_login_user_is_the_operators_the_configurations_or_root(sshd, tmp_pa
     host.ssh_config.write_text(config)
     done = operator.deploy(tree)
     assert "for root from" in host.log()
+
+
+@pytest.mark.parametrize("server", ["MaxSessions 1", "MaxStartups 2:50:5"])
+def test_r38_a_server_that_allows_little_is_enough(server, sshd, tmp_path):
+    """One connection, one channel at a time; local steps between, facts asked for, and a home with a long name."""
+    host = sshd("medusa.univ.run", server=(server,))
+    operator = Operator(tmp_path / ("x" * 150), host.ssh_config)
+    files = {
+        "scripts/a": script("out o; sysinfos -d nothing || :", 'echo made >"$o"'),
+        "scripts/near": script("conf local; ref -r o", 'cat "$o"'),
+        "hosts/medusa/default": "a\nnear\na\n",
+    }
+    done = operator.deploy(plant(tmp_path / "tree", files))
+    assert [outcome for _, outcome in done.outcomes] == ["ok"] * 3, done.talk
+
+
+def test_r38_the_command_line_is_short_and_the_same_whatever_is_deployed():
+    assert len(COMMAND) < 8192
 
 
 # --- list, info

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
-from tests.integration.trees import Content, Executable, Link, Operator, contents, plant, script
+from tests.integration.trees import Content, Executable, Link, Operator, contents, plant, script, wait_until
 
 HOST = "medusa.univ.run"
 
@@ -225,8 +231,8 @@ NASTY = [
 ]
 
 
-def test_values_arrive_byte_for_byte_from_every_source(operator, target, tmp_path):
-    """R31: quotes, newlines, bytes that are not UTF-8, leading dashes."""
+def test_r31_values_arrive_byte_for_byte_from_every_source(operator, target, tmp_path):
+    """Quotes, newlines, bytes that are not UTF-8, leading dashes."""
     values = [value for value in NASTY if len(value) < 100_000]
 
     def quoted(value):
@@ -247,23 +253,48 @@ def test_values_arrive_byte_for_byte_from_every_source(operator, target, tmp_pat
     assert got(target, "array") == values
 
 
-def test_a_quoted_value_may_end_with_a_carriage_return(operator, target, tmp_path):
-    """R31: only an unquoted one at the end of a line tells of DOS line ends."""
+def test_r31_a_quoted_value_may_end_with_a_carriage_return(operator, target, tmp_path):
+    """Only an unquoted one at the end of a line tells of DOS line ends."""
     files = {"scripts/it": script("", show("x", "y", "z")), "hosts/medusa/default": "it x='a\r' y=\"b\r\" z=c\\\r d\n"}
     succeed(operator, plant(tmp_path / "tree", files), "--set", "s=x\r")
     assert [got(target, name) for name in "xyz"] == [b"a\r", b"b\r", b"c\r"]
 
 
-def test_random_values_arrive_byte_for_byte(operator, target, tmp_path):
-    """R31: 500 random values in one session."""
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
-    values = [bytes(rng.choices(range(1, 256), k=rng.randrange(40))) for _ in range(500)]
-    recipe = b"it\n    values " + b" ".join(b"'" + v.replace(b"'", b"'\\''") + b"'" for v in values) + b"\n"
-    tree = plant(tmp_path / "tree", {"scripts/it": script("", show("values")), "hosts/medusa/default": recipe})
-    succeed(operator, tree)
-    assert got(target, "values") == values
+SEED = int(os.environ.get("RUNSDEPLOY_TEST_SEED") or random.randrange(1 << 32))
+"""of the random tests; printed, and given again to replay one"""
+FULL = "RUNSDEPLOY_TEST_FULL" in os.environ
+SESSION = 1000
+"""random values that one session carries"""
+
+
+def random_value(rng):
+    """Return bytes that a shell, a wire or an encoding may trip over."""
+    if rng.random() < 0.1:
+        return rng.choice([each for each in NASTY if len(each) < 1000])
+    if rng.random() < 0.02:
+        return bytes(rng.choices(range(1, 256), k=rng.randrange(5000)))
+    letters = rng.choice([range(1, 256), b"'\"\\$`\n\r\t !*?[]{}()<>|&;#~=%-", range(128, 256)])
+    return bytes(rng.choices(letters, k=rng.randrange(40)))
+
+
+@pytest.mark.parametrize("batch", range(100 if FULL else 10))
+def test_r31_t8_random_values_arrive_byte_for_byte(batch, operator, target, tmp_path):
+    """A thousand a session: elements of an array by the recipe and by CONF, and variables of their own by both."""
+    print(f"RUNSDEPLOY_TEST_SEED={SEED}")
+    rng = random.Random(SEED + batch)
+    values = [random_value(rng) for _ in range(SESSION)]
+    quoted = [b"'" + value.replace(b"'", b"'\\''") + b"'" for value in values]
+    scalars = range(0, SESSION, 20)
+    recipe = b"it\n    theirs " + b" ".join(quoted[::2]) + b"\n"
+    recipe += b"".join(b"    s%d=%s\n" % (n, quoted[n]) for n in scalars)
+    conf = b"var ours " + b" ".join(quoted[1::2]) + b"\n"
+    conf += b"".join(b"var c%d=%s\n" % (n, quoted[n]) for n in scalars)
+    names = " ".join(f'"$s{n}" "$c{n}"' for n in scalars)
+    body = f'printf \'%s\\0\' "${{theirs[@]}}" "${{ours[@]}}" {names} >~/got\n'.encode()
+    files = {"scripts/it": conf + b"script:\n" + body, "hosts/medusa/default": recipe}
+    succeed(operator, plant(tmp_path / "tree", files))
+    expected = values[::2] + values[1::2] + [values[n] for n in scalars for _ in "sc"]
+    assert (target.home / "got").read_bytes().split(b"\0")[:-1] == expected
 
 
 def test_only_declared_variables_and_no_functions_reach_the_script(operator, target, tmp_path):
@@ -320,8 +351,8 @@ NAMES = [
 ]
 
 
-def test_a_directory_arrives_as_it_is(operator, target, tmp_path):
-    """R32, R33: x bits, links as links, empty directories, names of any bytes and 255 long, deep paths."""
+def test_r32_r33_a_directory_arrives_as_it_is(operator, target, tmp_path):
+    """The x bits, links as links, empty directories, names of any bytes and 255 long, deep paths."""
     inside = {
         "plain": "text\n",
         "run.sh": Executable("#!/bin/sh\n"),
@@ -456,8 +487,8 @@ def test_the_same_template_twice_has_the_values_of_each_step(operator, target, t
 OUTS = [name for name in NAMES if "\n" not in name]
 
 
-def test_a_file_whose_name_has_a_newline_can_be_referred_to(operator, tmp_path):
-    """R32: byte-exact for refs and outs."""
+def test_r32_a_file_whose_name_has_a_newline_can_be_referred_to(operator, tmp_path):
+    """Byte-exact for refs and outs."""
     files = {
         "scripts/make": script("out o=$'new\\nline'", 'echo made >"$o"'),
         "scripts/it": script("ref -r f=$'two\\nlines' o=$'new\\nline'", 'cat "$f" "$o"'),
@@ -467,8 +498,8 @@ def test_a_file_whose_name_has_a_newline_can_be_referred_to(operator, tmp_path):
     assert succeed(operator, plant(tmp_path / "tree", files)).output == "beside\nmade\n"
 
 
-def test_files_go_from_the_controller_to_the_target_and_back(operator, tmp_path):
-    """R7, R32: binary, empty, 5 MiB, and names that are hard to type; only what is referred to is moved."""
+def test_r7_r32_files_go_from_the_controller_to_the_target_and_back(operator, tmp_path):
+    """Binary, empty, 5 MiB, and names that are hard to type; only what is referred to is moved."""
     plant(operator.home, {"big": os.urandom(5 << 20), "binary": bytes(range(256)), "empty": ""})
     names = " ".join(f"out{n}=" + shlex.quote(name) for n, name in enumerate(OUTS))
     refs = re.sub(r"\bout(\d+)=", r"ref\1=", names)
@@ -501,6 +532,40 @@ def test_files_go_from_the_controller_to_the_target_and_back(operator, tmp_path)
     assert (home / "back/joined").read_text().split() == [str(n) for n in range(len(OUTS))]
 
 
+def nasty_names(rng, count):
+    """Return different names that no file system refuses: every byte, every corner, then at random."""
+    names = [bytes([byte]) for byte in range(1, 256) if byte not in b"/."]
+    names += [os.fsencode(name) for name in NAMES] + [b"...", b"..a", b"-", b"a\n", b"\na", b" a ", b"'", b"x" * 255]
+    while len(set(names)) < count:
+        name = bytes(rng.choice([b for b in range(1, 256) if b != 0x2F]) for _ in range(rng.randrange(2, 60)))
+        names.append(name if name not in (b".", b"..") else b"dots")
+    return list(dict.fromkeys(names))[:count]
+
+
+def test_r32_t8_300_nasty_names_go_to_the_target_and_come_back(operator, target, tmp_path):
+    """Shipped one by one and as a directory; written there under the same names; brought back to a local step."""
+    print(f"RUNSDEPLOY_TEST_SEED={SEED}")
+    names = nasty_names(random.Random(SEED), 300)
+    tree = plant(tmp_path / "tree", {"hosts/medusa/default": "change\ncollect\n"})
+    plant(tree / "scripts/stuff", {name: b"<%d>\n" % n for n, name in enumerate(names)})
+    deep = "/".join(["d" * 100] * 10)
+    plant(tree / "scripts/stuff", {f"{deep}/{os.fsdecode(name)}": "deep\n" for name in names[::30]})
+
+    def words(prefix, folder=b""):
+        return b" ".join(
+            b"%s%d='%s%s'" % (prefix, n, folder, name.replace(b"'", b"'\\''")) for n, name in enumerate(names)
+        )
+
+    change = b"ref -r all=stuff\nref -r " + words(b"r", b"stuff/") + b"\nout " + words(b"o") + b"\nscript:\n"
+    change += b'cp -a "$all" ~/all\n' + b"".join(b'cp "$r%d" "$o%d"\n' % (n, n) for n in range(len(names)))
+    collect = b"conf local\nref -r " + words(b"o") + b'\nscript:\ncp -a "$RUNS_SHARED" ~/back\n'
+    plant(tree, {"scripts/change": change, "scripts/collect": collect})
+    succeed(operator, tree)
+    sent = contents(tree / "scripts/stuff")
+    assert contents(target.home / "all") == sent
+    assert contents(operator.home / "back") == {name: sent[name] for name in names}
+
+
 def test_an_out_file_is_new_and_empty_each_time(operator, target, tmp_path):
     files = {
         "scripts/make": script(
@@ -516,7 +581,7 @@ def test_an_out_file_is_new_and_empty_each_time(operator, target, tmp_path):
 # --- the section's surroundings (SPEC 5)
 
 
-def test_a_script_runs_in_its_own_directory_with_nothing_on_stdin(operator, target, tmp_path):
+def test_r25_a_script_runs_in_its_own_directory_with_nothing_on_stdin(operator, target, tmp_path):
     body = """\
 printf '%s\\n' "$PWD" "$(cd "$(dirname "$0")" && pwd)" "${0##*/}" "$(basename "${BASH_SOURCE[0]}")" >~/where
 cat data >~/data
@@ -539,13 +604,13 @@ set -o | grep -E 'errexit|nounset|pipefail|history|histexpand' >~/options
     assert name == source == "it"
     assert read(target, "data") == "beside\n"
     assert read(target, "stdin") == "end\n"
-    assert read(target, "umask") == "0022\n"  # R25
+    assert read(target, "umask") == "0022\n"
     assert (target.home / "made").stat().st_mode & 0o777 == 0o644
     assert len(read(target, "functions").split()) == 7
     assert " on" not in read(target, "options").replace("\t", " ")
 
 
-def test_the_session_names_itself_to_scripts(operator, target, tmp_path):
+def test_r40_the_session_names_itself_to_scripts(operator, target, tmp_path):
     names = ("RUNS_HOST", "RUNS_SCRIPT", "RUNS_SESSION", "RUNS_SHARED", "RUNS_DIGEST")
     body = show(*names) + "\n[[ -d $RUNS_SHARED ]] && env >~/env"
     tree = plant(tmp_path / "tree", {"scripts/web/it": script("", body), "hosts/medusa/default": "web/it\n"})
@@ -767,7 +832,7 @@ def test_without_a_value_any_value_counts_as_done(operator, tmp_path):
     assert succeed(operator, tree).output == "case\n"
 
 
-def test_markers_belong_to_the_name_the_recipe_calls(operator, tmp_path):
+def test_r35_markers_belong_to_the_name_the_recipe_calls(operator, tmp_path):
     body = "shouldrun || exit\nsetdone\necho $RUNS_SCRIPT"
     files = {
         "scripts/a": script("", body),
@@ -776,7 +841,7 @@ def test_markers_belong_to_the_name_the_recipe_calls(operator, tmp_path):
         "hosts/medusa/default": "a\nweb/a\nweb%2Fa\na\n",
     }
     done = succeed(operator, plant(tmp_path / "tree", files))
-    assert [outcome for _, outcome in done.outcomes] == ["ok", "ok", "ok", "already-done"]  # R35
+    assert [outcome for _, outcome in done.outcomes] == ["ok", "ok", "ok", "already-done"]
 
 
 def test_once_and_onchange_mark_by_themselves(operator, tmp_path):
@@ -1005,3 +1070,113 @@ def test_scripts_and_recipes_may_be_named_on_the_command_line(operator, target, 
     succeed(operator, tree, "--script", "web/b", "--script", "a", "--set", "x=7")
     succeed(operator, tree, "--recipe", "other")
     assert read(target, "said").split() == ["web/b7", "a7", "a1", "web/b"]
+
+
+# --- what others on the machines can see
+
+
+class Sampler:
+    """Reads the command line and the environment of every process, again and again, until it is stopped."""
+
+    def __init__(self, canary):
+        self.canary, self.words, self.environments, self.rounds = canary, set(), set(), 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join()
+
+    def _look(self):
+        while not self._stop.is_set():
+            self.rounds += 1
+            for pid in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 - names only
+                for what, found in (("cmdline", self.words), ("environ", self.environments)):
+                    with contextlib.suppress(OSError):
+                        data = Path("/proc", pid, what).read_bytes()
+                        if self.canary in data:
+                            found.add(data)
+
+
+def tree_of_secrets(root, canary):
+    """Write a tree in which the canary stands wherever an operator could put a secret.
+
+    Not in names: those of scripts, files and subsystems are names of files, and seen.
+    """
+    files = {
+        "runs.conf": f"var general={canary}1\n",
+        "scripts/it": script(
+            f"desc {canary}2\nref f=file\nref -t r=page.j2\nvar own={canary}3\nout o",
+            f'shouldrun part {canary}4 || exit\nprintf "%s" "$recipe" >"$o"\nsetdone part {canary}4\n'
+            f"for i in 1 2 3; do sleep 0.05; echo {canary}6; done",
+        ),
+        "scripts/root": script(f"conf root onchange; var own={canary}7", f": {canary}8"),
+        "scripts/near": script(f"conf local; ref -r o; var near={canary}9", f'sleep 0.05; cat "$o"; : {canary}'),
+        "scripts/file": f"{canary}8\n",
+        "scripts/page.j2": "{{ general }}\n",
+        "hosts/medusa/default": f"it recipe={canary}10\n    list {canary}11\nroot\nnear\nit\n",
+    }
+    return plant(root, files)
+
+
+def test_s2_no_value_and_no_script_text_is_ever_on_a_command_line(operator, tmp_path):
+    """Variables, text of both sections, file contents: on the controller, in ssh and on the target."""
+    canary = f"canary-{random.randrange(1 << 64):x}"
+    tree = tree_of_secrets(tmp_path / "tree", canary)
+    with Sampler(canary.encode()) as sampler:
+        succeed(operator, tree)
+        assert (sampler.words, sampler.environments) == (set(), set())
+        assert sampler.rounds > 5
+        # And it would have been seen.
+        with subprocess.Popen(["sh", "-c", "sleep 60; :", canary], env={"X": canary}) as shown:
+            wait_until(lambda: sampler.words and sampler.environments)
+            shown.kill()
+
+
+def test_s2_no_process_is_started_with_a_value_or_script_text(operator, tmp_path):
+    """Every single one, however short it lives, told by the kernel; on one machine, both sides."""
+    trace = tmp_path / "trace"
+    strace = ["strace", "-f", "-v", "-s", "100000", "-e", "trace=execve", "-o", str(trace)]
+    if not shutil.which("strace") or subprocess.run([*strace, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("takes strace, and leave to use it")
+    canary = f"canary-{random.randrange(1 << 64):x}"
+    words = operator.deploy_arguments(tree_of_secrets(tmp_path / "tree", canary))
+    words = ["--local" if word == "--ssh-config" else word for word in words if word != operator.ssh_config]
+    done = subprocess.run(
+        [*strace, sys.executable, "-m", "runsdeploy", *words],
+        cwd=operator.directory, env=operator.settings(), stdin=subprocess.DEVNULL, capture_output=True, check=False,
+        timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    started = trace.read_bytes()
+    assert started.count(b"execve(") > 20
+    assert canary.encode() not in started
+
+
+def test_s4_directories_of_a_session_are_private_random_and_new(operator, tmp_path):
+    """As a CONF section sees them on the controller, and a script on the target; whatever the umask."""
+    look = 'd=$PWD; while [[ $d != / && ! -k $d ]]; do stat -L -c "%a %u %F %n" "$d"; d=${d%/*}; d=${d:-/}; done'
+    files = {
+        "scripts/it": script(f"cd ${{RUNS_root}}; {look}", f'cd "$RUNS_SHARED"; {look}'),
+        "hosts/medusa/default": "it\n",
+    }
+    tree = plant(tmp_path / "tree", files)
+    seen = set()
+    for _ in range(2):
+        done = operator.run(*operator.deploy_arguments(tree, form="text"))
+        assert done.status == 0, done.talk
+        told = re.findall(r"(\d+) (\d+) directory (/\S+)", done.talk)
+        stage = [each for each in told if "runsdeploy-" in each[2]]
+        there = [each for each in re.findall(r"(\d+) (\d+) directory (/\S+)", done.text) if "/sessions/" in each[2]]
+        # The innermost directories may be as open as they like: none of those above them lets anybody in.
+        assert ("700", str(os.geteuid())) in {each[:2] for each in stage}
+        assert ("700", str(os.geteuid())) in {each[:2] for each in there}
+        assert {owner for _, owner, _ in stage + there} == {str(os.geteuid())}
+        names = {re.search(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])", each[2])[0] for each in stage[:1] + there[:1]}
+        assert len(names) == 2
+        assert not names & seen
+        seen |= names

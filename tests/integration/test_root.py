@@ -119,7 +119,7 @@ def tree_of(tmp_path, host, scripts):
 
 
 @pytest.mark.usefixtures("rule")
-def test_a_root_step_runs_as_root_and_marks_in_roots_state(operator, target, tmp_path):
+def test_s8_s6_a_root_step_runs_as_root_and_marks_in_roots_state(operator, target, tmp_path):
     tree = tree_of(
         tmp_path,
         target,
@@ -149,8 +149,8 @@ def test_a_root_step_runs_as_root_and_marks_in_roots_state(operator, target, tmp
 
 
 @pytest.mark.usefixtures("rule")
-def test_a_root_step_has_the_surroundings_of_any_other(operator, target, tmp_path):
-    """R25, R31: variables, files, directory, names, umask, stdin and the exact lines of failures."""
+def test_r25_r31_a_root_step_has_the_surroundings_of_any_other(operator, target, tmp_path):
+    """Variables, files, directory, names, umask, stdin and the exact lines of failures."""
     value = "a 'b' \"c\"\n$d\\ \u00e9"
     body = (
         'printf %s "$x" >$HOME_OF/x; cp "$f" $HOME_OF/f\n'
@@ -189,8 +189,8 @@ def test_a_root_step_killed_by_a_signal_is_killed(operator, target, tmp_path):
 
 
 @pytest.mark.usefixtures("rule")
-def test_what_a_root_step_leaves_in_its_directory_is_swept(operator, target, tmp_path):
-    """R8, S14: the user who cleans up may not remove what is root's."""
+def test_r8_s14_what_a_root_step_leaves_in_its_directory_is_swept(operator, target, tmp_path):
+    """The user who cleans up may not remove what is root's."""
     tree = tree_of(tmp_path, target, {"it": script("conf root", "mkdir made; echo secret >made/file; chmod 700 made")})
     assert operator.deploy(tree).status == 0
     wait_until(lambda: not target.processes())
@@ -198,8 +198,7 @@ def test_what_a_root_step_leaves_in_its_directory_is_swept(operator, target, tmp
     assert left == []
 
 
-def test_without_sudo_nothing_runs_at_all(operator, target, tmp_path):
-    """R19."""
+def test_r19_without_sudo_nothing_runs_at_all(operator, target, tmp_path):
     tree = tree_of(tmp_path, target, {"before": script("", WHO), "privileged": script("conf root", WHO)})
     done = operator.deploy(tree)
     assert done.status == done.document["exit_status"] == 3
@@ -229,7 +228,7 @@ def test_without_sudo_a_root_step_behind_a_local_one_is_refused_before_anything_
     assert not (target.home / "who").exists()
 
 
-def test_steps_that_need_no_root_run_as_the_user_without_sudo(operator, target, tmp_path):
+def test_s8_steps_that_need_no_root_run_as_the_user_without_sudo(operator, target, tmp_path):
     tree = tree_of(tmp_path, target, {"it": script("", f"{GUARD}\n{WHO}\nsetdone")})
     assert operator.deploy(tree).outcomes == [("it", "ok")]
     assert (target.home / "who").read_text() == f"{USER}\n"

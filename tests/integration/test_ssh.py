@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import os
 import pwd
+import random
+import re
 import shlex
 import shutil
 import socket
@@ -20,8 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runsdeploy import ssh
-from runsdeploy.errors import HostError, Lost, Refused, Unreachable
+from runsdeploy.errors import HostError, InputError, Lost, Refused, Unreachable
 from runsdeploy.ssh_config import resolve, split_jump, split_user
+from runsdeploy.tree import Trees
 from tests.integration.sshd import make_key
 
 NO_RETRY = ()
@@ -152,8 +155,8 @@ def test_sending_after_the_end_of_input_does_not_hang(host):
             stream.send(b"more")
 
 
-def test_one_session_too_many_is_refused(sshd):
-    """R38: sshd's MaxSessions."""
+def test_r38_one_session_too_many_is_refused(sshd):
+    """MaxSessions of sshd."""
     host = sshd(server=("MaxSessions 1",))
     with connected(host) as connection:
         first = connection.open("cat")
@@ -162,8 +165,8 @@ def test_one_session_too_many_is_refused(sshd):
         assert finish(first) == (b"", 0)
 
 
-def test_nothing_is_forwarded(sshd):
-    """S11, whatever the configuration says."""
+def test_s11_nothing_is_forwarded(sshd):
+    """Whatever the configuration says."""
     host = sshd(client=("ForwardAgent yes", "ForwardX11 yes", "LocalForward 127.0.0.1:1 127.0.0.1:2"))
     with connected(host) as connection:
         out, _ = run(connection, "echo $SSH_AUTH_SOCK$DISPLAY")
@@ -184,8 +187,8 @@ def test_nothing_is_printed_whatever_goes_wrong(host, capfd):
 # --- lost links
 
 
-def test_a_killed_sshd_is_a_loss_without_status(host):
-    """R4, R5: the end of the link is not the end of the output."""
+def test_r4_r5_a_killed_sshd_is_a_loss_without_status(host):
+    """The end of the link is not the end of the output."""
     with connected(host) as connection:
         stream = connection.open("echo started; sleep 60")
         assert stream.receive() == b"started\n"
@@ -201,8 +204,8 @@ def test_a_killed_sshd_is_a_loss_without_status(host):
         stream.close()
 
 
-def test_a_half_open_link_is_noticed(sshd):
-    """R5: nothing comes, and nothing says so."""
+def test_r5_a_half_open_link_is_noticed(sshd):
+    """Nothing comes, and nothing says so."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 1"))
     with connected(host) as connection:
         stream = connection.open("echo started; sleep 60")
@@ -214,8 +217,8 @@ def test_a_half_open_link_is_noticed(sshd):
         assert 1 <= time.monotonic() - start < 5
 
 
-def test_a_half_open_link_is_noticed_while_sending(sshd):
-    """R5: the buffers are full and stay full."""
+def test_r5_a_half_open_link_is_noticed_while_sending(sshd):
+    """The buffers are full and stay full."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 1"))
     with connected(host) as connection:
         stream = connection.open("echo started; cat >/dev/null")
@@ -227,8 +230,8 @@ def test_a_half_open_link_is_noticed_while_sending(sshd):
         assert time.monotonic() - start < 6
 
 
-def test_a_silent_command_is_not_a_lost_one(sshd):
-    """R5: sshd answers for it."""
+def test_r5_a_silent_command_is_not_a_lost_one(sshd):
+    """The server answers for it."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 1"))
     with connected(host) as connection:
         assert run(connection, "sleep 3; echo there") == (b"there\n", 0)
@@ -246,8 +249,7 @@ def test_closing_twice_is_harmless(host):
 # --- host keys
 
 
-def test_an_unknown_key_is_refused_before_anything_is_sent(sshd):
-    """R20, S1."""
+def test_r20_s1_an_unknown_key_is_refused_before_anything_is_sent(sshd):
     host = sshd(known=False)
     error = refused(host)
     assert f"ssh-ed25519 {host.fingerprint()}" in error.message
@@ -259,8 +261,8 @@ def test_an_unknown_key_is_refused_before_anything_is_sent(sshd):
 
 
 @pytest.mark.parametrize("hashed", [False, True])
-def test_accept_new_records_the_key(sshd, hashed):
-    """R20: by option, then known for good, in the clear and hashed."""
+def test_r20_s1_accept_new_records_the_key(sshd, hashed):
+    """By option, then known for good, in the clear and hashed."""
     host = sshd(known=False, client=(f"HashKnownHosts {'yes' if hashed else 'no'}",))
     host.known_hosts.unlink()
     told = []
@@ -276,15 +278,15 @@ def test_accept_new_records_the_key(sshd, hashed):
 
 
 @pytest.mark.parametrize("strict", ["accept-new", "no", "off"])
-def test_the_configuration_may_accept_new_keys(sshd, strict):
-    """R20: as weak as the operator's own ssh, never weaker."""
+def test_r20_s1_the_configuration_may_accept_new_keys(sshd, strict):
+    """As weak as the operator's own ssh, never weaker."""
     host = sshd(known=False, client=(f"StrictHostKeyChecking {strict}",))
     ssh.connect(host.name, options(host, warn=lambda _: None)).close()
     assert host.public_host_key() in host.known_hosts.read_text()
 
 
 @pytest.mark.parametrize("strict", ["yes", "ask"])
-def test_nobody_is_asked(sshd, strict):
+def test_r20_s1_nobody_is_asked(sshd, strict):
     host = sshd(known=False, client=(f"StrictHostKeyChecking {strict}",))
     assert "is not known" in refused(host).message
 
@@ -309,8 +311,8 @@ def test_a_key_that_cannot_be_recorded_is_a_warning(sshd, tmp_path):
 
 
 @pytest.mark.parametrize("strict", ["yes", "accept-new", "no"])
-def test_a_changed_key_is_always_fatal(sshd, strict):
-    """R20, S1: even where the configuration says not to check."""
+def test_r20_s1_a_changed_key_is_always_fatal(sshd, strict):
+    """Even where the configuration says not to check."""
     host = sshd(client=(f"StrictHostKeyChecking {strict}",))
     host.known_hosts.write_text("# a comment\n" + host.known_hosts.read_text())
     old = host.fingerprint()
@@ -324,14 +326,14 @@ def test_a_changed_key_is_always_fatal(sshd, strict):
     assert "publickey" not in host.log().rpartition("Server listening")[2]
 
 
-def test_the_hint_for_a_changed_key_repairs_it(host):
+def test_r20_the_hint_for_a_changed_key_repairs_it(host):
     host.new_host_key()
     subprocess.run(shlex.split(refused(host).hint.split("`")[1]), check=True, capture_output=True)
     ssh.connect(host.name, options(host, accept_new=True, warn=lambda _: None)).close()
 
 
-def test_a_revoked_key_is_refused(host):
-    """R20: the mark wins over the line that knows the key."""
+def test_r20_s1_a_revoked_key_is_refused(host):
+    """The mark wins over the line that knows the key."""
     with host.known_hosts.open("a") as file:
         file.write(f"@revoked * {host.public_host_key()}\n")
     error = refused(host, accept_new=True)
@@ -341,8 +343,8 @@ def test_a_revoked_key_is_refused(host):
 
 
 @pytest.mark.parametrize("form", ["list", "krl", "missing"])
-def test_revoked_host_keys_are_honoured(sshd, tmp_path, form):
-    """R20, S1: RevokedHostKeys, in each of its forms; one that cannot be read revokes all, as for ssh."""
+def test_r20_s1_revoked_host_keys_are_honoured(sshd, tmp_path, form):
+    """RevokedHostKeys, in each of its forms; one that cannot be read revokes all, as for ssh."""
     revoked = tmp_path / "revoked"
     host = sshd(client=(f"RevokedHostKeys {revoked}",))
     key = f"{host.host_key()}.pub"
@@ -368,7 +370,7 @@ def test_the_known_kind_of_key_is_asked_for(sshd):
         ssh.connect(host.name, options(host)).close()
 
 
-def test_another_kind_of_key_for_a_known_host_is_a_change(sshd):
+def test_r20_s1_another_kind_of_key_for_a_known_host_is_a_change(sshd):
     host = sshd()
     other = sshd("other.univ.run", host_keys=("rsa",))
     host.known_hosts.write_text(f"[127.0.0.1]:{host.port} {other.public_host_key('rsa')}\n")
@@ -378,7 +380,7 @@ def test_another_kind_of_key_for_a_known_host_is_a_change(sshd):
     assert "ssh-rsa" in error.message
 
 
-def test_certificate_authorities_vouch_for_nothing(host):
+def test_r20_s1_certificate_authorities_vouch_for_nothing(host):
     host.known_hosts.write_text(f"@cert-authority * {host.public_host_key()}\n")
     assert "is not known" in refused(host).message
 
@@ -413,8 +415,8 @@ def test_the_key_of_port_22_is_believed_as_ssh_does(sshd):
 # --- authentication
 
 
-def test_a_wrong_key_is_tried_once_and_named(host):
-    """R1: authentication is never retried."""
+def test_r1_a_wrong_key_is_tried_once_and_named(host):
+    """Authentication is never retried."""
     host.authorized_keys.write_text("")
     error = refused(host, retry_delays=(0.0, 0.0))
     assert f"tried: {host.client_key} (ssh-ed25519 SHA256:" in error.message
@@ -509,8 +511,8 @@ def test_other_kinds_of_keys_work(sshd, tmp_path, kind):
 # --- connecting
 
 
-def test_a_closed_port_is_tried_again_and_then_given_up(host):
-    """R1: the listener is gone, nothing is sent."""
+def test_r1_a_closed_port_is_tried_again_and_then_given_up(host):
+    """The listener is gone, nothing is sent."""
     host.stop()
     start = time.monotonic()
     error = refused(host, retry_delays=(0.05, 0.1, 0.15))
@@ -519,8 +521,8 @@ def test_a_closed_port_is_tried_again_and_then_given_up(host):
     assert f"port {host.port}" in error.message
 
 
-def test_a_host_that_comes_back_is_reached(host):
-    """R1: a retry is worth it while nothing has happened."""
+def test_r1_a_host_that_comes_back_is_reached(host):
+    """A retry is worth it while nothing has happened."""
     host.stop()
     starter = threading.Timer(0.1, host.start)
     starter.start()
@@ -528,8 +530,8 @@ def test_a_host_that_comes_back_is_reached(host):
     starter.join()
 
 
-def test_a_port_that_says_nothing_is_given_up_in_time(sshd, silent_port):
-    """R1: ConnectTimeout holds for the banner too, and silence is not tried again."""
+def test_r1_a_port_that_says_nothing_is_given_up_in_time(sshd, silent_port):
+    """ConnectTimeout holds for the banner too, and silence is not tried again."""
     host = sshd(client=("ConnectTimeout 1", f"Port {silent_port}"))
     start = time.monotonic()
     error = refused(host, retry_delays=(0.5, 1.0, 2.0))
@@ -546,8 +548,8 @@ def test_the_option_wins_over_the_configured_timeout(sshd, silent_port):
 
 
 @pytest.mark.parametrize("banner", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n\0\0"])
-def test_something_else_on_the_port_is_an_error_not_a_traceback(sshd, banner):
-    """R1: whatever answers."""
+def test_r1_something_else_on_the_port_is_an_error_not_a_traceback(sshd, banner):
+    """Whatever answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = sshd(client=("ConnectTimeout 2", f"Port {listener.getsockname()[1]}"))
 
@@ -597,8 +599,8 @@ def cutting_proxy(port, allowed):
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 20, 41, 100, 700, 1200, 1500, 1700, 1900])
-def test_a_link_cut_before_the_session_is_unreachable(host, allowed):
-    """R1: wherever it breaks, nothing ran, and nothing hangs or leaks."""
+def test_r1_a_link_cut_before_the_session_is_unreachable(host, allowed):
+    """Wherever it breaks, nothing ran, and nothing hangs or leaks."""
     before = threading.active_count()
     text, reached = host.ssh_config.read_text(), []
 
@@ -617,8 +619,8 @@ def test_a_link_cut_before_the_session_is_unreachable(host, allowed):
     wait_until(lambda: threading.active_count() <= before)
 
 
-def test_many_at_once_against_max_startups(sshd):
-    """R38: sshd drops connections when too many are not logged in yet; a retry gets through."""
+def test_r38_many_at_once_against_max_startups(sshd):
+    """Connections are dropped when too many are not logged in yet; a retry gets through."""
     host = sshd(server=("MaxStartups 4:50:8",))
     results = []
 
@@ -656,8 +658,8 @@ def test_every_address_is_tried(host, monkeypatch):
         ssh.connect(host.name, options(host)).close()
 
 
-def test_a_name_without_address(sshd):
-    """R1: a name that does not resolve is not tried again."""
+def test_r1_a_name_without_address(sshd):
+    """A name that does not resolve is not tried again."""
     host = sshd(client=("HostName no-such-host.invalid",))
     start = time.monotonic()
     assert "no-such-host.invalid" in refused(host, retry_delays=(30.0,)).message
@@ -715,8 +717,8 @@ def test_two_hops_in_one_list(sshd):
     assert "Accepted" in second.log()
 
 
-def test_a_jump_hosts_changed_key_is_fatal_too(sshd):
-    """R20: each hop is checked."""
+def test_r20_s1_a_jump_hosts_changed_key_is_fatal_too(sshd):
+    """Each hop is checked."""
     jump, target = jump_setup(sshd, "jump.univ.run", "medusa.univ.run")
     jump.new_host_key()
     error = refused(target)
@@ -733,16 +735,16 @@ def test_a_jump_host_that_may_not_forward(sshd):
     assert "prohibited" in error.message
 
 
-def test_a_target_that_is_down_behind_a_jump_host(sshd):
-    """R1: tried again through the connection that is there."""
+def test_r1_a_target_that_is_down_behind_a_jump_host(sshd):
+    """Tried again through the connection that is there."""
     jump, target = jump_setup(sshd, "jump.univ.run", "medusa.univ.run")
     target.stop()
     assert "through `jump.univ.run`" in refused(target, retry_delays=(0.01, 0.01)).message
     assert jump.log().count("Accepted publickey") == 1
 
 
-def test_a_target_silent_behind_a_jump_host_is_noticed(sshd):
-    """R5: the jump host answers, the target does not."""
+def test_r5_a_target_silent_behind_a_jump_host_is_noticed(sshd):
+    """The jump host answers, the target does not."""
     jump = sshd("jump.univ.run")
     target = sshd(client=("ProxyJump jump.univ.run", "ServerAliveInterval 1", "ServerAliveCountMax 1"))
     target.ssh_config.write_text(jump.stanza() + target.stanza())
@@ -899,8 +901,7 @@ def test_names_that_are_names(name):
         "h\0",
     ],
 )
-def test_names_that_are_not(name):
-    """R42."""
+def test_r42_names_that_are_not(name):
     with pytest.raises(Unreachable):
         ssh.connect(name, ssh.Options())
 
@@ -913,8 +914,8 @@ def test_names_that_are_not(name):
         st.text(st.sampled_from("ab.-_:%@[]$`;|&<>'\"\\ \n\t*?~#!{}()=/"), max_size=20),
     )
 )
-def test_no_text_becomes_an_option_or_more_than_one_word(text):
-    """R42: a name is refused, or is one harmless word."""
+def test_r42_no_text_becomes_an_option_or_more_than_one_word(text):
+    """A name is refused, or is one harmless word."""
     words, complaint = (), ""
     try:
         words = split_user(text)
@@ -927,8 +928,8 @@ def test_no_text_becomes_an_option_or_more_than_one_word(text):
         assert word.isascii()
 
 
-def test_an_accepted_name_is_one_argument(monkeypatch, tmp_path):
-    """R42: what ssh is called with."""
+def test_r42_an_accepted_name_is_one_argument(monkeypatch, tmp_path):
+    """What ssh is called with."""
     fake = tmp_path / "ssh"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$0.args"; echo "hostname $5"\n')
     fake.chmod(0o755)
@@ -936,6 +937,81 @@ def test_an_accepted_name_is_one_argument(monkeypatch, tmp_path):
     with contextlib.suppress(ValueError):
         resolve("me@fe80::1%eth0", user=None)
     assert (tmp_path / "ssh.args").read_text().splitlines() == ["-G", "-l", "me", "--", "fe80::1%eth0"]
+
+
+SEED = int(os.environ.get("RUNSDEPLOY_TEST_SEED") or random.randrange(1 << 32))
+"""of the random tests; printed, and given again to replay one"""
+TRICKS = [
+    "-oProxyCommand=id",
+    "-F/etc/x",
+    "%h",
+    "%r",
+    "$(id)",
+    "`id`",
+    ";",
+    "|",
+    "&",
+    " ",
+    "\n",
+    "\t",
+    "\0",
+    "'",
+    '"',
+    "\\",
+    "--",
+    "-",
+    "@",
+    ":",
+    "..",
+    "/",
+    "*",
+    "~",
+    "=",
+    "\xa0",
+    "\u202e",
+    "\udcff",
+    "ssh://",
+    "[::1]",
+    "é",
+    "{a,b}",
+    "!",
+    "#",
+]
+
+
+def host_name(rng):
+    """Return a name of letters, digits, dots and the like; most have something in it that a name must not have."""
+    letters = "".join(rng.choices("abz09-_.", k=rng.randrange(12)))
+    for _ in range(rng.choice([0, 1, 1, 2])):
+        at = rng.randrange(len(letters) + 1)
+        letters = letters[:at] + rng.choice(TRICKS) + letters[at:]
+    return letters
+
+
+def test_r42_of_ten_thousand_names_each_is_refused_or_one_word_for_ssh(monkeypatch, tmp_path):
+    """Both where an operator names hosts and where ssh is asked; what is accepted reaches a stand-in for ssh."""
+    print(f"RUNSDEPLOY_TEST_SEED={SEED}")
+    rng, accepted = random.Random(SEED), set()
+    trees = Trees(())
+    for _ in range(10_000):
+        name = host_name(rng)
+        with contextlib.suppress(HostError):
+            accepted.add((split_user(name), name))
+        if not set(name) & set("@*?["):  # groups, users and patterns are told elsewhere
+            with contextlib.suppress(InputError):
+                accepted |= {(split_user(host.address), host.address) for host in trees.select(name)}
+    assert 100 < len(accepted) < 8000
+    words = {word for parts, _ in accepted for word in parts}
+    assert [word for word in words if not re.fullmatch(r"(?!-)[A-Za-z0-9_.:%$-]*", word)] == []
+    fake = tmp_path / "ssh"
+    fake.write_text('#!/bin/sh\nprintf "%s\\0" "$@" >"$0.args"; exit 255\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    for (user, name), text in rng.sample(sorted(accepted), 300):
+        with pytest.raises(HostError):
+            resolve(text, user=None)
+        asked = (tmp_path / "ssh.args").read_bytes().decode().split("\0")[:-1]
+        assert asked == ["-G", *(["-l", user] if user else []), "--", name]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import shutil
 import subprocess
 from itertools import product
@@ -156,8 +158,7 @@ def test_markers_do_not_depend_on_what_the_section_has_set(target: Target, optio
     assert target.markers() == set()
 
 
-def test_a_value_is_compared_byte_for_byte(target: Target):
-    """R31."""
+def test_r31_a_value_is_compared_byte_for_byte(target: Target):
     target.run(b"setdone a $'\\351 %2F\n'")
     assert target.run(b"shouldrun a $'\\351 %2F\n'").status == 100
     for other in (b"$'\\351 %2F'", b"$'\\351 /\n'", b"$'\\303\\251 %2F\n'", b"'*'", b"''"):
@@ -194,8 +195,8 @@ CORNERS = [
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_bash_and_python_write_names_alike(locale: str, tmp_path: Path):
-    """R35: every byte alone and in front, and the corners."""
+def test_r21_r35_bash_and_python_write_names_alike(locale: str, tmp_path: Path):
+    """Every byte alone and in front, and the corners."""
     names = [*EVERY_BYTE, *(b"a" + each for each in EVERY_BYTE), *CORNERS]
     assert encoded_by_bash(names, locale, "RUNS_name", tmp_path) == [name_of(name) for name in names]
     assert encoded_by_bash(names, locale, "RUNS_encode", tmp_path) == [encode(name) for name in names]
@@ -203,12 +204,74 @@ def test_bash_and_python_write_names_alike(locale: str, tmp_path: Path):
 
 @FEW
 @given(st.lists(NAMES, min_size=200, max_size=400), st.sampled_from(LOCALES))
-def test_bash_and_python_write_random_names_alike(tmp_path: Path, names: list[bytes], locale: str):
-    """R35, T16: thousands of names, hundreds in one bash."""
+def test_r35_t16_bash_and_python_write_random_names_alike(tmp_path: Path, names: list[bytes], locale: str):
+    """Thousands of names, hundreds in one bash."""
     found = encoded_by_bash(names, locale, "RUNS_name", tmp_path)
     assert found == [name_of(name) for name in names]
     assert len(set(found)) == len(set(names))
     assert all(len(name) <= 200 and "/" not in name and not name.startswith(".") for name in found)
+
+
+SEED = int(os.environ.get("RUNSDEPLOY_TEST_SEED") or random.randrange(1 << 32))
+"""of the random tests; printed, and given again to replay one"""
+TRAVERSALS = [
+    b"..",
+    b".",
+    b"/",
+    b"../",
+    b"/..",
+    b"%2e",
+    b"%2F",
+    b"%",
+    b"~",
+    b"\\",
+    b"\n",
+    b".ssh",
+    b"-",
+    b"subsystem=",
+    b"script",
+]
+
+
+def hostile_name(rng: random.Random) -> bytes:
+    """Return a name made to leave a directory, or to be taken for another."""
+    kind = rng.random()
+    if kind < 0.4:
+        return b"".join(rng.choice([*TRAVERSALS, b"a", b"etc"]) for _ in range(rng.randrange(1, 8)))
+    if kind < 0.42:
+        # Around the length at which a name is shortened; a process each, so not many.
+        return bytes(rng.choices(b"a./%", k=rng.randrange(60, 260)))
+    return bytes(rng.choices(rng.choice([range(1, 256), b"ab./%+-_~"]), k=rng.randrange(1, 16)))
+
+
+def test_r35_t16_twenty_thousand_names_stay_in_their_directory_and_apart(tmp_path: Path):
+    """Both sides write each alike, no two share one, and none leads anywhere."""
+    print(f"RUNSDEPLOY_TEST_SEED={SEED}")
+    rng, count = random.Random(SEED), 100_000 if "RUNSDEPLOY_TEST_FULL" in os.environ else 20_000
+    names: dict[bytes, None] = {}
+    while len(names) < count:
+        names[hostile_name(rng)] = None
+    found = encoded_by_bash(list(names), "C.UTF-8", "RUNS_name", tmp_path)
+    assert found == [name_of(name) for name in names]
+    assert len(set(found)) == count
+    paths = {os.path.normpath(f"/markers/{path_of(b'web', name)}") for name in names}
+    paths |= {os.path.normpath(f"/markers/{path_of(name, b'')}") for name in names}
+    assert len(paths) == 2 * count
+    assert all(re.fullmatch(r"/markers/[A-Za-z0-9_%+-][A-Za-z0-9_.%+-]*/[a-z=A-Z0-9_.%+-]+", path) for path in paths)
+    assert max(len(part) for path in paths for part in path.split("/")) + len(".new.4194304") <= 255
+
+
+def test_r35_t16_markers_of_hostile_names_are_written_in_their_directory_alone(target: Target):
+    print(f"RUNSDEPLOY_TEST_SEED={SEED}")
+    rng = random.Random(SEED)
+    pairs = list({(hostile_name(rng), hostile_name(rng)): None for _ in range(40)})
+    lines = [b"RUNS_SCRIPT=" + quote(script) + b" setdone " + quote(part) for script, part in pairs]
+    before = {path for path in target.root.rglob("*") if target.state not in path.parents}
+    ran = target.run(b"\n".join(lines))
+    assert (ran.status, ran.err) == (0, "")
+    assert target.markers() == {path_of(script, part) for script, part in pairs}
+    after = {path for path in target.root.rglob("*") if target.state not in path.parents}
+    assert after - before == {target.state, target.step / "acts", target.root / "section"}
 
 
 @FEW
@@ -216,10 +279,10 @@ def test_bash_and_python_write_random_names_alike(tmp_path: Path, names: list[by
     st.lists(st.tuples(SHORT.filter(bool), SHORT, st.none() | SHORT), min_size=8, max_size=20),
     st.sampled_from(LOCALES),
 )
-def test_markers_of_any_bytes_are_kept_apart(
+def test_r31_r35_markers_of_any_bytes_are_kept_apart(
     tmp_path: Path, triples: list[tuple[bytes, bytes, bytes | None]], locale: str
 ):
-    """R31, R35: all in one bash; each is set, asked for, taken back, and nothing else with it."""
+    """All in one bash; each is set, asked for, taken back, and nothing else with it."""
     shutil.rmtree(tmp_path / "state", ignore_errors=True)
     shutil.rmtree(tmp_path / "step", ignore_errors=True)
     target = Target(tmp_path)
@@ -282,8 +345,8 @@ ROOT_ONLY = pytest.param(
 
 @pytest.mark.parametrize("how", [*SPOILT, ROOT_ONLY])
 @pytest.mark.parametrize("arguments", ["", "a", "a 1"])
-def test_a_marker_that_cannot_be_trusted_ends_the_step(target: Target, how: str, arguments: str):
-    """S5, S6: neither true nor false; guessing would lose work or do it twice."""
+def test_s5_s6_a_marker_that_cannot_be_trusted_ends_the_step(target: Target, how: str, arguments: str):
+    """Neither true nor false; guessing would lose work or do it twice."""
     marker = target.state / "markers" / path_of(b"web", arguments[:1].encode())
     spoil(marker, how)
     for section in (
@@ -297,8 +360,7 @@ def test_a_marker_that_cannot_be_trusted_ends_the_step(target: Target, how: str,
 
 
 @pytest.mark.parametrize("how", ["a link"])
-def test_a_directory_of_markers_that_cannot_be_trusted_ends_the_step(target: Target, how: str, tmp_path: Path):
-    """S5, S6."""
+def test_s5_s6_a_directory_of_markers_that_cannot_be_trusted_ends_the_step(target: Target, how: str, tmp_path: Path):
     folder = target.state / "markers" / "web"
     folder.parent.mkdir(parents=True)
     if how == "a link":
@@ -313,15 +375,14 @@ def test_a_directory_of_markers_that_cannot_be_trusted_ends_the_step(target: Tar
     assert (ran.status, ran.out) == (1, b"")
 
 
-def test_a_marker_in_a_subshell_that_cannot_be_trusted_still_fails_the_step(target: Target):
+def test_s6_a_marker_in_a_subshell_that_cannot_be_trusted_still_fails_the_step(target: Target):
     """The runner reads `wrong` and fails the step whatever its status."""
     spoil(target.state / "markers/web/script", "a directory")
     assert target.run("x=$(shouldrun && echo yes)\ntrue").acts == ["wrong"]
 
 
 @pytest.mark.parametrize("umask", ["000", "022", "077"])
-def test_markers_and_their_directories_are_private_whatever_the_umask(target: Target, umask: str):
-    """R25, S6."""
+def test_r25_s6_markers_and_their_directories_are_private_whatever_the_umask(target: Target, umask: str):
     target.run(f"umask {umask}; setdone a")
     modes = {path.stat().st_mode & 0o777 for path in (target.state / "markers").rglob("*") if path.is_file()}
     assert modes == {0o600}
@@ -362,8 +423,8 @@ def test_setdone_that_cannot_make_its_directory_returns_non_zero(target: Target,
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the kernel has no /dev/full")
-def test_setdone_on_a_full_disk_returns_non_zero_and_keeps_the_old_marker(target: Target):
-    """R12: every byte counts, not only the last ones."""
+def test_r12_setdone_on_a_full_disk_returns_non_zero_and_keeps_the_old_marker(target: Target):
+    """Every byte counts, not only the last ones."""
     target.run("setdone a old")
     for full in ("runsdeploy*", "value*", "session*"):
         printf = f'printf() {{ case $1 in {full}) builtin printf x >/dev/full;; *) builtin printf "$@";; esac; }}'
@@ -374,10 +435,10 @@ def test_setdone_on_a_full_disk_returns_non_zero_and_keeps_the_old_marker(target
 
 
 @pytest.mark.parametrize("tool", ["mv", "sync"])
-def test_setdone_that_cannot_be_made_durable_returns_non_zero_and_leaves_no_temporary_file(
+def test_r12_setdone_that_cannot_be_made_durable_returns_non_zero_and_leaves_no_temporary_file(
     target: Target, tmp_path: Path, tool: str
 ):
-    """R12: the step is failed, and the old marker stays."""
+    """The step is failed, and the old marker stays."""
     target.run("setdone a old; setdone b")
     path = tools(tmp_path / "bin", **{tool: "exit 1"})
     ran = target.run("setdone a new; echo $?", options=path)
@@ -403,8 +464,7 @@ def test_setdone_where_a_directory_stands_in_place_of_the_marker_returns_non_zer
     assert (ran.out, ran.acts) == (b"1\n", ["wrong"])
 
 
-def test_setdone_replaces_a_link_and_does_not_write_through_it(target: Target, tmp_path: Path):
-    """S5."""
+def test_s5_setdone_replaces_a_link_and_does_not_write_through_it(target: Target, tmp_path: Path):
     marker = target.state / "markers/web/script"
     marker.parent.mkdir(parents=True)
     (tmp_path / "victim").write_text("precious")

@@ -23,7 +23,7 @@ class Terminal(io.StringIO):
 
 
 @given(st.binary(max_size=60) | st.text(max_size=40))
-def test_no_control_character_passes_but_newline_and_tab(data: bytes | str):
+def test_s12_r17_no_control_character_passes_but_newline_and_tab(data: bytes | str):
     """CWE-150."""
     shown = printable(data)
     assert not [char for char in shown if unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"]
@@ -50,7 +50,7 @@ def test_text_without_control_characters_is_shown_as_it_is(text: str):
         (b"a\tb\n", "a\tb\n"),
     ],
 )
-def test_what_a_terminal_would_obey_is_spelled_out(data: bytes | str, shown: str):
+def test_s12_r17_what_a_terminal_would_obey_is_spelled_out(data: bytes | str, shown: str):
     assert printable(data) == shown
 
 
@@ -88,13 +88,13 @@ def test_text_that_the_stream_cannot_hold_is_spelled_out():
 
 
 @given(st.lists(st.binary(max_size=30), max_size=6))
-def test_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunks: list[bytes]):
-    """R17: nor does it look like a line of ours."""
+def test_s12_r17_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunks: list[bytes]):
+    """Nor does it look like a line of ours."""
     planned = making.plan(making.step())
     console = Console(2)
     console.out, console.talk = Writer(io.StringIO()), Writer(io.StringIO())
     fold = Fold(planned)
-    for event in [Started(1), *map(Output, chunks)]:
+    for event in [Started(1, "a"), *map(Output, chunks)]:
         fold.hear(event)
         console.hear(planned, event, fold)
     console._flush(planned)
@@ -104,7 +104,7 @@ def test_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunks: list[
     assert not [char for char in text if unicodedata.category(char) == "Cc" and char not in "\n\t"]
 
 
-def test_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkeypatch: pytest.MonkeyPatch):
+def test_s12_r17_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkeypatch: pytest.MonkeyPatch):
     plan, terminal = making.plan(making.step()), Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     fold, listener = Fold(plan), Verbatim()

@@ -13,7 +13,9 @@ from runsdeploy.events import (
     LONGEST,
     MARK,
     Account,
+    Begun,
     Decoder,
+    Earlier,
     Ended,
     Event,
     Facts,
@@ -27,8 +29,11 @@ from runsdeploy.events import (
     Noise,
     Note,
     Output,
+    Past,
     Refusal,
     Started,
+    Unheard,
+    Waiting,
     encode,
     parse,
     text,
@@ -45,11 +50,14 @@ TABLE: list[tuple[str, Event]] = [
     ("hello 1 %2Fvar%2Flib%2Frunsdeploy", Hello(1, "/var/lib/runsdeploy")),
     ("refuse bash the%20target%20has%20no%20%60bash%60", Refusal("bash", "the target has no `bash`")),
     ("refuse space ", Refusal("space", "")),
-    ("locked root%40medusa%2C%20session%201", Locked("root@medusa, session 1")),
-    ("locked ", Locked("")),
+    ("locked session root%40medusa 2026 a session%201", Locked("session", "root@medusa", "2026", "a", "session 1")),
+    ("locked operator kim%40b 2026 - -", Locked("operator", "kim@b", "2026", "", "")),
+    ("waiting session kim%40b 2026 a%20b -", Waiting(Locked("session", "kim@b", "2026", "a b", ""))),
+    ("from 17", Begun(17)),
+    ("unheard 0a segment3 0b 5 kim%40b 2026", Unheard("0a", "segment3", "0b", 5, "kim@b", "2026")),
     ("note two%0Alines", Note("two\nlines")),
     ("note %FF", Note("\udcff")),
-    ("start 1", Started(1)),
+    ("start 1 a", Started(1, "a")),
     ("end 1 ok 0 0.04 0 none", Ended(1, "ok", 0, 0.04, 0, "none")),
     ("end 12 already-done 0 0.0 0 none", Ended(12, "already-done", 0, 0.0, 0, "none")),
     ("end 3 failed 255 12.5 17 exit", Ended(3, "failed", 255, 12.5, 17, "exit")),
@@ -85,11 +93,15 @@ FOREIGN = [
     "Hello 1 a",
     "refuse BASH x",
     "start",
-    "start 1 2",
+    "start 1",
     "start +1",
     "start \u0661",
     "start 1\r",
-    "start 1 ",
+    "start 1 a b",
+    "from -1",
+    "locked nobody a b c d",
+    "earlier ../x a b finished 0a 1",
+    "unheard 0a segment 0b 1 a b",
     " start 1",
     "end 1 lost 0 0.0 0 none",
     "end 1 skipped 0 0.0 0 none",
@@ -152,7 +164,7 @@ def test_an_event_is_written_and_read_alike(line: str, event: Event):
 
 
 def test_the_table_has_every_event_that_has_a_line_of_its_own():
-    assert {type(event) for _, event in TABLE} == set(Event.__args__) - {Noise, Output, FileData}
+    assert {type(event) for _, event in TABLE} == set(Event.__args__) - {Noise, Output, FileData, Earlier, Past}
 
 
 def test_a_byte_may_be_encoded_that_need_not_be():
@@ -171,8 +183,7 @@ def test_raw_bytes_are_written_as_they_are(event: Event):
     assert encode(event, NONCE) == event.data  # type: ignore[union-attr]
 
 
-def test_what_login_shells_print_before_the_first_event_is_noise():
-    """R29."""
+def test_r29_what_login_shells_print_before_the_first_event_is_noise():
     motd = b"Welcome to \x1b[1mmedusa\x1b[0m\n" + MARK + b"not ours\n"
     assert decode(motd + HELLO + b"out") == [Noise(motd), Hello(1, "/s"), Output(b"out")]
 
@@ -182,8 +193,8 @@ def test_without_an_event_everything_is_noise():
 
 
 def test_an_event_may_stand_in_the_middle_of_a_line_of_output():
-    wire = HELLO + b"abc" + encode(Started(2), NONCE) + b"def\n"
-    assert decode(wire) == [Hello(1, "/s"), Output(b"abc"), Started(2), Output(b"def\n")]
+    wire = HELLO + b"abc" + encode(Started(2, "a"), NONCE) + b"def\n"
+    assert decode(wire) == [Hello(1, "/s"), Output(b"abc"), Started(2, "a"), Output(b"def\n")]
 
 
 def test_an_event_that_never_ends_is_given_back_when_the_channel_does():
@@ -198,8 +209,8 @@ def test_a_line_longer_than_an_event_may_be_is_output(length: int):
     assert decode(HELLO, *cut(wire + b"\n", list(range(0, length, 7)))) == [Hello(1, "/s"), expected]
 
 
-def test_output_without_end_does_not_pile_up_in_the_decoder():
-    """R16: what cannot be the beginning of an event is handed on at once."""
+def test_r16_output_without_end_does_not_pile_up_in_the_decoder():
+    """What cannot be the beginning of an event is handed on at once."""
     decoder = Decoder(NONCE)
     list(decoder.feed(HELLO))
     for chunk in (b"x" * 65536, MARK * 65536, START * 4000, (START + b"note ") + b"y" * 65536):
@@ -224,12 +235,16 @@ NUMBERS = st.integers(0, 10**15 - 1)
 TEXTS = st.binary(max_size=40).map(lambda data: data.decode("utf-8", "surrogateescape"))
 FACTS = st.from_regex(r"[A-Za-z0-9._+-]{1,64}", fullmatch=True)
 PATHS = st.from_regex(r"[A-Za-z0-9%_.=-]{1,20}/[A-Za-z0-9%_.=-]{1,20}", fullmatch=True)
+HELD = st.builds(Locked, st.sampled_from(["session", "operator"]), TEXTS, TEXTS, TEXTS, TEXTS)
 LINES = st.one_of(
     st.builds(Hello, NUMBERS, TEXTS),
     st.builds(Refusal, st.sampled_from(["bash", "sudo", "tools", "space"]), TEXTS),
-    st.builds(Locked, TEXTS),
+    HELD,
+    st.builds(Waiting, HELD),
+    st.builds(Begun, NUMBERS),
+    st.builds(Unheard, st.just("0a"), st.just("segment1"), st.just("0b"), NUMBERS, TEXTS, st.just("2026")),
     st.builds(Note, TEXTS),
-    st.builds(Started, NUMBERS),
+    st.builds(Started, NUMBERS, TEXTS),
     st.builds(
         Ended,
         NUMBERS,
@@ -293,8 +308,8 @@ def test_the_same_bytes_in_any_chunks_are_the_same_events(stream: list[list[Even
 
 @settings(max_examples=40)
 @given(STREAMS, st.lists(st.integers(0, 10**6), max_size=4))
-def test_events_between_output_that_imitates_them_all_arrive_in_order(stream: list[list[Event]], places: list[int]):
-    """R17: framing cannot be spoofed. What stands alone is never swallowed by an unfinished imitation."""
+def test_r17_events_between_output_that_imitates_them_all_arrive_in_order(stream: list[list[Event]], places: list[int]):
+    """Framing cannot be spoofed. What stands alone is never swallowed by an unfinished imitation."""
     calm = [
         [dataclasses.replace(event, data=event.data.replace(NONCE.encode(), OTHER.encode()))]
         if isinstance(event := part[0], Output)
@@ -308,8 +323,7 @@ def test_events_between_output_that_imitates_them_all_arrive_in_order(stream: li
 
 
 @given(st.lists(st.binary(max_size=200) | IMITATIONS, max_size=10), st.lists(st.integers(0, 10**6), max_size=6))
-def test_output_that_imitates_events_stays_output_byte_for_byte(parts: list[bytes], places: list[int]):
-    """R17."""
+def test_r17_output_that_imitates_events_stays_output_byte_for_byte(parts: list[bytes], places: list[int]):
     data = b"".join(parts).replace(START, MARK + OTHER.encode() + b" ")
     events = decode(HELLO, *cut(data, places))
     assert events == ([Hello(1, "/s"), Output(data)] if data else [Hello(1, "/s")])
@@ -317,8 +331,8 @@ def test_output_that_imitates_events_stays_output_byte_for_byte(parts: list[byte
 
 @settings(max_examples=40)
 @given(st.lists(st.binary(max_size=300) | IMITATIONS | LINES.map(lambda event: encode(event, NONCE)), max_size=8))
-def test_random_bytes_never_raise_and_no_byte_of_output_is_lost(chunks: list[bytes]):
-    """R39: a target's mistakes are data."""
+def test_r17_r39_s9_random_bytes_never_raise_and_no_byte_of_output_is_lost(chunks: list[bytes]):
+    """A target's mistakes are data."""
     for event in decode(*chunks):
         assert isinstance(event, Event)
     raw = b"".join(event.data for event in decode(*chunks) if isinstance(event, (Noise, Output, FileData)))
@@ -326,7 +340,7 @@ def test_random_bytes_never_raise_and_no_byte_of_output_is_lost(chunks: list[byt
 
 
 @given(st.binary(max_size=100))
-def test_any_bytes_parse_to_an_event_or_to_none(line: bytes):
+def test_r39_s9_any_bytes_parse_to_an_event_or_to_none(line: bytes):
     assert parse(line) is None or isinstance(parse(line), Event)
 
 
@@ -342,8 +356,7 @@ def test_files_of_any_size_arrive_byte_for_byte(contents: list[bytes], places: l
 
 
 @given(st.binary(max_size=100).filter(lambda data: START not in data), st.lists(st.integers(0, 999), max_size=5))
-def test_noise_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
-    """R29."""
+def test_r29_noise_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
     expected = [Noise(noise), Hello(1, "/s")] if noise else [Hello(1, "/s")]
     assert decode(*cut(noise + HELLO, places)) == expected
 
@@ -353,3 +366,26 @@ def test_a_text_of_any_bytes_is_one_word(data: str):
     assert text(word(data)) == data
     assert word(data).isascii()
     assert not set(word(data)) & set(" \n\x1e:/")
+
+
+def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
+    before = encode(Started(7, "x"), OTHER) + b"out" + encode(Finished("interrupted"), OTHER)
+    head = Earlier("0a", "kim@b", "2026", "finished", OTHER, len(before))
+    wire = HELLO + encode(head, NONCE) + before + encode(Started(1, "a"), NONCE)
+    for size in (1, 7, len(wire)):
+        decoder = Decoder(NONCE)
+        events = [each for at in range(0, len(wire), size) for each in decoder.feed(wire[at : at + size])]
+        said = b"".join(each.event.data for each in events if isinstance(each, Past) and isinstance(each.event, Output))
+        assert said == b"out"
+        rest = [each for each in events if not (isinstance(each, Past) and isinstance(each.event, Output))]
+        assert rest == [Hello(1, "/s"), head, Past(Started(7, "x")), Past(Finished("interrupted")), Started(1, "a")]
+
+
+def test_an_earlier_session_that_told_of_one_before_it():
+    first = b"one"
+    inner = encode(Earlier("0a", "kim@b", "2026", "finished", "01", len(first)), OTHER) + first + b"two"
+    head = Earlier("0b", "kim@b", "2026", "finished", OTHER, len(inner))
+    events = list(Decoder(NONCE).feed(HELLO + encode(head, NONCE) + inner))
+    assert events[1:] == [
+        head, Earlier("0a", "kim@b", "2026", "finished", "01", 3), Past(Output(b"one")), Past(Output(b"two"))
+    ]  # fmt: skip

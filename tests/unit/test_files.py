@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,8 @@ def test_a_file_is_taken_with_its_mode_size_and_digest(trees: Trees):
     assert [(f.path, f.kind, f.mode, f.size, f.digest, f.source) for f in files] == [
         ("tree0/scripts/ref", "file", 0o754, 7, digest, path)
     ]
-    assert digest_of(path) == digest
+    with path.open("rb") as file:
+        assert digest_of(file) == digest
 
 
 def test_a_directory_is_taken_with_all_below_it(trees: Trees):
@@ -59,8 +61,7 @@ def test_a_directory_is_taken_with_all_below_it(trees: Trees):
     )
 
 
-def test_names_of_any_bytes_are_taken_as_they_are(trees: Trees):
-    """R32."""
+def test_r32_names_of_any_bytes_are_taken_as_they_are(trees: Trees):
     root = trees.roots[0] / "scripts/ref"
     root.mkdir()
     names = [
@@ -84,7 +85,7 @@ def test_names_of_any_bytes_are_taken_as_they_are(trees: Trees):
 
 
 @pytest.mark.parametrize("target", ["{one}/scripts/other", "other", "../scripts/other", "{two}/other"])
-def test_a_link_that_is_referred_to_is_followed_inside_of_the_trees(trees: Trees, target: str):
+def test_r33_a_link_that_is_referred_to_is_followed_inside_of_the_trees(trees: Trees, target: str):
     one, two = trees.roots
     (one / "scripts/other").write_text("x")
     (two / "other").write_text("x")
@@ -92,8 +93,7 @@ def test_a_link_that_is_referred_to_is_followed_inside_of_the_trees(trees: Trees
     assert taken(trees) == ({"tree0/scripts/ref": "file"}, [])
 
 
-def test_links_inside_of_a_directory_are_kept_as_links(trees: Trees):
-    """R33."""
+def test_r33_links_inside_of_a_directory_are_kept_as_links(trees: Trees):
     root = trees.roots[0] / "scripts/ref"
     root.mkdir()
     (root / "file").write_text("x")
@@ -108,8 +108,9 @@ def test_links_inside_of_a_directory_are_kept_as_links(trees: Trees):
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../../outside", "{tmp}/outside/file", "../../../gone"])
 @pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/link"])
-def test_a_link_out_of_the_trees_is_an_error_that_names_it(trees: Trees, tmp_path: Path, target: str, inside: str):
-    """R33, R35."""
+def test_r33_r35_a_link_out_of_the_trees_is_an_error_that_names_it(
+    trees: Trees, tmp_path: Path, target: str, inside: str
+):
     link = trees.roots[0] / inside
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(target.format(tmp=tmp_path))
@@ -120,15 +121,14 @@ def test_a_link_out_of_the_trees_is_an_error_that_names_it(trees: Trees, tmp_pat
     assert "leads out of the trees" in problems[0]
 
 
-def test_a_link_to_an_allowed_place_is_no_error(trees: Trees, tmp_path: Path):
+def test_r33_a_link_to_an_allowed_place_is_no_error(trees: Trees, tmp_path: Path):
     (tmp_path / "outside/file").write_text("x")
     (trees.roots[0] / "scripts/ref").symlink_to(tmp_path / "outside/file")
     assert taken(Trees(trees.roots, (tmp_path / "outside",))) == ({"tree0/scripts/ref": "file"}, [])
 
 
 @pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/fifo"])
-def test_a_fifo_is_an_error_and_is_not_opened(trees: Trees, inside: str):
-    """R33."""
+def test_r33_a_fifo_is_an_error_and_is_not_opened(trees: Trees, inside: str):
     path = trees.roots[0] / inside
     path.parent.mkdir(exist_ok=True)
     os.mkfifo(path)
@@ -137,9 +137,34 @@ def test_a_fifo_is_an_error_and_is_not_opened(trees: Trees, inside: str):
     assert ["cannot be shipped" in message for message in problems] == [True]
 
 
+def test_r33_a_directory_exchanged_for_a_link_all_the_time_lets_nothing_from_outside_in(trees: Trees, tmp_path: Path):
+    """Whatever moment it is read in: what is sent later must have the digest that is told here."""
+    inside, away, link = trees.roots[0] / "scripts/ref/sub", tmp_path / "away", tmp_path / "link"
+    inside.mkdir(parents=True)
+    (inside / "file").write_text("ours")
+    (tmp_path / "outside/file").write_text("a secret")
+    link.symlink_to(tmp_path / "outside")
+    over = threading.Event()
+
+    def exchange() -> None:
+        while not over.is_set():
+            for one, other in ((inside, away), (link, inside), (inside, link), (away, inside)):
+                one.rename(other)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    digests: set[str] = set()
+    try:
+        for _ in range(3000):
+            digests |= {file.digest for file in collect(trees, trees.located(0, "scripts/ref"), PLACE)[0]}
+    finally:
+        over.set()
+        thread.join()
+    assert digests - {""} == {hashlib.sha256(b"ours").hexdigest()}
+
+
 @pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/loop"])
-def test_a_loop_of_links_is_no_crash(trees: Trees, inside: str):
-    """R33."""
+def test_r33_a_loop_of_links_is_no_crash(trees: Trees, inside: str):
     path = trees.roots[0] / inside
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(path.name)
@@ -147,7 +172,7 @@ def test_a_loop_of_links_is_no_crash(trees: Trees, inside: str):
     assert len(problems) == 1 or files[f"tree0/{inside}"] == "link"
 
 
-def test_a_dangling_link_that_is_referred_to_is_an_error(trees: Trees):
+def test_r33_a_dangling_link_that_is_referred_to_is_an_error(trees: Trees):
     (trees.roots[0] / "scripts/ref").symlink_to("nowhere")
     files, problems = taken(trees)
     assert files == {}

@@ -31,30 +31,29 @@ BYTES = st.lists(st.integers(1, 255), max_size=80).map(bytes)
         (b"", ""),
     ],
 )
-def test_a_name_is_percent_encoded(data: bytes, name: str):
+def test_r35_a_name_is_percent_encoded(data: bytes, name: str):
     assert name_of(data) == name
 
 
 @given(BYTES)
-def test_encoding_can_be_taken_back(data: bytes):
+def test_r35_encoding_can_be_taken_back(data: bytes):
     assert unquote_to_bytes(encode(data)) == data
     assert re.fullmatch(r"(?!\.)[A-Za-z0-9_.%-]*", encode(data))
 
 
 @given(st.lists(st.integers(0, 255), max_size=400).map(bytes), st.lists(st.integers(0, 255), max_size=400).map(bytes))
-def test_two_names_never_share_a_file(one: bytes, two: bytes):
-    """R35, T16."""
+def test_r35_t16_two_names_never_share_a_file(one: bytes, two: bytes):
     assert (name_of(one) == name_of(two)) == (one == two)
 
 
-def test_names_that_differ_only_at_their_end_or_look_like_shortened_ones_are_kept_apart():
+def test_r35_t16_names_that_differ_only_at_their_end_or_look_like_shortened_ones_are_kept_apart():
     long = b"a" * 5000
     names = [long, long + b"b", name_of(long).encode(), b"a" * LONGEST, b"a" * (LONGEST + 1)]
     assert len({name_of(name) for name in names}) == len(names)
 
 
 @given(st.lists(st.integers(0, 255), max_size=2000).map(bytes), BYTES)
-def test_a_path_has_two_components_that_a_file_system_takes(script: bytes, subsystem: bytes):
+def test_r35_t16_a_path_has_two_components_that_a_file_system_takes(script: bytes, subsystem: bytes):
     parts = path_of(script or b"s", subsystem).split("/")
     assert len(parts) == 2
     # A temporary file's name is longer than the marker's by `.new.` and a process id.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import Position
@@ -169,7 +170,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("data", "line", "column", "message"), [case[1:] for case in MISTAKES], ids=[case[0] for case in MISTAKES]
 )
-def test_a_mistake_is_told_once_with_line_column_and_cause(data: bytes, line: int, column: int, message: str):
+def test_t10_a_mistake_is_told_once_with_line_column_and_cause(data: bytes, line: int, column: int, message: str):
     found = wrong(data)
     assert [(each[0], each[1]) for each in found] == [(line, column)]
     assert message in found[0][2]
@@ -185,14 +186,14 @@ def test_a_mistake_is_told_once_with_line_column_and_cause(data: bytes, line: in
     ],
 )
 @pytest.mark.parametrize("operation", ["=v", "+=v", "-=v", ""])
-def test_a_name_that_bash_reserves_is_refused(name: str, operation: str):
+def test_t10_a_name_that_bash_reserves_is_refused(name: str, operation: str):
     assert wrong(f"s {name}{operation}\n".encode()) == [
         (1, 3, f"variable `{name}` is reserved: a script needs it as bash sets it")
     ]
 
 
 @pytest.mark.parametrize("name", ["FUNCNEST"])
-def test_a_name_that_would_break_the_run_is_refused(name: str):
+def test_t10_a_name_that_would_break_the_run_is_refused(name: str):
     """SPEC 2: with FUNCNEST=1 no function of CONF or SCRIPT can call another."""
     assert [each[:2] for each in wrong(f"s {name}=1\n".encode())] == [(1, 3)]
 
@@ -218,7 +219,7 @@ def test_a_script_line_with_a_mistake_does_not_give_its_indented_lines_to_the_sc
     assert entries[0].operations == ()
 
 
-def test_all_mistakes_of_a_recipe_are_told_in_one_go():
+def test_t9_all_mistakes_of_a_recipe_are_told_in_one_go():
     found = wrong(b"  early=1\n@a b\n/abs 1 2=3\nok PATH= IFS=\n  -x\n")
     assert sorted(each[:2] for each in found) == [(1, 3), (2, 4), (3, 1), (3, 6), (3, 8), (4, 4), (4, 10), (5, 3)]
 
@@ -249,8 +250,22 @@ PIECES = st.sampled_from(
 TEXTS = st.binary(max_size=80) | st.lists(PIECES, max_size=30).map(b"".join)
 
 
-@given(TEXTS)
-def test_any_bytes_parse_and_every_problem_stands_in_the_file(data: bytes):
+SAMPLE = b"""# all of the language
+web/nginx name='a b' list+=c list-=d port=80   # words
+    list one 'two
+lines' "three \\" four" \\
+      five
+    empty
+@base/services
+plain
+"""
+
+
+@settings(max_examples=20_000 if "RUNSDEPLOY_TEST_FULL" in os.environ else 2000)
+@given(
+    TEXTS | st.tuples(st.integers(0, len(SAMPLE)), TEXTS).map(lambda cut: SAMPLE[: cut[0]] + cut[1] + SAMPLE[cut[0] :])
+)
+def test_t9_any_bytes_parse_and_every_problem_stands_in_the_file(data: bytes):
     entries, problems = parse_recipe(data, FILE)
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     for position in [each.position for each in [*problems, *entries, *(op for e in entries for op in e.operations)]]:
@@ -263,6 +278,14 @@ def test_any_bytes_parse_and_every_problem_stands_in_the_file(data: bytes):
             assert op.kind in ("=", "+=", "-=", "()")
             assert op.kind == "()" or len(op.values) == 1
             assert not any(b"\0" in value for value in op.values)
+
+
+def test_t9_a_recipe_cut_anywhere_has_its_problems_in_its_last_words():
+    whole = [entry.name for entry in parse_recipe(SAMPLE, FILE)[0]]
+    for end in range(len(SAMPLE)):
+        entries, problems = parse_recipe(SAMPLE[:end], FILE)
+        assert [entry.name for entry in entries][:-1] == whole[: len(entries)][:-1]
+        assert len(problems) <= 1
 
 
 @given(TEXTS, TEXTS)
@@ -285,28 +308,28 @@ def quoted(data: bytes) -> bytes:
 
 
 @given(st.lists(st.tuples(NAMES, st.sampled_from(["=", "+=", "-="]), VALUES), max_size=5))
-def test_quoted_values_of_any_bytes_come_back_exactly(operations: list[tuple[str, str, bytes]]):
-    """R31: the first line, newlines and carriage returns included."""
+def test_r31_quoted_values_of_any_bytes_come_back_exactly(operations: list[tuple[str, str, bytes]]):
+    """The first line, newlines and carriage returns included."""
     line = b" ".join([b"s", *(name.encode() + kind.encode() + quoted(value) for name, kind, value in operations)])
     assert parsed(line + b"\n") == [("s", [(name, kind, [value]) for name, kind, value in operations])]
 
 
 @given(NAMES, st.lists(VALUES, max_size=5))
-def test_quoted_arrays_of_any_bytes_come_back_exactly(name: str, values: list[bytes]):
-    """R31: an indented line."""
+def test_r31_quoted_arrays_of_any_bytes_come_back_exactly(name: str, values: list[bytes]):
+    """An indented line."""
     line = b" ".join([name.encode(), *map(quoted, values)])
     assert parsed(b"s\n\t" + line + b"\n") == [("s", [(name, "()", values)])]
 
 
 @given(NAMES, st.lists(ONE_LINE, min_size=1, max_size=5))
-def test_arrays_continued_over_lines_come_back_exactly(name: str, values: list[bytes]):
-    """R31: one value a line."""
+def test_r31_arrays_continued_over_lines_come_back_exactly(name: str, values: list[bytes]):
+    """One value a line."""
     line = b" \\\n      ".join([name.encode(), *map(quoted, values)])
     assert parsed(b"s\n  " + line) == [("s", [(name, "()", values)])]
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), min_size=1, max_size=4))
-def test_double_quoted_values_come_back_exactly(pairs: list[tuple[str, bytes]]):
+def test_r31_double_quoted_values_come_back_exactly(pairs: list[tuple[str, bytes]]):
     def double(data: bytes) -> bytes:
         for char in b'\\"$`':
             data = data.replace(bytes([char]), b"\\" + bytes([char]))

@@ -87,20 +87,20 @@ def test_no_tree_at_all_is_an_error(tmp_path: Path, mocker):
 # --- names -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["web", "web/nginx", "a b", "-rf", "été", "a..b", "...", ".hidden", "dir/", "*"])
+@pytest.mark.parametrize("name", ["web", "web/nginx", "a b", "-rf", "été", "a..b", "...", ".hidden", "*"])
 def test_a_name_of_a_script_may_be_nearly_anything(name: str):
     assert name_problem(name) == ""
 
 
-@pytest.mark.parametrize("name", ["", "/", "/etc", "..", "../a", "a/..", "a/../b", ".", "./a", "a//b", "a\nb", "a\0b"])
-def test_a_name_never_leads_out_of_the_tree(name: str):
-    """R35."""
+@pytest.mark.parametrize(
+    "name", ["", "/", "a/", "/etc", "..", "../a", "a/..", "a/../b", ".", "./a", "a//b", "a\nb", "a\0b"]
+)
+def test_r35_a_name_never_leads_out_of_the_tree(name: str):
     assert name_problem(name)
 
 
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from("./\n\0"), max_size=20))
-def test_a_good_name_joined_to_a_root_stays_below_it(name: str):
-    """R35, T16."""
+def test_r35_t16_a_good_name_joined_to_a_root_stays_below_it(name: str):
     if not name_problem(name):
         path = os.path.normpath(f"/root/{name}")
         assert path.startswith("/root/")
@@ -154,7 +154,7 @@ def test_a_directory_is_no_script(trees: Trees):
     assert where(trees, "web") == "1:scripts/web"
 
 
-def test_a_name_that_no_file_system_takes_is_not_found(trees: Trees):
+def test_r35_a_name_that_no_file_system_takes_is_not_found(trees: Trees):
     assert where(trees, "a" * 300) == ""
     assert where(trees, "a/" * 3000 + "a") == ""
 
@@ -228,7 +228,7 @@ def test_a_word_selects_a_host_or_those_that_match(trees: Trees, wanted: str, na
         "-l@a",
     ],
 )
-def test_what_is_no_host_or_matches_none_is_an_error_never_all(trees: Trees, wanted: str):
+def test_r42_what_is_no_host_or_matches_none_is_an_error_never_all(trees: Trees, wanted: str):
     put(trees.roots[0], "univ.run/medusa/")
     with pytest.raises(InputError):
         trees.select(wanted)
@@ -304,8 +304,7 @@ def test_the_first_tree_with_a_library_wins(trees: Trees):
 # --- links -------------------------------------------------------------------------------------
 
 
-def test_a_link_may_lead_anywhere_in_the_trees_and_to_allowed_places(trees: Trees, tmp_path: Path):
-    """R33."""
+def test_r33_r35_a_link_may_lead_anywhere_in_the_trees_and_to_allowed_places(trees: Trees, tmp_path: Path):
     one, two = trees.roots
     put(two, "scripts/web")
     put(tmp_path, "outside/file", "two-and-more/file")
@@ -319,7 +318,7 @@ def test_a_link_may_lead_anywhere_in_the_trees_and_to_allowed_places(trees: Tree
     assert {name for name in links if allowed.escapes(one / "scripts" / name)} == {"etc", "near", "dangling"}
 
 
-def test_a_directory_that_is_a_link_out_of_the_trees_escapes(trees: Trees, tmp_path: Path):
+def test_r33_r35_a_directory_that_is_a_link_out_of_the_trees_escapes(trees: Trees, tmp_path: Path):
     put(tmp_path, "outside/file")
     (trees.roots[0] / "scripts/sub").symlink_to(tmp_path / "outside")
     assert trees.escapes(trees.roots[0] / "scripts/sub/file")
@@ -331,8 +330,7 @@ def test_a_tree_that_is_itself_a_link_is_inside_of_itself(tmp_path: Path):
     assert not Trees((tmp_path / "tree",)).escapes(tmp_path / "tree/scripts/web")
 
 
-def test_a_loop_of_links_is_no_crash(trees: Trees):
-    """R33."""
+def test_r33_a_loop_of_links_is_no_crash(trees: Trees):
     (trees.roots[0] / "scripts/loop").symlink_to("loop")
     assert trees.escapes(trees.roots[0] / "scripts/loop") in (True, False)
     assert where(trees, "loop") == ""

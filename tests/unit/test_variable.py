@@ -25,12 +25,12 @@ from tests.unit import making
         (b"$x`y`!*", b"$'$x`y`!*'"),
     ],
 )
-def test_bytes_are_a_bash_word(data: bytes, word: bytes):
+def test_r31_bytes_are_a_bash_word(data: bytes, word: bytes):
     assert quote(data) == word
 
 
 @given(st.binary(max_size=60))
-def test_a_word_is_ascii_on_one_line_whatever_the_bytes(data: bytes):
+def test_r31_a_word_is_ascii_on_one_line_whatever_the_bytes(data: bytes):
     word = quote(data)
     assert all(0x20 <= byte < 0x7F for byte in word)
     assert word[2:-1].count(b"'") == 0

@@ -1,0 +1,204 @@
+"""Spools: what a segment says where it runs, heard from its first byte to its last over connections that may die.
+
+A connection that dies changes nothing there. The next one asks for what follows the last byte that came; if it
+is not known whether the segment was started, it is sent again, and the other side sees to it that it starts once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+
+from runsdeploy.bundle import COMMAND, Bundle
+from runsdeploy.errors import HostError, Lost, Refused
+from runsdeploy.events import Begun, Decoder, Event, Finished, Hello, Locked, Noise, Note, Refusal
+from runsdeploy.link import Link
+from runsdeploy.transport import Channel
+
+LOGIN_LIMIT = 20.0
+"""seconds that a login shell may take; one that waits for our end of the input gets it then"""
+
+BEAT = 15.0
+"""seconds between signs of life: a runner that hears none for a minute takes us for gone"""
+
+NOISE_SHOWN = 200
+"""bytes of a login shell's noise that are quoted when it said nothing else"""
+
+
+class Spool:
+    """One segment, heard once."""
+
+    def __init__(
+        self, link: Link, nonce: str, ask: Callable[[int], Bundle], send: Callable[[], Bundle] | None = None
+    ) -> None:
+        """`ask` makes what asks for the spool from a byte on, `send` what starts the segment before that."""
+        self._link, self._nonce, self._ask, self._send = link, nonce, ask, send
+        self._decoder = Decoder(nonce)
+        self._lock = threading.Lock()
+        self._wishes: list[bytes] = []
+        self._channel: Channel | None = None
+        self.begun = False
+        """whether the segment is known to have been started"""
+        self.offset = 0
+        """bytes of the spool that were taken"""
+        self._over = False
+        self._whole = 0
+        """bytes of the spool up to the last end of a line"""
+
+    def resume(self, offset: int) -> None:
+        """Go on behind a byte of a segment that somebody else started."""
+        self.begun, self.offset, self._whole = True, offset, offset
+
+    def wish(self, word: bytes) -> None:
+        """Ask for `stop` or `kill`, now or as soon as there is a connection. From any thread."""
+        with self._lock:
+            self._wishes.append(word)
+            if self._channel:
+                _tell(self._channel, word)
+
+    def events(self) -> Iterator[Event]:
+        """Yield what happens, to the end; an event was handled when the next is asked for. Raises HostError."""
+        while not self._over:
+            before = self.offset
+            try:
+                yield from self._connection()
+            except HostError as error:
+                yield from self._link.recover(error, begun=self.begun)
+            else:
+                # Whoever lags behind what the target keeps is sent away, and comes back behind the hole.
+                if self.offset == before and not self._over:
+                    yield from self._link.recover(Lost("the session's output ended before it did"), begun=self.begun)
+
+    def answer(self) -> Iterator[Event]:
+        """Yield what is said to a question, which has no spool. Raises HostError."""
+        yield from self._connection()
+
+    def _connection(self) -> Iterator[Event]:
+        channel = self._link.open(COMMAND)
+        pulse = _Pulse(channel)
+        try:
+            _upload(channel, self._send() if self._send and not self.begun else self._ask(self.offset))
+            data = yield from self._preamble(channel, pulse)
+            while not self._over:
+                yield from self._take(data)
+                _tell(channel, b"told" if self._over else b"%d" % self._whole)
+                data = b"" if self._over else channel.receive()
+                if not data:
+                    return
+        finally:
+            with self._lock:
+                self._channel = None
+            pulse.stop()
+            channel.close()
+
+    def _preamble(self, channel: Channel, pulse: _Pulse) -> Generator[Event, None, bytes]:
+        """Yield what precedes the spool; return the first of its bytes that came with it."""
+        decoder, heard, noise = Decoder(self._nonce), False, b""
+        while data := channel.receive():
+            for event in decoder.feed(data):
+                match event:
+                    case Hello():
+                        heard = True
+                        pulse.hear()
+                        yield from self._link.hear()
+                    case Noise():
+                        noise = (noise + event.data)[:NOISE_SHOWN]
+                    case Refusal() if self.begun:
+                        raise Lost(f"the target cannot go on with the session: {event.text}", passing=False)
+                    case Refusal() | Finished():
+                        self._over = True
+                    case Begun():
+                        yield from self._begin(event.offset)
+                        self._listen(channel, pulse)
+                        return decoder.rest()
+                yield event
+                if self._over:
+                    return b""
+        yield from decoder.end()
+        raise _silence(channel, noise, heard=heard)
+
+    def _begin(self, offset: int) -> Iterator[Event]:
+        if offset > self.offset:
+            dropped = offset - self.offset
+            yield Note(f"{dropped} bytes of output were dropped: the target keeps no more for who lags behind")
+            self._decoder = Decoder(self._nonce, heard=True)
+            self._whole = offset
+        self.begun, self.offset = True, offset
+
+    def _listen(self, channel: Channel, pulse: _Pulse) -> None:
+        pulse.begin()
+        with self._lock:
+            self._channel = channel
+            for word in self._wishes:
+                _tell(channel, word)
+
+    def _take(self, data: bytes) -> Iterator[Event]:
+        self.offset += len(data)
+        for event in self._decoder.feed(data):
+            self._over = isinstance(event, Finished | Refusal | Locked)
+            yield event
+            if self._over:
+                return
+        # What stands in an unfinished line may not have been shown yet.
+        end = data.rfind(b"\n") + 1
+        if end:
+            self._whole = self.offset - len(data) + end
+
+
+class _Pulse:
+    """Keeps a channel from waiting for ever: for a login shell at first, later for a runner that takes us for gone."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._heard, self._begun, self._over = threading.Event(), False, threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    def hear(self) -> None:
+        """Take note that the login shell let us through."""
+        self._heard.set()
+
+    def begin(self) -> None:
+        """Give signs of life from now on: nothing else is being sent."""
+        self._begun = True
+
+    def stop(self) -> None:
+        """End it."""
+        self._over.set()
+        self._heard.set()
+
+    def _beat(self) -> None:
+        if not self._heard.wait(LOGIN_LIMIT):
+            # A login shell that reads our input to its end would wait for ever, and so would we.
+            self._channel.close_input()
+        while not self._over.wait(BEAT):
+            if self._begun:
+                _tell(self._channel, b"")
+
+
+def _tell(channel: Channel, word: bytes) -> None:
+    """Say something that can be lost: whether the connection lives is seen where it is read."""
+    with suppress(HostError):
+        channel.send(word + b"\n")
+
+
+def _upload(channel: Channel, bundle: Bundle) -> None:
+    try:
+        for chunk in bundle.chunks():
+            channel.send(chunk)
+    except Lost:
+        # It may have said why before it stopped listening: that is what the operator wants to read.
+        return
+    finally:
+        bundle.archive.close()
+
+
+def _silence(channel: Channel, noise: bytes, *, heard: bool) -> HostError:
+    """Say what it means that a channel ended before the session began."""
+    if heard:
+        return Lost("the connection was closed before the session began")
+    said = (noise + channel.stderr())[:NOISE_SHOWN].decode("utf-8", "replace").strip()
+    status = channel.exit_status()
+    if status is None and not said:
+        return Lost("the connection was closed before the session began")
+    return Refused(f"the login shell did not start the session (status {status}); it printed: {said!r}")
