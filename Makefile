@@ -7,13 +7,17 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test check format bench clean packages
+.PHONY: demo test chaos check format bench clean packages
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m tests.demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+
+# Faults in full size: cuts, kills, full disks, power cuts. `make test` has a sample of each.
+chaos: $(INSTALLED)
+	RUNSDEPLOY_TEST_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/chaos $(PYTEST_ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

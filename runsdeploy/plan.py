@@ -290,7 +290,10 @@ class _Resolver:
         return Plan(self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)))
 
     def _check(self, nodes: Sequence[_Node], seen: dict[tuple[object, ...], tuple[str, ...]]) -> None:
+        blind = False
         for node in nodes:
+            # What a script makes that asks for facts is only known with them.
+            blind = blind or bool(node.conf.needs_facts)
             self.problems += node.conf.problems
             files = [(out.file, out.position) for out in node.conf.outs]
             files += [(ref.file, ref.position) for ref in node.conf.refs]
@@ -298,7 +301,7 @@ class _Resolver:
             names = [(after.script, after.position) for after in node.conf.afters if after.mode == "order"]
             self.problems += [Problem(position, wrong) for name, position in names if (wrong := name_problem(name))]
             made = seen.get(node.identity, ())
-            self.problems += [_missing(ref) for ref in node.conf.refs if _is_missing(ref, made)]
+            self.problems += [_missing(ref) for ref in node.conf.refs if _is_missing(ref, made) and not blind]
 
     def _step(self, number: int, node: _Node, seen: tuple[str, ...], libraries: dict[str, File]) -> Step:
         conf = node.conf

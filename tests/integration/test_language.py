@@ -1180,3 +1180,16 @@ def test_s4_directories_of_a_session_are_private_random_and_new(operator, tmp_pa
         assert len(names) == 2
         assert not names & seen
         seen |= names
+
+
+def test_what_a_script_makes_that_asks_for_facts_is_not_missed_before_they_are_known(operator, tmp_path):
+    scripts = {
+        "a": 'sysinfos -d\nout o\nscript:\necho made >"$o"\n',
+        "near": 'conf local\nref -r o\nscript:\ncat "$o"\n',
+    }
+    tree = plant(
+        tmp_path / "facts",
+        {**{f"scripts/{name}": text for name, text in scripts.items()}, "hosts/medusa/default": "a\nnear\n"},
+    )
+    done = operator.deploy(tree)
+    assert (done.status, done.output) == (0, "made\n"), done.talk
