@@ -165,7 +165,7 @@ def _hash(archive: IO[bytes]) -> str:
 def _members(plan: Plan, segment: Segment, about: bytes, name: str, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members, each path once, directories of files before what is in them."""
     run, steps = f"{name}/run", segment.steps
-    for part in ("runner.sh", "runs.sh", "step.sh", "mark.sh"):
+    for part in ("runner.sh", "lock.sh", "runs.sh", "step.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
     # A library is loaded by name at run time: it is left out only if no script can mean it.

@@ -22,6 +22,8 @@ fi
 . "$RUNS_run/segment.sh"
 # shellcheck source-path=SCRIPTDIR source=runs.sh
 . "$RUNS_run/runs.sh"
+# shellcheck source-path=SCRIPTDIR source=lock.sh
+. "$RUNS_run/lock.sh"
 
 # Everything reaches the spool through a pipe, in the order written: a section that opens /dev/stderr would
 # empty a file. Room that was put aside lets the truth be told on a full disk.
@@ -110,133 +112,6 @@ prune() {
     # shellcheck disable=SC2012 # the names are ours: hexadecimal
     ls -1t | tail -n +21 | while read -r name; do rm -rf "./$name"; done
     find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7 -exec rm -rf {} + 2>/dev/null
-}
-
-# --- one session at a time -----------------------------------------------------------------------
-
-# The lock is the kernel's: it goes when this process goes, however that happens.
-lock() {
-    local limit=$RUNS_segment_wait began
-    if ! command -v flock >/dev/null; then
-        say_text note "the target has no \`flock\`, so nothing keeps two sessions apart"
-        return
-    fi
-    exec 9>>"$RUNS_state/lock"
-    clock
-    began=$RUNS_now
-    while held || ! flock -n 9; do
-        read_holder
-        # A session whose controller is gone ends by itself soon, and one of our own at once.
-        if [[ -n $RUNS_holding ]] && ! attended "$RUNS_holding"; then
-            ((limit >= RUNS_segment_patience)) || limit=$RUNS_segment_patience
-            [[ $RUNS_held_by != "$RUNS_segment_by" ]] || : >"$RUNS_holding/stop"
-        fi
-        clock
-        ((10#$RUNS_now - 10#$began < limit * 100)) || leave "locked $RUNS_held"
-        [[ -n ${RUNS_waiting-} ]] || say "waiting $RUNS_held"
-        RUNS_waiting=yes
-        if [[ -e $RUNS_here/stop || -e $RUNS_here/kill ]] || ! attended "$RUNS_here"; then leave finish interrupted; fi
-        pause
-    done
-    hold_lock ''
-}
-
-# Whether an operator other than ours keeps the target for himself.
-held() {
-    local by since reason
-    [[ -e $RUNS_state/hold ]] && read -r by since reason <"$RUNS_state/hold" || return
-    if [[ $by == "$RUNS_segment_by" ]]; then
-        [[ -n ${RUNS_told_of_hold-} ]] || say "note you%20hold%20this%20host:%20$reason"
-        RUNS_told_of_hold=yes
-        return 1
-    fi
-    RUNS_held="operator $by $since $reason -"
-}
-
-# hold_lock STEP: say what we are doing, for whoever finds the lock held.
-hold_lock() {
-    RUNS_locked=yes
-    RUNS_encode "$1"
-    printf '%s %s %s %s\n%s\n' "$RUNS_segment_by" "$RUNS_since" "${RUNS_encoded:--}" \
-        "session%20$RUNS_segment_session,%20process%20$$" "$RUNS_here" >"$RUNS_state/holder"
-}
-
-# Set RUNS_held, what a `locked` event says, and RUNS_holding, the segment that holds the lock, if one does.
-read_holder() {
-    local since doing which
-    RUNS_holding='' RUNS_held_by=''
-    if held; then return; fi
-    { read -r RUNS_held_by since doing which && read -r RUNS_holding; } 2>/dev/null <"$RUNS_state/holder"
-    RUNS_held="session ${RUNS_held_by:--} ${since:--} ${doing:--} ${which:--}"
-}
-
-# attended SEGMENT: whether somebody listens to it, or need not. Silence of a minute is that of a dead link.
-attended() {
-    local file since
-    [[ ! -e $1/detached ]] || return 0
-    clock
-    for file in "$1"/heard.*; do
-        [[ -e $file ]] || continue
-        # An empty one is being written.
-        { read -r since 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
-        since=${since/./}
-        ((10#$RUNS_now - 10#${since:-0} < 6000)) && return 0
-    done
-    return 1
-}
-
-# When nobody listens any more, no further step starts; whoever comes back in time finds us waiting.
-await_listener() {
-    local began
-    attended "$RUNS_here" && return
-    clock
-    began=$RUNS_now
-    until attended "$RUNS_here"; do
-        clock
-        [[ ! -e $RUNS_here/stop ]] && ((10#$RUNS_now - 10#$began < RUNS_segment_patience * 100)) || return
-        pause
-    done
-}
-
-pause() { read -r -t 0.2 -u 7; }
-
-# What sessions before us left unheard is told now: they hold no lock, so they are over.
-tell_earlier() {
-    local segment
-    for segment in "$RUNS_state"/sessions/*/segment*; do
-        [[ -e $segment/about && ! -e $segment/told && ${segment%/*} != "$RUNS_session" ]] || continue
-        # One that waits for the lock, as we did, is not over.
-        [[ -e $segment/finished ]] || flock -n "$segment/alive" true 2>/dev/null || continue
-        tell_segment "$segment"
-        : >"$segment/told"
-    done
-}
-
-tell_segment() {
-    local about nonce seen=0 size how=finished name=${1%/*}
-    read -r about <"$1/about" && read -r nonce <"$1/nonce" || return
-    [[ ! -e $1/seen ]] || read -r seen <"$1/seen"
-    if [[ ! -e $1/finished ]]; then
-        how=killed
-        [[ $(<"$1/boot") == "$RUNS_boot" ]] || how=restarted
-        [[ $how == restarted ]] || end_remains "$1"
-        rm -rf "$name/files" "$1/run" "$1"/payload*
-    fi
-    size=$(wc -c <"$1/spool")
-    ((size > seen)) || [[ $how != finished ]] || return 0
-    say "earlier ${name##*/} $about $how $nonce $((size - seen))"
-    tail -c "+$((seen + 1))" "$1/spool" | head -c $((size - seen))
-}
-
-# The runner is dead; what it was running is ended, if it is surely that.
-end_remains() {
-    local group name=${1%/*}
-    [[ -e $1/group ]] && read -r group <"$1/group" && kill -0 -- "-$group" 2>/dev/null || return 0
-    if [[ ! -r /proc/$group/environ ]] || grep -qs "RUNS_SESSION=${name##*/}" /proc/"$group"/environ; then
-        kill -KILL -- "-$group" 2>/dev/null || sudo -n -- kill -KILL -- "-$group" 2>/dev/null
-    else
-        say_text note "processes of session ${name##*/}, whose runner was killed, may still run (process group $group)"
-    fi
 }
 
 # --- before the first step -----------------------------------------------------------------------
