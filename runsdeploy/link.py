@@ -13,6 +13,9 @@ from runsdeploy.transport import Channel, Transport
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
 """seconds before each new attempt, the last for all further ones: a path that is back is found within five"""
 
+STEADY = 5.0
+"""seconds that a connection must have lived to count: one that breaks again and again uses up our patience"""
+
 
 class Link:
     """A way to one machine, opened again after it broke; not shared between threads."""
@@ -21,8 +24,9 @@ class Link:
         """`connect` returns a connection that lives; `patience` is how many seconds a broken one may take to return."""
         self._connect, self._patience = connect, patience
         self._transport: Transport | None = None
-        self._down = 0.0
+        self._down = self._up = 0.0
         self._attempts = 0
+        self._told = False
 
     def open(self, command: str) -> Channel:
         """Start a command on the machine; raises HostError."""
@@ -31,9 +35,10 @@ class Link:
 
     def hear(self) -> Iterator[Event]:
         """Take note that the machine is there; yield how long it was not."""
-        if self._down:
-            yield Note(f"connected again after {time.monotonic() - self._down:.1f} s")
-        self._down, self._attempts = 0.0, 0
+        self._up = time.monotonic()
+        if self._told:
+            yield Note(f"connected again after {self._up - self._down:.1f} s")
+        self._told = False
 
     def recover(self, failure: HostError, *, begun: bool) -> Iterator[Event]:
         """Pause before another attempt, and yield why; raises the failure if no attempt can mend it.
@@ -43,13 +48,17 @@ class Link:
         if self._transport:
             self._transport.close()
         now = time.monotonic()
+        if self._up and now - self._up > STEADY:
+            self._down, self._attempts = 0.0, 0
+        self._up = 0.0
         passing = failure.passing or (begun and isinstance(failure, Refused))
         if not passing or (self._down and now - self._down > self._patience):
             if begun and not isinstance(failure, Lost):
                 raise Lost(failure.message, failure.hint) from failure
             raise failure
-        if not self._down:
-            self._down = now
+        self._down = self._down or now
+        if not self._told:
+            self._told = True
             yield Note(f"{failure.message}; connecting again, for up to {self._patience:g} s")
         pause = PAUSES[min(self._attempts, len(PAUSES) - 1)]
         self._attempts += 1

@@ -119,6 +119,8 @@ class Spool:
         raise _silence(channel, noise, heard=heard)
 
     def _begin(self, offset: int) -> Iterator[Event]:
+        if offset < self.offset:
+            raise Lost("the target goes back behind what was heard of the session", passing=False)
         if offset > self.offset:
             dropped = offset - self.offset
             yield Note(f"{dropped} bytes of output were dropped: the target keeps no more for who lags behind")
