@@ -174,6 +174,9 @@ class Lines:
             case Output(data):
                 write({"event": "output", "text": self._text(host, data), **told})
             case Ended(number, outcome):
+                rest = self._text(host, b"", last=True)
+                if rest:
+                    write({"event": "output", "text": rest, **told})
                 write({"event": "end", "number": number, "outcome": outcome, **told})
             case Note(text):
                 write({"event": "note", "text": text, **told})

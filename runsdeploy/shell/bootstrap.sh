@@ -88,7 +88,7 @@ try_elsewhere() {
 
 known() { [ -e "$here/spool" ]; }
 
-made() { mkdir -p "$directory/files/shared" "$here" 2>/dev/null && [ -w "$here" ] && { : >"$here/heard.$$"; } 2>/dev/null; }
+made() { mkdir -p "$directory/files/shared" "$here" 2>/dev/null && [ -w "$here" ] && beat 2>/dev/null; }
 
 # A directory that is nobody else's, though everybody may write beside it.
 private() {
@@ -123,7 +123,7 @@ receive() {
         flock -n 8 || return
     fi
     if (set -C && : >"$here/started") 2>/dev/null; then
-        unpack && beat && start
+        unpack && start
     elif [ ! -e "$here/started" ]; then
         no_space "$here/started"
     fi
@@ -131,7 +131,7 @@ receive() {
 }
 
 unpack() {
-    { printf '%s\n' "$nonce" >"$here/nonce" && : >"$here/spool"; } 2>/dev/null || no_space "$here/spool"
+    { printf '%s\n' "$nonce" >"$here/nonce" && true >"$here/spool"; } 2>/dev/null || no_space "$here/spool"
     case $encoding in gzip) gzip -dc <"$payload" ;; *) cat "$payload" ;; esac |
         tar -xpf - -C "$directory" 2>/dev/null || no_space "$directory/files"
     rm -f "$payload"
@@ -145,11 +145,11 @@ start() {
     echo "$!" >"$here/runner"
 }
 
-# Time of a clock that nobody steps, where there is one.
+# Time of a clock that nobody steps, where there is one. Never truncated: an empty file would say nothing.
 beat() {
     now=-
     [ ! -r /proc/uptime ] || read -r now _ </proc/uptime
-    echo "$now" >"$here/heard.$$"
+    echo "$now" 1<>"$here/heard.$$"
 }
 
 # A line is a number (bytes of the spool that were taken), a wish (`stop`, `kill`, `told`), or only says that
@@ -157,8 +157,8 @@ beat() {
 listen() {
     while read -r line; do
         case $line in
-        stop | kill | told) : >"$here/$line" ;;
-        [0-9]*) echo "$line" >"$here/seen" ;;
+        stop | kill | told) true >"$here/$line" ;;
+        [0-9]*) echo "$line" 1<>"$here/seen" ;;
         esac
         beat
     done
@@ -219,8 +219,6 @@ bury() {
     [ ! -e "$here/finished" ] || return
     read -r nonce <"$here/nonce"
     ! tail -c 400 "$here/spool" | grep -q "$nonce finish" || return
-    # The last that it let through the pipe comes first.
-    sleep 1
     now=- group=
     [ ! -r /proc/sys/kernel/random/boot_id ] || read -r now </proc/sys/kernel/random/boot_id
     boot=$now
@@ -230,8 +228,12 @@ bury() {
     else
         [ ! -e "$here/group" ] || read -r group <"$here/group"
         [ -z "$group" ] || kill -s KILL -- "-$group" 2>/dev/null || sudo -n kill -s KILL -- "-$group" 2>/dev/null
+        # The last that it let through the pipe comes first.
+        sleep 1
         say "note $(word "the session's runner was killed${group:+, and so what it ran}")"
     fi
+    set -- "$directory/files" "$here/run" "$here"/payload*
+    rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
     say "finish interrupted"
 }
 
@@ -252,6 +254,8 @@ main() {
         ;;
     esac
     find_bash
+    # A channel that dies under what is said next must not leave us for present.
+    trap 'rm -f "$here/heard.$$"; exit 1' PIPE HUP TERM
     if [ "$length" -gt 0 ]; then
         make_place
         if [ -e "$here/started" ]; then head -c "$length" >/dev/null; else receive; fi

@@ -66,7 +66,6 @@ attended() {
     clock
     for file in "$1"/heard.*; do
         [[ -e $file ]] || continue
-        # An empty one is being written.
         { read -r since 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
         since=${since/./}
         ((10#$RUNS_now - 10#${since:-0} < 6000)) && return 0
@@ -121,8 +120,10 @@ tell_segment() {
 end_remains() {
     local group name=${1%/*}
     [[ -e $1/group ]] && read -r group <"$1/group" && kill -0 -- "-$group" 2>/dev/null || return 0
-    if [[ ! -r /proc/$group/environ ]] || grep -qs "RUNS_SESSION=${name##*/}" /proc/"$group"/environ; then
+    if [[ ! -r /proc/$group/environ ]] || grep -qsz "^RUNS_SESSION=${name##*/}$" /proc/[0-9]*/environ; then
         kill -KILL -- "-$group" 2>/dev/null || sudo -n -- kill -KILL -- "-$group" 2>/dev/null
+        # The last that it wrote is on its way through the pipe.
+        sleep 0.5
     else
         say_text note "processes of session ${name##*/}, whose runner was killed, may still run (process group $group)"
     fi

@@ -30,7 +30,11 @@ fi
 open_spool() {
     exec > >(
         exec 8>&- >>"$RUNS_here/spool"
-        cat || { make_room && cat; } || exec cat >/dev/null
+        cat || {
+            make_room
+            say_text note "some output was lost: the spool could not be written"
+            cat
+        } || exec cat >/dev/null
     )
     RUNS_relay=$!
 }
@@ -112,6 +116,8 @@ prune() {
     # shellcheck disable=SC2012 # the names are ours: hexadecimal
     ls -1t | tail -n +21 | while read -r name; do rm -rf "./$name"; done
     find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7 -exec rm -rf {} + 2>/dev/null
+    # Of a controller that was killed between two segments nobody hears again.
+    find . -maxdepth 3 \( -name files -o -path './*/segment*/run' \) -mtime +0 -prune -exec rm -rf {} + 2>/dev/null
 }
 
 # --- before the first step -----------------------------------------------------------------------
@@ -178,7 +184,7 @@ launch() {
 # perform FILE: launch it in a process group of its own and wait for its end, not for that of what it leaves in the
 # background; meanwhile see to wishes, the time limit and the size of the spool. Sets RUNS_status and RUNS_cause.
 perform() {
-    local began deadline='' status=''
+    local began deadline='' status='' part=''
     RUNS_cause='' RUNS_hole='' RUNS_from=''
     set -m
     (
@@ -186,19 +192,22 @@ perform() {
         trap : TERM
         exec 8>&- 9>&-
         launch "$1"
-        status=$?
-        printf '%s\n' "$status" >&7
-        exit "$status"
+        set -- "$?"
+        printf '%s\n' "$1" >&7
+        exit "$1"
     ) &
     RUNS_group=$!
     set +m
     printf '%s\n' "$RUNS_group" >"$RUNS_here/group"
     clock
     began=$RUNS_now
-    while ! IFS= read -r -t 0.2 -u 7 status; do
+    while ! IFS= read -r -t 0.2 -u 7 part; do
+        # The time may be over between the digits of a status.
+        status+=$part
         if ! kill -0 "$RUNS_group" 2>/dev/null; then
             # It may have ended in between, and said so.
-            IFS= read -r -t 0.01 -u 7 status || {
+            IFS= read -r -t 1 -u 7 part || {
+                part=''
                 wait "$RUNS_group"
                 status=$?
             }
@@ -216,7 +225,7 @@ perform() {
         fi
         limit_spool
     done
-    RUNS_status=$status
+    RUNS_status=$status$part
     wait "$RUNS_group"
     if [[ -n $RUNS_cause ]]; then
         signal_group KILL
