@@ -7,6 +7,7 @@ for terminals, and only where NO_COLOR is not set.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -34,7 +35,12 @@ from runsdeploy.variable import Variable, shell_word
 COLOURS = {"ok": "32", "already-done": "36", "would-run": "33", "maybe": "35"}
 """SGR codes (ECMA-48, 8.3.117) of outcomes; all others are red"""
 
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]")
+LONGEST_LINE = 65536
+"""bytes of a line that has no end yet before they are shown"""
+
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ud800-\udfff]"
+)
 
 
 def printable(data: bytes | str) -> str:
@@ -159,6 +165,17 @@ def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[st
 # --- deploys -------------------------------------------------------------------------------------
 
 
+def _lines(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return what can be shown, and the beginning of a line; one without end is shown in pieces, not kept unbounded."""
+    *lines, rest = data.split(b"\n")
+    if len(rest) > LONGEST_LINE:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(rest)
+        held, _ = decoder.getstate()  # of a character that has not come whole
+        lines, rest = [*lines, rest[: len(rest) - len(held)]], held
+    return lines, rest
+
+
 class Console:
     """Tells a rollout as it happens. Lines carry the host's name where there are several."""
 
@@ -216,10 +233,7 @@ class Console:
                 self.out.line(f"{self._prefix(plan)}that session: {self.out.outcome(outcome)}")
 
     def _output(self, plan: Plan, data: bytes) -> None:
-        *lines, rest = (self.partial.get(plan.host.name, b"") + data).split(b"\n")
-        # A line without end is shown in pieces rather than kept without bound.
-        self.partial[plan.host.name] = rest[:65536]
-        lines += [rest[65536:]] if rest[65536:] else []
+        lines, self.partial[plan.host.name] = _lines(self.partial.get(plan.host.name, b"") + data)
         for line in lines:
             self._output_line(plan, line)
 
@@ -278,7 +292,7 @@ class Verbatim:
         """Hand output on."""
         match event:
             case Output(data) if self.terminal:
-                *lines, self.partial = (self.partial + data).split(b"\n")
+                lines, self.partial = _lines(self.partial + data)
                 for line in lines:
                     self.terminal.line(printable(line))
             case Output(data):

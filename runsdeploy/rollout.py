@@ -6,6 +6,8 @@ one event after the other.
 
 from __future__ import annotations
 
+import functools
+import os
 import queue
 import signal
 import threading
@@ -49,10 +51,15 @@ class _Ended:
 @dataclass(frozen=True)
 class _Signal:
     number: int
+    said: str
+    """what it does; empty if it makes us leave"""
 
 
 _Message = _Signal | tuple[Run, "Event | _Ended | None"]
 """a signal, or a run and what happened to it; None: it begins"""
+
+LEAVING = 2.0
+"""seconds that a listener nobody reads from may keep us, once we were told to leave"""
 
 
 class Interrupted(Exception):
@@ -114,7 +121,9 @@ class _Rollout:
         self.reports: dict[int, HostReport] = {}
         self.heard: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self.signal = self.signals = 0
+        self.signal = 0
+        self.asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.left = threading.Event()
         # One event of a host at a time: what is not shown yet is not acknowledged, and waits on the target.
         self.handled = {id(run): threading.Semaphore(0) for run in runs}
 
@@ -124,29 +133,36 @@ class _Rollout:
         for _ in range(min(parallel, len(self.runs))):
             # Daemons: giving up must not wait for a connection that hangs.
             threading.Thread(target=self._work, daemon=True).start()
-        # A signal is one more message: raised here, it could come between a message and its handling.
-        with _handling(lambda number: self.heard.put(_Signal(number))):
+        # This thread may be waiting for whoever reads what we write: signals are obeyed by one of their own, and are
+        # one more message here. Raised here, they could come between a message and its handling.
+        threading.Thread(target=self._obey, daemon=True).start()
+        with _handling(self.asked.put):
             while len(self.reports) < len(self.runs):
                 message = self.heard.get()
                 if not isinstance(message, _Signal):
                     self._handle(*message)
-                elif self.signals == len(_STEPS):
+                    continue
+                self.signal = message.number
+                if not message.said:
                     break
-                else:
-                    self._stop(message.number)
+                self._tell(functools.partial(self.listener.stopping, message.said))
         for run in self.runs:
             if id(run) not in self.reports:
                 self.folds[id(run)].finished = "interrupted"
                 self._close(run, _Ended(None, 0.0))
+        self.left.set()
         return [self.reports[id(run)] for run in self.runs], self.signal
 
-    def _stop(self, number: int) -> None:
-        self.signal = number
-        wish, said = _STEPS[self.signals]
-        self.signals += 1
-        self._tell(lambda: self.listener.stopping(said))
-        for run in self.runs:
-            wish(run)
+    def _obey(self) -> None:
+        for wish, said in _STEPS:
+            number = self.asked.get()
+            for run in self.runs:
+                wish(run)
+            self.heard.put(_Signal(number, said))
+        number = self.asked.get()
+        self.heard.put(_Signal(number, ""))
+        if not self.left.wait(LEAVING):
+            os._exit(128 + number)
 
     def _tell(self, say: Callable[[], None]) -> None:
         """Tell the listener; a reader who has seen enough ends nothing."""

@@ -101,13 +101,13 @@ class Run:
                 open_sides: set[str] = set()
                 try:
                     for segment in segments:
+                        if self.stopping:
+                            yield Finished("interrupted")
+                            return
                         open_sides.add(segment.side)
                         finished = yield from self._segment(segment, links[segment.side], Path(folder))
                         if self._cleaned(segment, finished):
                             open_sides.discard(segment.side)
-                        if self.stopping and finished == "ok" and segment is not segments[-1]:
-                            finished = "interrupted"
-                            yield Finished(finished)
                         if finished != "ok" and not (finished == "failed" and self.session.keep_going):
                             return
                 finally:

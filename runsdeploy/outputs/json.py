@@ -22,7 +22,8 @@ SCHEMA = 1
 
 def write(document: dict[str, Any]) -> None:
     """Write one document as one line to stdout."""
-    text = json.dumps(document, ensure_ascii=False)
+    # A terminal obeys more than the control characters that JSON spells out.
+    text = json.dumps(document, ensure_ascii=sys.stdout.isatty())
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
     sys.stdout.buffer.flush()
 

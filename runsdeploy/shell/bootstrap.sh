@@ -149,7 +149,7 @@ start() {
 beat() {
     now=-
     [ ! -r /proc/uptime ] || read -r now _ </proc/uptime
-    echo "$now" 1<>"$here/heard.$$"
+    echo "$now ${tail:--}" 1<>"$here/heard.$$"
 }
 
 # A line is a number (bytes of the spool that were taken), a wish (`stop`, `kill`, `told`), or only says that
@@ -181,23 +181,29 @@ follow() {
     say "from $offset"
     if [ -n "$limit" ]; then
         # Up to the hole; who wants more asks again.
-        tail -c +$((offset + 1)) "$here/spool" | head -c "$limit"
-        rm -f "$here/heard.$$"
-        return
+        { tail -c +$((offset + 1)) "$here/spool" | head -c "$limit"; } 3<&- &
+    else
+        # The runner must find whoever reads before it makes a hole, and whoever reads must see the holes that it made.
+        [ ! -e "$here/dropped" ] || holes=$(cat "$here/dropped")
+        # shellcheck disable=SC2016 # expanded by that shell
+        sh -c 'echo "$4 $$" 1<>"$5"; [ ! -e "$1/dropped" ] || [ "$(cat "$1/dropped")" = "$2" ] || exit
+            exec tail -c +"$3" -f "$1/spool"' sh "$here" "${holes:-}" $((offset + 1)) "$now" "$here/heard.$$" 3<&- &
     fi
-    tail -c +$((offset + 1)) -f "$here/spool" 3<&- &
     tail=$!
-    echo "$tail" >"$here/follower"
-    # A hole that was made meanwhile has no bytes to show.
-    before=$offset
-    find_hole
-    [ "$before$limit" = "$offset" ] || kill "$tail"
     wait_for_runner 3<&- &
     waiter=$!
-    listen "$tail" "$waiter" <&3 >/dev/null 2>&1 &
+    # Not `listen <&3 >/dev/null`: dash would keep our output open beside it, and the channel would never end.
+    (exec <&3 3<&- >/dev/null 2>&1 && listen "$tail" "$waiter") &
+    listener=$!
     exec 3<&-
     wait "$tail"
-    kill "$waiter" 2>/dev/null
+    # Sent away by the runner: still somebody who listens, until he has read what is under way.
+    if [ "$?" -gt 128 ] && [ ! -e "$here/finished" ] && kill -0 "$listener" 2>/dev/null; then
+        kill "$waiter" 2>/dev/null
+        exec >/dev/null 2>&1
+        wait "$listener"
+    fi
+    kill "$waiter" "$listener" 2>/dev/null
     rm -f "$here/heard.$$"
 }
 

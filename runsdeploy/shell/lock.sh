@@ -66,7 +66,7 @@ attended() {
     clock
     for file in "$1"/heard.*; do
         [[ -e $file ]] || continue
-        { read -r since 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
+        { read -r since _ 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
         since=${since/./}
         ((10#$RUNS_now - 10#${since:-0} < 6000)) && return 0
     done
@@ -101,7 +101,8 @@ tell_earlier() {
 }
 
 tell_segment() {
-    local about nonce seen=0 size how=finished name=${1%/*}
+    local about nonce seen=0 size from to piece length=0 dropped=0 how=finished name=${1%/*}
+    local -a pieces=()
     read -r about <"$1/about" && read -r nonce <"$1/nonce" || return
     [[ ! -e $1/seen ]] || read -r seen <"$1/seen"
     if [[ ! -e $1/finished ]]; then
@@ -111,9 +112,20 @@ tell_segment() {
         rm -rf "$name/files" "$1/run" "$1"/payload*
     fi
     size=$(wc -c <"$1/spool")
-    ((size > seen)) || [[ $how != finished ]] || return 0
-    say "earlier ${name##*/} $about $how $nonce $((size - seen))"
-    tail -c "+$((seen + 1))" "$1/spool" | head -c $((size - seen))
+    # What is left of it: lines of OFFSET LENGTH between the holes.
+    [[ ! -e $1/dropped ]] || while read -r from to; do
+        ((to > seen)) || continue
+        ((from <= seen)) || pieces+=("$seen $((from - seen))")
+        dropped=$((dropped + to - (from > seen ? from : seen))) seen=$to
+    done <"$1/dropped"
+    ((size <= seen)) || pieces+=("$seen $((size - seen))")
+    ((${#pieces[@]})) || [[ $how != finished ]] || return 0
+    for piece in ${pieces[@]+"${pieces[@]}"}; do length=$((length + ${piece#* })); done
+    say "earlier ${name##*/} $about $how $nonce $length"
+    for piece in ${pieces[@]+"${pieces[@]}"}; do
+        tail -c "+$((${piece% *} + 1))" "$1/spool" | head -c "${piece#* }"
+    done
+    ((dropped == 0)) || say_text note "$dropped bytes of that output were dropped: no more is kept"
 }
 
 # The runner is dead; what it was running is ended, if it is surely that.

@@ -28,15 +28,36 @@ fi
 # Everything reaches the spool through a pipe, in the order written: a section that opens /dev/stderr would
 # empty a file. Room that was put aside lets the truth be told on a full disk.
 open_spool() {
-    exec > >(
-        exec 8>&- >>"$RUNS_here/spool"
-        cat || {
-            make_room
-            say_text note "some output was lost: the spool could not be written"
-            cat
-        } || exec cat >/dev/null
-    )
+    exec > >(relay)
     RUNS_relay=$!
+}
+
+relay() {
+    local copier status copying=yes
+    exec 8>&- >>"$RUNS_here/spool"
+    trap 'copying=; kill "$copier"' USR1
+    while :; do
+        cat <&0 &
+        copier=$!
+        wait "$copier"
+        status=$?
+        ((status)) || return
+        # What daemons of the steps write when all is over is nobody's; without us they would die of it.
+        [[ $copying == yes ]] || exec cat >/dev/null
+        copying=''
+        make_room
+        say_text note "some output was lost: the spool could not be written"
+    done
+}
+
+# Whoever still holds the pipe when all was said is a daemon that a step left.
+close_spool() {
+    exec >&-
+    for _ in 1 2 3 4 5; do
+        kill -0 "$RUNS_relay" 2>/dev/null || return
+        pause
+    done
+    kill -USR1 "$RUNS_relay"
 }
 
 # Set RUNS_size to what the spool has; the kernel's word costs no process.
@@ -106,6 +127,7 @@ finish() {
     exec 9>&-
     say "finish $1"
     : >"$RUNS_here/finished"
+    close_spool
     prune
 }
 
@@ -227,9 +249,10 @@ perform() {
     done
     RUNS_status=$status$part
     wait "$RUNS_group"
+    limit_spool
     if [[ -n $RUNS_cause ]]; then
         signal_group KILL
-    elif kill -0 -- "-$RUNS_group" 2>/dev/null; then
+    elif kill -0 -- "-$RUNS_group" 2>/dev/null && ! pause && kill -0 -- "-$RUNS_group" 2>/dev/null; then
         say_text note "\`$RUNS_step_script\` left processes in the background (process group $RUNS_group)"
     fi
     rm -f "$RUNS_here/group"
@@ -247,7 +270,7 @@ signal_group() {
 # Of a step's output the first and the last so many bytes are kept: a hole between them takes no room. Where no
 # holes can be made, nothing is dropped.
 limit_spool() {
-    local hole seen=0 follower=''
+    local hole seen=0 follower file
     spool_size
     ((RUNS_size - RUNS_output > 2 * RUNS_segment_output)) && [[ -z ${RUNS_no_holes-} ]] || return
     RUNS_from=$(((RUNS_output + RUNS_segment_output + 4095) / 4096 * 4096))
@@ -259,9 +282,10 @@ limit_spool() {
     } >"$RUNS_here/dropped.new" && mv -f "$RUNS_here/dropped.new" "$RUNS_here/dropped" || return
     # Whoever reads in what is now a hole would take it for zeros: it is sent away first, and comes back behind.
     [[ ! -e $RUNS_here/seen ]] || read -r seen <"$RUNS_here/seen"
-    if ((${seen:-0} < hole)) && [[ -e $RUNS_here/follower ]] && read -r follower <"$RUNS_here/follower"; then
-        kill -KILL "$follower" 2>/dev/null
-    fi
+    for file in "$RUNS_here"/heard.*; do
+        ((seen < hole)) && read -r _ follower 2>/dev/null <"$file" && [[ $follower == [1-9]* ]] &&
+            kill -KILL "$follower" 2>/dev/null
+    done
     fallocate -p -o "${RUNS_hole:-$RUNS_from}" -l $((hole - ${RUNS_hole:-$RUNS_from})) "$RUNS_here/spool" ||
         RUNS_no_holes=yes
     RUNS_hole=$hole
