@@ -150,7 +150,8 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
     archive.seek(0)
     digest = _hash(archive)
     archive.seek(0)
-    marks = any(_marks(step) or step.outs for step in segment.steps)
+    # Of all segments of the side: it would be of no use to begin where the rest cannot be done.
+    marks = any(_marks(step) or step.outs for step in plan.steps if step.side == segment.side)
     head = _header(session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
     return Bundle(head, archive)
 

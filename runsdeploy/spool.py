@@ -22,6 +22,9 @@ LOGIN_LIMIT = 20.0
 BEAT = 15.0
 """seconds between signs of life: a runner that hears none for a minute takes us for gone"""
 
+NOT_FOUND = 127
+"""what a shell ends with for a command that is not there (POSIX, XCU 2.8.2)"""
+
 NOISE_SHOWN = 200
 """bytes of a login shell's noise that are quoted when it said nothing else"""
 
@@ -203,4 +206,6 @@ def _silence(channel: Channel, noise: bytes, *, heard: bool) -> HostError:
     status = channel.exit_status()
     if status is None and not said:
         return Lost("the connection was closed before the session began")
+    if status == NOT_FOUND and not said:
+        return Refused("the target has no `sh`, or no `dd`")
     return Refused(f"the login shell did not start the session (status {status}); it printed: {said!r}")

@@ -26,10 +26,13 @@ refuse() {
     exit 0
 }
 
+# Said without `word`, which needs some of them.
 need() {
     for tool in "$@"; do
-        command -v "$tool" >/dev/null 2>&1 || refuse tools "the target has no \`$tool\`"
+        command -v "$tool" >/dev/null 2>&1 || { say "refuse tools the%20target%20has%20no%20%60$tool%60" && exit 0; }
     done
+    command -v sha256sum >/dev/null 2>&1 || command -v shasum >/dev/null 2>&1 || command -v openssl >/dev/null 2>&1 ||
+        refuse tools "the target has none of \`sha256sum\`, \`shasum\`, \`openssl\`"
 }
 
 sha256() {
@@ -37,10 +40,8 @@ sha256() {
         sha256sum <"$1"
     elif command -v shasum >/dev/null 2>&1; then
         shasum -a 256 <"$1"
-    elif command -v openssl >/dev/null 2>&1; then
-        openssl dgst -sha256 -r <"$1"
     else
-        refuse tools "the target has none of \`sha256sum\`, \`shasum\`, \`openssl\`"
+        openssl dgst -sha256 -r <"$1"
     fi
 }
 
@@ -73,7 +74,10 @@ make_place() {
     wanted=$here
     made && return
     if [ "$marks" = no ] && try_elsewhere made; then return; fi
-    refuse state "cannot write \`$wanted\`: $(mkdir -p "$wanted" 2>&1 || echo "no file can be made there")"
+    found=$({ mkdir -p "$wanted" && true >"$wanted/heard.$$"; } 2>&1)
+    rm -f "$wanted/heard.$$"
+    rmdir "$directory/files/shared" "$directory/files" "$here" "$directory" 2>/dev/null
+    refuse state "cannot write \`$wanted\`: $found"
 }
 
 # try_elsewhere TEST
@@ -81,10 +85,13 @@ try_elsewhere() {
     for parent in "${XDG_RUNTIME_DIR:-/run}" /run /dev/shm /tmp; do
         place "$parent/runsdeploy-$(id -u)"
         [ "$1" = known ] || mkdir -m 700 "$base" 2>/dev/null
-        private "$base" && "$1" && return
+        private "$base" && { [ "$1" = known ] || fits; } && "$1" && return
     done
     return 1
 }
+
+# Whether what is sent, and as much again unpacked, has room there.
+fits() { [ "$(df -Pk "$base" 2>/dev/null | { read -r _ && read -r _ _ _ free _ && echo "$free"; })" -gt $((length / 400 + 2048)) ]; }
 
 known() { [ -e "$here/spool" ]; }
 
@@ -99,10 +106,10 @@ private() {
 # no_space PATH: say what is missing, with what there is.
 no_space() {
     # shellcheck disable=SC2046 # words on purpose
-    set -- "$1" $(df -Pk "$state" 2>/dev/null | tail -n 1)
+    set -- "$1" $(df -Pk "$state" 2>/dev/null | tail -n 1) $(df -Pi "$state" 2>/dev/null | tail -n 1)
     rm -rf "$here" "$directory/files"
     rmdir "$directory" 2>/dev/null
-    refuse space "cannot write \`$1\`: $length bytes and 1 MiB are needed, \`${7:-?}\` has ${5:-?} KiB free"
+    refuse space "cannot write \`$1\`: $length bytes and 1 MiB are needed, \`${7:-?}\` has ${5:-?} KiB and ${11:-?} inodes free"
 }
 
 # Verified first, then claimed, by a file that must be new (noclobber is O_EXCL): whoever sends a segment again
@@ -119,6 +126,7 @@ receive() {
     fi
     if command -v flock >/dev/null 2>&1; then
         # Held by the runner for as long as it lives: how others know that it does.
+        true >>"$here/alive" || no_space "$here/alive"
         exec 8>>"$here/alive"
         flock -n 8 || return
     fi
@@ -196,7 +204,11 @@ follow() {
     (exec <&3 3<&- >/dev/null 2>&1 && listen "$tail" "$waiter") &
     listener=$!
     exec 3<&-
+    # On a full disk the runner's last word may not have reached the spool.
+    unsaid=''
+    trap 'unsaid=yes; kill "$tail" 2>/dev/null' USR1
     wait "$tail"
+    [ -z "$unsaid" ] || say "finish interrupted"
     # Sent away by the runner: still somebody who listens, until he has read what is under way.
     if [ "$?" -gt 128 ] && [ ! -e "$here/finished" ] && kill -0 "$listener" 2>/dev/null; then
         kill "$waiter" 2>/dev/null
@@ -217,15 +229,18 @@ wait_for_runner() {
     fi
     patient=$!
     wait "$patient"
-    bury >>"$here/spool" 2>/dev/null
+    said || [ -e "$here/finished" ] || bury >>"$here/spool" 2>/dev/null
+    said || kill -s USR1 $$
+}
+
+said() {
+    read -r spoken <"$here/nonce"
+    tail -c 65536 "$here/spool" | grep -q "$spoken \(finish\|refuse\|locked\) "
 }
 
 # What a runner that is no more left unsaid; what it was running must not go on unseen.
 bury() {
-    [ ! -e "$here/finished" ] || return
-    read -r nonce <"$here/nonce"
-    ! tail -c 400 "$here/spool" | grep -q "$nonce finish" || return
-    now=- group=
+    nonce=$spoken now=- group=
     [ ! -r /proc/sys/kernel/random/boot_id ] || read -r now </proc/sys/kernel/random/boot_id
     boot=$now
     [ ! -e "$here/boot" ] || read -r boot <"$here/boot"
@@ -249,9 +264,9 @@ main() {
     export PATH
     umask 077
     read -r nonce session segment length digest scope encoding offset marks
+    need head wc tar gzip tail mkdir mkfifo mv rm cp cat dd sync od tr sed grep env id ls find sleep df
     find_state
     say "hello 1 $(word "$state")"
-    need head wc tar gzip tail mkdir mv rm cat dd sync od tr sed env
     case $segment in
     segment*) ;;
     *)

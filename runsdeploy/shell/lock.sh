@@ -10,6 +10,10 @@ lock() {
         say_text note "the target has no \`flock\`, so nothing keeps two sessions apart"
         return
     fi
+    if ! { true >>"$RUNS_state/lock"; } 2>/dev/null; then
+        RUNS_encode "cannot write \`$RUNS_state/lock\`: $(room)"
+        leave refuse space "$RUNS_encoded"
+    fi
     exec 9>>"$RUNS_state/lock"
     clock
     began=$RUNS_now
@@ -132,11 +136,11 @@ tell_segment() {
 end_remains() {
     local group name=${1%/*}
     [[ -e $1/group ]] && read -r group <"$1/group" && kill -0 -- "-$group" 2>/dev/null || return 0
-    if [[ ! -r /proc/$group/environ ]] || grep -qsz "^RUNS_SESSION=${name##*/}$" /proc/[0-9]*/environ; then
+    if [[ ! -e /proc/$$/environ ]] || grep -qsz "^RUNS_SESSION=${name##*/}$" /proc/[0-9]*/environ; then
         kill -KILL -- "-$group" 2>/dev/null || sudo -n -- kill -KILL -- "-$group" 2>/dev/null
         # The last that it wrote is on its way through the pipe.
         sleep 0.5
-    else
+    elif [[ -n $(tr '\0' ' ' 2>/dev/null <"/proc/$group/cmdline") ]]; then
         say_text note "processes of session ${name##*/}, whose runner was killed, may still run (process group $group)"
     fi
 }

@@ -71,13 +71,20 @@ say() { printf '\036%s %s\n' "$RUNS_nonce" "$*"; }
 
 make_room() { [[ -e $RUNS_state/reserve ]] && rm -f "$RUNS_state/reserve"; }
 
+# Say what room there is.
+room() {
+    local free mount inodes
+    read -r _ _ _ free _ mount < <(df -Pk "$RUNS_state" 2>/dev/null | tail -n 1)
+    read -r _ _ _ inodes _ < <(df -Pi "$RUNS_state" 2>/dev/null | tail -n 1)
+    printf '%s' "\`${mount:-?}\` has ${free:-?} KiB and ${inodes:-?} inodes free"
+}
+
 put_room_aside() {
-    local found
     [[ -s $RUNS_state/reserve ]] && return
     # Not zeros: some file systems keep those in no room at all.
-    found=$(dd if=/dev/urandom of="$RUNS_state/reserve" bs=65536 count=16 2>&1) && sync "$RUNS_state/reserve" && return
+    dd if=/dev/urandom of="$RUNS_state/reserve" bs=65536 count=16 2>/dev/null && sync "$RUNS_state/reserve" && return
     rm -f "$RUNS_state/reserve"
-    RUNS_encode "cannot put 1 MiB aside in \`$RUNS_state\` for markers and the journal: ${found##*$'\n'}"
+    RUNS_encode "cannot put 1 MiB aside in \`$RUNS_state\` for markers and the journal: $(room)"
     leave refuse space "$RUNS_encoded"
 }
 
@@ -106,6 +113,8 @@ leave() {
     exec 9>&-
     say "$@"
     : >"$RUNS_here/finished"
+    close_spool
+    prune
     exit 0
 }
 
@@ -131,15 +140,27 @@ finish() {
     prune
 }
 
-# Spools and journals are kept for a while.
+# Spools and journals are kept for a while; files that a controller which was killed between two segments left, a day.
 prune() {
     local name
     cd "$RUNS_state/sessions" || return
     # shellcheck disable=SC2012 # the names are ours: hexadecimal
-    ls -1t | tail -n +21 | while read -r name; do rm -rf "./$name"; done
-    find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7 -exec rm -rf {} + 2>/dev/null
-    # Of a controller that was killed between two segments nobody hears again.
-    find . -maxdepth 3 \( -name files -o -path './*/segment*/run' \) -mtime +0 -prune -exec rm -rf {} + 2>/dev/null
+    {
+        ls -1t | tail -n +21
+        find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7
+    } | while read -r name; do is_over "${name#./}" && rm -rf "./${name#./}"; done
+    find . -maxdepth 3 \( -name files -o -path './*/segment*/run' \) -mtime +0 -prune | while read -r name; do
+        is_over "${name:2:32}" && rm -rf "$name"
+    done
+}
+
+# is_over SESSION: whether no runner of it lives, ours included.
+is_over() {
+    local each
+    [[ $PWD/$1 != "$RUNS_session" ]] || return
+    for each in "$1"*/segment*/alive; do
+        [[ ! -e $each ]] || ! command -v flock >/dev/null || flock -n "$each" true || return
+    done
 }
 
 # --- before the first step -----------------------------------------------------------------------
@@ -276,6 +297,8 @@ limit_spool() {
     RUNS_from=$(((RUNS_output + RUNS_segment_output + 4095) / 4096 * 4096))
     hole=$(((RUNS_size - RUNS_segment_output) / 4096 * 4096))
     ((hole - ${RUNS_hole:-$RUNS_from} >= RUNS_segment_output / 8)) || return
+    command -v fallocate >/dev/null || RUNS_no_holes=yes
+    [[ -z ${RUNS_no_holes-} ]] || return
     {
         [[ -z $RUNS_holes ]] || printf '%s' "$RUNS_holes"
         printf '%s %s\n' "$RUNS_from" "$hole"
@@ -288,6 +311,7 @@ limit_spool() {
     done
     fallocate -p -o "${RUNS_hole:-$RUNS_from}" -l $((hole - ${RUNS_hole:-$RUNS_from})) "$RUNS_here/spool" ||
         RUNS_no_holes=yes
+    [[ -z ${RUNS_no_holes-} ]] || printf '%s' "$RUNS_holes" >"$RUNS_here/dropped"
     RUNS_hole=$hole
 }
 
@@ -314,28 +338,35 @@ prepare() {
     done
 }
 
-# What a guarded step made is kept: when it declines next time, its `out` files are those it made then,
+# What a step that is marked made is kept: when it declines next time, its `out` files are those it made then,
 # and not empty ones that a later step would install.
 keep_outs() {
     local file
     RUNS_name "$RUNS_step_script"
     for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        copy_file "$RUNS_session/files/shared/$file" "$RUNS_state/outs/$RUNS_encoded/$file"
+        copy_file "$RUNS_session/files/shared/$file" "$RUNS_state/outs/$RUNS_encoded/$file" ||
+            lose "cannot keep \`$file\`, made by \`$RUNS_step_script\`: $(room)"
     done
+}
+
+# lose TEXT: a step without the file that it promised did not do what it should.
+lose() {
+    say_text note "$1"
+    RUNS_outcome=failed RUNS_status=1
 }
 
 bring_outs() {
     local file
     RUNS_name "$RUNS_step_script"
     for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        [[ ! -f $RUNS_state/outs/$RUNS_encoded/$file ]] ||
-            copy_file "$RUNS_state/outs/$RUNS_encoded/$file" "$RUNS_session/files/shared/$file"
+        copy_file "$RUNS_state/outs/$RUNS_encoded/$file" "$RUNS_session/files/shared/$file" ||
+            lose "\`$RUNS_step_script\` is done, but \`$file\`, which it made then, is not kept: take its marker back"
     done
 }
 
 # copy_file FROM TO: whole or not at all.
 copy_file() {
-    mkdir -p "${2%/*}" && cp -p "$1" "$2.new" && mv -f "$2.new" "$2"
+    mkdir -p "${2%/*}" && cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
 }
 
 # judge STATUS: set RUNS_outcome and RUNS_status from the status and from what the step asked and marked.
@@ -348,10 +379,10 @@ judge() {
         shouldrun) ((++yes)) ;;
         declined) ((++no)) ;;
         wrong) ((++wrong)) ;;
+        setdone) RUNS_set=yes ;;
         esac
         [[ $verb == wrong ]] || say "mark $RUNS_step_number $verb $rest"
     done <"$RUNS_step/acts"
-    RUNS_asks=${yes#0}
     if ((RUNS_status == RUNS_DECLINED && no)); then RUNS_status=0; fi
     if ((wrong && RUNS_status == 0)); then RUNS_status=1; fi
     if [[ -n $RUNS_cause ]]; then
@@ -374,10 +405,15 @@ run_step() {
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
     digest
-    note ${RUNS_ended:+"$RUNS_ended"} "start $RUNS_step_number $RUNS_digest"
-    hold_lock "$RUNS_step_script"
+    RUNS_set=''
     RUNS_encode "$RUNS_step_script"
     say "start $RUNS_step_number $RUNS_encoded"
+    if ! note ${RUNS_ended:+"$RUNS_ended"} "start $RUNS_step_number $RUNS_digest"; then
+        lose "cannot write \`$RUNS_here/journal\`: $(room)"
+        say "end $RUNS_step_number failed 1 0 0 none"
+        return
+    fi
+    hold_lock "$RUNS_step_script"
     [[ ! -e $RUNS_here/dropped ]] || RUNS_holes=$(<"$RUNS_here/dropped")$'\n'
     spool_size
     RUNS_output=$RUNS_size
@@ -386,7 +422,6 @@ run_step() {
     began=$RUNS_now
     perform "$RUNS_session/files/$RUNS_step_file"
     judge "$RUNS_status"
-    RUNS_asked=$RUNS_asks
     if [[ $RUNS_outcome == ok && -n $RUNS_step_once ]]; then
         rm -f "$RUNS_step/acts"
         perform "$RUNS_run/mark.sh"
@@ -394,10 +429,12 @@ run_step() {
     fi
     clock
     case $RUNS_outcome in
-    ok) [[ -z $RUNS_asked ]] || keep_outs ;;
     already-done) bring_outs ;;
+    *) [[ -z $RUNS_set ]] || keep_outs ;;
     esac
     if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line how <"$RUNS_step/failed"; fi
+    # On a full disk it is empty.
+    : "${line:=0}" "${how:=none}"
     RUNS_ended="end $RUNS_step_number $RUNS_outcome $RUNS_status"
     printf -v began '%03d' $((10#$RUNS_now - 10#$began))
     say "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line $how"
@@ -421,7 +458,8 @@ run_segment() {
     local number outcome=ok
     # A byte in it is an end; without a writer of our own, reading would not wait.
     if ! { mkfifo -m 600 "$RUNS_here/ends" && exec 7<>"$RUNS_here/ends" && rm -f "$RUNS_here/ends"; }; then
-        leave refuse tools "the%20target%20has%20no%20%60mkfifo%60"
+        RUNS_encode "cannot make \`$RUNS_here/ends\`: $(room)"
+        leave refuse space "$RUNS_encoded"
     fi
     printf '%s\n' "$RUNS_boot" >"$RUNS_here/boot"
     printf '%s %s\n' "$RUNS_segment_by" "$RUNS_since" >"$RUNS_here/about"

@@ -44,7 +44,15 @@ RUNS_name() {
     fi
 }
 
-RUNS_act() { printf '%s\n' "$1" >>"$RUNS_STEP/acts"; }
+# What cannot be told must not pass for success: on a full disk there is room put aside for it.
+RUNS_act() {
+    printf '%s\n' "$1" >>"$RUNS_STEP/acts" && return
+    rm -f "$RUNS_STATE/reserve"
+    if ! printf '%s\n' "$1" >>"$RUNS_STEP/acts"; then
+        printf "cannot write \`%s\`: no space left\n" "$RUNS_STEP/acts" >&2
+        builtin exit 1
+    fi
+}
 
 RUNS_wrong() {
     printf '%s\n' "$1" >&2
@@ -96,7 +104,7 @@ setdone() {
         RUNS_value=$RUNS_encoded
     fi
     RUNS_marker "${1-}"
-    if ! RUNS_write "$RUNS_value"; then
+    if ! RUNS_write "$RUNS_value" && { rm -f "$RUNS_STATE/reserve" && ! RUNS_write "$RUNS_value"; }; then
         RUNS_wrong "cannot write the marker \`$RUNS_file\`"
         return 1
     fi
