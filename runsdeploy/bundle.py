@@ -30,7 +30,8 @@ from runsdeploy.tree import shown
 from runsdeploy.variable import Value, Variable, assignment
 
 COMMAND = (
-    'exec sh -c \'read -r n && p=$(dd ibs=1 obs=65536 count="$n" 2>/dev/null)'
+    'exec /bin/sh -c \'unset -f read dd [; PATH=$PATH:/usr/bin:/bin; read -r _ n'
+    ' && p=$(dd ibs=1 obs=65536 count="$n" 2>/dev/null)'
     ' && [ "${#p}" -eq "$n" ] && eval "$p" && main\''
 )
 """what every channel runs; sh, csh and fish read it alike. It takes the program from its input, and nothing
@@ -126,7 +127,7 @@ def _header(  # noqa: PLR0913 - one for each word
     """Return what precedes an archive."""
     program = bootstrap(questions=questions)
     words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding, offset, _yes(marks)]
-    return b"%d\n" % len(program) + program + " ".join(words).encode() + b"\n"
+    return b"exit %d\n" % len(program) + program + " ".join(words).encode() + b"\n"
 
 
 def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", shared: Sequence[File] = ()) -> Bundle:

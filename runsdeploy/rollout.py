@@ -122,7 +122,7 @@ class _Rollout:
         self.heard: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self.signal = 0
-        self.asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self.asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.left = threading.Event()
         # One event of a host at a time: what is not shown yet is not acknowledged, and waits on the target.
         self.handled = {id(run): threading.Semaphore(0) for run in runs}
@@ -151,15 +151,20 @@ class _Rollout:
                 self.folds[id(run)].finished = "interrupted"
                 self._close(run, _Ended(None, 0.0))
         self.left.set()
+        self.asked.put(None)
         return [self.reports[id(run)] for run in self.runs], self.signal
 
     def _obey(self) -> None:
         for wish, said in _STEPS:
             number = self.asked.get()
+            if number is None:
+                return
             for run in self.runs:
                 wish(run)
             self.heard.put(_Signal(number, said))
         number = self.asked.get()
+        if number is None:
+            return
         self.heard.put(_Signal(number, ""))
         if not self.left.wait(LEAVING):
             os._exit(128 + number)

@@ -19,6 +19,9 @@ from runsdeploy.transport import Channel
 LOGIN_LIMIT = 20.0
 """seconds that a login shell may take; one that waits for our end of the input gets it then"""
 
+LOGIN_GRACE = 5.0
+"""seconds that it may then take to say why"""
+
 BEAT = 15.0
 """seconds between signs of life: a runner that hears none for a minute takes us for gone"""
 
@@ -176,6 +179,8 @@ class _Pulse:
         if not self._heard.wait(LOGIN_LIMIT):
             # A login shell that reads our input to its end would wait for ever, and so would we.
             self._channel.close_input()
+            if not self._heard.wait(LOGIN_GRACE):
+                self._channel.close()
         while not self._over.wait(BEAT):
             if self._begun:
                 _tell(self._channel, b"")

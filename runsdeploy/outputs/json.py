@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runsdeploy.errors import Problem
-from runsdeploy.events import Earlier, Ended, Event, Note, Output, Past, Started, Unheard, Waiting
+from runsdeploy.events import Earlier, Ended, Event, Finished, Note, Output, Past, Started, Unheard, Waiting
 from runsdeploy.plan import Plan, Step
 from runsdeploy.report import EarlierReport, Fold, HostReport, StepReport, last_lines
 
@@ -140,6 +140,12 @@ class Lines:
         make = codecs.getincrementaldecoder("utf-8")
         return self.decoders.setdefault(host, make("backslashreplace")).decode(data, final=last)
 
+    def _flush(self, told: dict[str, Any]) -> None:
+        """Write what is left of a character that was not finished."""
+        rest = self._text(told["host"], b"", last=True)
+        if rest:
+            write({"event": "output", "text": rest, **told})
+
     def begin(self, each: Plan) -> None:
         """Write that a host begins."""
         write({"event": "begin", "host": each.host.name, "plan": each.digest, "steps": len(each.steps)})
@@ -149,13 +155,12 @@ class Lines:
         host = each.host.name
         match event:
             case Started(number) if number in fold.steps:
+                self._flush({"host": host})
                 write({"event": "start", "host": host, "number": number, "script": fold.steps[number].step.script.name})
             case Output(data):
                 write({"event": "output", "host": host, "text": self._text(host, data)})
             case Ended(number) if number in fold.steps:
-                rest = self._text(host, b"", last=True)
-                if rest:
-                    write({"event": "output", "host": host, "text": rest})
+                self._flush({"host": host})
                 write({"event": "end", "host": host, "number": number, **_reported(fold.steps[number])})
             case Note():
                 write({"event": "note", "host": host, "text": event.text})
@@ -174,10 +179,10 @@ class Lines:
                 write({"event": "start", "number": number, "script": script, **told})
             case Output(data):
                 write({"event": "output", "text": self._text(host, data), **told})
+            case Finished():
+                self._flush(told)
             case Ended(number, outcome):
-                rest = self._text(host, b"", last=True)
-                if rest:
-                    write({"event": "output", "text": rest, **told})
+                self._flush(told)
                 write({"event": "end", "number": number, "outcome": outcome, **told})
             case Note(text):
                 write({"event": "note", "text": text, **told})

@@ -9,6 +9,13 @@
 # OFFSET is where to begin in the spool, MARKS whether a step may set a marker. With a LENGTH of 0 nothing is
 # sent: SEGMENT then is one that was started, or a question (see questions.sh).
 
+# Functions that come with the environment, which bash takes over as `sh` too, shadow nothing of ours.
+if [ -n "${BASH_VERSION-}" ]; then
+    unset -f env sed
+    # shellcheck disable=SC2046 # words on purpose
+    unset -f $(env | sed -n 's/^BASH_FUNC_\([^=]*\)%%=.*/\1/p')
+fi
+
 say() { printf '\036%s %s\n' "$nonce" "$*"; }
 
 # Percent-encode a text into one word.
@@ -49,6 +56,12 @@ sha256() {
 find_bash() {
     bash=$(command -v bash || command -v /usr/local/bin/bash || command -v /opt/homebrew/bin/bash) ||
         refuse bash "the target has no \`bash\`"
+    # shellcheck disable=SC2016 # expanded by that bash
+    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null)
+    case $version in
+    4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) ;;
+    *) refuse bash "\`$bash\` is ${version:-no bash}, expected 4.2 or later" ;;
+    esac
 }
 
 find_state() {
@@ -64,6 +77,7 @@ find_state() {
 
 place() {
     base=$1
+    case $base in /*) ;; *) refuse state "\`$base\` is not an absolute path" ;; esac
     case $scope in .) state=$base ;; *) state=$base/$scope ;; esac
     directory=$state/sessions/$session
     here=$directory/$segment
@@ -148,9 +162,11 @@ unpack() {
 # In a session of its own, so that what ends this one does not end it.
 start() {
     set -- "$bash" -p "$here/run/runner.sh" "$base" "$state" "$directory" "$here"
+    # With SHELLOPTS in the environment `-p` would make the steps' bash privileged too, and it would read no BASH_ENV.
+    set -- env -u SHELLOPTS -u BASHOPTS "$@"
     if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
-    "$@" </dev/null >>"$here/spool" 2>&1 &
-    echo "$!" >"$here/runner"
+    "$@" </dev/null >>"$here/spool" 2>>"$here/errors" &
+    echo "$!" >"$here/pid"
 }
 
 # Time of a clock that nobody steps, where there is one. Never truncated: an empty file would say nothing.
@@ -224,7 +240,7 @@ wait_for_runner() {
     if [ -e "$here/alive" ]; then
         flock "$here/alive" true &
     else
-        read -r runner <"$here/runner"
+        read -r runner <"$here/pid"
         while kill -0 "$runner" 2>/dev/null; do sleep 1; done &
     fi
     patient=$!
@@ -259,7 +275,7 @@ bury() {
 }
 
 main() {
-    unset ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
+    unset ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT TAR_OPTIONS GZIP FUNCNEST TMOUT GLOBIGNORE
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
     export PATH
     umask 077

@@ -11,13 +11,6 @@ RUNS_run=$RUNS_here/run
 # What bash says of a killed step (`line 135: 4711 Killed ( cd …`) is about our lines, not the operator's.
 exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
-# Before anything that an older bash could stumble over.
-if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
-    rm -rf "$RUNS_session/files" "$RUNS_run"
-    printf '\036%s refuse bash %s\n' "$RUNS_nonce" "%60$BASH%60%20is%20$BASH_VERSION,%20expected%204.2%20or%20later"
-    : >"$RUNS_here/finished"
-    exit 0
-fi
 # shellcheck source=/dev/null
 . "$RUNS_run/segment.sh"
 # shellcheck source-path=SCRIPTDIR source=runs.sh
@@ -183,7 +176,7 @@ make_folders() {
         RUNS_name "$name"
         [[ -d $RUNS_state/markers/$RUNS_encoded ]] || folders+=("$RUNS_state/markers/$RUNS_encoded")
     done
-    [[ ${#folders[@]} == 0 ]] || mkdir -p "${folders[@]}" 2>/dev/null
+    [[ ${#folders[@]} == 0 ]] || { mkdir -p "${folders[@]}" && sync "$RUNS_state/markers" "$RUNS_state"; } 2>/dev/null
 }
 
 # Whether root can be had is known before anything runs.
@@ -213,8 +206,10 @@ launch() {
         "BASH_ENV=$RUNS_run/step.sh" "RUNS_HOST=$RUNS_segment_host" "RUNS_SCRIPT=$RUNS_step_script"
         "RUNS_SESSION=$RUNS_segment_session" "RUNS_FILES=$RUNS_session/files"
         "RUNS_SHARED=$RUNS_session/files/shared" "RUNS_DIGEST=$RUNS_digest" "RUNS_RUN=$RUNS_run"
-        "RUNS_STEP=$RUNS_step" "RUNS_STATE=$state"
+        "RUNS_STEP=$RUNS_step" "RUNS_STATE=$state" "RUNS_OUTS=$RUNS_outs"
     )
+    # Ours, not the section's: what bash has to say of the locale was said before.
+    [[ $1 != "$RUNS_run/mark.sh" ]] || environment+=(LC_ALL=C)
     (
         cd "$RUNS_session/files/$RUNS_step_folder" || exit 1
         exec </dev/null 2>&1 7>&-
@@ -330,7 +325,11 @@ digest() {
 prepare() {
     local file
     [[ -d $RUNS_session/files/$RUNS_step_folder ]] || mkdir -p "$RUNS_session/files/$RUNS_step_folder"
+    RUNS_name "$RUNS_step_script"
+    RUNS_outs=$RUNS_state/outs/$RUNS_encoded
     for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
+        # Here already, so that what root keeps there lies in a directory of ours.
+        mkdir -p "$RUNS_outs/${file%"${file##*/}"}"
         file=$RUNS_session/files/shared/$file
         mkdir -p "${file%/*}"
         rm -rf "$file"
@@ -338,15 +337,11 @@ prepare() {
     done
 }
 
-# What a step that is marked made is kept: when it declines next time, its `out` files are those it made then,
-# and not empty ones that a later step would install.
+# What a step that is marked made is kept, by `setdone` already, and again at its end: when it declines next time, its `out`
+# files are those it made then, and not empty ones that a later step would install.
 keep_outs() {
-    local file
-    RUNS_name "$RUNS_step_script"
-    for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        copy_file "$RUNS_session/files/shared/$file" "$RUNS_state/outs/$RUNS_encoded/$file" ||
-            lose "cannot keep \`$file\`, made by \`$RUNS_step_script\`: $(room)"
-    done
+    RUNS_keep "$RUNS_outs" "$RUNS_session/files/shared" ||
+        lose "cannot keep what \`$RUNS_step_script\` made: $(room)"
 }
 
 # lose TEXT: a step without the file that it promised did not do what it should.
@@ -357,16 +352,10 @@ lose() {
 
 bring_outs() {
     local file
-    RUNS_name "$RUNS_step_script"
     for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        copy_file "$RUNS_state/outs/$RUNS_encoded/$file" "$RUNS_session/files/shared/$file" ||
+        RUNS_copy "$RUNS_outs/$file" "$RUNS_session/files/shared/$file" ||
             lose "\`$RUNS_step_script\` is done, but \`$file\`, which it made then, is not kept: take its marker back"
     done
-}
-
-# copy_file FROM TO: whole or not at all.
-copy_file() {
-    mkdir -p "${2%/*}" && cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
 }
 
 # judge STATUS: set RUNS_outcome and RUNS_status from the status and from what the step asked and marked.
@@ -463,6 +452,8 @@ run_segment() {
     fi
     printf '%s\n' "$RUNS_boot" >"$RUNS_here/boot"
     printf '%s %s\n' "$RUNS_segment_by" "$RUNS_since" >"$RUNS_here/about"
+    # What tells of us if the power goes.
+    sync "$RUNS_here/nonce" "$RUNS_here/boot" "$RUNS_here/about"
     [[ $RUNS_segment_detach == no ]] || : >"$RUNS_here/detached"
     lock
     put_room_aside

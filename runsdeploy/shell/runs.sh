@@ -7,7 +7,10 @@
 RUNS_DECLINED=100
 
 # RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one.
-RUNS_encode() {
+# Of a locale that is not there bash complains whenever LC_ALL is put back, which is not the script's fault.
+RUNS_encode() { RUNS_encode_bytes "$1"; } 2>/dev/null
+
+RUNS_encode_bytes() {
     local LC_ALL=C RUNS_i RUNS_char RUNS_code
     RUNS_encoded=''
     for ((RUNS_i = 0; RUNS_i < ${#1}; RUNS_i++)); do
@@ -104,12 +107,33 @@ setdone() {
         RUNS_value=$RUNS_encoded
     fi
     RUNS_marker "${1-}"
+    # Before the marker: done must not mean that what others need of it is gone.
+    if ! (umask 077 && RUNS_keep "${RUNS_OUTS-}" "${RUNS_SHARED-}"); then
+        RUNS_wrong "cannot keep what \`$RUNS_SCRIPT\` made in \`$RUNS_OUTS\`"
+        return 1
+    fi
     if ! RUNS_write "$RUNS_value" && { rm -f "$RUNS_STATE/reserve" && ! RUNS_write "$RUNS_value"; }; then
         RUNS_wrong "cannot write the marker \`$RUNS_file\`"
         return 1
     fi
     RUNS_encode "${1-}"
     RUNS_act "setdone $RUNS_encoded"
+}
+
+# RUNS_copy FROM TO: whole or not at all.
+RUNS_copy() {
+    [[ $2 != */* || -d ${2%/*} ]] || mkdir -p "${2%/*}" || return
+    cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
+}
+
+# RUNS_keep TO FROM: the step's `out` files; those that root keeps belong to the user whose state it is.
+RUNS_keep() {
+    local RUNS_each
+    # shellcheck disable=SC2154 # meta.sh
+    for RUNS_each in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
+        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" || return
+        [[ $EUID != 0 || -z ${SUDO_UID-} ]] || chown "$SUDO_UID:${SUDO_GID-}" "$1/$RUNS_each" || return
+    done
 }
 
 # Durable once it returns: the bytes, then the name, then the directory. One subshell: the umask is the
@@ -119,7 +143,8 @@ RUNS_write() (
     set +e
     trap - ERR
     RUNS_new=$RUNS_file.new.$BASHPID
-    [[ -d $RUNS_folder ]] || mkdir -p "$RUNS_folder" || exit
+    # The directory's own name too must be on the disk.
+    [[ -d $RUNS_folder ]] || { mkdir -p "$RUNS_folder" && sync "${RUNS_folder%/*}" "${RUNS_folder%/*/*}"; } || exit
     {
         printf 'runsdeploy marker 1\n' &&
             { [[ -z $1 ]] || printf 'value %s\n' "$1"; } &&

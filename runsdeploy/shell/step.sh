@@ -5,7 +5,7 @@
 # shellcheck disable=SC2154 # RUNS_step_*: meta.sh, made by bundle.py
 
 unset BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
-export -n RUNS_RUN RUNS_STEP RUNS_STATE
+export -n RUNS_RUN RUNS_STEP RUNS_STATE RUNS_OUTS
 umask 022
 
 # shellcheck source-path=SCRIPTDIR source=runs.sh

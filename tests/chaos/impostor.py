@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import paramiko
-from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_EXTENDED_DATA
+from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_WINDOW_ADJUST
 
 from tests.integration.sshd import make_key
 
@@ -51,15 +51,38 @@ class Talk:
         self.asked = ""
         """the byte of the spool to begin at, or what a question is about"""
         self._input = channel.makefile("rb")
+        if link.narrow:
+            channel.in_window_threshold = 1 << 62
 
     def listen(self) -> None:
         """Read the program, the header and the archive."""
-        self._input.read(int(self._input.readline()))
-        words = self._input.readline().decode().split()
+        self._read(int(self._line()))
+        words = self._line().decode().split()
         self.nonce, self.session, self.segment, length, *_, self.asked, _ = words
         self.length = int(length)
         for at in range(0, self.length, PIECE):
-            self._input.read(min(PIECE, self.length - at))
+            self._read(min(PIECE, self.length - at))
+
+    def _line(self) -> bytes:
+        if not self.link.narrow:
+            return bytes(self._input.readline())
+        line = b""
+        while not line.endswith(b"\n"):
+            line += self._read(1)
+        return line
+
+    def _read(self, size: int) -> bytes:
+        """Read so many bytes; where the window is narrow, let no more be sent."""
+        if self.link.narrow:
+            message = paramiko.Message()
+            message.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
+            message.add_int(self.channel.remote_chanid)
+            message.add_int(size)
+            self.link.transport._send_message(message)
+        data: bytes = self._input.read(size)
+        if len(data) < size:
+            raise EOFError
+        return data
 
     def write(self, data: bytes) -> None:
         """Write to the channel's stdout, as fast as the other side takes it."""
@@ -115,7 +138,8 @@ class Link(paramiko.ServerInterface):
         self.impostor, self.below = impostor, below
         self.transport = _Machine(below)
         self.transport.link = self
-        self._exec: dict[int, threading.Event] = {}
+        self.narrow = False
+        """whether channels take what `Talk.listen` reads, and not a byte more"""
 
     def serve(self) -> None:
         """Speak SSH until the connection ends."""

@@ -171,7 +171,7 @@ def test_r16_r18_a_daemon_that_writes_on_does_not_fill_the_disk(operators):
     child = read_pid(operator.home / "child")
     (spool,) = operator.state.glob("sessions/*/*/spool")
     # The runner gives whoever wrote last a second to get it through.
-    wait_until(lambda: read_pid(spool.parent / "runner") not in process_table())
+    wait_until(lambda: read_pid(spool.parent / "pid") not in process_table())
 
     def written():
         """Return the bytes that the daemon's children and itself wrote."""

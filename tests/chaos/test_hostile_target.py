@@ -84,6 +84,8 @@ class Behaviour:
     form: str = "json"
     interrupted: bool = False
     """whether it would go on for ever, as a step may, until the operator interrupts it"""
+    refusable: bool = False
+    """whether it may be ended before the operator interrupts it"""
     absent: str = ""
     """what must not be in the output, a pattern"""
 
@@ -262,9 +264,9 @@ def closed_window(link: Link) -> None:
     link.transport.default_window_size = 0
 
 
-def small_window(link: Link) -> None:
+def narrow(link: Link) -> None:
     """Let no more be sent on channels than what starts a session."""
-    link.transport.default_window_size = 40000
+    link.transport.default_window_size, link.narrow = 0, True
 
 
 BEHAVIOURS += [
@@ -323,11 +325,12 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     while True:
         talk.complain(b"\x1b[31mbash: cannot\x1b[0m\n" * 1000)
+        time.sleep(0 if FULL else 0.02)
 
 
-@unheard("noise before the nonce, 1 GiB of it" if FULL else "noise before the nonce, 64 MiB of it")
+@unheard("noise before the nonce, 1 GiB of it" if FULL else "noise before the nonce, 24 MiB of it")
 def _(talk: Talk) -> None:
-    talk.pour(b"last login: today\n" * 10000, (1024 if FULL else 64) * MIB)
+    talk.pour(b"last login: today\n" * 10000, (1024 if FULL else 24) * MIB)
     talk.exit(1)
 
 
@@ -344,22 +347,22 @@ def _(talk: Talk) -> None:
     talk.exit(1)
 
 
-@unheard("200 MiB that there was no window for")
+@unheard("120 MiB that there was no window for")
 def _(talk: Talk) -> None:
-    for _ in range(200 * 32):
+    for _ in range(120 * 32):
         talk.flood(bytes(32768))
     talk.exit(1)
 
 
-@unheard("a packet of 200 MiB")
+@unheard("a packet of 100 MiB")
 def _(talk: Talk) -> None:
-    talk.flood(bytes(200 * MIB))
+    talk.flood(bytes(100 * MIB))
     talk.exit(1)
 
 
-@unheard("200 MiB of errors that there was no window for")
+@unheard("100 MiB of errors that there was no window for")
 def _(talk: Talk) -> None:
-    for _ in range(200 * 32):
+    for _ in range(100 * 32):
         talk.flood(bytes(32768), stderr=True)
     talk.exit(1)
 
@@ -453,12 +456,10 @@ def _(talk: Talk) -> None:
     talk.hang()
 
 
-@behaviour("a step, and no window for the operator's word", at={"open": small_window}, interrupted=True)
+@behaviour("a step, and no window for the operator's word", at={"open": narrow}, interrupted=True)
 def _(talk: Talk) -> None:
     talk.begin()
     talk.say(START)
-    for _ in range(20000):
-        talk.write(b"x\n")
     talk.hang()
 
 
@@ -556,7 +557,7 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     talk.begin()
     talk.say(*OK)
-    talk.pour(b"x" * 65536, 64 * MIB)
+    talk.pour(b"x" * 65536, 16 * MIB)
 
 
 @behaviour("words that nobody knows", outcomes=only("ok"), form="jsonl")
@@ -590,42 +591,42 @@ def _(talk: Talk) -> None:
     talk.exit()
 
 
-@behaviour("40,000 questions, never a mark", outcomes=only("ok"))
+@behaviour("15,000 questions, never a mark", outcomes=only("ok"))
 def _(talk: Talk) -> None:
     talk.begin()
     talk.say(OK[0])
-    for at in range(0, 40_000, 1000):
+    for at in range(0, 15_000, 1000):
         talk.say(*(f"mark 1 shouldrun {n}" for n in range(at, at + 1000)))
     talk.say(*OK[1:])
     talk.exit()
 
 
 @behaviour(
-    "200 MiB of output without an end of line" if FULL else "48 MiB of output without an end of line", form="text"
+    "200 MiB of output without an end of line" if FULL else "24 MiB of output without an end of line", form="text"
 )
 def _(talk: Talk) -> None:
     talk.begin()
     talk.say(START)
-    talk.pour(b"x" * 65536, (200 if FULL else 48) * MIB)
+    talk.pour(b"x" * 65536, (200 if FULL else 24) * MIB)
     talk.say(END, "finish failed")
     talk.exit()
 
 
-@behaviour("64 MiB of short lines" if FULL else "8 MiB of short lines", outcomes=only("ok"), form="jsonl")
+@behaviour("64 MiB of short lines" if FULL else "2 MiB of short lines", outcomes=only("ok"), form="jsonl")
 def _(talk: Talk) -> None:
     talk.begin()
     talk.say(OK[0])
-    talk.pour(b"x\n" * 16384, (64 if FULL else 8) * MIB)
+    talk.pour(b"x\n" * 16384, (64 if FULL else 2) * MIB)
     talk.say(*OK[1:])
     talk.exit()
 
 
-@behaviour("160 MiB of output that there was no window for", form="text", interrupted=True)
+@behaviour("output that there was no window for", form="text", interrupted=True, refusable=True)
 def _(talk: Talk) -> None:
     talk.begin()
     talk.say(START)
     # Faster than anybody shows it: what is not shown yet must not pile up.
-    for _ in range(160 * 32):
+    for _ in range((400 if FULL else 100) * 32):
         talk.flood(b"x\n" * 16384)
     talk.hang()
 
@@ -738,7 +739,7 @@ def _(talk: Talk) -> None:
     talk.exit()
 
 
-@behaviour("100,000 sessions before ours", outcomes=only("ok"))
+@behaviour("100,000 sessions before ours", outcomes=only("ok", "lost"))
 def _(talk: Talk) -> None:
     talk.begin()
     for _ in range(100):
@@ -834,7 +835,9 @@ def _(talk: Talk) -> None:
 
 
 @behaviour(
-    "1,000,000 markers" if FULL else "300,000 markers", arguments=("--dry-run",), outcomes=only("would-run", "refused")
+    "1,000,000 markers" if FULL else "300,000 markers",
+    arguments=("--dry-run",),
+    outcomes=only("would-run", "refused", "skipped"),
 )
 def _(talk: Talk) -> None:
     talk.say("hello 1 /s", "account root")
@@ -967,7 +970,7 @@ def test_t15_r39_s9_s17_a_hostile_target_harms_nothing_and_nobody_is_told_a_lie(
     assert "Traceback" not in done.talk
     assert "runsdeploy itself failed" not in told + done.talk
     assert done.status in STATUSES
-    assert done.status == 143 or not each.interrupted
+    assert done.status == 143 or not each.interrupted or (each.refusable and done.status == 3)
     assert done.after == done.before
     assert 0 < done.peak <= MEMORY
     # JSON is for programs, and has to escape no more than what JSON forbids.

@@ -112,7 +112,7 @@ def segments(host):
     return [
         path
         for path in host.state.glob("sessions/*/segment*")
-        if (path / "runner").exists() and not (path / "finished").exists()
+        if (path / "pid").exists() and not (path / "finished").exists()
     ]
 
 
@@ -129,7 +129,7 @@ def victims(host, kind):
     ours = {process.pid: process for process in host.processes()}
     found = []
     for segment in segments(host):
-        runner = ours.get(number_in(segment / "runner"))
+        runner = ours.get(number_in(segment / "pid"))
         group = number_in(segment / "group")
         if kind in ("runner", "both") and runner:
             found.append(runner)

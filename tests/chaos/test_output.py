@@ -131,7 +131,7 @@ def test_r16_t12_much_output_takes_no_memory_on_either_side(name, operator, tmp_
     with Deploy(idle, tree_of(idle, a="true")) as deploy:
         deploy.drain()
     base = deploy.memory
-    runner = '\ngrep VmHWM "/proc/$(cat "$RUNS_FILES"/../segment*/runner)/status" >~/runner\nexit 7'
+    runner = '\ngrep VmHWM "/proc/$(cat "$RUNS_FILES"/../segment*/pid)/status" >~/runner\nexit 7'
     with Deploy(operator, tree_of(operator, a=body + runner), form=form) as deploy:
         assert deploy.drain() >= least << 20
         assert deploy.process.returncode == 1, "the exit status is the script's"

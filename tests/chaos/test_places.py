@@ -838,7 +838,7 @@ def test_r27_without_flock_and_setsid_a_runner_that_is_killed_is_still_noticed(o
 
 
 def runners(there):
-    numbers = [int(path.read_text()) for path in there.state.glob("sessions/*/segment*/runner")]
+    numbers = [int(path.read_text()) for path in there.state.glob("sessions/*/segment*/pid")]
     return [process for process in there.host.processes() if process.pid in numbers]
 
 

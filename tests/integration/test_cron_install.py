@@ -484,7 +484,7 @@ BAD = [
     (["--settings", "prod.json", "--directory", "/opt"], "not for the job runner alone"),
     (["--settings", "prod.json", "--directory", "/opt/x\ny"], "bad `--directory`"),
     (["--settings", "prod.json", "--user", "a;b"], "expected the name of an account"),
-    (["--settings", "prod.json", "--random-delay", "soon"], "expected seconds"),
+    (["--settings", "prod.json", "--random-delay", "soon"], "expected a number"),
     (["--settings", "prod.json", "--host", "*.nowhere"], "matches no host"),
 ]
 
@@ -743,7 +743,7 @@ def test_a_host_without_job_runner_says_so(operator):
         ("restore", [], "no archive given"),
         ("restore", ["--undo", "--continue"], "exclude each other"),
         ("restore", ["latest", "--root", "x"], "expected an absolute path on the host"),
-        ("run", ["--wait", "x"], "expected seconds"),
+        ("run", ["--wait", "x"], "expected a number"),
         ("status", ["--max-age", "-1"], "--max-age"),
         ("run", ["--directory", "x"], "expected an absolute path"),
     ],

@@ -244,7 +244,7 @@ def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp
 
 # --- what is left
 
-RECORDS = "about|alive|boot|errors|finished|journal|nonce|runner|seen|spool|started|stop|told"
+RECORDS = "about|alive|boot|errors|finished|journal|nonce|pid|seen|spool|started|stop|told"
 LEFT = re.compile(
     rf"lock|holder|reserve|outs(/.*)?|sessions|sessions/[0-9a-f]{{32}}|markers(/.*)?|sessions/[0-9a-f]{{32}}/segment\d+(/({RECORDS}))?"
 )

@@ -411,7 +411,8 @@ def test_a_marker_is_written_synchronised_renamed_and_its_directory_synchronised
     assert target.run("setdone a", options=path).status == 0
     said = [line.split() for line in log.read_text().splitlines()]
     folder = target.state / "markers/web"
-    written, renamed, recorded = said
+    *above, written, renamed, recorded = said
+    assert above == [["sync", str(folder.parent), str(target.state)]], "the directory is new, and its name must be there too"
     assert "conv=fsync" in written or (written[0] == "sync" and written[-1] == renamed[-2])
     assert (renamed[0], renamed[-1]) == ("mv", str(folder / "subsystem=a"))
     assert (recorded[0], recorded[-1]) == ("sync", str(folder))
