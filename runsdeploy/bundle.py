@@ -30,7 +30,7 @@ from runsdeploy.tree import shown
 from runsdeploy.variable import Value, Variable, assignment
 
 COMMAND = (
-    'exec /bin/sh -c \'unset -f read dd [; PATH=$PATH:/usr/bin:/bin; read -r _ n'
+    "exec /bin/sh -c 'unset -f read dd [; PATH=$PATH:/usr/bin:/bin; read -r _ n"
     ' && p=$(dd ibs=1 obs=65536 count="$n" 2>/dev/null)'
     ' && [ "${#p}" -eq "$n" ] && eval "$p" && main\''
 )

@@ -91,6 +91,10 @@ class Connection:
 
     def open(self, command: str) -> Stream:
         """Start a command."""
+        # paramiko waits for the answer to a command as long as it takes
+        limit = threading.Timer(self._timeout, self._ssh.close)
+        limit.daemon = True
+        limit.start()
         try:
             channel = self._ssh.open_session(timeout=self._timeout)
             channel.set_combine_stderr(False)  # paramiko's signature
@@ -99,6 +103,8 @@ class Connection:
             if not self.alive or "Timeout" in str(error):
                 raise Lost(f"lost `{self.name}` before a command was started: {reason(error)}") from error
             raise Refused(f"`{self.name}` refused to start a command: {_refusal(error)}") from error
+        finally:
+            limit.cancel()
         return Stream(self, channel)
 
     def open_through(self, host: str, port: int) -> Socket:

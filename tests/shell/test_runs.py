@@ -412,7 +412,7 @@ def test_a_marker_is_written_synchronised_renamed_and_its_directory_synchronised
     said = [line.split() for line in log.read_text().splitlines()]
     folder = target.state / "markers/web"
     *above, written, renamed, recorded = said
-    assert above == [["sync", str(folder.parent), str(target.state)]], "the directory is new, and its name must be there too"
+    assert above == [["sync", str(folder.parent), str(target.state)]], "a new directory must have its name"
     assert "conv=fsync" in written or (written[0] == "sync" and written[-1] == renamed[-2])
     assert (renamed[0], renamed[-1]) == ("mv", str(folder / "subsystem=a"))
     assert (recorded[0], recorded[-1]) == ("sync", str(folder))
