@@ -89,6 +89,7 @@ class Writer:
     def line(self, text: str = "") -> None:
         """Write a line; text that the stream's encoding lacks is spelled out."""
         encoding = self.stream.encoding or "utf-8"
+        text = text.replace("\n", "\\x0a")
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=self.stream, flush=True)
 
 

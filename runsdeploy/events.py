@@ -19,6 +19,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MARK = b"\x1e"
+DEEPEST = 20
+"""sessions that may tell of one before them in a row"""
+
 LONGEST = 8192
 """bytes that an event may have; a longer line is output"""
 
@@ -251,7 +254,8 @@ Event = (
 class Decoder:
     """Takes a session's bytes apart as they arrive."""
 
-    def __init__(self, nonce: str, *, heard: bool = False) -> None:
+    def __init__(self, nonce: str, *, heard: bool = False, depth: int = 0) -> None:
+        self._depth = depth
         self._start = MARK + nonce.encode() + b" "
         self._buffer = b""
         self._left = 0
@@ -280,14 +284,16 @@ class Decoder:
             if end < 0 and len(self._buffer) < LONGEST:
                 return
             event = parse(self._buffer[len(self._start) : end]) if end >= 0 else None
-            if event is None:
+            if event is None or (isinstance(event, Earlier) and self._depth == DEEPEST):
                 # Not one of ours after all: give the mark back and look behind it.
                 yield from self._flush(len(self._start))
                 continue
             self._buffer = self._buffer[end + 1 :]
             self._heard = True
             self._left = event.size if isinstance(event, FileHead | Earlier) else 0
-            self._inner = Decoder(event.nonce, heard=True) if isinstance(event, Earlier) else None
+            self._inner = (
+                Decoder(event.nonce, heard=True, depth=self._depth + 1) if isinstance(event, Earlier) else None
+            )
             yield event
 
     def end(self) -> Iterator[Event]:

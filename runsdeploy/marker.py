@@ -6,6 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 
+from runsdeploy.errors import Refused
 from runsdeploy.events import MarkerFound
 
 LONGEST = 200
@@ -30,6 +31,10 @@ def path_of(script: bytes, subsystem: bytes) -> str:
     return f"{name_of(script)}/{last}"
 
 
+LARGEST, ENTRY = 64 << 20, 300
+"""bytes of memory for all that a machine says of markers, and what each costs besides its text"""
+
+
 @dataclass
 class Markers:
     """The markers of one state directory, and of root's where that is another."""
@@ -39,8 +44,13 @@ class Markers:
     account: str = "root"
     """who asked: `root`, `sudo` (who sees root's too) or `user` (who does not)"""
 
+    _size: int = 0
+
     def add(self, event: MarkerFound) -> None:
         """Take in what a machine said."""
+        self._size += len(event.path) + len(event.value or "") + ENTRY
+        if self._size > LARGEST:
+            raise Refused("the target has more markers than anybody would")
         self.found[event.owner, event.path] = event.value or self.found.get((event.owner, event.path))
 
     def should_run(self, owner: str, script: bytes, subsystem: bytes, value: bytes | None) -> bool:

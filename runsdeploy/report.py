@@ -27,6 +27,8 @@ OUTCOMES = SUCCESSES | {
 }  # fmt: skip
 """all that can be said of a step or a host"""
 
+EARLIER_KEPT, STEPS_KEPT = 1000, 10_000
+"""sessions before this one, and steps of each, that are kept: more cannot be"""
 TAIL_LINES = 10
 TAIL_BYTES = 4096
 """how much of a step's output is kept to be shown when it fails"""
@@ -75,7 +77,7 @@ class EarlierReport:
     def hear(self, event: Event) -> None:
         """Take one of its events into account."""
         match event:
-            case Started(_, script):
+            case Started(_, script) if len(self.steps) < STEPS_KEPT:
                 self.steps.append([script, "lost"])
             case Ended() if self.steps and self.steps[-1][1] == "lost":
                 self.steps[-1][1] = event.outcome
@@ -113,7 +115,7 @@ class Fold:
             case Locked(kind):
                 hint = "runsdeploy lock remove" if kind == "operator" else "deploy later, or with `--wait`"
                 self.failure = ("locked", f"the host is held: {event}", hint)
-            case Earlier() | Unheard():
+            case Earlier() | Unheard() if len(self.earlier) < EARLIER_KEPT:
                 self.earlier.append(EarlierReport(event))
             case Past(past) if self.earlier:
                 self.earlier[-1].hear(past)

@@ -62,7 +62,7 @@ LEAVING = 2.0
 """seconds that a listener nobody reads from may keep us, once we were told to leave"""
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A signal asked us to stop."""
 
     def __init__(self, number: int) -> None:
@@ -148,6 +148,7 @@ class _Rollout:
                 self._tell(functools.partial(self.listener.stopping, message.said))
         for run in self.runs:
             if id(run) not in self.reports:
+                run.abandon()
                 self.folds[id(run)].finished = "interrupted"
                 self._close(run, _Ended(None, 0.0))
         self.left.set()

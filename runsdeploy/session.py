@@ -10,6 +10,7 @@ import getpass
 import hashlib
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
@@ -65,6 +66,7 @@ class Run:
     """part of the target's state that the session works in and locks: one that only looks is not kept out by another"""
     spool: Spool | None = None
     stopping: bool = False
+    _folder: str = ""
     begun: set[str] = field(default_factory=set)
     """sides on which a session was begun, so that something may lie there"""
     kept: dict[str, File] = field(default_factory=dict)
@@ -74,6 +76,11 @@ class Run:
         """Ask that no further step starts; the running one ends first. From any thread."""
         self.stopping = True
         self._wish(b"stop")
+
+    def abandon(self) -> None:
+        """Remove what is kept here, for nobody waits for the end."""
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def kill(self) -> None:
         """Ask that the running step is ended: TERM, and KILL after 5 s. From any thread."""
@@ -95,7 +102,8 @@ class Run:
             # Before any local step: what they make is of no use for a host that is not there.
             self.connect()
         try:
-            with tempfile.TemporaryDirectory(prefix="runsdeploy-") as folder:
+            with tempfile.TemporaryDirectory(prefix="runsdeploy-", ignore_cleanup_errors=True) as folder:
+                self._folder = folder
                 for side in links:
                     self._check_root(segments, side)
                 open_sides: set[str] = set()
@@ -225,10 +233,14 @@ def ask(transport: Transport, session: Session, about: str, scope: str = ".", ar
 def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
     """Ask a machine for its facts, as operations on sysname, sysdist, sysver and bits."""
     position = Position("<target>")
-    return tuple(
-        Operation(event.name, "=" if event.name == "bits" else "()", tuple(map(str.encode, event.values)), position)
+    facts = {
+        event.name: event.values
         for event in ask(transport, session, "facts")
         if isinstance(event, Facts) and event.values
+    }
+    return tuple(
+        Operation(name, "=" if name == "bits" else "()", tuple(map(str.encode, values)), position)
+        for name, values in facts.items()
     )
 
 

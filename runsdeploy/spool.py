@@ -7,6 +7,7 @@ is not known whether the segment was started, it is sent again, and the other si
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 
@@ -27,6 +28,12 @@ BEAT = 15.0
 
 NOT_FOUND = 127
 """what a shell ends with for a command that is not there (POSIX, XCU 2.8.2)"""
+
+PIECE = 32768
+"""bytes of an archive that are sent at a time: each that goes through shows that somebody reads"""
+
+PROGRESS = 65536
+"""bytes that a connection must have brought to be worth another at once"""
 
 NOISE_SHOWN = 200
 """bytes of a login shell's noise that are quoted when it said nothing else"""
@@ -49,6 +56,7 @@ class Spool:
         self.offset = 0
         """bytes of the spool that were taken"""
         self._over = False
+        self._taken = 0
         self._whole = 0
         """bytes of the spool up to the last end of a line"""
 
@@ -60,20 +68,22 @@ class Spool:
         """Ask for `stop` or `kill`, now or as soon as there is a connection. From any thread."""
         with self._lock:
             self._wishes.append(word)
-            if self._channel:
-                _tell(self._channel, word)
+            channel = self._channel
+        if channel:
+            # A target that lets nothing be sent must not keep us from listening to the operator.
+            threading.Thread(target=_tell, args=(channel, word), daemon=True).start()
 
     def events(self) -> Iterator[Event]:
         """Yield what happens, to the end; an event was handled when the next is asked for. Raises HostError."""
         while not self._over:
-            before = self.offset
+            self._taken = 0
             try:
                 yield from self._connection()
             except HostError as error:
                 yield from self._link.recover(error, begun=self.begun)
             else:
                 # Whoever lags behind what the target keeps is sent away, and comes back behind the hole.
-                if self.offset == before and not self._over:
+                if self._taken < PROGRESS and not self._over:
                     yield from self._link.recover(Lost("the session's output ended before it did"), begun=self.begun)
 
     def answer(self) -> Iterator[Event]:
@@ -84,7 +94,7 @@ class Spool:
         channel = self._link.open(COMMAND)
         pulse = _Pulse(channel)
         try:
-            _upload(channel, self._send() if self._send and not self.begun else self._ask(self.offset))
+            _upload(channel, pulse, self._send() if self._send and not self.begun else self._ask(self.offset))
             data = yield from self._preamble(channel, pulse)
             while not self._over:
                 yield from self._take(data)
@@ -122,6 +132,10 @@ class Spool:
                 if self._over:
                     return b""
         yield from decoder.end()
+        if pulse.gave_up:
+            said = noise.decode("utf-8", "replace").strip()
+            took = f"the login shell did not start the session within {LOGIN_LIMIT + LOGIN_GRACE:g} s"
+            raise Refused(f"{took}; it printed: {said!r}")
         raise _silence(channel, noise, heard=heard)
 
     def _begin(self, offset: int) -> Iterator[Event]:
@@ -143,6 +157,7 @@ class Spool:
 
     def _take(self, data: bytes) -> Iterator[Event]:
         self.offset += len(data)
+        self._taken += len(data)
         for event in self._decoder.feed(data):
             self._over = isinstance(event, Finished | Refusal | Locked)
             yield event
@@ -160,11 +175,17 @@ class _Pulse:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._heard, self._begun, self._over = threading.Event(), False, threading.Event()
+        self._moved = time.monotonic()
+        self.gave_up = False
         threading.Thread(target=self._beat, daemon=True).start()
 
     def hear(self) -> None:
         """Take note that the login shell let us through."""
         self._heard.set()
+
+    def move(self) -> None:
+        """Take note that something of what we send got through."""
+        self._moved = time.monotonic()
 
     def begin(self) -> None:
         """Give signs of life from now on: nothing else is being sent."""
@@ -176,10 +197,14 @@ class _Pulse:
         self._heard.set()
 
     def _beat(self) -> None:
-        if not self._heard.wait(LOGIN_LIMIT):
+        # It counts from the last byte that got through: a large archive takes long on a slow link.
+        while (left := self._moved + LOGIN_LIMIT - time.monotonic()) > 0 and not self._heard.wait(left):
+            pass
+        if not self._heard.is_set():
             # A login shell that reads our input to its end would wait for ever, and so would we.
             self._channel.close_input()
             if not self._heard.wait(LOGIN_GRACE):
+                self.gave_up = True
                 self._channel.close()
         while not self._over.wait(BEAT):
             if self._begun:
@@ -192,10 +217,12 @@ def _tell(channel: Channel, word: bytes) -> None:
         channel.send(word + b"\n")
 
 
-def _upload(channel: Channel, bundle: Bundle) -> None:
+def _upload(channel: Channel, pulse: _Pulse, bundle: Bundle) -> None:
     try:
         for chunk in bundle.chunks():
-            channel.send(chunk)
+            for at in range(0, len(chunk), PIECE):
+                channel.send(chunk[at : at + PIECE])
+                pulse.move()
     except Lost:
         # It may have said why before it stopped listening: that is what the operator wants to read.
         return

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from os import getuid
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runsdeploy import known_hosts
 from runsdeploy.errors import HostError, Lost, Refused, Unreachable
@@ -48,6 +48,7 @@ WINDOW = 4 * 1024 * 1024
 """bytes a host may send unread: 80 MB/s at 50 ms. A slow reader costs that much memory for each command,
 and paramiko moves all that is unread at each read: 16 MiB were eight times slower"""
 STDERR_KEPT = 64 * 1024
+LARGEST_PACKET = 1 << 20
 MAX_HOPS = 8
 
 _CONNECT_FAILED = 2  # RFC 4254: the jump host could not connect, as opposed to would not
@@ -79,24 +80,55 @@ class Options:
 class _Packets(Packetizer):
     """Paramiko's packets, without the timer thread that outlives a failed handshake."""
 
+    def read_all(self, n: int, check_rekey: bool = False) -> bytes:  # noqa: FBT001, FBT002 - paramiko's
+        """Read bytes of one packet: what says that it is larger than any is not read into memory."""
+        if n > LARGEST_PACKET:
+            raise paramiko.SSHException(f"the host sent a packet of {n} bytes")
+        data: bytes = super().read_all(n, check_rekey)
+        return data
+
     def start_handshake(self, timeout: float) -> None:
         """Do nothing: `start_client` has a deadline for the whole of it."""
+
+
+def _within_window(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+    """Have bytes of a command handled only while there is window for them: a host may not send more, but can."""
+
+    def bounded(channel: Any, message: Any) -> None:
+        if len(channel.in_buffer) + len(channel.in_stderr_buffer) > 2 * WINDOW:
+            raise paramiko.SSHException("the host sends more than it may")
+        handle(channel, message)
+
+    return bounded
+
+
+_HANDLERS: dict[int, Any] = paramiko.Transport._channel_handler_table  # type: ignore[attr-defined]  # noqa: SLF001
+_DATA, _EXTENDED_DATA = 94, 95  # RFC 4254, 9
+
+
+class _Transport(paramiko.Transport):
+    """Paramiko's transport, which else keeps in memory all that a host likes to send."""
+
+    _channel_handler_table: ClassVar = {
+        **_HANDLERS,
+        **{number: _within_window(_HANDLERS[number]) for number in (_DATA, _EXTENDED_DATA)},
+    }
 
 
 class Connection:
     """A logged-in connection; a Transport."""
 
     def __init__(self, name: str, ssh: paramiko.Transport, timeout: float, below: Connection | None) -> None:
-        self.name, self._ssh, self._timeout, self._below = name, ssh, timeout, below
+        self.name, self._ssh, self.timeout, self._below = name, ssh, timeout, below
 
     def open(self, command: str) -> Stream:
         """Start a command."""
         # paramiko waits for the answer to a command as long as it takes
-        limit = threading.Timer(self._timeout, self._ssh.close)
+        limit = threading.Timer(self.timeout, self._ssh.close)
         limit.daemon = True
         limit.start()
         try:
-            channel = self._ssh.open_session(timeout=self._timeout)
+            channel = self._ssh.open_session(timeout=self.timeout)
             channel.set_combine_stderr(False)  # paramiko's signature
             channel.exec_command(command)
         except Exception as error:
@@ -109,7 +141,7 @@ class Connection:
 
     def open_through(self, host: str, port: int) -> Socket:
         """Connect from there to somewhere else."""
-        return self._ssh.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self._timeout)
+        return self._ssh.open_channel("direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=self.timeout)
 
     @property
     def alive(self) -> bool:
@@ -191,6 +223,9 @@ class Stream:
 
     def exit_status(self) -> int | None:
         """Wait for the end of the command; None if the host did not say how it ended."""
+        self._channel.status_event.wait(self._connection.timeout)
+        if not self._channel.status_event.is_set():
+            return None
         status = self._channel.recv_exit_status()
         return status if status >= 0 else None
 
@@ -281,7 +316,7 @@ def _shake_hands_once(
     wire = Wire(below.open_through(settings.host, settings.port) if below else _dial(settings))
     try:
         link: Any = wire  # whatever sends and receives, says paramiko's manual
-        ssh = paramiko.Transport(link, default_window_size=WINDOW, packetizer_class=_Packets)
+        ssh = _Transport(link, default_window_size=WINDOW, packetizer_class=_Packets)
         _prefer(ssh, entries)
         ssh.banner_timeout = settings.connect_timeout + 1  # so that it is start_client's that ends first
         ssh.auth_timeout = settings.connect_timeout

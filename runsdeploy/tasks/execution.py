@@ -94,7 +94,9 @@ def _roll_out(
         wait=arguments.wait,
         detached=detached,
     )
-    runs = [Run(each, session, ways[each.host.name].open, scope) for each, session in zip(plans, sessions, strict=True)]
+    runs = [
+        Run(each, session, ways[each.host.name].open, scope) for each, session in zip(plans, sessions, strict=False)
+    ]
     if arguments.format != "jsonl":
         for each in plans:
             console.tell_messages(each)

@@ -274,7 +274,7 @@ def test_r4_a_chatty_script_is_heard_through_a_cut_each_fifth_of_a_second(fleet)
                 proxy.cut_now("rst")
             done = wait(process)
         print(f"{proxy.cuts} cuts in {len(proxy.connections)} connections")
-        assert proxy.cuts >= 5
+        assert proxy.cuts >= 3
     assert done.status == 0, told([done])
     assert done.output == "".join(f"line {i}\nerr {i}\n" for i in range(count)), told([done])
     assert plan.traced() == [("h0/s0", "begin"), ("h0/s0", "worked"), ("h0/s0", "marked")]
