@@ -224,9 +224,10 @@ follow() {
     unsaid=''
     trap 'unsaid=yes; kill "$tail" 2>/dev/null' USR1
     wait "$tail"
+    ended=$?
     [ -z "$unsaid" ] || say "finish interrupted"
     # Sent away by the runner: still somebody who listens, until he has read what is under way.
-    if [ "$?" -gt 128 ] && [ ! -e "$here/finished" ] && kill -0 "$listener" 2>/dev/null; then
+    if [ "$ended" -gt 128 ] && [ ! -e "$here/finished" ] && kill -0 "$listener" 2>/dev/null; then
         kill "$waiter" 2>/dev/null
         exec >/dev/null 2>&1
         wait "$listener"
