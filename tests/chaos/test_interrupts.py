@@ -384,7 +384,10 @@ def test_r10_a_terminal_that_is_closed_lets_the_running_step_end_and_starts_no_o
     side, operator, terminal, tmp_path
 ):
     tree = tree_of(tmp_path, side, a=GATE + "touch ~/ended", b="touch ~/b")
+    # Whoever started the tests may have had it ignored, which a child would be born with.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     screen = terminal(*operator.deploy_arguments(tree, "--patience", "1", form="text"))
+    signal.signal(signal.SIGHUP, before)
     wait_until(lambda: side.has("started"))
     screen.close()
     screen.process.wait(TOO_LONG)
