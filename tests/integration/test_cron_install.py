@@ -484,7 +484,7 @@ BAD = [
     (["--settings", "prod.json", "--directory", "/opt"], "not for the job runner alone"),
     (["--settings", "prod.json", "--directory", "/opt/x\ny"], "bad `--directory`"),
     (["--settings", "prod.json", "--user", "a;b"], "expected the name of an account"),
-    (["--settings", "prod.json", "--random-delay", "soon"], "expected a number"),
+    (["--settings", "prod.json", "--random-delay", "soon"], "expected seconds"),
     (["--settings", "prod.json", "--host", "*.nowhere"], "matches no host"),
 ]
 
