@@ -50,7 +50,6 @@ class _Ended:
 
 @dataclass(frozen=True)
 class _Signal:
-    number: int
     said: str
     """what it does; empty if it makes us leave"""
 
@@ -136,13 +135,12 @@ class _Rollout:
         # This thread may be waiting for whoever reads what we write: signals are obeyed by one of their own, and are
         # one more message here. Raised here, they could come between a message and its handling.
         threading.Thread(target=self._obey, daemon=True).start()
-        with _handling(self.asked.put):
+        with _handling(self._interrupt):
             while len(self.reports) < len(self.runs):
                 message = self.heard.get()
                 if not isinstance(message, _Signal):
                     self._handle(*message)
                     continue
-                self.signal = message.number
                 if not message.said:
                     break
                 self._tell(functools.partial(self.listener.stopping, message.said))
@@ -155,6 +153,11 @@ class _Rollout:
         self.asked.put(None)
         return [self.reports[id(run)] for run in self.runs], self.signal
 
+    def _interrupt(self, number: int) -> None:
+        # At once: the last host may end before anybody obeyed.
+        self.signal = number
+        self.asked.put(number)
+
     def _obey(self) -> None:
         for wish, said in _STEPS:
             number = self.asked.get()
@@ -162,11 +165,11 @@ class _Rollout:
                 return
             for run in self.runs:
                 wish(run)
-            self.heard.put(_Signal(number, said))
+            self.heard.put(_Signal(said))
         number = self.asked.get()
         if number is None:
             return
-        self.heard.put(_Signal(number, ""))
+        self.heard.put(_Signal(""))
         if not self.left.wait(LEAVING):
             os._exit(128 + number)
 
