@@ -267,6 +267,11 @@ class Decoder:
         taken, self._buffer = self._buffer, b""
         return taken
 
+    @property
+    def nested(self) -> bool:
+        """Whether the last bytes belong to what an earlier session said, and more of it follows."""
+        return self._inner is not None and self._left > 0
+
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the events that are complete now."""
         self._buffer += data

@@ -13,7 +13,21 @@ from contextlib import suppress
 
 from runsdeploy.bundle import COMMAND, Bundle
 from runsdeploy.errors import HostError, Lost, Refused
-from runsdeploy.events import Begun, Decoder, Event, Finished, Hello, Locked, Noise, Note, Refusal
+from runsdeploy.events import (
+    Begun,
+    Decoder,
+    Ended,
+    Event,
+    Finished,
+    Hello,
+    Locked,
+    Noise,
+    Note,
+    Output,
+    Past,
+    Refusal,
+    Started,
+)
 from runsdeploy.link import Link
 from runsdeploy.transport import Channel
 
@@ -58,7 +72,8 @@ class Spool:
         self._over = False
         self._taken = 0
         self._whole = 0
-        """bytes of the spool up to the last end of a line"""
+        """bytes of the spool that were shown"""
+        self._half = ""
 
     def resume(self, offset: int) -> None:
         """Go on behind a byte of a segment that somebody else started."""
@@ -160,13 +175,26 @@ class Spool:
         self._taken += len(data)
         for event in self._decoder.feed(data):
             self._over = isinstance(event, Finished | Refusal | Locked)
+            self._half = _half(event, self._half)
             yield event
             if self._over:
                 return
-        # What stands in an unfinished line may not have been shown yet.
+        # What stands in an unfinished line may not have been shown yet, whatever follows it but the end of its step;
+        # and what an earlier session said makes sense from its beginning only.
         end = data.rfind(b"\n") + 1
-        if end:
+        if end and self._half != "behind" and not self._decoder.nested:
             self._whole = self.offset - len(data) + end
+
+
+def _half(event: Event, before: str) -> str:
+    """Say where an unfinished line of output stands: `last`, `behind` another event, or nowhere."""
+    said = event.event if isinstance(event, Past) else event
+    match said:
+        case Output(data):
+            return "" if data.endswith(b"\n") else "last"
+        case Started() | Ended() | Finished():
+            return ""
+    return "behind" if before else ""
 
 
 class _Pulse:
