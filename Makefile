@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: demo test chaos check format bench clean packages
+.PHONY: demo test chaos check format bench man clean packages
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m tests.demo
@@ -35,6 +35,10 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/shfmt -i 4 -w runsdeploy/shell
 	$(BIN)/shfmt -i 4 -ln bash -w $(BUILTIN)
+
+# The man pages are in the repository: who installs the wheel has no use for what makes them.
+man: $(INSTALLED)
+	$(BIN)/python -m docs.manual
 
 bench: $(INSTALLED)
 	$(BIN)/python bench/deploy.py

@@ -14,19 +14,18 @@ import os
 import re
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
 
-from runsdeploy.errors import Refused
+from runsdeploy.errors import Refused, shown
 from runsdeploy.events import word
 from runsdeploy.files import CHUNK, File, content_file
 from runsdeploy.libraries import BUNDLED
 from runsdeploy.plan import Plan, Step
 from runsdeploy.segment import Segment
-from runsdeploy.tree import shown
 from runsdeploy.variable import Value, Variable, assignment
 
 COMMAND = (
@@ -66,6 +65,8 @@ class Session:
     """seconds to wait for whoever holds the target"""
     detached: bool = False
     """whether all steps run even if nobody listens"""
+    revisions: Callable[[], Sequence[str]] = tuple
+    """returns what each tree is a checkout of, in order, see `revision`; asked for when markers may be made"""
 
 
 OUTPUT_KEPT = 32 << 20
@@ -97,9 +98,19 @@ def shell_file(name: str) -> bytes:
 @cache
 def bootstrap(*, questions: bool = False) -> bytes:
     """Return the bootstrap program, comments and indentation left out: it is read byte by byte."""
-    files = ("bootstrap.sh", "questions.sh") if questions else ("bootstrap.sh",)
-    lines = (line.strip() for name in files for line in shell_file(name).splitlines())
+    return program("bootstrap.sh", "questions.sh", "facts.sh") if questions else program("bootstrap.sh")
+
+
+@cache
+def program(*names: str) -> bytes:
+    """Return bash files of the package as one program, without comments and indentation."""
+    lines = (line.strip() for name in names for line in shell_file(name).splitlines())
     return b"\n".join(line for line in lines if line and not line.startswith(b"#"))
+
+
+def call(text: bytes, *words: str) -> bytes:
+    """Return what makes COMMAND run a program whose `main` reads these words as its first line."""
+    return b"exit %d\n" % len(text) + text + " ".join(words).encode() + b"\n"
 
 
 def question(session: Session, about: str, scope: str, argument: str = "-") -> Bundle:
@@ -125,9 +136,8 @@ def _header(  # noqa: PLR0913 - one for each word
     questions: bool = False,
 ) -> bytes:
     """Return what precedes an archive."""
-    program = bootstrap(questions=questions)
     words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding, offset, _yes(marks)]
-    return b"exit %d\n" % len(program) + program + " ".join(words).encode() + b"\n"
+    return call(bootstrap(questions=questions), *words)
 
 
 def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", shared: Sequence[File] = ()) -> Bundle:
@@ -138,7 +148,7 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
     name = f"segment{segment.number}"
     archive: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
-        for member in _members(plan, segment, _segment(plan, segment, session), name, shared):
+        for member in members(plan, segment, session, shared):
             _add(tar, member)
     encoding = "plain"
     if archive.tell() <= IN_MEMORY:
@@ -151,10 +161,14 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
     archive.seek(0)
     digest = _hash(archive)
     archive.seek(0)
-    # Of all segments of the side: it would be of no use to begin where the rest cannot be done.
-    marks = any(_marks(step) or step.outs for step in plan.steps if step.side == segment.side)
+    marks = keeps(plan, segment.side)
     head = _header(session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
     return Bundle(head, archive)
+
+
+def keeps(plan: Plan, side: str) -> bool:
+    """Say whether steps of a side set markers or keep files: where that cannot be done it is of no use to begin."""
+    return any(_marks(step) or step.outs for step in plan.steps if step.side == side)
 
 
 def _hash(archive: IO[bytes]) -> str:
@@ -164,11 +178,13 @@ def _hash(archive: IO[bytes]) -> str:
     return found.hexdigest()
 
 
-def _members(plan: Plan, segment: Segment, about: bytes, name: str, shared: Sequence[File]) -> Iterator[File]:
+def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members, each path once, directories of files before what is in them."""
-    run, steps = f"{name}/run", segment.steps
+    run, steps = f"segment{segment.number}/run", segment.steps
     for part in ("runner.sh", "lock.sh", "runs.sh", "step.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
+    if _promise(plan, segment):
+        yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
     # A library is loaded by name at run time: it is left out only if no script can mean it.
     text = b"\n".join([*(step.script.body for step in steps), *(file.content for file in plan.libraries)])
@@ -177,15 +193,15 @@ def _members(plan: Plan, segment: Segment, about: bytes, name: str, shared: Sequ
         yield content_file(f"{run}/lib/{library}.sh", shell_file(f"lib/{library}.sh"))
     for file in plan.libraries:
         yield content_file(f"{run}/tree/{file.path.removeprefix('lib/')}", file.content)
-    yield content_file(f"{run}/segment.sh", about)
+    yield content_file(f"{run}/segment.sh", _segment(plan, segment, session))
     for step in steps:
-        yield content_file(f"{run}/step/{step.number}/meta.sh", _meta(step))
+        yield content_file(f"{run}/step/{step.number}/meta.sh", _meta(step, _origin(plan, step, session)))
         yield content_file(f"{run}/step/{step.number}/values.sh", b"".join(map(assignment, step.variables)))
-    members = {f"files/{file.path}": file for step in steps for file in step.files}
-    members |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
-    members |= {f"files/shared/{file.path}": file for file in shared}
-    for path in sorted(members):
-        file = members[path]
+    files = {f"files/{file.path}": file for step in steps for file in step.files}
+    files |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
+    files |= {f"files/shared/{file.path}": file for file in shared}
+    for path in sorted(files):
+        file = files[path]
         yield File(path, file.kind, file.mode, file.source, file.content, file.size, file.digest, file.target)
 
 
@@ -232,6 +248,15 @@ def _changed(file: File) -> Refused:
     )
 
 
+def content_of(file: File) -> bytes:
+    """Return the bytes of a file; raises Refused if they are not those that were planned."""
+    with _open(file) as content:
+        data = content.read()
+    if hashlib.sha256(data).hexdigest() != file.digest:
+        raise _changed(file)
+    return data
+
+
 class _Measured:
     """A file that hashes what is read from it: the bytes that are sent are the bytes that were planned."""
 
@@ -265,6 +290,11 @@ def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
     return "yes" if condition else "no"
 
 
+def _promise(plan: Plan, segment: Segment) -> str:
+    """Return what the target must be like. Before a later segment it was asked, see `session`."""
+    return plan.promise.word if plan.promise and segment.side == "target" and segment.number == 0 else ""
+
+
 def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
     return _shell(
         RUNS_segment_host=plan.host.name,
@@ -281,11 +311,21 @@ def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_keep_going=_yes(session.keep_going),
         RUNS_segment_last=_yes(segment.last),
         RUNS_segment_returns=segment.returns,
+        RUNS_segment_promise=_promise(plan, segment),
         RUNS_segment_marking=[step.script.name for step in segment.steps if _marks(step)],
     )
 
 
-def _meta(step: Step) -> bytes:
+def _origin(plan: Plan, step: Step, session: Session) -> str:
+    """Return what a marker says of where the step came from, besides what the runner adds: lines of it."""
+    facts = {"plan": plan.digest, "script": step.script.digest, "by": word(session.by)}
+    revisions = session.revisions()
+    if step.script.source.tree < len(revisions) and (revision := revisions[step.script.source.tree]):
+        facts["revision"] = word(revision)
+    return "".join(f"{name} {said}\n" for name, said in facts.items())
+
+
+def _meta(step: Step, origin: str = "") -> bytes:
     path = script_path(step)
     once = next((flag for flag in ("onchange", "once") if flag in step.flags), "")
     return _shell(
@@ -297,6 +337,7 @@ def _meta(step: Step) -> bytes:
         RUNS_step_root=_yes("root" in step.flags),
         RUNS_step_strict=_yes("strict" in step.flags),
         RUNS_step_once=once,
+        RUNS_step_origin=origin,
         RUNS_step_outs=step.outs,
         RUNS_step_uses=step.uses,
     )

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,7 +34,9 @@ class _Version(argparse.Action):
         sys.exit(0)
 
 
-def _parser() -> _Parser:
+def _parser() -> tuple[_Parser, list[tuple[argparse.Action, Flag]]]:
+    """Return the parser, and which of its actions each flag became."""
+    flags: list[tuple[argparse.Action, Flag]] = []
     parser = _Parser(prog="runsdeploy", description="Deploy plain bash scripts to hosts over SSH.", allow_abbrev=False)
     parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -47,40 +50,37 @@ def _parser() -> _Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        for flag in command.flags:
-            _add(each, flag)
-    return parser
+        flags += [(_add(each, flag), flag) for flag in command.flags]
+    return parser, flags
 
 
-def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
+def _add(parser: argparse.ArgumentParser, flag: Flag) -> argparse.Action:
     """Add a flag. Defaults are left to `settings`: only what was typed counts here."""
     text = flag.help.replace("%", "%%")
     metavar = flag.metavar or None
     if not flag.name.startswith("-"):
-        parser.add_argument(flag.key, help=text, metavar=metavar, nargs=None if flag.default is None else "?")
-        return
+        return parser.add_argument(flag.key, help=text, metavar=metavar, nargs=None if flag.default is None else "?")
     names = [*(alias for alias in flag.aliases if len(alias) == 2), flag.name]  # noqa: PLR2004 - `-n`
     names += [alias for alias in flag.aliases if alias.startswith("--")]
     if isinstance(flag.default, bool):
-        parser.add_argument(*names, dest=flag.key, action="store_true", help=text)
-    elif isinstance(flag.default, tuple):
-        parser.add_argument(*names, dest=flag.key, action="append", help=text, metavar=metavar)
-    else:
-        choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
-        default = f", {flag.default} by default" if flag.default is not None else ""
-        parser.add_argument(
-            *names,
-            dest=flag.key,
-            help=f"{text}{choices}{default}",
-            metavar=metavar or flag.key.upper(),
-            nargs=None if flag.bare is None else "?",
-            const=None if flag.bare is None else str(flag.bare),
-        )
+        return parser.add_argument(*names, dest=flag.key, action="store_true", help=text)
+    if isinstance(flag.default, tuple):
+        return parser.add_argument(*names, dest=flag.key, action="append", help=text, metavar=metavar)
+    choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
+    default = f", {flag.default} by default" if flag.default is not None else ""
+    return parser.add_argument(
+        *names,
+        dest=flag.key,
+        help=f"{text}{choices}{default}",
+        metavar=metavar or flag.key.upper(),
+        nargs=None if flag.bare is None else "?",
+        const=None if flag.bare is None else str(flag.bare),
+    )
 
 
 def perform(command: Command, given: Mapping[str, Any]) -> int:
     """Do a command with what was typed; return its exit status whatever happens, told in the format asked for."""
-    form = _format(given.get("format"))
+    form = _format(command.name, given.get("format"))
     try:
         with interruptible():
             arguments = resolve(command.flags, given, Path.cwd())
@@ -102,10 +102,12 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         return 1
 
 
-def _format(typed: str | None) -> str:
-    """Return the format to tell errors in where arguments could not be resolved."""
+def _format(name: str, typed: str | None) -> str:
+    """Return the format to tell errors of a command in where arguments could not be resolved."""
+    flags = next((command.flags for command in COMMANDS if command.name == name), (FORMAT,))
+    form = [flag for flag in flags if flag.key == FORMAT.key]
     try:
-        return str(resolve([FORMAT], {"format": typed}, Path.cwd()).format)
+        return str(resolve(form or [FORMAT], {"format": typed}, Path.cwd()).format)
     except InputError:
         return "text"
 
@@ -124,11 +126,19 @@ def _tell(form: str, status: int, problems: Sequence[Problem]) -> int:
     console.tell_problems(problems)
     if form in ("json", "jsonl"):
         json.write(json.problems(status, problems))
+    elif form != "text":
+        from runsdeploy.finding import error  # noqa: PLC0415 - for `check`
+
+        import_module(f"runsdeploy.outputs.{form}").write([error(problem) for problem in problems])
     return status
 
 
 def entry() -> NoReturn:
     """Run the program as a process of its own."""
+    if "_ARGCOMPLETE" in os.environ:
+        from runsdeploy.completion import complete  # noqa: PLC0415 - a shell asks, at a press of Tab
+
+        complete(*_parser())
     status = main()
     try:
         sys.stdout.flush()
@@ -142,11 +152,11 @@ def entry() -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
+    parser, _ = _parser()
     try:
         given = vars(parser.parse_args(words))
     except InputError as error:
-        return _tell(_format(_typed_format(words)), 2, error.problems)
+        return _tell(_format(words[0] if words else "", _typed_format(words)), 2, error.problems)
     name = given.pop("command")
     if name is None:
         parser.print_help()

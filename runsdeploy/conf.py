@@ -7,7 +7,6 @@ end costs its own script an error, and the rest is evaluated all the same.
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import shutil
 import signal
@@ -16,21 +15,25 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
+from runsdeploy.complaints import KILLED, body_errors, conf_errors, explained
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.recipe import RESERVED, Operation, Word, parse_operations
-from runsdeploy.script import Script
-from runsdeploy.stage import Request, Stage, fields, open_stage
+from runsdeploy.stage import NOWHERE, Request, Stage, fields, open_stage
 from runsdeploy.tree import Located, Trees
-from runsdeploy.variable import Value, Variable
+from runsdeploy.variable import ROOT, Value, Variable
 
 FLAGS = ("root", "local", "once", "onchange", "strict")
 FUNCTIONS = ("desc", "conf", "after", "var", "out", "ref", "sysinfos")
+BELOW = ("shouldrun", "setdone", "resetdone", "urequire")
+"""what SCRIPT sections call"""
 TIME_LIMIT = 10.0
 """seconds one CONF section may take"""
+LONG_WORD = 60
+"""characters of a command that was not found that are told: it may be a text whose quote is misplaced"""
 TALK_LIMIT = 8192
 """bytes of what a section prints that are shown"""
 
@@ -96,6 +99,8 @@ class Conf:
     variables: list[Variable] = field(default_factory=list)
     messages: str = ""
     """what the section printed"""
+    missing: list[tuple[str, Position]] = field(default_factory=list)
+    """commands that were not found, those that were tested for failure included"""
     strays: list[str] = field(default_factory=list)
     """variables that were assigned without `var` after a `var`"""
     needs_facts: Position | None = None
@@ -114,7 +119,8 @@ def evaluate(requests: Sequence[Request], trees: Trees, time_limit: float = TIME
         for number, (request, result) in enumerate(zip(requests, results, strict=True)):
             talk = _read(stage.root / "talk" / str(number))
             parsed = _read(stage.root / "syntax" / f"{stage.body(request.script)}.talk")
-            result.problems += [*_conf_errors(stage, talk), *_body_errors(request.script, parsed)]
+            result.problems = [explained(stage, talk, problem) for problem in result.problems]
+            result.problems += [*conf_errors(stage, talk), *body_errors(request.script, parsed)]
             result.messages = _messages(stage, talk, result)
     return results
 
@@ -202,6 +208,7 @@ def _listen(
             finished = True
         elif verb == b"section":
             section = stage.sources[int(arguments[0])]
+            results[done].problems += stage.nuls.get(int(arguments[0]), ())
         if verb not in (b"done", b"finish", b"begin", b"section"):
             _take(stage, requests[done], results[done], verb.decode(), arguments)
     results[done].problems.append(_killed(section, 128 + signal.SIGKILL))
@@ -212,7 +219,7 @@ def _killed(section: Located, status: int) -> Problem:
     """Report a section that ended without saying so; 128 + n is how a shell reports signal n."""
     if status == 128 + signal.SIGXFSZ:
         return Problem(section.at(1), "the section prints without end")
-    return Problem(section.at(1), f"the section killed its shell (status {status})")
+    return Problem(section.at(1), KILLED.format(status))
 
 
 def _records(process: subprocess.Popen[bytes], limit: float) -> Iterator[list[bytes] | None]:
@@ -263,9 +270,12 @@ def _take(stage: Stage, request: Request, result: Conf, verb: str, arguments: li
         case "facts", [file, line]:
             result.needs_facts = stage.position(file, line)
         case "after", [mode, file, line, *words]:
+            # Another stage will evaluate these operations.
+            words = [word.replace(root, NOWHERE) for word in words]
             position = stage.position(file, line) or request.script.source.at()
             _take_placed(result, os.fsdecode(mode), position, list(map(os.fsdecode, words)))
         case _, [file, line, *words]:
+            words = [word.replace(root, ROOT.encode()) for word in words]
             position = stage.position(file, line) or request.script.source.at()
             _take_placed(result, verb, position, list(map(os.fsdecode, words)))
 
@@ -275,10 +285,14 @@ def _take_placed(result: Conf, verb: str, position: Position, words: list[str]) 
     match verb, words:
         case "problem", [message]:
             result.problems.append(Problem(position, message))
+        case "missing", [word]:
+            result.missing.append((word, position))
+            if did_you_mean(word, FUNCTIONS) or word in BELOW:
+                _take_unknown(result, word, position)
         case "unknown", [command]:
-            word = command.split()[0]
-            hint = did_you_mean(word, FUNCTIONS)
-            result.problems.append(Problem(position, f"unknown command `{word}` in a CONF section", hint))
+            # Told once more for each function and sourced file that it stands in.
+            word, where = result.missing[-1] if result.missing else (command.split()[0], position)
+            _take_unknown(result, word, where)
         case "flag", [flag]:
             result.flags.setdefault(flag, position)
             if flag not in FLAGS:
@@ -287,7 +301,7 @@ def _take_placed(result: Conf, verb: str, position: Position, words: list[str]) 
                 result.problems.append(Problem(position, message, did_you_mean(flag, FLAGS)))
         case (("order" | "once" | "always"), [script, *rest]):
             operations, wrong = parse_operations(Word(word, position) for word in rest)
-            result.problems += wrong
+            result.problems += [replace(each, message=each.message.replace(NOWHERE.decode(), ROOT)) for each in wrong]
             result.afters.append(After(verb, script, tuple(operations), position))
         case "out", [name, file]:
             result.outs.append(Out(name, file, position))
@@ -295,33 +309,21 @@ def _take_placed(result: Conf, verb: str, position: Position, words: list[str]) 
             result.refs.append(Ref(name, wanted, how, found, required == "yes", template == "yes", position))
 
 
-_BASH_ERROR = re.compile(r": line (\d+): (.*)")
-_CONF_ERROR = re.compile(r"/section/(\d+): line (\d+): ((?:syntax error|unexpected EOF).*)")
-
-
-def _body_errors(script: Script, talk: str) -> Iterator[Problem]:
-    """Yield the first thing in a SCRIPT section that bash could not parse."""
-    found = _BASH_ERROR.search(talk)
-    if found:
-        yield Problem(script.source.at(int(found[1])), f"bash: {found[2]}")
-
-
-def _conf_errors(stage: Stage, talk: str) -> Iterator[Problem]:
-    """Yield the first thing in each section of CONF that bash could not parse; it stopped reading there."""
-    seen: set[str] = set()
-    for line in talk.splitlines():
-        found = _CONF_ERROR.match(line.removeprefix(str(stage.root)))
-        if found and found[1] not in seen:
-            seen.add(found[1])
-            yield Problem(stage.sources[int(found[1])].at(int(found[2])), f"bash: {found[3]}")
+def _take_unknown(result: Conf, word: str, position: Position) -> None:
+    word = word if len(word) <= LONG_WORD else f"{word[:LONG_WORD]}…"
+    hint = "it belongs below `script:`" if word in BELOW else did_you_mean(word, FUNCTIONS)
+    problem = Problem(position, f"unknown command `{word}` in a CONF section", hint)
+    if problem not in result.problems:
+        result.problems.append(problem)
 
 
 def _messages(stage: Stage, talk: str, result: Conf) -> str:
     """Return what the sections printed, and our own remark on what they cannot have meant."""
     text = stage.tell(talk)
     for name in result.strays:
-        setting = next(setting for setting in reversed(result.settings) if setting.variable == name)
-        text += f"{setting.position}: `{name}` is assigned again without `var`, and that stays in CONF\n"
+        # What only a recipe sets has no place in CONF.
+        places = [f"{setting.position}: " for setting in reversed(result.settings) if setting.variable == name]
+        text += f"{(places or [''])[0]}`{name}` is assigned again without `var`, and that stays in CONF\n"
     return text
 
 

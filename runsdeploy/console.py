@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TextIO
 
 from runsdeploy.errors import Problem
@@ -28,6 +29,7 @@ from runsdeploy.events import (
     Unheard,
     Waiting,
 )
+from runsdeploy.finding import DOUBT, ERROR, Finding
 from runsdeploy.plan import Plan, Step
 from runsdeploy.report import SUCCESSES, EarlierReport, Fold, HostReport, StepReport, last_lines
 from runsdeploy.variable import Variable, shell_word
@@ -98,6 +100,19 @@ def tell_problems(problems: Iterable[Problem]) -> None:
     writer = Writer(sys.stderr)
     for problem in problems:
         writer.line(printable(str(problem)))
+
+
+def show_findings(findings: Sequence[Finding]) -> None:
+    """Write findings to stdout, one a line, and to stderr how many they are."""
+    writer = Writer(sys.stdout)
+    for each in findings:
+        problem, code = each.problem, "31" if each.severity == ERROR else "33"
+        where = f"{printable(str(problem.position))}: " if problem.position else ""
+        said = printable(str(replace(problem, position=None, message=f"{problem.message} [{each.rule}]")))
+        writer.line(f"{where}{writer.paint(each.severity, code)}: {said}")
+    errors = sum(each.severity == ERROR for each in findings)
+    counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, ERROR), (len(findings) - errors, DOUBT)) if n]
+    Writer(sys.stderr).line(" and ".join(counts) or "nothing to tell")
 
 
 def tell_messages(plan: Plan) -> None:

@@ -7,6 +7,7 @@ The tree of exceptions, by who is at fault::
     +- InputError         the tree or the command line: status 2, nothing was touched
     +- HostError          one host; the others go on
        +- Unreachable     the link: no session was started
+       |  +- Unauthorized no key, or not the password, was accepted
        +- Refused         the target: reached, but cannot run what it was sent
        +- Lost            the link, after the session may have started
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +41,14 @@ class Position:
         return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
 
 
+def shown(path: Path) -> str:
+    """Return the path as an operator would type it: relative to the working directory if it lies below it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One thing wrong with what was given."""
@@ -53,7 +63,8 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.position}: " if self.position else ""
         hint = f"; {self.hint}" if self.hint else ""
-        return f"{where}{self.message}{hint}"
+        # One line each: a word whose quote is misplaced holds lines of its own, which would look like further errors.
+        return f"{where}{self.message}{hint}".replace("\n", "\\n")
 
 
 class RunsError(Exception):
@@ -81,6 +92,27 @@ class HostError(RunsError):
 
 class Unreachable(HostError):
     """No session was started: name, connection, host key, authentication."""
+
+
+class Unauthorized(Unreachable):
+    """A host let us in with nothing that it was offered.
+
+    `host` is which, for it may be one to jump through; `offered` says whether it was offered anything at all;
+    `methods` are what it takes, where it said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        host: str,
+        passing: bool = False,
+        offered: bool = True,
+        methods: tuple[str, ...] = (),
+    ) -> None:
+        self.host, self.offered, self.methods = host, offered, methods
+        super().__init__(message, hint, passing=passing)
 
 
 class Refused(HostError):

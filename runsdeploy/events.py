@@ -216,7 +216,9 @@ class MarkerFound:
     path: str
     """SCRIPT/SUBSYSTEM, as `marker.path_of` makes it"""
     value: str | None
-    """the encoded value, None in the first of two events about a marker and for markers without a value"""
+    """an encoded word of it; None in an event that says only that it is there"""
+    key: str = "value"
+    """what that word is: the name of a line of the marker"""
 
 
 @dataclass(frozen=True)
@@ -344,7 +346,7 @@ _GRAMMAR = {
     "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
     "facts": re.compile(r"(sysname|sysdist|sysver|bits)( [A-Za-z0-9._+-]{1,64}){0,16}"),
     "account": re.compile(r"root|sudo|user"),
-    "marker": re.compile(r"(own|root) \./[!-9;-~]+/[!-9;-~]+(:value [!-~]*)?"),
+    "marker": re.compile(r"(own|root) \./[!-9;-~]+/[!-9;-~]+(:[a-z]{1,16} [!-~]*)?"),
     "finish": re.compile(r"ok|failed|interrupted"),
 }
 
@@ -389,8 +391,8 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911, PLR0912
         case "account":
             return Account(words[0])
         case "marker":
-            path, found, _ = words[1].removeprefix("./").partition(":")
-            return MarkerFound(words[0], path, words[2] if found else None)
+            path, _, key = words[1].removeprefix("./").partition(":")
+            return MarkerFound(words[0], path, words[2], key) if key else MarkerFound(words[0], path, None)
         case _:
             return Finished(words[0])
 
@@ -448,7 +450,8 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line
         case Account():
             said = f"account {event.kind}"
         case MarkerFound():
-            said = f"marker {event.owner} ./{event.path}" + (f":value {event.value}" if event.value is not None else "")
+            line = f":{event.key} {event.value}" if event.value is not None else ""
+            said = f"marker {event.owner} ./{event.path}{line}"
         case Finished():
             said = f"finish {event.outcome}"
     return MARK + nonce.encode() + b" " + said.encode() + b"\n"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from runsdeploy.errors import Position, Problem
-from runsdeploy.tree import Located, Trees, shown
+from runsdeploy.errors import Position, Problem, shown
+from runsdeploy.tree import Located, Trees
 
 CHUNK = 1 << 20
 
@@ -60,8 +60,10 @@ def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File
     A link that is referred to itself is followed; links inside a directory are kept as links. Both must
     not lead out of the trees.
     """
-    if trees.escapes(place.path):
-        return [], [_escape(place.path, position)]
+    outside = trees.trust.outside(place.path, position=position)
+    if outside:
+        return [], [outside]
+    trees.trust.vouch_below(place.path)
     files: list[File] = []
     problems: list[Problem] = []
     try:
@@ -90,14 +92,13 @@ def _take(trees: Trees, path: Path, inside: str, position: Position, *, follow: 
         found = path.stat() if follow else path.lstat()
         mode = stat.S_IMODE(found.st_mode) & 0o777
         if stat.S_ISLNK(found.st_mode):
-            if trees.escapes(path):
-                return _escape(path, position)
-            return File(inside, "link", 0o777, target=os.readlink(path))  # noqa: PTH115 - bytes as they are
+            link = File(inside, "link", 0o777, target=os.readlink(path))  # noqa: PTH115 - bytes as they are
+            return trees.trust.outside(path, position=position) or link
         if stat.S_ISDIR(found.st_mode):
             return File(inside, "directory", mode)
         if stat.S_ISREG(found.st_mode):
             # What is sent later must have this digest, so it is enough to be sure of the bytes here.
-            with trees.opened(path) as file:
+            with trees.trust.opened(path) as file:
                 return File(inside, "file", mode, path, size=found.st_size, digest=digest_of(file))
     except OSError as error:
         return _unreadable(path, error, position)
@@ -106,9 +107,3 @@ def _take(trees: Trees, path: Path, inside: str, position: Position, *, follow: 
 
 def _unreadable(path: Path, error: OSError, position: Position) -> Problem:
     return Problem(position, f"cannot read `{shown(path)}`: {(error.strerror or str(error)).lower()}")
-
-
-def _escape(path: Path, position: Position) -> Problem:
-    real = os.path.realpath(path)
-    hint = f"if that is meant, allow it by name: `--allow {real}`"
-    return Problem(position, f"`{shown(path)}` leads out of the trees, to `{real}`", hint)

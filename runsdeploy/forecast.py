@@ -1,206 +1,176 @@
 """Forecasts: what a deploy would do, told from the markers of the host without running anything.
 
-`would-run` and `already-done` are said only where the section leaves no other way; everything else is
-`maybe`, with the reason. A guard is a call of `shouldrun`. It is certain to be asked if only harmless lines
-stand above it: then what it answers decides.
+`would-run` and `already-done` are said only where the section leaves no other way (see `traversal`); everything
+else is `maybe`, with the reason. What a step marks is known to the steps of the same script behind it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from runsdeploy.expansion import Value
 from runsdeploy.marker import Markers
 from runsdeploy.plan import Plan, Step
+from runsdeploy.tokens import GUARDS, Unclear
+from runsdeploy.traversal import Traversal
+from runsdeploy.way import DECLINED, TESTS, WORKS, Mark, Way
 
 RUN, DONE, MAYBE = "would-run", "already-done", "maybe"
 
-_GUARD = re.compile(r"(?<![\w-])shouldrun(?![\w-])([^;&|)\n]*)(.*)")
-_HARMLESS = re.compile(
-    r"\s*(#.*|urequire [\w ./+-]+|(etitle|estep|einfo) [^$`;&|<>()]*"
-    r"|[A-Za-z_]\w*=([^$`;&|<>()'\"\\ ]*|'[^']*'|\"[^\"$`\\]*\")|set -[a-z]+( pipefail)?)?\s*\Z"
-)
-_LEAVES = re.compile(r"\s*\|\|\s*(exit( 0| \$\?)?|\{[^|&]*;\s*exit( 0)?;?\s*\})\s*(#.*)?\Z")
-_WORD = re.compile(
-    r"""\s*(?:'([^']*)'|"((?:[^"\\$`]|\$\w+|\$\{\w+\})*)"|((?:[\w./:@%+=,-]|\$\w+|\$\{\w+\})+))(?=\s|\Z)"""
-)
-_VARIABLE = re.compile(r"\$\{?(\w+)\}?")
-
-
-@dataclass(frozen=True)
-class _Guard:
-    """One call of `shouldrun` in a section."""
-
-    runs: bool | None
-    """what it answers; None if its arguments are known only when it runs"""
-    line: int
-    certain: bool
-    """whether it is asked in any case"""
-    otherwise: str
-    """what a "no" does: `leaves` the section, `goes on`, or `unknown`"""
+_Marks = dict[bytes | None, Mark]
 
 
 def forecast(plan: Plan, target: Markers, controller: Markers) -> dict[int, tuple[str, str]]:
     """Return outcome and reason for every step by its number."""
     said: dict[int, tuple[str, str]] = {}
-    changing: set[tuple[str, str]] = set()
+    marked: dict[tuple[str, str, str], _Marks] = {}
     for step in plan.steps:
         markers = controller if step.side == "controller" else target
-        owner = "root" if "root" in step.flags and markers.account != "root" else "own"
-        place = (step.side, step.script.name)
-        outcome, reason = _of_step(step, markers, owner)
-        if owner == "root" and markers.account == "user":
-            outcome, reason = MAYBE, "root's markers cannot be read: `sudo -n` does not work there"
-        if place in changing and _asks(step):
-            outcome, reason = MAYBE, "the same script runs before, and may change its markers"
-        said[step.number] = outcome, reason
-        if outcome != DONE:
-            changing.add(place)
+        owner = markers.owner(root="root" in step.flags)
+        if owner is None:
+            said[step.number] = MAYBE, "root's markers cannot be read: `sudo -n` does not work there"
+            continue
+        marks = marked.setdefault((step.side, owner, step.script.name), {})
+        traversal = _traversal(plan, step, markers, owner)
+        try:
+            way = Way(tuple(marks.items()), _values(plan, step), errexit="strict" in step.flags)
+            ends = _ends(step, traversal, way)
+        except Unclear as unclear:
+            asks_itself = GUARDS.search(_text(step)) or step.libraries
+            said[step.number] = (MAYBE, str(unclear)) if asks_itself else _always()
+            ends = {Way(marks=((None, Mark(None)),))} if asks_itself else set()
+        else:
+            outcome, reason = _verdict(ends, traversal.doubt)
+            new = markers.should_run(owner, _name(step), _guarded(step), None)
+            said[step.number] = outcome, _reason(step, outcome, new=new) or reason
+        _agree(marks, ends)
     return said
 
 
-def _asks(step: Step) -> bool:
-    return bool(step.flags & {"once", "onchange"} or _GUARD.search(_text(step)))
+def asks(step: Step) -> bool:
+    """Say whether a step asks for markers at all."""
+    return bool(step.flags & {"once", "onchange"} or GUARDS.search(_text(step)))
+
+
+def subsystems(plan: Plan, step: Step) -> list[str]:
+    """Return the subsystems that a step that was never done would ask for, as far as that can be told."""
+    traversal = _traversal(plan, step, Markers(), "own")
+    try:
+        _ends(step, traversal, Way(values=_values(plan, step)))
+    except Unclear:
+        return []
+    return [each.decode("utf-8", "surrogateescape") for each in traversal.asked]
 
 
 def _text(step: Step) -> str:
     return step.script.body.decode("utf-8", "surrogateescape")
 
 
-def _of_step(step: Step, markers: Markers, owner: str) -> tuple[str, str]:
-    name = step.script.name.encode("utf-8", "surrogateescape")
-    if "onchange" in step.flags:
-        if step.uses:
-            return MAYBE, f"runs if `{step.uses[0]}`, made by an earlier step, has changed"
-        if not markers.should_run(owner, name, b"onchange", step.digest.encode()):
-            return DONE, "done with the same script, variables and files"
-        return RUN, "never done" if markers.should_run(
-            owner, name, b"onchange", None
-        ) else "has changed since it was done"
-    if "once" in step.flags:
-        return (RUN, "never done") if markers.should_run(owner, name, b"", None) else (DONE, "done before")
-    if step.libraries:
-        return MAYBE, f"what library `{step.libraries[0]}` asks is known only when it runs"
-    return _judge(list(_guards(step, markers, owner)), only_guarded=_only_guarded(_text(step)))
+def _name(step: Step) -> bytes:
+    return step.script.name.encode("utf-8", "surrogateescape")
 
 
-def _judge(guards: list[_Guard], *, only_guarded: bool) -> tuple[str, str]:  # noqa: PLR0911 - one line for each answer
-    """Say what a section with these guards does."""
-    if not guards:
-        return RUN, "runs every time: it asks for no marker"
-    first = guards[0]
-    unknown = next((guard for guard in guards if guard.runs is None), None)
-    if first.certain and first.runs:
-        return RUN, f"line {first.line} finds no marker"
-    if first.certain and first.runs is False and first.otherwise == "leaves":
-        return DONE, f"line {first.line} finds its marker"
-    if first.runs is False and first.otherwise == "unknown":
-        return MAYBE, f"what line {first.line} does when it finds its marker is known only when it runs"
-    if unknown:
-        return MAYBE, f"line {unknown.line} asks with a value known only when it runs"
-    if all(guard.runs for guard in guards):
-        return RUN, "no marker is set"
-    if only_guarded and all(guard.runs is False and guard.otherwise != "unknown" for guard in guards):
-        return DONE, "all markers are set"
-    return MAYBE, "which markers it asks for is known only when it runs"
+def _values(plan: Plan, step: Step) -> tuple[tuple[str, Value], ...]:
+    """Return the variables of a step as far as they are known before it runs."""
+    values: dict[str, Value] = {"@": (), "RUNS_SCRIPT": _name(step), "RUNS_HOST": plan.host.name.encode()}
+    values["RUNS_DIGEST"] = None if step.uses else step.digest.encode()
+    for variable in step.variables:
+        literals = [value.literal for value in variable.values]
+        known = tuple(each for each in literals if each is not None)
+        if len(known) == len(literals):
+            values[variable.name] = known if variable.array else known[0]
+    return tuple(sorted(values.items(), key=lambda each: each[0]))
 
 
-def _guards(step: Step, markers: Markers, owner: str) -> Iterator[_Guard]:
-    harmless = True
-    assigned: set[str] = set()
-    touched: set[bytes | None] = set()
-    name = step.script.name.encode("utf-8", "surrogateescape")
-    for number, line in enumerate(_text(step).split("\n"), 1):
-        if line.lstrip().startswith("#"):
+def _traversal(plan: Plan, step: Step, markers: Markers, owner: str) -> Traversal:
+    """Prepare to follow a step."""
+    libraries = {file.path.removeprefix("lib/"): file.content for file in plan.libraries}
+
+    def library(name: str) -> str | None:
+        return libraries[name].decode("utf-8", "surrogateescape") if name in libraries else None
+
+    return Traversal(lambda *asked: markers.should_run(owner, _name(step), *asked), library)
+
+
+def _ends(step: Step, traversal: Traversal, way: Way) -> set[Way]:
+    """Return all ways in which a step may end; raises Unclear."""
+    if not step.flags & {"once", "onchange"}:
+        return traversal.through(_text(step), way)
+    subsystem = _guarded(step)
+    known, value = (not step.uses, step.digest.encode()) if subsystem else (True, None)
+    ends: set[Way] = set()
+    for asked in traversal.ask(way, subsystem, value, f"`conf {'onchange' if subsystem else 'once'}`", known=known):
+        if not asked.yes:
+            ends.add(asked)
             continue
-        found = _GUARD.search(line)
-        if found:
-            words = _words(found[1], step, assigned)
-            runs = None
-            if words is not None and not touched & {None, words[0] if words else b""}:
-                subsystem, value = (words[0] if words else b""), (words[1] if len(words) > 1 else None)
-                runs = markers.should_run(owner, name, subsystem, value)
-            before = line[: found.start()]
-            certain = harmless and bool(re.fullmatch(r"(if |if ! |! )?", before))
-            yield _Guard(runs, number, certain, _otherwise(before, found[2]))
-        touched.update(_touched(line, step, assigned))
-        harmless = harmless and bool(_HARMLESS.match(line))
-        assigned.update(re.findall(r"\b([A-Za-z_]\w*)\+?=", line))
-        assigned.update(re.findall(r"\b(?:read|for|unset|declare|local|mapfile|readarray|printf -v)\s[^;|&]*", line))
+        try:
+            after = traversal.through(_text(step), asked)
+        except Unclear:
+            # It runs in any case; what else it marks is not known.
+            after = {asked.mark(None, Mark(None))}
+        mark = Mark(there=True, value=value, known=known)
+        ends |= {each.mark(subsystem, mark) for each in after if _succeeds(each) is not False}
+        ends |= {each for each in after if not _succeeds(each)}
+    return ends
 
 
-_OPENS = re.compile(r"(if shouldrun\b[^;&|]*;\s*then|shouldrun\b[^;&|]*&&\s*\{)(.*)\Z")
-_ONE_LINE = re.compile(r"shouldrun\b[^;&|]*&&[^|;&{(]*\Z")
-_UNLESS = re.compile(r"\s*;\s*then\s+exit( 0)?\s*;\s*fi\s*\Z")
+def _guarded(step: Step) -> bytes:
+    """Return the subsystem that `conf once` and `conf onchange` ask for."""
+    return b"onchange" if "onchange" in step.flags else b""
 
 
-def _only_guarded(text: str) -> bool:
-    """Say whether nothing but harmless lines stands outside blocks that a guard opens."""
-    closing = ""
-    for line in text.split("\n"):
-        if closing:
-            closing = "" if line.rstrip() == closing else closing
-            if re.match(r"\s*(else|elif)\b", line):
-                return False
-            continue
-        opened = _OPENS.match(line)
-        if opened:
-            end = "fi" if opened[1].startswith("if") else "}"
-            closing = "" if opened[2].rstrip().endswith(f"; {end}") else end
-            if re.search(r"\b(else|elif)\b", opened[2]):
-                return False
-        elif not _HARMLESS.match(line) and not _ONE_LINE.match(line):
-            return False
-    return not closing
+def _reason(step: Step, outcome: str, *, new: bool) -> str:
+    """Say why a step runs or not that is guarded by its CONF section; empty for others."""
+    if not step.flags & {"once", "onchange"}:
+        return ""
+    if outcome == MAYBE:
+        return f"runs if `{step.uses[0]}`, made by an earlier step, has changed" if step.uses else ""
+    if outcome == DONE:
+        return "done with the same script, variables and files" if "onchange" in step.flags else "done before"
+    return "never done" if new else "has changed since it was done"
 
 
-def _otherwise(before: str, behind: str) -> str:
-    """Say what a guard's "no" does, by what stands around it on its line."""
-    if before == "if ! ":
-        return "leaves" if _UNLESS.match(behind) else "unknown"
-    if before or not behind.lstrip().startswith("||"):
-        return "goes on"
-    return "leaves" if _LEAVES.match(behind) else "unknown"
+def _agree(marks: _Marks, ends: Iterable[Way]) -> None:
+    """Keep what all ends of a step have marked alike; the rest is not known to the steps behind it.
+
+    Behind one that fails nothing runs, so it counts only if there is no other.
+    """
+    good = [end for end in ends if _succeeds(end) is not False]
+    found = [dict(end.marks) for end in good or ends]
+    unknown = Mark(None)
+    said = {key: {each.get(key, unknown) for each in found} for key in {key for each in found for key in each}}
+    if found:
+        marks.clear()
+    marks.update({key: each.pop() if len(each) == 1 else unknown for key, each in said.items()})
+    if marks.get(None) == unknown:
+        marks.clear()
+        marks[None] = unknown
 
 
-def _touched(line: str, step: Step, assigned: set[str]) -> Iterator[bytes | None]:
-    """Yield the subsystems whose markers a line may set or take back; None for any."""
-    for verb, arguments in re.findall(r"\b(setdone|resetdone)(?![\w-])([^;&|)}\n]*)", line):
-        words = _words(arguments, step, assigned)
-        yield None if words is None or (verb == "resetdone" and not words) else words[0] if words else b""
+def _verdict(ends: Iterable[Way], doubt: str) -> tuple[str, str]:
+    """Say what these ends have in common."""
+    found = {_outcome(end): end for end in ends}
+    if set(found) == {RUN}:
+        place = found[RUN].yes
+        return (RUN, f"{place} finds no marker") if place else _always()
+    if set(found) == {DONE}:
+        return DONE, f"{found[DONE].no} finds its marker"
+    return MAYBE, doubt or "what it does is known only when it runs"
 
 
-def _words(text: str, step: Step, assigned: set[str]) -> list[bytes] | None:
-    """Return the arguments of a guard; None if they cannot be told."""
-    known = {
-        variable.name: variable.values[0].literal
-        for variable in step.variables
-        if not variable.array
-        and variable.name not in assigned
-        and not any(variable.name in each.split() for each in assigned)
-    }
-    known["RUNS_DIGEST"] = None if step.uses else step.digest.encode()
-    known["RUNS_SCRIPT"] = step.script.name.encode("utf-8", "surrogateescape")
-    words: list[bytes] = []
-    at, text = 0, text.rstrip()
-    text = re.sub(r"\s+then$", "", text)
-    while at < len(text):
-        found = _WORD.match(text, at)
-        if not found:
-            return None
-        at = found.end()
-        literal = found[1]
-        part = literal if literal is not None else found[2] if found[2] is not None else found[3]
-        value = part.encode("utf-8", "surrogateescape") if literal is not None else _expand(part, known)
-        # Unquoted, a value could become several words, or none.
-        if value is None or (found[3] and "$" in found[3] and not re.fullmatch(rb"[\w./:@%+=,-]+", value)):
-            return None
-        words.append(value)
-    return words
+def _outcome(end: Way) -> str:
+    """Judge an end as `judge` of `shell/runner.sh` does; a failure is a run."""
+    if end.yes or not end.no:
+        return RUN
+    return {True: DONE, False: RUN, None: MAYBE}[_succeeds(end)]
 
 
-def _expand(text: str, known: dict[str, bytes | None]) -> bytes | None:
-    parts = _VARIABLE.split(text)
-    values = [known.get(part) if odd % 2 else part.encode("utf-8", "surrogateescape") for odd, part in enumerate(parts)]
-    return b"".join(value for value in values if value is not None) if None not in values else None
+def _succeeds(end: Way) -> bool | None:
+    """Say whether a step that ends so is a success; None if that is not known."""
+    if end.status == TESTS:
+        return None
+    return end.status in (0, WORKS) or (end.status == DECLINED and bool(end.no))
+
+
+def _always() -> tuple[str, str]:
+    return RUN, "runs every time: it asks for no marker"

@@ -1,13 +1,14 @@
-"""Markers: how their names are written (as `shell/runs.sh` does), and what they answer."""
+"""Markers: how their names are written (as `shell/runs.sh` does), what they answer, and what they tell."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from runsdeploy.errors import Refused
-from runsdeploy.events import MarkerFound
+from runsdeploy.events import MarkerFound, text
 
 LONGEST = 200
 """characters of a name before it is shortened; file systems take 255 bytes"""
@@ -31,6 +32,39 @@ def path_of(script: bytes, subsystem: bytes) -> str:
     return f"{name_of(script)}/{last}"
 
 
+def _decoded(name: str, known: dict[str, str]) -> str:
+    """Take a file name back; a shortened one that none of the known names has stays as it is."""
+    return known.get(name) or (name if "%+" in name else text(name))
+
+
+@dataclass(frozen=True)
+class Marker:
+    """What a marker says of what was done; texts are empty where it does not say it, as older ones do not."""
+
+    owner: str
+    """`own` of the login user, or `root`"""
+    path: str
+    """below the directory of markers"""
+    script: str
+    """as recipes call it"""
+    subsystem: str
+    """empty for the script as a whole"""
+    value: str | None
+    """None if it was marked without one"""
+    time: str
+    """UTC by the clock of its machine, `2025-11-23T04:05:06Z`"""
+    session: str
+    digest: str
+    """of the step: script, variables, files; with those of earlier steps where it uses any"""
+    plan: str
+    section: str
+    """SHA-256 of the SCRIPT section"""
+    by: str
+    """who deployed, `user@machine`"""
+    revision: str
+    """the commit of the script's tree, with a `+` if the tree held more than that"""
+
+
 LARGEST, ENTRY = 64 << 20, 300
 """bytes of memory for all that a machine says of markers, and what each costs besides its text"""
 
@@ -39,8 +73,8 @@ LARGEST, ENTRY = 64 << 20, 300
 class Markers:
     """The markers of one state directory, and of root's where that is another."""
 
-    found: dict[tuple[str, str], str | None] = field(default_factory=dict)
-    """encoded value (None: marked without one) by owner and path"""
+    found: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
+    """encoded words by the names of their lines, by owner and path"""
     account: str = "root"
     """who asked: `root`, `sudo` (who sees root's too) or `user` (who does not)"""
 
@@ -51,11 +85,37 @@ class Markers:
         self._size += len(event.path) + len(event.value or "") + ENTRY
         if self._size > LARGEST:
             raise Refused("the target has more markers than anybody would")
-        self.found[event.owner, event.path] = event.value or self.found.get((event.owner, event.path))
+        lines = self.found.setdefault((event.owner, event.path), {})
+        if event.value:
+            lines[event.key] = event.value
+
+    def owner(self, *, root: bool) -> str | None:
+        """Return whose markers those of a script with or without `conf root` are; None if they cannot be read."""
+        if not root or self.account == "root":
+            return "own"
+        return "root" if self.account == "sudo" else None
 
     def should_run(self, owner: str, script: bytes, subsystem: bytes, value: bytes | None) -> bool:
         """Answer as `shouldrun [subsystem [value]]` would there."""
-        key = (owner, path_of(script, subsystem))
-        if key not in self.found:
+        lines = self.found.get((owner, path_of(script, subsystem)))
+        if lines is None:
             return True
-        return value is not None and self.found[key] != encode(b"=" + value)
+        return value is not None and lines.get("value") != encode(b"=" + value)
+
+    def told(self, names: Iterable[str] = ()) -> Iterator[Marker]:
+        """Yield what the markers say, sorted; `names` are scripts and subsystems that may be behind shortened names."""
+        known = {name_of(name.encode("utf-8", "surrogateescape")): name for name in names}
+        for (owner, path), lines in sorted(self.found.items()):
+            folder, _, file = path.partition("/")
+            subsystem = file.removeprefix("subsystem=")
+            # Anything else is none of ours, such as what a crash left of one that was being written.
+            if file == "script" or subsystem != file:
+                said = {key: text(word) for key, word in lines.items()}
+                yield Marker(
+                    owner,
+                    path,
+                    _decoded(folder, known),
+                    "" if file == "script" else _decoded(subsystem, known),
+                    said["value"].removeprefix("=") if "value" in said else None,
+                    *(said.get(key, "") for key in ("time", "session", "digest", "plan", "script", "by", "revision")),
+                )

@@ -8,7 +8,6 @@ steps are reported together.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,6 +21,7 @@ from runsdeploy.order import find_cycle, stable_order
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.script import Script, read_script
 from runsdeploy.stage import Request
+from runsdeploy.sysinfos import Promise, promise_of
 from runsdeploy.tree import Host, Trees, file_problem, name_problem
 from runsdeploy.variable import Variable
 
@@ -82,6 +82,8 @@ class Plan:
     steps: tuple[Step, ...]
     libraries: tuple[File, ...]
     """files of `lib/` that steps load, under `lib/NAME`"""
+    promise: Promise | None = None
+    """what the host's `sysinfos.conf` says that it is; checked before the first step, and no part of the digest"""
 
     @cached_property
     def digest(self) -> str:
@@ -140,6 +142,22 @@ def resolve(
     raise InputError([Problem(entries[0].position, message)])
 
 
+def promise_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT) -> Promise | None:
+    """Return what the host's sysinfos.conf promises, for plans that are made from other trees.
+
+    Raises InputError for what is wrong with that file; what else is wrong with the trees is of no account then.
+    """
+    place = trees.sysinfos(host)
+    if place is None:
+        return None
+    nothing = Script("", trees.located(place.tree, place.inside.rpartition("/")[0], "."), b"", b"")
+    conf = evaluate([Request(nothing, host)], trees, time_limit)[0]
+    wrong = [problem for problem in conf.problems if problem.position and problem.position.file == place.shown]
+    if wrong:
+        raise InputError(wrong)
+    return promise_of(conf.settings, place.shown)
+
+
 class _Resolver:
     """The problems of one resolution, and what it has evaluated so far."""
 
@@ -160,11 +178,8 @@ class _Resolver:
             return None
         if name not in self.scripts:
             found = self.trees.find(name, self.host)
-            if found and self.trees.escapes(found.path):
-                hint = f"if that is meant, allow it by name: `--allow {os.path.realpath(found.path)}`"
-                self.scripts[name] = Problem(found.at(), f"script `{name}` leads out of the trees", hint)
-            else:
-                self.scripts[name] = read_script(name, found) if found else None
+            outside = self.trees.trust.outside(found.path, f"script `{name}`") if found else None
+            self.scripts[name] = outside or (read_script(name, found) if found else None)
         script = self.scripts[name]
         if script is None:
             self.problems.append(Problem(position, f"unknown script `{name}`", self.trees.near(name, self.host)))
@@ -287,7 +302,12 @@ class _Resolver:
             )
             hint = "write one, or deploy: the target is asked then"
             raise FactsUnknown([Problem(unknown[0].conf.needs_facts, message, hint)])
-        return Plan(self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)))
+        return Plan(self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)), self._promise(nodes))
+
+    def _promise(self, nodes: Sequence[_Node]) -> Promise | None:
+        """Return what sysinfos.conf promises; it was evaluated with every script, each time alike."""
+        place = self.trees.sysinfos(self.host)
+        return promise_of(nodes[0].conf.settings, place.shown) if place and nodes else None
 
     def _check(self, nodes: Sequence[_Node], seen: dict[tuple[object, ...], tuple[str, ...]]) -> None:
         blind = False
@@ -333,6 +353,9 @@ class _Resolver:
         self.problems += problems
         if not ref.template or problems:
             return files
+        if files[0].kind != "file":
+            self.problems.append(Problem(ref.position, f"template `{ref.file}` is a {files[0].kind}, expected a file"))
+            return []
         from runsdeploy.template import render  # noqa: PLC0415 - jinja2 costs 50 ms, few trees use it
 
         content = render(place.path, node.conf.variables, self.host.name)
@@ -341,8 +364,11 @@ class _Resolver:
             self.problems += [] if node.conf.needs_facts else [content]
             return []
         value = next(
-            each for each in node.conf.settings if each.variable == ref.variable and each.position == ref.position
+            (each for each in node.conf.settings if each.variable == ref.variable and each.position == ref.position),
+            None,
         )
+        if value is None:
+            return []  # its variable has a name that cannot be; that is told
         rendered = value.values[0].pieces[-1].decode("utf-8", "surrogateescape").lstrip("/")
         return [content_file(rendered, content, files[0].mode)]
 

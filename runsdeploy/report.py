@@ -20,6 +20,7 @@ from runsdeploy.events import (
     Unheard,
 )
 from runsdeploy.plan import Plan, Step
+from runsdeploy.sysinfos import repair
 
 SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
@@ -110,8 +111,10 @@ class Fold:
             case Ended() if self.running and event.number == self.running.step.number:
                 self._end(self.running, event)
                 self.running = None
-            case Refusal():
-                self.failure = ("refused", event.text, "")
+            case Refusal(reason, text):
+                promise = self.plan.promise if reason == "promise" else None
+                hint = repair(self.plan.host.name) if promise else ""
+                self.failure = ("refused", f"{promise.file}: {text}" if promise else text, hint)
             case Locked(kind):
                 hint = "runsdeploy lock remove" if kind == "operator" else "deploy later, or with `--wait`"
                 self.failure = ("locked", f"the host is held: {event}", hint)

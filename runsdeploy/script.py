@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree import Located
@@ -34,6 +36,11 @@ class Script:
     def first_line(self) -> int:
         """The number of the first line of the SCRIPT section."""
         return self.conf.count(b"\n") + 2
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the SCRIPT section alone."""
+        return hashlib.sha256(self.body[self.first_line - 1 :]).hexdigest()
 
 
 def is_script(data: bytes) -> bool:

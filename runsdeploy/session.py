@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,9 +27,12 @@ from runsdeploy.events import (
     FileData,
     FileHead,
     Finished,
+    Locked,
     MarkerFound,
+    Note,
     Refusal,
     Started,
+    word,
 )
 from runsdeploy.files import File
 from runsdeploy.link import Link
@@ -39,6 +42,7 @@ from runsdeploy.plan import Plan
 from runsdeploy.recipe import Operation
 from runsdeploy.segment import Segment, cut
 from runsdeploy.spool import Spool
+from runsdeploy.sysinfos import repair
 from runsdeploy.transport import Transport
 
 FILE_LIMIT = 1 << 40
@@ -71,6 +75,8 @@ class Run:
     """sides on which a session was begun, so that something may lie there"""
     kept: dict[str, File] = field(default_factory=dict)
     """files made on one side for the other"""
+    segments: Sequence[Segment] = ()
+    """what of the plan to run, where that is not all of it"""
 
     def stop(self) -> None:
         """Ask that no further step starts; the running one ends first. From any thread."""
@@ -93,7 +99,7 @@ class Run:
 
     def events(self) -> Iterator[Event]:
         """Do it; yield what happens. Raises HostError if the host cannot be used or is lost."""
-        segments = cut(self.plan)
+        segments = list(self.segments) or cut(self.plan)
         links = {
             "target": Link(self.connect, self.session.patience),
             "controller": Link(LocalTransport, self.session.patience),
@@ -104,6 +110,7 @@ class Run:
         try:
             with tempfile.TemporaryDirectory(prefix="runsdeploy-", ignore_cleanup_errors=True) as folder:
                 self._folder = folder
+                self._check_promise(segments)
                 for side in links:
                     self._check_root(segments, side)
                 open_sides: set[str] = set()
@@ -134,6 +141,12 @@ class Run:
         """Say whether the runner removes its files at the end of a segment."""
         return segment.last or (finished != "ok" and not (finished == "failed" and self.session.keep_going))
 
+    def _check_promise(self, segments: list[Segment]) -> None:
+        """Ask the target whether it is as promised, where its own first segment would come too late for that."""
+        sides = [segment.side for segment in segments]
+        if self.plan.promise and "target" in sides and sides[0] != "target":
+            ask_promise(self.connect(), self.session, self.plan)
+
     def _check_root(self, segments: list[Segment], side: str) -> None:
         """Ask for root before anything runs, where the side's own first segment would come too late for that."""
         first, needed = segments[0], [step for each in segments for step in each.steps if step.side == side]
@@ -158,6 +171,7 @@ class Run:
             lambda offset: watch(self.session, name, scope, offset),
             lambda: self._bundle(segment, scope),
         )
+        spool.last = segment.last
         self.spool = spool
         if self.stopping:
             spool.wish(b"stop")
@@ -168,6 +182,7 @@ class Run:
                     self.begun.add(segment.side)
                 case Finished():
                     outcome = event.outcome
+                    spool.last = segment.last or outcome != "ok"
                 case FileHead():
                     incoming = self._keep(event, segment, folder)
                 case FileData():
@@ -178,6 +193,7 @@ class Run:
             if isinstance(event, Started) and self.session.detached and segment.last:
                 yield Finished("detached")
                 return "detached"
+        spool.part()
         return outcome
 
     def _bundle(self, segment: Segment, scope: str) -> Bundle:
@@ -230,6 +246,13 @@ def ask(transport: Transport, session: Session, about: str, scope: str = ".", ar
         yield event
 
 
+def ask_promise(transport: Transport, session: Session, plan: Plan) -> None:
+    """Ask a machine whether it is as its `sysinfos.conf` promises; raises Refused if not."""
+    for event in ask(transport, session, "promise", argument=plan.promise.word) if plan.promise else ():
+        if plan.promise and isinstance(event, Note):
+            raise Refused(f"{plan.promise.file}: {event.text}", repair(plan.host.name))
+
+
 def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
     """Ask a machine for its facts, as operations on sysname, sysdist, sysver and bits."""
     position = Position("<target>")
@@ -244,14 +267,28 @@ def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
     )
 
 
-def ask_markers(transport: Transport, session: Session, scope: str) -> Markers:
-    """Ask a machine for its markers."""
+def ask_markers(transport: Transport, session: Session, scope: str, *, whole: bool = False) -> Markers:
+    """Ask a machine for its markers: what a session would go by, or the `whole` of what they say."""
     markers = Markers()
-    for event in ask(transport, session, "markers", scope):
+    for event in ask(transport, session, "markers", scope, "all" if whole else "-"):
         if isinstance(event, MarkerFound):
             markers.add(event)
         elif isinstance(event, Account):
             markers.account = event.kind
+    return markers
+
+
+def reset_markers(transport: Transport, session: Session, scope: str, paths: Iterable[str]) -> Markers | Locked:
+    """Take markers back; return those that went, or who keeps the machine from it.
+
+    A path is `OWNER/SCRIPT` or `OWNER/SCRIPT/SUBSYSTEM`, names as `marker.path_of` writes them.
+    """
+    markers = Markers()
+    for event in ask(transport, session, "reset", scope, f"{word(session.by)}:{','.join(paths)}"):
+        if isinstance(event, Locked):
+            return event
+        if isinstance(event, MarkerFound):
+            markers.add(event)
     return markers
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from runsdeploy.command import Arguments, Flag
 from runsdeploy.errors import InputError, Problem
-from runsdeploy.tree import foreign
+from runsdeploy.trust import foreign
 
 SUFFIXES = ("yaml", "yml", "json", "py")
 LARGEST = 1_000_000

@@ -46,6 +46,9 @@ NOT_FOUND = 127
 PIECE = 32768
 """bytes of an archive that are sent at a time: each that goes through shows that somebody reads"""
 
+FAREWELL = 5.0
+"""seconds for the target to confirm that it was heard to the end; a connection more has as long again, twice"""
+
 PROGRESS = 65536
 """bytes that a connection must have brought to be worth another at once"""
 
@@ -61,10 +64,13 @@ class Spool:
     ) -> None:
         """`ask` makes what asks for the spool from a byte on, `send` what starts the segment before that."""
         self._link, self._nonce, self._ask, self._send = link, nonce, ask, send
+        self._known = False
         self._decoder = Decoder(nonce)
         self._lock = threading.Lock()
         self._wishes: list[bytes] = []
         self._channel: Channel | None = None
+        self.last = True
+        """whether no segment follows there, which would say that this one was heard"""
         self.begun = False
         """whether the segment is known to have been started"""
         self.offset = 0
@@ -101,6 +107,24 @@ class Spool:
                 if self._taken < PROGRESS and not self._over:
                     yield from self._link.recover(Lost("the session's output ended before it did"), begun=self.begun)
 
+    def part(self) -> None:
+        """See to it that the target knows that it was heard to its end, where nothing follows to tell it.
+
+        Else the next deploy would be told once more. If the link broke just then, it takes another connection.
+        """
+        if self._known or not self.begun:
+            return
+        self._link.close()
+        # A host that goes down with its last step takes us no longer than that.
+        again = threading.Thread(target=self._part, daemon=True)
+        again.start()
+        again.join(2 * FAREWELL)
+
+    def _part(self) -> None:
+        with suppress(HostError):
+            for _ in self._connection():
+                pass
+
     def answer(self) -> Iterator[Event]:
         """Yield what is said to a question, which has no spool. Raises HostError."""
         yield from self._connection()
@@ -113,10 +137,14 @@ class Spool:
             data = yield from self._preamble(channel, pulse)
             while not self._over:
                 yield from self._take(data)
-                _tell(channel, b"told" if self._over else b"%d" % self._whole)
-                data = b"" if self._over else channel.receive()
+                if self._over:
+                    break
+                _tell(channel, b"%d" % self._whole)
+                data = channel.receive()
                 if not data:
                     return
+            if self.begun:
+                self._known = self._told(channel)
         finally:
             with self._lock:
                 self._channel = None
@@ -184,6 +212,29 @@ class Spool:
         end = data.rfind(b"\n") + 1
         if end and self._half != "behind" and not self._decoder.nested:
             self._whole = self.offset - len(data) + end
+
+    def _told(self, channel: Channel) -> bool:
+        """Say that all was heard; return whether that is known to have got there, or need not be."""
+        _tell(channel, b"told")
+        if not self.last:
+            return True
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            channel.close()
+
+        limit = threading.Timer(FAREWELL, give_up)
+        limit.daemon = True
+        limit.start()
+        try:
+            while channel.receive():
+                pass
+        except HostError:
+            return False
+        finally:
+            limit.cancel()
+        return not late.is_set()
 
 
 def _half(event: Event, before: str) -> str:

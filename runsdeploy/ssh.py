@@ -25,7 +25,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runsdeploy import known_hosts
-from runsdeploy.errors import HostError, Lost, Refused, Unreachable
+from runsdeploy.errors import HostError, Lost, Refused, Unauthorized, Unreachable
+from runsdeploy.password import Password
 from runsdeploy.ssh_config import Settings, public_part, reason, resolve, split_jump, split_user
 from runsdeploy.wire import CHUNK, Socket, Wire
 
@@ -73,6 +74,10 @@ class Options:
     """seconds for each phase, in place of ConnectTimeout"""
     retry_delays: tuple[float, ...] = (0.5, 1.0, 2.0)
     """pauses before each new attempt at a connection that broke before authentication"""
+    only_key: bytes = b""
+    """the public half of the one key to offer; empty for all there are"""
+    password: Password | None = None
+    """what to log in with in place of keys; jump hosts take keys"""
     warn: Callable[[str], None] = _log.warning
     """told of what was accepted and what could not be recorded"""
 
@@ -264,7 +269,7 @@ def _connect(settings: Settings, options: Options, hops: int, entries: tuple[kno
         undo.callback(wire.close)
         undo.callback(ssh.close)
         _check_host_key(ssh, settings, options, entries)
-        _authenticate(ssh, settings)
+        _authenticate(ssh, settings, options)
         wire.watch(settings.alive_interval, settings.alive_count, functools.partial(_ask_whether_alive, ssh))
         undo.pop_all()
     return Connection(settings.name, ssh, settings.connect_timeout, below)
@@ -276,6 +281,7 @@ def _connect_jump(settings: Settings, options: Options, hops: int) -> Connection
         return None
     if hops >= MAX_HOPS:
         raise Unreachable(f"more than {MAX_HOPS} hosts to jump through: ProxyJump of `{settings.name}` goes in circles")
+    options = replace(options, only_key=b"", password=None)
     host, port = split_jump(settings.jumps[-1])
     # a bastion is nobody's deployment target: as for ssh, the login is the operator's own name
     hop = _with_timeout(resolve(host, options.ssh_config, user=None, port=port), options)
@@ -445,16 +451,24 @@ class _Candidate:
     """what would make it usable"""
 
 
-def _authenticate(ssh: paramiko.Transport, settings: Settings) -> None:
-    """Offer keys until one is accepted."""
+def _authenticate(ssh: paramiko.Transport, settings: Settings, options: Options) -> None:
+    """Offer keys until one is accepted, or a password."""
+    if options.password:
+        _offer_password(ssh, settings, options.password)
+        return
     tried: list[str] = []
     hints: list[str] = []
+    stop: str | None = None
+    offered = False
     with _agent_keys(settings) as agent_keys:
         for candidate in _candidates(settings, agent_keys):
+            if candidate.key and options.only_key not in (b"", candidate.key.asbytes()):
+                continue
             tried.append(candidate.label)
             hints += [candidate.hint] if candidate.hint else []
             if candidate.key is None:
                 continue
+            offered = True
             stop = _offer(ssh, settings.user, candidate.key)
             if stop is None:
                 return
@@ -462,9 +476,67 @@ def _authenticate(ssh: paramiko.Transport, settings: Settings) -> None:
                 tried.append(stop)
                 break
     told = ", ".join(tried) or "nothing, there is no key to offer"
-    hint = next(iter(hints), f"runsdeploy ssh.setup --host {settings.name}")
     message = f"`{settings.name}` accepted no key for user `{settings.user}`; tried: {told}"
-    raise Unreachable(message, hint, passing=not ssh.is_active())
+    passing = not ssh.is_active()
+    methods = () if stop or passing else _methods(ssh, settings.user)
+    hint = f"runsdeploy ssh.setup --host {settings.user}@{settings.name}"
+    if methods and not takes_password(methods):
+        hint = "it takes no password either: whoever may log in there can add your public key"
+    raise Unauthorized(
+        message, next(iter(hints), hint), host=settings.name, passing=passing, offered=offered, methods=methods
+    )
+
+
+def takes_password(methods: tuple[str, ...]) -> bool:
+    """Return whether one of these methods is about a password; many hosts that use PAM only offer the second."""
+    return "password" in methods or "keyboard-interactive" in methods
+
+
+def _methods(ssh: paramiko.Transport, user: str) -> tuple[str, ...]:
+    """Ask how one may log in; empty if the host does not say."""
+    try:
+        ssh.auth_none(user)
+    except paramiko.BadAuthenticationType as error:
+        return tuple(error.allowed_types)
+    except (paramiko.SSHException, OSError, EOFError):
+        _log.debug("`none` was not answered by a list of methods")
+    return ()
+
+
+def _offer_password(ssh: paramiko.Transport, settings: Settings, password: Password) -> None:
+    """Log in with a password, which is sent once; raises Unauthorized."""
+    name, user, secret = settings.name, settings.user, password.secret
+    methods = _methods(ssh, user)
+    if not takes_password(methods):
+        message = f"`{name}` takes no password for user `{user}`, only {', '.join(methods) or 'what it does not say'}"
+        raise Unauthorized(message, host=name, offered=False, methods=methods)
+    asked: list[str] = []
+    refused, further = False, []
+
+    def answer(_title: str, _instructions: str, prompts: list[tuple[str, bool]]) -> list[Any]:
+        asked.extend(password.hide(text.encode()).decode() for text, _ in prompts)
+        alone = len(asked) == len(prompts) == 1 and not prompts[0][1]  # hidden, and nothing was asked before
+        return [secret] if alone else ["" for _ in prompts]
+
+    try:
+        if "password" in methods:
+            further = ssh.auth_password(user, secret, fallback=False)  # type: ignore[arg-type]
+        else:
+            further = ssh.auth_interactive(user, answer)
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        if "imeout" in str(error):
+            raise Unreachable(f"`{name}` gave no answer to the password", passing=True) from None
+        refused = True
+    if refused and len(asked) > 1:
+        more = ", ".join(f"`{text.strip()}`" for text in asked)
+        raise Unauthorized(f"`{name}` asks user `{user}` for more than a password: {more}", host=name)
+    if further:
+        raise Unauthorized(f"`{name}` wants {', '.join(further)} besides the password of user `{user}`", host=name)
+    if refused:
+        hint = "is it the right one, and may this user log in with one?"
+        if user == "root":
+            hint = f"sshd takes none for root by default; another user can do it: `--host USER@{name} --for root`"
+        raise Unauthorized(f"`{name}` did not accept the password of user `{user}`", hint, host=name)
 
 
 def _offer(ssh: paramiko.Transport, user: str, key: paramiko.PKey) -> str | None:

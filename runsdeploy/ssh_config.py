@@ -28,7 +28,8 @@ _PATIENCE = 30.0  # seconds: a `Match exec` or a canonicalising DNS query must n
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
 _IPV6 = r"(?=[^%]*:)[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?"
 _HOST = re.compile(rf"(?:{_NAME}|{_IPV6})", re.ASCII)
-_USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]*", re.ASCII)
+USER = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+-]*", re.ASCII)
+"""names of accounts; those of a realm have an `@`: as ssh has it, the last one divides `user@name`"""
 _RELATIVE_INCLUDE = re.compile(r"^(\s*include(?:\s*=\s*|\s+))(.+)$", re.IGNORECASE | re.MULTILINE)
 _KEY_FILE = b"openssh-key-v1\0"
 
@@ -94,7 +95,7 @@ def split_user(host: str) -> tuple[str, str]:
             f"`{_printable(name)}` is not a host name",
             "a name has letters, digits, `.`, `_` and `-`, and begins with a letter or a digit",
         )
-    if at and not _USER.fullmatch(user):
+    if at and not USER.fullmatch(user):
         raise Unreachable(f"`{_printable(user)}` is not a user name")
     return user, name
 
@@ -170,10 +171,15 @@ def _ask(name: str, command: list[str], config: str | None) -> dict[str, list[st
     return found
 
 
-def run(name: str, command: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run one of ssh's own tools."""
+def run(
+    name: str, command: list[str], stdin: bytes = b"", environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run one of ssh's own tools, with some variables more."""
+    surroundings = {**os.environ, **(environment or {})}
     try:
-        return subprocess.run(command, input=stdin, capture_output=True, timeout=_PATIENCE, check=False)
+        return subprocess.run(
+            command, input=stdin, capture_output=True, timeout=_PATIENCE, check=False, env=surroundings
+        )
     except FileNotFoundError as error:
         missing = f"`{command[0]}` is not installed, and it is what reads the ssh configuration and known hosts"
         raise Unreachable(missing, "install the package `openssh-client` or `openssh-clients`") from error

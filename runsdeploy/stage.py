@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from runsdeploy.errors import Position
+from runsdeploy.errors import InputError, Position, Problem, shown
 from runsdeploy.recipe import Operation
 from runsdeploy.script import Script
 from runsdeploy.tree import Host, Located, Trees
+
+NOWHERE = b"\0"
+"""stands for the root of a stage in operations of `after -r`, which are evaluated in another; no bash value holds it"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Request:
     """None when a script is only described: facts are unknown then, and that is no error"""
     operations: tuple[Operation, ...] = ()
     facts: tuple[Operation, ...] = ()
-    """facts found on the target, where no sysinfos.conf promises any"""
+    """facts found on the target, where no sysinfos.conf promises any; one may be there, made of comments"""
     shared: tuple[str, ...] = ()
     """files that earlier steps put into the shared space"""
     key: str = "0"
@@ -56,6 +59,10 @@ class Stage:
     """numbers of the SCRIPT sections, which are only parsed"""
     sources: list[Located] = field(default_factory=list)
     """where each staged section comes from, by number"""
+    lengths: dict[int, int] = field(default_factory=dict)
+    """the line behind the last of each section that is evaluated, by number"""
+    nuls: dict[int, list[Problem]] = field(default_factory=dict)
+    """sections that hold a NUL, which bash would leave out, by number"""
 
     def _number(self, numbers: dict[Path, int], source: Located) -> int | None:
         """Return a new number for a section, or None if it is staged."""
@@ -70,6 +77,10 @@ class Stage:
         number = self._number(self.confs, source)
         if number is not None:
             (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
+            self.lengths[number] = text.count(b"\n") + 1
+            if b"\0" in text:
+                line = text.count(b"\n", 0, text.index(b"\0")) + 1
+                self.nuls[number] = [Problem(source.at(line), "holds a NUL byte, expected bash")]
         return self.confs[source.path]
 
     def body(self, script: Script) -> int:
@@ -79,13 +90,17 @@ class Stage:
             (self.root / "syntax" / str(number)).write_bytes(b"set -n" + script.body)
         return self.bodies[script.source.path]
 
+    def at(self, number: int, line: int) -> Position:
+        """Return a line of a section; bash counts on behind the end where the last line is not complete."""
+        return self.sources[number].at(min(line, self.lengths.get(number, line)))
+
     def position(self, file: bytes, line: bytes) -> Position | None:
         """Translate a section in here to the operator's file."""
         folder, _, number = os.fsdecode(file).rpartition("/")
         if folder == f"{self.root}/section":
-            return self.sources[int(number)].at(int(line))
+            return self.at(int(number), int(line))
         # A file that a section sourced by itself.
-        return Position(self.tell(os.fsdecode(file)), int(line)) if file else None
+        return Position(shown(Path(self.tell(os.fsdecode(file)))), int(line)) if file else None
 
     def tell(self, text: str) -> str:
         """Replace the paths in here in what bash said."""
@@ -131,17 +146,25 @@ def fields(stage: Stage, number: int, request: Request) -> list[bytes]:
         b"no" if host else b"yes",
         b"%d" % stage.conf(script.source, script.conf),
         b"%d" % stage.body(script),
-        b"%d" % stage.conf(sysinfos, sysinfos.path.read_bytes()) if sysinfos else b"",
-        *_listed(b"%d" % stage.conf(place, place.path.read_bytes()) for place in trees.cascade(script.source, host)),
+        b"%d" % stage.conf(sysinfos, _read(sysinfos)) if sysinfos else b"",
+        *_listed(b"%d" % stage.conf(place, _read(place)) for place in trees.cascade(script.source, host)),
         *_listed(map(_staged, places)),
         *_listed(map(os.fsencode, request.shared)),
     ]
-    for operations in (() if sysinfos else request.facts, request.operations):
+    for operations in (request.facts, request.operations):
         fields += _listed(op.name.encode() for op in operations)
         fields += _listed(op.kind.encode() for op in operations)
         fields += _listed(b"%d" % len(op.values) for op in operations)
-        fields += _listed(value for op in operations for value in op.values)
+        values = (value for op in operations for value in op.values)
+        fields += _listed(value.replace(NOWHERE, os.fsencode(stage.root)) for value in values)
     return fields
+
+
+def _read(place: Located) -> bytes:
+    try:
+        return place.path.read_bytes()
+    except OSError as error:
+        raise InputError([Problem(place.at(), f"cannot read it: {(error.strerror or str(error)).lower()}")]) from None
 
 
 def _staged(place: Located) -> bytes:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import jinja2.meta
 
-from runsdeploy.errors import Position, Problem
-from runsdeploy.tree import shown
+from runsdeploy.errors import Position, Problem, shown
 from runsdeploy.variable import Variable
 
 
@@ -33,6 +33,17 @@ def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Prob
         return Problem(Position(shown(path)), f"cannot read template: {(error.strerror or str(error)).lower()}")
     except Exception as error:  # noqa: BLE001 - a template can raise whatever Python can
         return Problem(Position(shown(path), _line(error)), f"template: {error}".replace("\n", " "))
+
+
+def mentions(path: Path) -> set[str] | Problem:
+    """Return the names that a template asks for, without rendering it."""
+    try:
+        source = path.read_bytes().decode("utf-8", "surrogateescape")
+        return set(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(source)))  # noqa: S701 - not HTML
+    except jinja2.TemplateSyntaxError as error:
+        return Problem(Position(shown(path), error.lineno), f"template: {error.message}")
+    except OSError as error:
+        return Problem(Position(shown(path)), f"cannot read template: {(error.strerror or str(error)).lower()}")
 
 
 def _line(error: BaseException) -> int:

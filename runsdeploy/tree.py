@@ -4,25 +4,21 @@ A tree is only ever read. Names come from operators, recipes and CONF sections, 
 validated before it is joined to a path, and the path it leads to, symbolic links followed, must
 lie inside a tree (or in a place that the operator allowed by name).
 
-A tree is code, as a Makefile is: what somebody else could have written is not used. Everything here that
-hands out a file or directory has vouched for it.
+Everything here that hands out a file or directory has vouched for it (`trust`). Files that are taken
+for what they are do not lead out of the trees; whoever asks for a script, recipe or group looks at that himself.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shlex
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
 
-from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+from runsdeploy.errors import InputError, Position, Problem, did_you_mean, shown
+from runsdeploy.trust import Trust
 
 CONFIGURATIONS = frozenset({"runs.conf", "sysinfos.conf"})
 """names in a tree that are never scripts or recipes"""
@@ -58,14 +54,6 @@ class Located:
         return Position(self.shown, line, column)
 
 
-def shown(path: Path) -> str:
-    """Return the path relative to the working directory if it lies below it, else as it is."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 def name_problem(name: str) -> str:
     """Say what is wrong with a name of a script or recipe; empty if nothing is."""
     if "\n" in name or "\0" in name:
@@ -85,30 +73,6 @@ def file_problem(name: str) -> str:
     if any(part in ("..", ".", "") for part in name.rstrip("/").split("/")):
         return f"name `{name}` holds an empty, `.` or `..` component"
     return ""
-
-
-def foreign(path: Path) -> Problem | None:
-    """Say that somebody else could have written a file or directory, if so; a link says nothing of what it leads to.
-
-    Where each user has a group of his own, checkouts are writable for the group: that counts for nothing.
-    """
-    try:
-        found = path.lstat()
-    except OSError:
-        return None  # whoever reads it says what is wrong
-    me, sudo = os.geteuid(), os.environ.get("SUDO_UID", "")
-    # As git does: whoever may become root may have root run his tree.
-    owners = {0, me, int(sudo) if me == 0 and sudo.isdecimal() else 0}
-    every, word = "-R " if stat.S_ISDIR(found.st_mode) else "", shlex.quote(shown(path))
-    if found.st_uid not in owners:
-        message = f"belongs to user {found.st_uid}, not to you or root"
-        repair = f"as root `chown {every}{me} {word}`"
-    elif found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
-        message, repair = "others may write it", f"`chmod {every}o-w {word}`"
-    else:
-        return None
-    hint = f"{repair}, or if you trust whoever may write there: `--trust`"
-    return Problem(Position(shown(path)), f"{message}: a tree is code", hint)
 
 
 def is_candidate(name: str) -> bool:
@@ -151,8 +115,11 @@ class Trees:
     """places outside the trees that links may lead to, because the operator said so"""
     trusted: bool = True
     """whether it does not matter who else may write there"""
-    _vouched: set[Path] = field(default_factory=set, compare=False, repr=False)
-    """what was looked at and is the operator's own"""
+
+    @cached_property
+    def trust(self) -> Trust:
+        """What of it is to be used."""
+        return Trust(self.roots, self.allowed, self.trusted)
 
     def located(self, tree: int, *parts: str) -> Located:
         """Name a place in a tree; it need not exist."""
@@ -176,11 +143,14 @@ class Trees:
 
     def find(self, name: str, host: Host | None) -> Located | None:
         """Return the file of this (valid) name that comes first, or None."""
+        return next(self.every(name, host), None)
+
+    def every(self, name: str, host: Host | None) -> Iterator[Located]:
+        """Yield the files of this (valid) name; the first hides the others."""
         for place in self.places(host):
             found = self.located(place.tree, place.inside, name)
             if os.path.isfile(found.path) and is_candidate(found.path.name):  # noqa: PTH113 - Path.is_file raises
-                return self._vouch(found)
-        return None
+                yield self._vouch(found)
 
     def names(self, host: Host | None) -> Iterator[tuple[str, Located]]:
         """Yield every name that `find` would find, once, with what it finds."""
@@ -208,95 +178,54 @@ class Trees:
                 order += [self.located(tree, *level) for tree in reversed(range(len(self.roots)))]
             order += [place for place in own if any(place.inside.startswith(f"{top}/") for top in below)]
         files = [self.located(place.tree, place.inside, "runs.conf") for place in order]
-        return [self._vouch(file) for file in files if file.path.is_file()]
+        return self._taken([file for file in files if file.path.is_file()])
 
     def sysinfos(self, host: Host | None) -> Located | None:
         """Return the most specific `sysinfos.conf` of the host."""
-        for place in self.host_directories(host):
-            file = self.located(place.tree, place.inside, "sysinfos.conf")
-            if file.path.is_file():
-                return self._vouch(file)
-        return None
+        files = (self.located(place.tree, place.inside, "sysinfos.conf") for place in self.host_directories(host))
+        first = next((file for file in files if file.path.is_file()), None)
+        return self._taken([first])[0] if first else None
 
     def libraries(self) -> dict[str, Located]:
         """Return the files of `lib/` by name; the first tree wins."""
+        found = self._named(self._taken(self._existing("lib")), files_below)
+        return dict(zip(found, self._taken([*found.values()]), strict=True))
+
+    def groups(self) -> dict[str, Located]:
+        """Return the files of `groups/` by name; the first tree wins."""
+        found = self._named(self._existing("groups"), Path.iterdir)
+        return {name: self._vouch(place) for name, place in found.items()}
+
+    def _named(self, places: list[Located], listed: Callable[[Path], Iterable[Path]]) -> dict[str, Located]:
+        """Return the files in directories by name; the first wins."""
         found: dict[str, Located] = {}
-        for place in self._existing("lib"):
-            for path in files_below(place.path):
+        for place in places:
+            for path in sorted(listed(place.path)):
                 name = str(path.relative_to(place.path))
-                if is_candidate(path.name) and name not in found:
-                    found[name] = self._vouch(self.located(place.tree, place.inside, name))
+                if is_candidate(path.name) and path.is_file():
+                    found.setdefault(name, self.located(place.tree, place.inside, name))
         return found
 
-    def escapes(self, path: Path) -> bool:
-        """Say whether a path, links followed, leads out of the trees and the allowed places.
+    def _taken(self, places: list[Located]) -> list[Located]:
+        """Return places that are taken for what they are; raises InputError with all that lead out of the trees."""
+        problems = [problem for place in places if (problem := self.trust.outside(place.path))]
+        if problems:
+            raise InputError([*problems, *self._outside()])
+        return [self._vouch(place) for place in places]
 
-        If it does not, it may be used, so all below it is vouched for; raises InputError.
-        """
-        # Not Path.resolve, which raises on a loop of links.
-        real = Path(os.path.realpath(path))
-        if not any(top == real or top in real.parents for top in self._tops):
-            return True
-        if not self.trusted:
-            self._vouch_for(path)
-            for folder, folders, files in os.walk(path):
-                for name in (*folders, *files):
-                    self._vouch_for(Path(folder, name))
-        return False
-
-    def opened(self, path: Path) -> IO[bytes]:
-        """Open a file of the trees or the allowed places for reading; raises OSError for any other.
-
-        Links are followed first, then none: a directory that becomes a link meanwhile leads nowhere.
-        """
-        real = Path(os.path.realpath(path))
-        top = next((top for top in self._tops if top == real or top in real.parents), None)
-        if top is None:
-            raise OSError(errno.EXDEV, "leads out of the trees", str(path))
-        descriptor = os.open(top, os.O_RDONLY | os.O_NONBLOCK)
-        for part in real.relative_to(top).parts:
-            above = descriptor
-            try:
-                descriptor = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above)
-            finally:
-                os.close(above)
-        return os.fdopen(descriptor, "rb")
-
-    @cached_property
-    def _tops(self) -> frozenset[Path]:
-        """The trees and the allowed places, links followed."""
-        return frozenset(Path(os.path.realpath(each)) for each in (*self.roots, *self.allowed))
+    def _outside(self) -> Iterator[Problem]:
+        """Yield all files that lead out of the trees and would be taken for what they are."""
+        for root in self.roots:
+            for path in files_below(root):
+                by_place = path.name in CONFIGURATIONS or path.relative_to(root).parts[0] == "lib"
+                problem = self.trust.outside(path) if by_place and path.is_file() else None
+                if problem:
+                    yield problem
 
     def _vouch(self, place: Located) -> Located:
         """Return a place that exists, unless somebody else could have written it; raises InputError then."""
-        if not self.trusted:
-            self._vouch_for(place.path)
+        self.trust.vouch(place.path)
         return place
-
-    def _vouch_for(self, path: Path) -> None:
-        if path in self._vouched:
-            return
-        # Whoever may write a directory above may put another file there.
-        for each in (path, Path(os.path.realpath(path))):
-            chain = (each, *each.parents)
-            top = max((n for n, above in enumerate(chain) if above in self._tops or above in self.roots), default=-1)
-            for inside in reversed(chain[: top + 1]):
-                problem = None if inside in self._vouched else foreign(inside)
-                if problem:
-                    raise InputError([problem, *self._foreign()])
-                self._vouched.add(inside)
-
-    def _foreign(self) -> Iterator[Problem]:
-        """Yield all that is not the operator's own; what lies below is repaired with it."""
-        for root in self.roots:
-            if problem := foreign(root):
-                yield problem
-                continue
-            for folder, folders, files in os.walk(root):
-                names = sorted(name for name in (*folders, *files) if not name.startswith("."))
-                found = {name: foreign(Path(folder, name)) for name in names}
-                yield from filter(None, found.values())
-                folders[:] = [name for name in folders if name in found and not found[name]]
 
     def hosts(self) -> list[Host]:
         """Return all hosts that have a directory, sorted by domain and name."""
@@ -310,54 +239,6 @@ class Trees:
                             self._vouch(self.located(tree, top.name, path.name))
                             found.add(Host(path.name if plain else f"{path.name}.{top.name}"))
         return sorted(found, key=lambda host: (host.domain, host.short))
-
-    def group(self, name: str, above: tuple[str, ...]) -> list[Host]:
-        """Return the hosts of `groups/NAME`, of the first tree that has it; raises InputError."""
-        place = next((each for each in self._groups() if each.path.name == name), None)
-        if place is None:
-            near = did_you_mean(name, (each.path.name for each in self._groups()))
-            raise InputError([Problem(None, f"unknown group `@{name}`", near)])
-        if name in above:
-            cycle = " → ".join(f"@{each}" for each in [*above[above.index(name) :], name])
-            raise InputError([Problem(place.at(), f"cycle of groups: {cycle}")])
-        hosts: dict[str, Host] = {}
-        for word in _group_words(self._vouch(place).path.read_bytes()):
-            found = self.group(word[1:], (*above, name)) if word.startswith("@") else self.select(word)
-            hosts.update((host.name, host) for host in found)
-        if not hosts:
-            raise InputError([Problem(place.at(), f"group `@{name}` names no host")])
-        return list(hosts.values())
-
-    def _groups(self) -> list[Located]:
-        return [
-            self.located(place.tree, place.inside, path.name)
-            for place in self._existing("groups")
-            for path in sorted(place.path.iterdir())
-            if path.is_file() and is_candidate(path.name)
-        ]
-
-    def select(self, wanted: str) -> list[Host]:
-        """Return the hosts that one word of `--host` stands for: a name, a pattern over the known hosts, or `@group`.
-
-        Raises InputError for a bad name, and for a pattern that matches nothing.
-        """
-        if wanted.startswith("@"):
-            return self.group(wanted[1:], ())
-        user, _, name = wanted.rpartition("@")
-        if re.search(r"[*?\[]", name):
-            matching = [Host(host.name, user) for host in self.hosts() if fnmatchcase(host.name, name)]
-            if not matching:
-                raise InputError([Problem(None, f"pattern `{wanted}` matches no host", "see `runsdeploy hosts`")])
-            return matching
-        if not HOST_NAME.match(name) or user.startswith("-"):
-            raise InputError([Problem(None, f"`{wanted}` is not a host name")])
-        return [Host(name, user)]
-
-
-def _group_words(data: bytes) -> list[str]:
-    """Return the words of a group: one a line, comments left out."""
-    lines = (line.partition("#")[0].strip() for line in data.decode("utf-8", "surrogateescape").splitlines())
-    return [line for line in lines if line]
 
 
 def _is_host(domain: Path, path: Path) -> bool:
@@ -393,7 +274,7 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (),
     if runspath:
         entries = [start / os.path.expanduser(entry) for entry in runspath.split(":") if entry]  # noqa: PTH111 - Path.expanduser raises
         problems = [
-            Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `mkdir -p {entry}/scripts`")
+            Problem(None, f"no directory `{entry}`, named in RUNSPATH", f"make it: `runsdeploy init {entry}`")
             for entry in entries
             if not entry.is_dir()
         ]
@@ -405,6 +286,6 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (),
         ][:1]
     if not entries:
         message = f"no tree: neither `{start}` nor a directory above it holds `scripts/` or `hosts/`"
-        raise InputError([Problem(None, message, "say where with `--path DIR` or RUNSPATH")])
+        raise InputError([Problem(None, message, "make one: `runsdeploy init`, or say where it is: `--path DIR`")])
     roots = tuple(Path(os.path.normpath(entry)) for entry in entries)
     return Trees(roots, tuple(start / each for each in allowed), trusted)

@@ -14,6 +14,7 @@ from typing import Any
 
 from runsdeploy.errors import Problem
 from runsdeploy.events import Earlier, Ended, Event, Finished, Note, Output, Past, Started, Unheard, Waiting
+from runsdeploy.finding import Finding
 from runsdeploy.plan import Plan, Step
 from runsdeploy.report import EarlierReport, Fold, HostReport, StepReport, last_lines
 
@@ -35,17 +36,18 @@ def text(data: bytes) -> str:
 
 def problems(status: int, found: Sequence[Problem]) -> dict[str, Any]:
     """Return the document of a command that could not be done."""
-    errors = [
-        {
-            "file": each.position.file if each.position else None,
-            "line": each.position.line if each.position else None,
-            "column": each.position.column if each.position else None,
-            "message": each.message,
-            "hint": each.hint,
-        }
-        for each in found
-    ]
-    return {"schema": SCHEMA, "exit_status": status, "errors": errors, "hosts": []}
+    return {"schema": SCHEMA, "exit_status": status, "errors": [_problem(each) for each in found], "hosts": []}
+
+
+def _problem(each: Problem) -> dict[str, Any]:
+    at = each.position
+    place = {"file": at and at.file, "line": at and at.line, "column": at and at.column}
+    return {**place, "message": each.message, "hint": each.hint}
+
+
+def finding(each: Finding) -> dict[str, Any]:
+    """Return a finding."""
+    return {**_problem(each.problem), "severity": each.severity, "rule": each.rule}
 
 
 def plan(each: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> dict[str, Any]:

@@ -181,7 +181,9 @@ beat() {
 listen() {
     while read -r line; do
         case $line in
-        stop | kill | told) true >"$here/$line" ;;
+        stop | kill) true >"$here/$line" ;;
+        # That our output then ends tells the controller that we know.
+        told) true >"$here/told" && break ;;
         [0-9]*) echo "$line" 1<>"$here/seen" ;;
         esac
         beat
@@ -275,11 +277,16 @@ bury() {
     say "finish interrupted"
 }
 
-main() {
+# What a login may have set for programs that we use.
+settle() {
     unset ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT TAR_OPTIONS GZIP FUNCNEST TMOUT GLOBIGNORE
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
     export PATH
     umask 077
+}
+
+main() {
+    settle
     read -r nonce session segment length digest scope encoding offset marks
     need head wc tar gzip tail mkdir mkfifo mv rm cp cat dd sync od tr sed grep env id ls find sleep df
     find_state

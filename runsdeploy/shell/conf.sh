@@ -47,12 +47,24 @@ RUNS_leave() {
 # A failing command is an error when nothing tests it and it is unknown, or comes last. (A section is
 # not run under `set -e`: `[ -n "$x" ] && var y=z` may well be its last line.)
 RUNS_failed() {
+    local RUNS_file RUNS_line
     [[ $4 != "$RUNS_self" ]] || return 0
     RUNS_bad=$3 RUNS_bad_line=$2
+    RUNS_place "$4" "$2"
     if (($1 == 127)); then
-        RUNS_say unknown "$RUNS_sourcing" "$2" "$3"
+        RUNS_say unknown "$RUNS_file" "$RUNS_line" "$3"
         RUNS_bad=unknown
+    elif [[ $3 =~ ^(\.|source)\ ([A-Za-z0-9_./-]+)$ && ! -e ${BASH_REMATCH[2]} ]]; then
+        RUNS_problem "no file \`${BASH_REMATCH[2]}\` to source"
     fi
+}
+
+# Called by bash in a subshell of its own, for tested commands too: where a name is far from ours, that may be meant.
+command_not_found_handle() {
+    RUNS_here
+    RUNS_say missing "$RUNS_file" "$RUNS_line" "$1"
+    printf '%s: command not found\n' "$1" >&2
+    return 127
 }
 
 # RUNS_source SECTION: its first line is preceded by the trap that notes its last command.
@@ -66,28 +78,32 @@ RUNS_source() {
     RUNS_status=$?
     trap - ERR DEBUG
     if ((RUNS_status)) && [[ $RUNS_last == return* || (-n $RUNS_bad && $RUNS_bad == "$RUNS_last") ]]; then
-        RUNS_file=$1 RUNS_line=$RUNS_last_line
+        # Not $1, which is the section's: it may `set -- a b`.
+        RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_last_line
         RUNS_problem "the section ends with a failure: \`$RUNS_last\` has status $RUNS_status"
     fi
 }
 
 RUNS_load_sysinfos() {
     local RUNS_each RUNS_i
+    if [[ -n $RUNS_sysinfos ]]; then
+        RUNS_source "$RUNS_root/section/$RUNS_sysinfos"
+        RUNS_file=$RUNS_root/section/$RUNS_sysinfos RUNS_line=0
+        for RUNS_each in sysname sysdist sysver; do
+            [[ -z ${RUNS_known[$RUNS_each]-} ]] || continue
+            if eval "((\${#${RUNS_each}[@]}))"; then
+                eval "RUNS_change $RUNS_each '()' \"\${${RUNS_each}[@]}\""
+            fi
+        done
+        if [[ -z ${RUNS_known[bits]-} && -n ${bits-} ]]; then RUNS_change bits '=' "$bits"; fi
+    fi
+    # A file of comments, as `init` makes it, promises nothing.
+    [[ -z ${RUNS_known[sysname]-}${RUNS_known[sysdist]-}${RUNS_known[sysver]-}${RUNS_known[bits]-} ]] || return 0
     RUNS_file='' RUNS_line=0
     for ((RUNS_i = 0; RUNS_i < ${#RUNS_fact_name[@]}; RUNS_i++)); do
         RUNS_change "${RUNS_fact_name[RUNS_i]}" "${RUNS_fact_kind[RUNS_i]}" \
             "${RUNS_fact_values[@]:${RUNS_fact_start[RUNS_i]}:${RUNS_fact_count[RUNS_i]}}"
     done
-    [[ -n $RUNS_sysinfos ]] || return 0
-    RUNS_source "$RUNS_root/section/$RUNS_sysinfos"
-    RUNS_file=$RUNS_root/section/$RUNS_sysinfos RUNS_line=0
-    for RUNS_each in sysname sysdist sysver; do
-        [[ -z ${RUNS_known[$RUNS_each]-} ]] || continue
-        if eval "((\${#${RUNS_each}[@]}))"; then
-            eval "RUNS_change $RUNS_each '()' \"\${${RUNS_each}[@]}\""
-        fi
-    done
-    if [[ -z ${RUNS_known[bits]-} && -n ${bits-} ]]; then RUNS_change bits '=' "$bits"; fi
 }
 
 RUNS_finish() {

@@ -15,10 +15,16 @@ RUNS_here() {
     local RUNS_i
     for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
         if [[ ${BASH_SOURCE[RUNS_i]} != "${RUNS_self%/*}/"* ]]; then
-            RUNS_file=${BASH_SOURCE[RUNS_i]} RUNS_line=${BASH_LINENO[RUNS_i - 1]}
+            RUNS_place "${BASH_SOURCE[RUNS_i]}" "${BASH_LINENO[RUNS_i - 1]}"
             return
         fi
     done
+}
+
+# RUNS_place FILE LINE: what a section sources is named from the script's directory.
+RUNS_place() {
+    RUNS_file=$1 RUNS_line=$2
+    [[ $1 == /* ]] || RUNS_file=$RUNS_root/$RUNS_folder/${1#./}
 }
 
 RUNS_problem() { RUNS_say problem "$RUNS_file" "$RUNS_line" "$1"; }
@@ -115,6 +121,7 @@ desc() {
 conf() {
     local RUNS_each
     RUNS_here
+    (($#)) || RUNS_problem '`conf` without a flag'
     for RUNS_each; do RUNS_say flag "$RUNS_file" "$RUNS_line" "$RUNS_each"; done
 }
 
@@ -224,19 +231,22 @@ sysinfos() {
         -r) RUNS_need=yes ;;
         -s | -d | -v | -b)
             RUNS_key=$RUNS_each
-            RUNS_given[$RUNS_key]=${RUNS_given[$RUNS_key]-no}
+            RUNS_given[$RUNS_key]=${RUNS_given[$RUNS_key]-none}
             ;;
         *)
-            if [[ -z $RUNS_key ]]; then
+            if [[ -z $RUNS_key || $RUNS_each == -* ]]; then
                 RUNS_problem "bad argument \`$RUNS_each\` of \`sysinfos\`, expected \`-r\`, \`-s\`, \`-d\`, \`-v\` or \`-b\`"
             elif RUNS_fact "$RUNS_key" "$RUNS_each"; then
                 RUNS_given[$RUNS_key]=yes
+            elif [[ ${RUNS_given[$RUNS_key]} == none ]]; then
+                RUNS_given[$RUNS_key]=no
             fi
             ;;
         esac
     done
-    for RUNS_each in ${RUNS_given[@]+"${RUNS_given[@]}"}; do
-        [[ $RUNS_each == yes ]] || RUNS_match=no
+    for RUNS_each in ${RUNS_given[@]+"${!RUNS_given[@]}"}; do
+        [[ ${RUNS_given[$RUNS_each]} != none ]] || RUNS_problem "\`sysinfos $RUNS_each\` without a value"
+        [[ ${RUNS_given[$RUNS_each]} == yes ]] || RUNS_match=no
     done
     [[ $RUNS_match == no ]] || return 0
     [[ $RUNS_need == yes ]] || return 1
@@ -255,6 +265,9 @@ RUNS_fact() {
     esac
     if [[ $1 == -v && $2 == *[+-] ]] && ! [[ $2 =~ ^[0-9]+(\.[0-9]+)*[+-]$ ]]; then
         RUNS_problem "bad version \`$2\` of \`sysinfos -v\`, expected a number before \`${2: -1}\`"
+        return 1
+    elif [[ $1 == -v && $2 == [+=\<\>~!]* ]]; then
+        RUNS_problem "bad version \`$2\` of \`sysinfos -v\`, expected it as the host has it, or a number before \`+\` or \`-\`"
         return 1
     fi
     for RUNS_have in ${RUNS_facts[@]+"${RUNS_facts[@]}"}; do

@@ -96,7 +96,10 @@ pause() { read -r -t 0.2 -u 7; }
 tell_earlier() {
     local segment
     for segment in "$RUNS_state"/sessions/*/segment*; do
-        [[ -e $segment/about && ! -e $segment/told && ${segment%/*} != "$RUNS_session" ]] || continue
+        [[ -e $segment/about && ! -e $segment/told && $segment != "$RUNS_here" ]] || continue
+        # Of our own session the controller heard it, or it would not have begun us, whatever became of its last word.
+        [[ ${segment%/*} != "$RUNS_session" ]] || : >"$segment/told"
+        [[ ! -e $segment/told ]] || continue
         # One that waits for the lock, as we did, is not over.
         [[ -e $segment/finished ]] || flock -n "$segment/alive" true 2>/dev/null || continue
         tell_segment "$segment"

@@ -7,7 +7,9 @@
 answer() {
     case $segment in
     facts) facts ;;
+    promise) promise ;;
     markers) markers ;;
+    reset) take_back ;;
     account) account ;;
     sweep) sweep ;;
     unheard) unheard ;;
@@ -18,39 +20,88 @@ answer() {
     say finish ok
 }
 
-of_release() { sed -n "s/^$1=//p" "$os_release" | tr -d "\"'"; }
-
-# The facts of this machine, each from the specific to the general.
+# The facts of this machine, see facts.sh.
 facts() {
-    kernel=$(uname -s | tr '[:upper:]' '[:lower:]')
-    case $(uname -m) in *64* | s390x) bits=64 ;; *) bits=32 ;; esac
-    os_release=/etc/os-release
-    [ -r "$os_release" ] || os_release=/dev/null
-    say facts sysname "$kernel"
-    # shellcheck disable=SC2046 # words on purpose
-    say facts sysdist $(of_release ID) $(of_release ID_LIKE) "$kernel"
-    # shellcheck disable=SC2046
-    set -- $(of_release VERSION_ID) $(of_release VERSION_CODENAME)
-    [ $# -gt 0 ] || set -- "$(uname -r)"
-    say facts sysver "$@"
-    say facts bits "$bits"
+    find_facts
+    for name in sysname sysdist sysver bits; do
+        # shellcheck disable=SC2154 # by eval
+        eval "found=\$$name"
+        say facts "$name${found:+ $found}"
+    done
 }
 
-# list_markers OWNER DIRECTORY [COMMAND...]: names first, then the values that markers hold.
+# What of the promise OFFSET does not hold here.
+promise() {
+    found=$(contradictions "$offset")
+    [ -z "$found" ] || say note "$(word "$found")"
+}
+
+# say_markers OWNER: each line of the input is about a marker, which it names.
+say_markers() { sed "s/^/$(printf '\036')$nonce marker $1 /"; }
+
+# list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines that markers hold.
 list_markers() {
     owner=$1 markers=$2/markers
     shift 2
     # shellcheck disable=SC2016 # expanded by that shell
-    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && grep -rs "^value " .' sh "$markers" |
-        sed "s/^/$(printf '\036')$nonce marker $owner /"
+    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && grep -rs "$2" .' sh "$markers" "$lines" | say_markers "$owner"
 }
 
+# Their values, which is what a session would go by; with an OFFSET of `all` all that they say.
 markers() {
+    case $offset in all) lines='^[a-z]* [^ ]*$' ;; *) lines='^value ' && check_markers ;; esac
     list_markers own "$state"
     if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
         list_markers root "/var/lib/runsdeploy${state#"$base"}" sudo -n
     fi
     account
+}
+
+# As the runner does before its first step.
+check_markers() {
+    [ -d "$state/markers" ] || return 0
+    found=$(find "$state/markers" \( -perm -020 -o -perm -002 -o ! -user "$(id -u)" \) ! -type l 2>/dev/null | head -n 1)
+    [ -z "$found" ] || refuse state "cannot trust \`$found\`: another user may write it"
+}
+
+# Take markers back, and say which: OFFSET is BY:OWNER/PATH,OWNER/PATH…, each a marker or all of a script's. Not while
+# a session runs, which may have asked them, nor where an operator keeps the target for himself.
+take_back() {
+    by=${offset%%:*}
+    if [ -e "$state/hold" ] && ! { read -r keeper _ <"$state/hold" && [ "$keeper" = "$by" ]; }; then
+        holder
+        return
+    fi
+    mkdir -p "$state" 2>/dev/null
+    if command -v flock >/dev/null 2>&1; then
+        { true >>"$state/lock"; } 2>/dev/null || refuse state "cannot write \`$state/lock\`"
+        exec 9>>"$state/lock"
+        if ! flock -n 9; then
+            found=$(holder)
+            if [ -n "$found" ]; then printf '%s\n' "$found"; else say "locked session - - - -"; fi
+            return
+        fi
+    fi
+    echo "$by $(date -u +%Y-%m-%dT%H:%M:%SZ) reset process%20$$" >"$state/holder"
+    for each in $(printf %s "${offset#*:}" | tr , ' '); do
+        case $each in
+        root/*) remove root "/var/lib/runsdeploy${state#"$base"}" "${each#*/}" sudo -n ;;
+        *) remove own "$state" "${each#*/}" ;;
+        esac
+    done
+    : >"$state/holder"
+}
+
+# remove OWNER DIRECTORY PATH [COMMAND...]: durable once it is said.
+remove() {
+    owner=$1 markers=$2/markers path=$3
+    shift 3
+    # shellcheck disable=SC2016 # expanded by that shell
+    removed=$("$@" sh -c 'cd "$1" 2>/dev/null && find "./$2" -type f 2>/dev/null || exit 0
+        rm -rf "./$2" || exit
+        case $2 in */*) cd "./${2%/*}" || exit ;; esac
+        sync . 2>/dev/null || sync' sh "$markers" "$path" 2>&1) || refuse state "cannot remove \`$markers/$path\`: $removed"
+    [ -z "$removed" ] || printf '%s\n' "$removed" | say_markers "$owner"
 }
 
 # Who we are, and whether that can be root.

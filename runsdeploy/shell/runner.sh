@@ -168,6 +168,17 @@ check_markers() {
     leave refuse state "$RUNS_encoded"
 }
 
+# The controller knows whose promise it is, and how to mend it.
+check_promise() {
+    local said
+    [[ -n $RUNS_segment_promise ]] || return 0
+    # shellcheck source-path=SCRIPTDIR source=facts.sh
+    said=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_promise" 9>&- 8>&-)
+    [[ -n $said ]] || return 0
+    RUNS_encode "$said"
+    leave refuse promise "$RUNS_encoded"
+}
+
 # The folders that the steps' markers will need, by one process for all of them.
 make_folders() {
     local name
@@ -460,6 +471,7 @@ run_segment() {
     tell_earlier
     check_markers
     check_sudo
+    check_promise
     make_folders
     for number in "${RUNS_segment_steps[@]}"; do
         await_listener

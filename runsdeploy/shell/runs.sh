@@ -85,7 +85,8 @@ shouldrun() {
         RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user"
         builtin exit 1
     fi
-    while IFS= read -r RUNS_line; do
+    # A marker made by hand may lack its last newline.
+    while IFS= read -r RUNS_line || [[ -n $RUNS_line ]]; do
         case $RUNS_line in 'value '*) RUNS_value=${RUNS_line#value } ;; esac
     done <"$RUNS_file"
     if (($# > 1)); then
@@ -142,14 +143,15 @@ RUNS_write() (
     umask 077
     set +e
     trap - ERR
-    RUNS_new=$RUNS_file.new.$BASHPID
+    # A name that no marker can have: what a crash leaves is not taken for one.
+    RUNS_new=$RUNS_folder/.new.$BASHPID
     # The directory's own name too must be on the disk.
     [[ -d $RUNS_folder ]] || { mkdir -p "$RUNS_folder" && sync "${RUNS_folder%/*}" "${RUNS_folder%/*/*}"; } || exit
     {
         printf 'runsdeploy marker 1\n' &&
             { [[ -z $1 ]] || printf 'value %s\n' "$1"; } &&
             TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1 &&
-            printf 'session %s\ndigest %s\n' "$RUNS_SESSION" "$RUNS_DIGEST"
+            printf 'session %s\ndigest %s\n%s' "$RUNS_SESSION" "$RUNS_DIGEST" "${RUNS_step_origin-}"
     } >|"$RUNS_new" && [[ ! -d $RUNS_file ]] && sync "$RUNS_new" && mv -f "$RUNS_new" "$RUNS_file" && exec sync "$RUNS_folder"
     rm -f "$RUNS_new"
     builtin exit 1
@@ -162,7 +164,9 @@ resetdone() {
         RUNS_wrong "cannot take back the marker \`$RUNS_file\`"
         return 1
     }
-    [[ ! -d ${RUNS_folder%/*} ]] || sync "${RUNS_folder%/*}"
+    # The directory that held the name.
+    (($#)) || RUNS_folder=${RUNS_folder%/*}
+    [[ ! -d $RUNS_folder ]] || sync "$RUNS_folder"
     RUNS_encode "${1-}"
     RUNS_act "resetdone $RUNS_encoded"
 }

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from runsdeploy.command import Arguments, Flag
+from runsdeploy.cookbook import COMMAND_LINE
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.tasks.execution import HOST, Work
-from runsdeploy.tasks.opening import COMMAND_LINE, hosts_of, trees_of
+from runsdeploy.tasks.opening import hosts_of, trees_of
 from runsdeploy.tree import Host, Trees
 
 BUILTIN = Path(__file__).parents[1] / "builtin"
@@ -46,24 +47,29 @@ def gather(
 
 def named_hosts(arguments: Arguments) -> list[Host]:
     """Return the hosts that were named; without a tree, names are all that can be meant."""
+    return hosts_of(arguments, _trees(arguments))
+
+
+def _trees(arguments: Arguments) -> Trees:
+    """Return the operator's trees, or none where he has none."""
     try:
-        trees = trees_of(arguments)
+        return trees_of(arguments)
     except InputError:
         if arguments.path:
             raise
-        trees = Trees(())
-    return hosts_of(arguments, trees)
+        return Trees(())
 
 
 @contextmanager
 def builtin_work(
-    script: str, hosts: Sequence[Host], variables: Callable[[Host], Mapping[str, str | Sequence[str]]],
+    arguments: Arguments, script: str, hosts: Sequence[Host],
+    variables: Callable[[Host], Mapping[str, str | Sequence[str]]],
     files: Mapping[str, bytes] | None = None,
 ) -> Iterator[Work]:  # fmt: skip
     """Yield a script of the built-in tree as work for hosts.
 
     What is shipped lies in a tree of its own, private and there as long as the work is. The operator's trees say
-    which hosts there are, and no more: a script of theirs that is called alike must not run instead.
+    which hosts there are and what those are, and no more: a script of theirs that is called alike must not run instead.
     """
     with tempfile.TemporaryDirectory(prefix="runsdeploy-cron-") as folder:
         for name, content in (files or {}).items():
@@ -72,7 +78,7 @@ def builtin_work(
         def entries(host: Host) -> tuple[list[Entry], list[Problem]]:
             return [Entry(script, _operations(variables(host)), COMMAND_LINE)], []
 
-        yield Work(Trees((Path(folder), BUILTIN)), hosts, entries)
+        yield Work(Trees((Path(folder), BUILTIN)), hosts, entries, promising=_trees(arguments))
 
 
 def _operations(variables: Mapping[str, str | Sequence[str]]) -> tuple[Operation, ...]:

@@ -47,7 +47,7 @@ def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
         options = [] if arguments.format == "text" else ["--format", "json"]
         more = {"as_root": "yes" if arguments.as_root else ""} if command == "restore" else {}
         variables = {**place, **more, "options": options, "words": said}
-        with builtin_work(f"cron/{command}", hosts, lambda _: variables) as work:
+        with builtin_work(arguments, f"cron/{command}", hosts, lambda _: variables) as work:
             # A run takes hours, and whoever looks meanwhile must not be kept out: the job runner has a lock of its own.
             status, reports = execute(arguments, replace(work, scope=f"cron/{command}"), _listen)
         _tell_statuses(command, reports)

@@ -16,11 +16,11 @@ from typing import Any
 
 from runsdeploy import console
 from runsdeploy.command import COMMON, Arguments, Command, Flag
-from runsdeploy.errors import InputError, Position, Problem
+from runsdeploy.errors import InputError, Position, Problem, shown
 from runsdeploy.outputs import json
 from runsdeploy.tasks.builtin import AT, builtin_work, gather, named_hosts, place_of, printable
 from runsdeploy.tasks.execution import CONNECTION, execute
-from runsdeploy.tree import Host, shown
+from runsdeploy.tree import Host
 
 PROGRAM, SETTINGS, CATALOGUE = "job-runner.pyz", "settings.json", "catalogue.json"
 """names in the private tree of what is shipped"""
@@ -86,7 +86,7 @@ def install(arguments: Arguments) -> int:
         target = arguments.target_settings or ""
         return {**place, **timing(host), "settings_name": settings, "target_settings": target}
 
-    with builtin_work("cron/install", hosts, variables, files) as work:
+    with builtin_work(arguments, "cron/install", hosts, variables, files) as work:
         return execute(arguments, work)[0]
 
 
@@ -218,7 +218,7 @@ def uninstall(arguments: Arguments) -> int:
     place = place_of(arguments, problems)
     if problems or hosts is None:
         raise InputError(problems)
-    with builtin_work("cron/uninstall", hosts, lambda _: place) as work:
+    with builtin_work(arguments, "cron/uninstall", hosts, lambda _: place) as work:
         return execute(arguments, work)[0]
 
 

@@ -9,7 +9,7 @@ from runsdeploy.tasks.execution import CONNECTION, HOST, Work, execute, make_pla
 from runsdeploy.tasks.opening import entries_of, hosts_of, sets_of, trees_of
 
 
-def _work(arguments: Arguments) -> Work:
+def work_of(arguments: Arguments) -> Work:
     """Return what was asked for; raises InputError."""
     trees = trees_of(arguments)
     return Work(trees, hosts_of(arguments, trees), lambda host: entries_of(arguments, trees, host), sets_of(arguments))
@@ -17,7 +17,7 @@ def _work(arguments: Arguments) -> Work:
 
 def plan(arguments: Arguments) -> int:
     """Print the plans of the hosts; nothing is connected to."""
-    plans = make_plans(arguments, _work(arguments))
+    plans = make_plans(arguments, work_of(arguments))
     if arguments.format == "text":
         for each in plans:
             console.tell_messages(each)
@@ -29,13 +29,13 @@ def plan(arguments: Arguments) -> int:
 
 def deploy(arguments: Arguments) -> int:
     """Deploy to the hosts."""
-    return execute(arguments, _work(arguments))[0]
+    return execute(arguments, work_of(arguments))[0]
 
 
-_HOSTS = (
+SELECTION = (
     HOST,
-    Flag("--recipe", "recipe to run instead of `default`", (), metavar="NAME"),
-    Flag("--script", "script to run instead of a recipe", (), metavar="NAME"),
+    Flag("--recipe", "recipe to run instead of `default`", (), metavar="RECIPE"),
+    Flag("--script", "script to run instead of a recipe", (), metavar="SCRIPT"),
     Flag(
         "--set",
         "operation on a variable of every step, after all others: `name=value`, `name+=value`",
@@ -51,14 +51,14 @@ COMMANDS = (
         "deploy",
         deploy,
         "run the recipe of each host on it, once",
-        (*_HOSTS, *CONNECTION, _DETACH, *COMMON),
+        (*SELECTION, *CONNECTION, _DETACH, *COMMON),
         ("deploy --host medusa.univ.run", "deploy --host 'web*.univ.run' --script ping --format json"),
     ),
     Command(
         "plan",
         plan,
         "show what deploy would do, without connecting",
-        (*_HOSTS, *COMMON),
+        (*SELECTION, *COMMON),
         ("plan --host medusa.univ.run", "plan --host medusa.univ.run --set port=8080 --format json"),
     ),
 )

@@ -6,20 +6,20 @@ import functools
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from runsdeploy import console, known_hosts
+from runsdeploy import console, known_hosts, revision
 from runsdeploy.command import Arguments, Flag
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.local import LocalTransport
 from runsdeploy.marker import Markers
 from runsdeploy.outputs import json
-from runsdeploy.plan import FactsUnknown, Plan, resolve
+from runsdeploy.plan import FactsUnknown, Plan, promise_for, resolve
 from runsdeploy.recipe import Entry, Operation
 from runsdeploy.report import Fold, HostReport, exit_status
 from runsdeploy.rollout import Listener, roll_out
-from runsdeploy.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions
+from runsdeploy.session import Run, ask_facts, ask_markers, ask_promise, local_scope, new_session, new_sessions
 from runsdeploy.settings import LARGEST
 from runsdeploy.transport import Transport
 from runsdeploy.tree import Host, Trees
@@ -37,6 +37,8 @@ class Work:
     """operations on every step, after all others"""
     scope: str = "."
     """part of the hosts' state to work in"""
+    promising: Trees | None = None
+    """whose `sysinfos.conf` say what the hosts are, where that is not `trees`"""
 
 
 def execute(
@@ -56,13 +58,14 @@ def execute(
         preload += [threading.Thread(target=_look_up, args=(first,))]
     for thread in preload:
         thread.start()
+    revisions = revision.look_up([] if arguments.dry_run else work.trees.roots)
     try:
         unusable: list[HostReport] = []
         plans = make_plans(arguments, work, ways, unusable)
         if arguments.dry_run:
             return _dry_run(arguments, plans, ways, unusable), []
         listener = (listen or listener_of)(arguments, len(plans) + len(unusable))
-        return _roll_out(arguments, plans, ways, unusable, listener, work.scope)
+        return _roll_out(arguments, plans, ways, unusable, listener, work.scope, revisions)
     finally:
         for way in ways.values():
             way.close()
@@ -71,13 +74,14 @@ def execute(
             thread.join()
 
 
-def _roll_out(
+def _roll_out(  # noqa: PLR0913, PLR0917 - all that was made ready
     arguments: Arguments,
     plans: Sequence[Plan],
     ways: dict[str, Way],
     unusable: Sequence[HostReport],
     listener: Listener,
     scope: str,
+    revisions: Callable[[], Sequence[str]],
 ) -> tuple[int, list[HostReport]]:
     detached = arguments.values.get("detach", False)
     for each in plans if detached else ():
@@ -93,6 +97,7 @@ def _roll_out(
         patience=arguments.patience,
         wait=arguments.wait,
         detached=detached,
+        revisions=revisions,
     )
     runs = [
         Run(each, session, ways[each.host.name].open, scope) for each, session in zip(plans, sessions, strict=False)
@@ -171,7 +176,9 @@ def make_plans(
         )
         plans.append(None)
         try:
-            plans[number] = makers[number]()
+            made = makers[number]()
+            promise = promise_for(work.promising, host, arguments.conf_timeout) if work.promising else made.promise
+            plans[number] = replace(made, promise=promise)
         except FactsUnknown as error:
             unknown.append(number)
             problems += error.problems if not ways else ()
@@ -179,6 +186,8 @@ def make_plans(
             problems += error.problems
     if problems:
         raise InputError(problems)
+    if arguments.values.get("no_verify_sysinfos"):
+        plans = [each and replace(each, promise=None) for each in plans]
     for number in unknown:
         host = work.hosts[number]
         try:
@@ -230,16 +239,24 @@ def _forecast(each: Plan, way: Way) -> dict[int, tuple[str, str]]:
     sides = {step.side for step in each.steps}
     target = controller = Markers()
     if "target" in sides:
+        ask_promise(way.open(), new_session(), each)
         target = ask_markers(way.open(), new_session(), ".")
     if "controller" in sides:
         controller = ask_markers(LocalTransport(), new_session(), local_scope(each.host.name))
     return forecast(each, target, controller)
 
 
-HOST = Flag("--host", "host, `user@host` or pattern; several by repeating, commas or colons", (), metavar="HOST")
+HOST = Flag(
+    "--host",
+    "host, `user@host`, pattern or `@group`, behind a `!` to take it away; several by repeating, commas or colons",
+    (),
+    metavar="HOST",
+)
 LOCAL = Flag("--local", "deploy to this machine, without SSH", default=False)
 ACCEPT_NEW = Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False)
 PATIENCE = Flag("--patience", "seconds that a broken connection may take to come back", 120.0, metavar="SECONDS")
+PARALLEL = Flag("--parallel", "hosts at a time", 4, metavar="N")
+NO_VERIFY = Flag("--no-verify-sysinfos", "go on where a host is not what its sysinfos.conf promises", default=False)
 CONNECTION = (
     Flag(
         "--dry-run",
@@ -259,7 +276,8 @@ CONNECTION = (
     ),
     Flag("--timeout", "seconds that a step may take; 0 for no limit", 0.0, metavar="SECONDS"),
     PATIENCE,
-    Flag("--parallel", "hosts at a time", 4, metavar="N"),
+    PARALLEL,
     ACCEPT_NEW,
+    NO_VERIFY,
 )
 """flags of commands that connect"""

@@ -67,6 +67,7 @@ def _attached(way: Way, arguments: Arguments) -> Iterator[Event]:
         yield Past(event)
         if isinstance(event, Finished):
             yield event
+    spool.part()
 
 
 def lock(arguments: Arguments) -> int:

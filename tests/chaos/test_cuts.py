@@ -214,7 +214,7 @@ def test_r7_files_that_come_back_are_whole_however_often_the_link_is_cut(fleet):
 
 
 def test_r1_what_breaks_before_the_login_is_unreachable_and_touches_nothing(fleet):
-    """Cuts in the first 1,300 bytes of each connection (a login takes 1,500), a closed port and a silent one; another host does not care."""
+    """Cuts in the first 1,300 bytes of each connection (a login takes 1,500), a closed port, a silent one."""
     chance = chance_of("first")
     host, other = fleet.hosts[0], fleet.hosts[1]
     plan = small_plan(fleet, "h1")

@@ -19,6 +19,8 @@ def compare(operator, host, tree, *more):
     """Dry-run, then deploy; return what was said of each step with what happened. Nothing may change between."""
     # A session goes from its target a moment after its controller.
     wait_until(lambda: not [*host.state.rglob("heard.*"), *operator.state.rglob("heard.*")])
+    segments = [each for state in (host.state, operator.state) for each in state.rglob("sessions/*/segment*")]
+    wait_until(lambda: all((each / "finished").exists() for each in segments))
     before = contents(host.directory), contents(operator.directory)
     dry = operator.deploy(tree, "--dry-run", *more)
     assert dry.status == dry.document["exit_status"] == 0, dry.talk

@@ -60,7 +60,7 @@ def ask(operator, tree, *words, form="json"):
 # --- hosts
 
 
-def test_hosts_are_listed_with_their_recipes(operator, tree):
+def test_hosts_are_listed_with_their_recipes_groups_and_directories(operator, tree):
     found = {each["host"]: each["recipes"] for each in ask(operator, tree, "hosts")["hosts"]}
     assert found == {
         "lone": ["default", "extra"],
@@ -71,7 +71,17 @@ def test_hosts_are_listed_with_their_recipes(operator, tree):
     }
     lines = ask(operator, tree, "hosts", form="text").splitlines()
     assert sorted(line.split()[0] for line in lines) == sorted(found)
-    assert "lone default extra" in [" ".join(line.split()) for line in lines]
+    assert "lone default extra @more @web hosts/lone" in [" ".join(line.split()) for line in lines]
+    medusa = ask(operator, tree, "hosts", "medusa.univ.run")["hosts"][0]
+    assert (medusa["groups"], medusa["directories"]) == (["more", "web"], ["univ.run/medusa", "hosts/medusa"])
+
+
+def test_a_group_that_is_wrong_is_told_and_keeps_nobody_from_looking(operator, tree):
+    plant(tree, {"groups/web": "a b\n"})
+    done = operator.run("hosts", "lone", cwd=tree)
+    assert (done.status, done.talk) == (0, "groups/web:1: `a b` is not a host name\n")
+    done = operator.run("hosts", "@web", cwd=tree)
+    assert (done.status, done.out) == (2, b"")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,8 @@ def test_hosts_are_listed_with_their_recipes(operator, tree):
         ("medusa", ["medusa"]),
         ("?one", ["lone"]),
         ("[lm]*", ["lone", "medusa", "medusa.univ.run"]),
+        ("@more", ["lone", "medusa.univ.run"]),
+        ("@web,medusa:!*.univ.run", ["lone", "medusa"]),
     ],
 )
 def test_patterns_select_hosts(pattern, expected, operator, tree):
@@ -100,6 +112,8 @@ def test_patterns_select_hosts(pattern, expected, operator, tree):
         (["--host", "admin@medusa"], ["medusa"]),
         (["--host", "admin@*.univ.run", "--script", "base"], ["medusa.univ.run", "www.univ.run"]),
         (["--host", "nobody.knows.it", "--script", "base"], ["nobody.knows.it"]),
+        (["--host", "!medusa.univ.run", "--host", "*.univ.run"], ["www.univ.run"]),
+        (["--host", "@web,!@more", "--script", "base"], ["www.univ.run"]),
     ],
     ids=lambda value: " ".join(value) if "--host" in value else "",
 )
@@ -176,6 +190,80 @@ def test_one_script_is_shown_in_full(operator, tree):
     text = ask(operator, tree, "info", "web/nginx", "--host", "medusa", form="text")
     for word in ("web/nginx", "Install nginx", "root", "once", "base", "port=80", "site"):
         assert word in text
+
+
+BLAMED = {
+    "runs.conf": "var port=80 mode=a\nvar hosts one\nvar hosts+=two\n",
+    "hosts/medusa/runs.conf": "var mode=b\nvar hosts+=three\nvar hosts+=one\n",
+    "scripts/web": script('var port="${port:-1}"\nvar extra=x\nvar mode="$mode"'),
+    "scripts/other": script("after -r web port=7"),
+    "hosts/medusa/web": script('var port="${port:-1}"\nvar extra=x\nvar mode="$mode"'),
+    "hosts/medusa/default": "@more\nother\nweb port=81 extra='a b'\n    hosts four five\n",
+    "hosts/medusa/more": "web\n",
+}
+
+
+def test_every_variable_is_shown_with_who_set_it_and_what_was_overridden(operator, tmp_path):
+    tree = plant(tmp_path / "blamed", BLAMED)
+    text = ask(operator, tree, "info", "web", "--host", "medusa", form="text")
+    assert text.splitlines() == [
+        "web",
+        "  file     hosts/medusa/web, script from line 5",
+        "  hides    scripts/web",
+        "  var      port=80  (runs.conf:1)",
+        "             hosts/medusa/web:1  port=80, as it was",
+        "             runs.conf:1         port=80",
+        "  var      mode=b  (hosts/medusa/runs.conf:1)",
+        "             hosts/medusa/web:3        mode=b, as it was",
+        "             hosts/medusa/runs.conf:1  mode=b",
+        "             runs.conf:1               mode=a, overridden",
+        "  var      hosts=(one two three)  (hosts/medusa/runs.conf:2)",
+        "             hosts/medusa/runs.conf:3  hosts+=one, as it was",
+        "             hosts/medusa/runs.conf:2  hosts+=three",
+        "             runs.conf:3               hosts+=two",
+        "             runs.conf:2               hosts=(one)",
+        "  var      extra=x  (hosts/medusa/web:2)",
+        "  used     hosts/medusa/more:1",
+        "  used     hosts/medusa/default:3",
+        "             hosts/medusa/default:3:5   port=81",
+        "             hosts/medusa/default:3:13  extra='a b'",
+        "             hosts/medusa/default:4:5   hosts four five",
+        "             gives                      port=81",
+        "             gives                      extra='a b'",
+        "             gives                      hosts=(four five)",
+        "  used     scripts/other:1, by `after` of other",
+        "             scripts/other:1  port=7",
+        "             gives            port=7",
+    ]
+
+
+def test_the_same_is_told_as_json(operator, tmp_path):
+    tree = plant(tmp_path / "blamed", BLAMED)
+    shown = ask(operator, tree, "info", "web", "--host", "medusa")["script"]
+    assert shown["hides"] == ["scripts/web"]
+    assert [(each["position"], each["kind"], each["values"], each["effect"]) for each in shown["settings"]["mode"]] == [
+        ("hosts/medusa/web:3", "=", ["b"], "unchanged"),
+        ("hosts/medusa/runs.conf:1", "=", ["b"], "counts"),
+        ("runs.conf:1", "=", ["a"], "overridden"),
+    ]
+    assert [(use["position"], use["by"], use["variables"]["port"]) for use in shown["used"]] == [
+        ("hosts/medusa/more:1:1", "", "80"),
+        ("hosts/medusa/default:3:1", "", "81"),
+        ("scripts/other:1", "other", "7"),
+    ]
+    assert shown["used"][1]["operations"][2] == {
+        "name": "hosts", "kind": "()", "values": ["four", "five"], "position": "hosts/medusa/default:4:5"
+    }  # fmt: skip
+    assert "used" not in ask(operator, tree, "info", "web")["script"]
+
+
+def test_a_recipe_that_is_wrong_is_told_and_the_rest_is_shown(operator, tmp_path):
+    tree = plant(tmp_path / "blamed", BLAMED | {"hosts/medusa/bad": "web 1x=2\n@nope\n"})
+    done = operator.run("info", "web", "--host", "medusa", cwd=tree)
+    assert done.status == 0
+    assert "hosts/medusa/bad:1:5: bad operation `1x=2`" in done.talk
+    assert "hosts/medusa/bad:2:1: unknown recipe `nope`" in done.talk
+    assert "hosts/medusa/default:3" in done.text
 
 
 def test_a_script_that_asks_for_facts_is_shown_without_a_host(operator, tree):

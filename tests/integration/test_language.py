@@ -1184,7 +1184,7 @@ def test_s4_directories_of_a_session_are_private_random_and_new(operator, tmp_pa
 
 def test_what_a_script_makes_that_asks_for_facts_is_not_missed_before_they_are_known(operator, tmp_path):
     scripts = {
-        "a": 'sysinfos -d\nout o\nscript:\necho made >"$o"\n',
+        "a": 'sysinfos -d debian || :\nout o\nscript:\necho made >"$o"\n',
         "near": 'conf local\nref -r o\nscript:\ncat "$o"\n',
     }
     tree = plant(
@@ -1193,3 +1193,26 @@ def test_what_a_script_makes_that_asks_for_facts_is_not_missed_before_they_are_k
     )
     done = operator.deploy(tree)
     assert (done.status, done.output) == (0, "made\n"), done.talk
+
+
+def test_r31_a_path_that_a_script_hands_on_with_after_r_is_that_of_the_session(operator, target, tmp_path):
+    """It is in CONF a place of the controller, another one each time, and gone when the script runs."""
+    files = {
+        "scripts/it": script('ref -r f=data\nafter -r other "file=$f"'),
+        "scripts/other": script('var file="${file:-}"', 'cat "$file" >~/seen'),
+        "scripts/data": "as shipped\n",
+        "hosts/medusa/default": "it\n",
+    }
+    tree = plant(tmp_path / "tree", files)
+    plans = {operator.run("plan", "--path", tree, "--host", HOST, "--format", "json").out for _ in range(2)}
+    assert len(plans) == 1
+    done = operator.deploy(tree)
+    assert done.outcomes == [("other", "ok"), ("it", "ok")], done.output
+    assert (target.home / "seen").read_text() == "as shipped\n"
+
+
+def test_what_only_a_recipe_sets_may_be_assigned_in_conf(operator, tmp_path):
+    files = {"scripts/it": script("x=2", 'echo "$x"'), "hosts/medusa/default": "it x=1\n"}
+    done = operator.run("plan", "--path", plant(tmp_path / "tree", files), "--host", HOST)
+    assert done.status == 0
+    assert "`x` is assigned again without `var`" in done.talk

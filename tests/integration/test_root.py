@@ -149,6 +149,36 @@ def test_s8_s6_a_root_step_runs_as_root_and_marks_in_roots_state(operator, targe
 
 
 @pytest.mark.usefixtures("rule")
+def test_roots_markers_are_shown_and_taken_back_as_the_login_users_are(operator, target, tmp_path):
+    scripts = {"mine": script("conf once"), "roots": script("conf root", f"{GUARD}\nsetdone; setdone sub value")}
+    tree = tree_of(tmp_path, target, scripts)
+    way = ["--path", tree, "--host", HOST, "--ssh-config", target.ssh_config, "--format", "json"]
+
+    def found(*words):
+        told = operator.run(*words, *way).document["hosts"][0]["markers"]
+        return {(each["script"], each["subsystem"], each["user"], each.get("state", "gone")) for each in told}
+
+    assert found("status") == {("mine", "", "login", "never"), ("roots", "", "root", "never")}
+    assert operator.deploy(tree).status == 0
+    done = {("mine", "", "login", "done"), ("roots", "", "root", "done"), ("roots", "sub", "root", "done")}
+    assert found("status") == done
+    assert found("reset", "--script", "roots", "--subsystem", "sub") == {("roots", "sub", "root", "gone")}
+    assert markers(roots_state(target)) == ["roots/script"]
+    assert found("reset", "--script", "roots", "--script", "mine") == {
+        ("roots", "", "root", "gone"),
+        ("mine", "", "login", "gone"),
+    }
+    assert markers(roots_state(target)) == markers(target.state) == []
+
+
+def test_that_roots_markers_cannot_be_read_is_told(operator, target, tmp_path):
+    tree = tree_of(tmp_path, target, {"mine": script("conf once"), "roots": script("conf root once")})
+    done = operator.run("status", "--path", tree, "--host", HOST, "--ssh-config", target.ssh_config, "--format", "json")
+    assert [each["script"] for each in done.document["hosts"][0]["markers"]] == ["mine"]
+    assert "root's markers cannot be read" in done.talk
+
+
+@pytest.mark.usefixtures("rule")
 def test_r25_r31_a_root_step_has_the_surroundings_of_any_other(operator, target, tmp_path):
     """Variables, files, directory, names, umask, stdin and the exact lines of failures."""
     value = "a 'b' \"c\"\n$d\\ \u00e9"

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from runsdeploy import ssh
 from runsdeploy.errors import HostError, InputError, Lost, Refused, Unreachable
+from runsdeploy.selection import Choice, select
 from runsdeploy.ssh_config import resolve, split_jump, split_user
 from runsdeploy.tree import Trees
 from tests.integration.sshd import make_key
@@ -999,10 +1000,12 @@ def test_r42_of_ten_thousand_names_each_is_refused_or_one_word_for_ssh(monkeypat
             accepted.add((split_user(name), name))
         if not set(name) & set("@*?["):  # groups, users and patterns are told elsewhere
             with contextlib.suppress(InputError):
-                accepted |= {(split_user(host.address), host.address) for host in trees.select(name)}
+                accepted |= {(split_user(host.address), host.address) for host in select(trees, [Choice(name)])}
     assert 100 < len(accepted) < 8000
-    words = {word for parts, _ in accepted for word in parts}
-    assert [word for word in words if not re.fullmatch(r"(?!-)[A-Za-z0-9_.:%$-]*", word)] == []
+    users, names = ({parts[half] for parts, _ in accepted} for half in (0, 1))
+    assert [name for name in names if not re.fullmatch(r"(?!-)[A-Za-z0-9_.:%-]+", name)] == []
+    # As ssh has it, the last `@` divides: accounts of a realm have one in their names.
+    assert [user for user in users if not re.fullmatch(r"(?!-)[A-Za-z0-9_.@+-]*", user)] == []
     fake = tmp_path / "ssh"
     fake.write_text('#!/bin/sh\nprintf "%s\\0" "$@" >"$0.args"; exit 255\n')
     fake.chmod(0o755)

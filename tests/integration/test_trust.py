@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 
 import pytest
@@ -160,6 +161,75 @@ def test_r34_a_link_out_of_the_trees_is_that_whoever_may_write_there(operator, t
     assert done.status == 2
     assert "leads out of the trees" in done.talk
     assert "chmod" not in done.talk
+
+
+LEADING_OUT = [
+    "runs.conf", "hosts/runs.conf", "univ.run/medusa/runs.conf", "scripts/web/runs.conf",
+    "univ.run/medusa/sysinfos.conf", "lib/mine", "groups/web", "univ.run/medusa/default", "univ.run/medusa/more",
+    "scripts/web/it", "scripts/web/beside", "scripts/web/page.j2",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", LEADING_OUT)
+@pytest.mark.parametrize("command", ["plan", "deploy", "check"])
+def test_r33_s10_a_link_out_of_the_trees_is_refused_wherever_it_stands_unless_it_is_allowed(
+    command, inside, operator, tree, tmp_path
+):
+    """What is there is sound, and would be used."""
+    real = tmp_path / "real" / "it's here"
+    real.parent.mkdir()
+    (tree / inside).rename(real)
+    (tree / inside).symlink_to(real)
+    words = ["check"] if command == "check" else [command, "--host", "@web"]
+    words += ["--local"] if command == "deploy" else []
+    done = operator.run(*words, "--format", "json", cwd=tree)
+    assert done.status == done.document["exit_status"] == 2, done.talk
+    errors = done.document["findings"] if command == "check" else done.document["errors"]
+    (said,) = [error for error in errors if "leads out of the trees" in error["message"]]
+    assert said["message"].endswith(f" leads out of the trees, to `{real}`")
+    assert said["hint"].startswith("if that is meant, allow it by name: `--allow ")
+    if "scripts/web/" not in inside or inside.endswith(("it", "runs.conf")):
+        assert said["file"] == inside
+    asked_for = inside in ("lib/mine", "scripts/web/beside", "scripts/web/page.j2")
+    # CONF itself asks for those; and `check` looks at the other host all the same.
+    if inside in ("runs.conf", "scripts/web/it") or not (asked_for or command == "check"):
+        assert not (operator.home / "evaluated").exists()
+    allowed = f"runsdeploy plan --host @web {said['hint'].partition('`')[2].removesuffix('`')}"
+    assert operator.run(*shlex.split(allowed)[1:], "--format", "json", cwd=tree).status == 0
+
+
+def test_r33_all_links_out_of_the_trees_are_told_in_one_go(operator, tree, tmp_path):
+    places = ["runs.conf", "univ.run/medusa/runs.conf", "univ.run/medusa/sysinfos.conf", "lib/mine"]
+    for number, inside in enumerate(places):
+        (tree / inside).rename(tmp_path / f"real{number}")
+        (tree / inside).symlink_to(tmp_path / f"real{number}")
+    (tree / "univ.run/medusa/more").write_text("web/it\nnot/there\n")
+    planned = operator.run(*PLAN, cwd=tree).document["errors"]
+    assert sorted(error["file"] for error in planned) == sorted(places)
+    checked = operator.run("check", "--format", "json", cwd=tree).document["findings"]
+    assert sorted(each["file"] for each in checked if each["rule"] == "outside") == sorted(places)
+    static = operator.run("check", "--static", "--format", "json", cwd=tree).document["findings"]
+    assert {each["rule"] for each in static} == {"outside", "unknown-script"}
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--host", "medusa.univ.run"], ["info", "web/it"]])
+def test_r33_s10_no_command_runs_the_section_of_a_script_outside_the_trees(words, operator, tree, tmp_path):
+    (tree / "scripts/web/it").rename(tmp_path / "real")
+    (tree / "scripts/web/it").symlink_to(tmp_path / "real")
+    done = operator.run(*words, "--format", "json", cwd=tree)
+    assert done.status == (2 if words[0] == "info" else 0), done.talk
+    assert not (operator.home / "evaluated").exists()
+    assert operator.run(*words, "--allow", tmp_path / "real", cwd=tree).status == 0
+    assert (operator.home / "evaluated").exists()
+
+
+def test_a_group_that_leads_out_of_the_trees_keeps_nobody_from_using_others(operator, tree, tmp_path):
+    plant(tmp_path, {"real": "medusa.univ.run\n"})
+    (tree / "groups/other").symlink_to(tmp_path / "real")
+    assert operator.run(*PLAN, cwd=tree).status == 0
+    done = operator.run("hosts", "*.univ.run", "--format", "json", cwd=tree)
+    assert [host["groups"] for host in done.document["hosts"]] == [["web"]]
+    assert "group `@other` leads out of the trees" in done.talk
 
 
 @ROOT

@@ -21,17 +21,19 @@ def test_the_built_wheel_deploys_by_itself(tmp_path):
         check=True,
     ).stdout
     for name in os.fsdecode(listed).split("\0"):
-        if name.startswith(("runsdeploy/", "pyproject.toml", "README.md", "LICENSE")):
+        if name.startswith(("runsdeploy/", "man/", "pyproject.toml", "README.md", "LICENSE")):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", source]
     subprocess.run(build, check=True, capture_output=True, timeout=100)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
-    for folder, kind in (("shell", "*.sh"), ("builtin", "*"), ("jobs", "*.py"), ("jobs", "*.json")):
+    for folder, kind in (("shell", "*.sh"), ("builtin", "*"), ("templates", "*"), ("jobs", "*.py"), ("jobs", "*.json")):
         files = {path for path in (ROOT / "runsdeploy" / folder).rglob(kind) if path.is_file()}
         assert {str(path.relative_to(ROOT)) for path in files} <= inside
     assert "runsdeploy/py.typed" in inside
+    manuals = {name.partition(".data/data/")[2] for name in inside}
+    assert {"share/man/man1/runsdeploy.1", "share/man/man5/runs-script.5"} <= manuals
 
     place = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", place, wheel]

@@ -163,6 +163,8 @@ class Operator:
             "XDG_STATE_HOME": str(self.home / "xdg-state"),
             "RUNSDEPLOY_STATE_DIR": str(self.state),
             "TMPDIR": str(self.temporary),
+            # What a sysinfos.conf of a test says need not be so where it runs; test_sysinfos.py sees to promises.
+            "RUNSDEPLOY_NO_VERIFY_SYSINFOS": "1",
             "PYTHONPATH": str(Path(__file__).parents[2]),
             **self.environment,
         }

@@ -36,6 +36,11 @@ def test_a_problem_is_one_line_of_place_message_and_hint(problem: Problem, text:
     assert str(problem) == text
 
 
+def test_t9_a_word_of_several_lines_does_not_look_like_further_problems():
+    problem = Problem(Position("default", 3, 1), "bad operation `b\nother:1: all is lost`")
+    assert str(problem) == "default:3:1: bad operation `b\\nother:1: all is lost`"
+
+
 def test_bad_input_is_every_problem_once_in_order():
     one, two = Problem(None, "b"), Problem(None, "a")
     error = InputError([one, two, Problem(None, "b")])

@@ -77,6 +77,7 @@ TABLE: list[tuple[str, Event]] = [
     ("account user", Account("user")),
     ("marker own ./web%2Fnginx/script", MarkerFound("own", "web%2Fnginx/script", None)),
     ("marker root ./a/subsystem=b:value %3D1", MarkerFound("root", "a/subsystem=b", "%3D1")),
+    ("marker own ./a/script:time 2025-01-01T00:00:00Z", MarkerFound("own", "a/script", "2025-01-01T00:00:00Z", "time")),
     ("finish ok", Finished("ok")),
     ("finish failed", Finished("failed")),
     ("finish interrupted", Finished("interrupted")),
@@ -259,7 +260,8 @@ LINES = st.one_of(
         Facts, st.sampled_from(["sysname", "sysdist", "sysver", "bits"]), st.lists(FACTS, max_size=16).map(tuple)
     ),
     st.builds(Account, st.sampled_from(["root", "sudo", "user"])),
-    st.builds(MarkerFound, st.sampled_from(["own", "root"]), PATHS, st.none() | FACTS),
+    st.builds(MarkerFound, st.sampled_from(["own", "root"]), PATHS, st.none()),
+    st.builds(MarkerFound, st.sampled_from(["own", "root"]), PATHS, FACTS, st.sampled_from(["value", "plan"])),
     st.builds(Finished, st.sampled_from(["ok", "failed", "interrupted"])),
 )
 IMITATIONS = st.sampled_from(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from runsdeploy.events import MarkerFound
+from runsdeploy.files import content_file
 from runsdeploy.forecast import DONE, MAYBE, RUN, forecast
 from runsdeploy.marker import Markers, encode, path_of
 from tests.unit import making
@@ -62,13 +65,31 @@ TABLE = [
     ("a value of a command", "v=`date`\nshouldrun a $v || exit\n", ["a=1"], MAYBE),
     ("a value of an unknown variable", 'shouldrun a "$HOME" || exit\n', ["a=1"], MAYBE),
     ("a guard below something", "x || exit\nshouldrun || exit\n", [""], MAYBE),
-    ("a guard in a function", "f() {\n  shouldrun || exit\n}\n", [""], MAYBE),
-    ("a guard in a loop", 'for i in a b; do shouldrun "$i" && x; done\n', ["a"], MAYBE),
+    ("a guard in a function that is not called", "f() {\n  shouldrun || exit\n}\n", [""], RUN),
+    ("a guard in a function", 'f() {\n  shouldrun "$1" || exit\n}\nf a\n', ["a"], DONE),
+    ("a guard in a loop", 'for i in a b; do shouldrun "$i" && x; done\n', ["a"], RUN),
+    ("a guard in a loop, all done", 'for i in a b; do shouldrun "$i" && x; done\n', ["a", "b"], DONE),
+    ("a guard in a loop over what is not known", 'for i in *; do shouldrun "$i" && x; done\n', ["a"], MAYBE),
+    ("a guard that a test decides on", "[ -e x ] || shouldrun a || exit\ny\n", ["a"], MAYBE),
+    ("a guard that is evaluated", "eval 'shouldrun || exit'\n", [""], MAYBE),
+    ("a guard in a substitution", 'x=$(shouldrun && echo yes)\n', [""], MAYBE),
+    ("a guard that marks itself", "while shouldrun a; do setdone a; done\n", [], RUN),
+    ("no value but a marker that was made by another version", "shouldrun a 1 || exit\n", ["a="], RUN),
+    ("a text that is not understood, without a guard", "select x in a b; do :; done\n", [""], RUN),
+    ("a text that is not understood, with a guard", "select x in a b; do shouldrun; done\n", [""], MAYBE),
+    ("a guard of another name", "shouldrun() { :; }\nshouldrun || exit\n", [""], MAYBE),
+    ("a loop without end", "while :; do x=$((x + 1)); done\nshouldrun || exit\n", [""], MAYBE),
+    ("a function without end", "f() { f; }\nf\nshouldrun || exit\n", [""], MAYBE),
+    ("set -e", "set -e\nshouldrun a\nx\n", ["a"], DONE),
+    ("a guard behind a command that is taken to succeed", "mkdir -p x\nshouldrun || exit\n", [""], DONE),
     ("a comment is no guard", "# shouldrun || exit\nx\n", [""], RUN),
     ("a longer word is no guard", "my-shouldrun || exit\n", [""], RUN),
     ("a variable with the name is no guard", "shouldrunner=1\n", [""], RUN),
-    ("a continued guard", "shouldrun \\\n  a || exit\n", ["a"], MAYBE),
-    ("a guard with a redirection", "shouldrun a >/dev/null || exit\n", ["a"], MAYBE),
+    ("a continued guard", "shouldrun \\\n  a || exit\n", ["a"], DONE),
+    ("two settings on a line", 'v=2\nw="$v" x="$v"\nshouldrun a "$w" && {\n x\n}\n', ["a=2"], DONE),
+    ("variables of a function", 'v=1\nf() { local w="$(x)" v=2; }\nf\nshouldrun a $v || exit\n', ["a=1"], DONE),
+    ("deeper than can be followed", f"{': && ' * 3000}:\nshouldrun || exit\n", [""], MAYBE),
+    ("a guard with a redirection", "shouldrun a 2>/dev/null || exit\n", ["a"], DONE),
 ]  # fmt: skip
 
 
@@ -107,7 +128,11 @@ def test_variables_of_the_step_are_known(value: str, outcome: str):
     [
         ("version=$(x)\nshouldrun a $version || exit\n", ["1"], False),
         ("read -r version\nshouldrun a $version || exit\n", ["1"], False),
-        ("for version in 1 2; do\nshouldrun a $version || exit\ndone\n", ["1"], False),
+        ("for version in *; do\nshouldrun a $version || exit\ndone\n", ["1"], False),
+        (". /etc/os-release\nshouldrun a $version || exit\n", ["1"], False),
+        ("for ((version = 2; version < 3; version++)); do :; done\nshouldrun a $version || exit\n", ["1"], False),
+        ("x='*'\n[[ $version == $x ]] || shouldrun a 1 || exit\n", ["1"], False),
+        ("((version++))\nshouldrun a $version || exit\n", ["1"], False),
         ("shouldrun a $version || exit\n", ["1 2"], False),
         ("shouldrun a $version || exit\n", [""], False),
         ("shouldrun a $version || exit\n", ["1"], True),
@@ -131,8 +156,13 @@ def test_conf_onchange_is_decided_by_the_digest():
     assert said("x\n", f"onchange={digest}", flags="onchange", uses=("f",)) == MAYBE
 
 
-def test_what_a_library_of_the_trees_asks_is_not_known():
-    assert said(f"{GUARD}\n", "", libraries=("ours",)) == MAYBE
+def test_what_a_library_of_the_trees_asks_is_known_if_it_is_loaded_by_name():
+    planned = making.plan(making.step("urequire ours\nx\n", libraries=("ours",)))
+    planned = replace(planned, libraries=(content_file("lib/ours", f"{GUARD}\n".encode()),))
+    assert forecast(planned, markers(""), Markers())[1] == (DONE, "line 1 of library `ours` finds its marker")
+    assert forecast(planned, Markers(), Markers())[1][0] == RUN
+    planned = replace(planned, steps=(making.step('urequire "$(x)"\n', libraries=("ours",)),))
+    assert forecast(planned, markers(""), Markers())[1][0] == MAYBE
 
 
 @pytest.mark.parametrize(
@@ -163,9 +193,20 @@ def test_a_local_script_is_judged_by_the_controllers_markers():
 
 
 def test_a_script_that_runs_before_may_have_changed_its_markers():
-    twice = making.plan(making.step(f"{GUARD}\n"), making.step(f"{GUARD}\n", 2), making.step(f"{GUARD}\n", 3, "other"))
-    assert [outcome for outcome, _ in forecast(twice, Markers(), Markers()).values()] == [RUN, MAYBE, RUN]
-    assert [outcome for outcome, _ in forecast(twice, markers(""), Markers()).values()] == [DONE, DONE, RUN]
+    for setdone, second in (
+        ("setdone", DONE),
+        (":", RUN),
+        ("[ -e x ] && setdone", DONE),
+        ("[ -e x ] && setdone\n:", MAYBE),
+    ):
+        bodies = [f"{GUARD}\n{setdone}\n"] * 3
+        steps = [
+            making.step(body, n, name)
+            for n, (body, name) in enumerate(zip(bodies, ["web", "web", "other"], strict=True), 1)
+        ]
+        twice = making.plan(*steps)
+        assert [outcome for outcome, _ in forecast(twice, Markers(), Markers()).values()] == [RUN, second, RUN]
+        assert [outcome for outcome, _ in forecast(twice, markers(""), Markers()).values()] == [DONE, DONE, RUN]
 
 
 def test_the_reason_names_the_line_that_an_editor_shows():

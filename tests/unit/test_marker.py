@@ -102,3 +102,43 @@ def test_markers_answer_as_shouldrun_does(value: str | None, asked: bytes | None
     assert markers.should_run("root", b"web", b"a", asked)
     assert markers.should_run("own", b"web", b"b", asked)
     assert markers.should_run("own", b"other", b"a", asked)
+
+
+def test_what_a_marker_says_is_told_with_its_names_taken_back():
+    long = b"a" * 300
+    markers = Markers()
+    lines = {"value": "%3Da%20b", "time": "2025-01-01T00:00:00Z", "plan": "12", "script": "ab", "by": "me%40here"}
+    for key, said in {**lines, "revision": "0af%2B", "other": "x"}.items():
+        markers.add(MarkerFound("own", path_of(b"web/nginx", b"sub 1"), said, key))
+    markers.add(MarkerFound("root", path_of(long, long), None))
+    markers.add(MarkerFound("own", "web/.new.123", "%3D1"))
+    markers.add(MarkerFound("own", "web/script.new.123", None))
+    one, two = markers.told()
+    assert (one.script, one.subsystem, one.value, one.by, one.revision) == (
+        "web/nginx", "sub 1", "a b", "me@here", "0af+"
+    )  # fmt: skip
+    assert (one.time, one.plan, one.section, one.digest, one.session) == ("2025-01-01T00:00:00Z", "12", "ab", "", "")
+    assert (two.owner, two.script, two.value) == ("root", name_of(long), None)
+    assert [each.script for each in markers.told([long.decode()])][1] == long.decode()
+
+
+@given(BYTES.filter(bool), BYTES)
+def test_names_are_taken_back_as_they_were(script: bytes, subsystem: bytes):
+    markers = found(("own", path_of(script, subsystem), None))
+    names = [each.decode("utf-8", "surrogateescape") for each in (script, subsystem)]
+    told = next(markers.told(names))
+    assert [told.script, told.subsystem] == names
+
+
+@pytest.mark.parametrize(
+    ("account", "root", "owner"),
+    [
+        ("root", True, "own"),
+        ("sudo", True, "root"),
+        ("user", True, None),
+        ("sudo", False, "own"),
+        ("user", False, "own"),
+    ],
+)
+def test_whose_the_markers_of_a_script_are(account: str, root: bool, owner: str | None):  # noqa: FBT001
+    assert Markers(account=account).owner(root=root) == owner

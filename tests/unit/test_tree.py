@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runsdeploy.errors import InputError
-from runsdeploy.tree import Host, Trees, ancestors, is_candidate, name_problem, open_trees, shown
+from runsdeploy.errors import InputError, shown
+from runsdeploy.tree import Host, Trees, ancestors, is_candidate, name_problem, open_trees
 
 MEDUSA = Host("medusa.univ.run")
 
@@ -190,65 +190,6 @@ def test_hosts_are_told_from_other_directories_of_a_project(trees: Trees):
     assert [host.name for host in trees.hosts()] == names
 
 
-@pytest.mark.parametrize(
-    ("wanted", "names"),
-    [
-        ("*.univ.run", ["medusa.univ.run", "stheno.univ.run"]),
-        ("*", ["gorgo", "medusa.univ.run", "stheno.univ.run"]),
-        ("[ms]*", ["medusa.univ.run", "stheno.univ.run"]),
-        ("gorg?", ["gorgo"]),
-        ("medusa.univ.run", ["medusa.univ.run"]),
-        ("unknown.example", ["unknown.example"]),
-        ("fe80::1", ["fe80::1"]),
-    ],
-)
-def test_a_word_selects_a_host_or_those_that_match(trees: Trees, wanted: str, names: list[str]):
-    put(trees.roots[0], "univ.run/medusa/", "univ.run/stheno/", "hosts/gorgo/")
-    assert [host.name for host in trees.select(wanted)] == names
-    assert [host.address for host in trees.select(f"adm@{wanted}")] == [f"adm@{name}" for name in names]
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        "",
-        "*.nowhere",
-        "?",
-        "-oProxyCommand=x",
-        "a b",
-        "a/b",
-        "../a",
-        "a..b",
-        ".a",
-        "a.",
-        "a;b",
-        "$(id)",
-        "a\n",
-        "x@",
-        "-l@a",
-    ],
-)
-def test_r42_what_is_no_host_or_matches_none_is_an_error_never_all(trees: Trees, wanted: str):
-    put(trees.roots[0], "univ.run/medusa/")
-    with pytest.raises(InputError):
-        trees.select(wanted)
-
-
-def test_a_group_is_never_taken_for_a_host_of_its_name(trees: Trees):
-    """SPEC 7: `@group` of a group that there is not is an error; it must not connect to a host `web`."""
-    put(trees.roots[0], "univ.run/medusa/")
-    with pytest.raises(InputError):
-        trees.select("@web")
-
-
-def test_a_group_is_its_hosts_patterns_and_other_groups(trees: Trees):
-    """SPEC 1."""
-    put(trees.roots[0], "univ.run/medusa/", "univ.run/stheno/", "hosts/gorgo/", "groups/")
-    (trees.roots[0] / "groups/web").write_text("# all\n*.univ.run  # both\n\n@other\n")
-    (trees.roots[0] / "groups/other").write_text("gorgo\n")
-    assert sorted(host.name for host in trees.select("@web")) == ["gorgo", "medusa.univ.run", "stheno.univ.run"]
-
-
 # --- runs.conf, sysinfos.conf, lib -------------------------------------------------------------
 
 
@@ -312,28 +253,96 @@ def test_r33_r35_a_link_may_lead_anywhere_in_the_trees_and_to_allowed_places(tre
     links |= {"near": tmp_path / "two-and-more/file", "up": "../../outside/file", "dangling": "../../gone"}
     for name, target in links.items():
         (one / "scripts" / name).symlink_to(target)
-    escaping = {name for name in links if trees.escapes(one / "scripts" / name)}
+    escaping = {name for name in links if not trees.trust.holds(one / "scripts" / name)}
     assert escaping == {"out", "etc", "near", "up", "dangling"}
     allowed = Trees(trees.roots, (tmp_path / "outside",))
-    assert {name for name in links if allowed.escapes(one / "scripts" / name)} == {"etc", "near", "dangling"}
+    assert {name for name in links if not allowed.trust.holds(one / "scripts" / name)} == {"etc", "near", "dangling"}
 
 
 def test_r33_r35_a_directory_that_is_a_link_out_of_the_trees_escapes(trees: Trees, tmp_path: Path):
     put(tmp_path, "outside/file")
     (trees.roots[0] / "scripts/sub").symlink_to(tmp_path / "outside")
-    assert trees.escapes(trees.roots[0] / "scripts/sub/file")
+    assert not trees.trust.holds(trees.roots[0] / "scripts/sub/file")
 
 
 def test_a_tree_that_is_itself_a_link_is_inside_of_itself(tmp_path: Path):
     put(tmp_path, "real/scripts/web")
     (tmp_path / "tree").symlink_to("real")
-    assert not Trees((tmp_path / "tree",)).escapes(tmp_path / "tree/scripts/web")
+    assert Trees((tmp_path / "tree",)).trust.holds(tmp_path / "tree/scripts/web")
 
 
 def test_r33_a_loop_of_links_is_no_crash(trees: Trees):
     (trees.roots[0] / "scripts/loop").symlink_to("loop")
-    assert trees.escapes(trees.roots[0] / "scripts/loop") in (True, False)
+    assert trees.trust.holds(trees.roots[0] / "scripts/loop") in (True, False)
     assert where(trees, "loop") == ""
+
+
+def outside(*paths: Path) -> list[tuple[str, str, str]]:
+    """What is said of links that lead out of the trees, by the rule that all of them share."""
+    return [
+        (
+            str(path),
+            f"`{path}` leads out of the trees, to `{os.path.realpath(path)}`",
+            f"if that is meant, allow it by name: `--allow {os.path.realpath(path)}`",
+        )
+        for path in paths
+    ]
+
+
+TAKEN = ("runs.conf", "scripts/web/runs.conf", "univ.run/runs.conf", "hosts/medusa/sysinfos.conf", "lib/sub/mine")
+
+
+def test_r33_s10_no_file_that_is_taken_for_what_it_is_leads_out_of_the_trees_and_all_are_told_at_once(
+    trees: Trees, tmp_path: Path
+):
+    one, two = trees.roots
+    put(one, "scripts/web/it", "univ.run/medusa/")
+    script = trees.find("web/it", MEDUSA)
+    assert script
+    hands_out = (lambda t: t.cascade(script, MEDUSA), lambda t: t.sysinfos(MEDUSA), lambda t: t.libraries())
+    for hand_out in hands_out:
+        assert not hand_out(trees)
+    put(tmp_path, "real/file")
+    for path in TAKEN:
+        (two / path).parent.mkdir(parents=True, exist_ok=True)
+        (two / path).symlink_to(tmp_path / "real/file")
+    (one / "scripts/web/runs.conf").symlink_to(two / TAKEN[1])  # a link to a link
+    links = sorted(outside(one / TAKEN[1], *(two / path for path in TAKEN)))
+    for hand_out in hands_out:
+        with pytest.raises(InputError) as caught:
+            hand_out(trees)
+        assert sorted((str(each.position), each.message, each.hint) for each in caught.value.problems) == links
+        assert hand_out(Trees(trees.roots, (tmp_path / "real",)))
+
+
+def test_r33_links_within_and_between_the_trees_are_as_good_as_files(trees: Trees):
+    one, two = trees.roots
+    put(two, "lib/real", "scripts/it", "hosts/medusa/", "plain.conf")
+    for path in (one / "runs.conf", one / "lib/mine", two / "hosts/medusa/sysinfos.conf"):
+        path.parent.mkdir(exist_ok=True)
+        path.symlink_to(two / "plain.conf")
+    script = trees.find("it", MEDUSA)
+    assert script
+    assert [each.inside for each in trees.cascade(script, MEDUSA)] == ["runs.conf"]
+    assert trees.sysinfos(MEDUSA)
+    assert list(trees.libraries()) == ["mine", "real"]
+
+
+def test_r33_a_directory_that_is_a_link_out_of_the_trees_makes_no_libraries(trees: Trees):
+    """It is told as one: who links to `/` does not wait until all of that was looked at."""
+    (trees.roots[1] / "lib").symlink_to("/")
+    with pytest.raises(InputError) as caught:
+        trees.libraries()
+    assert [each.message for each in caught.value.problems] == [
+        f"`{trees.roots[1] / 'lib'}` leads out of the trees, to `/`"
+    ]
+
+
+def test_only_regular_files_are_libraries(trees: Trees):
+    put(trees.roots[0], "lib/mine", "lib/inner/")
+    (trees.roots[0] / "lib/dangling").symlink_to("nowhere")
+    os.mkfifo(trees.roots[0] / "lib/fifo")
+    assert list(trees.libraries()) == ["mine"]
 
 
 # --- small things ------------------------------------------------------------------------------

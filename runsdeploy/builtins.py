@@ -1,0 +1,140 @@
+"""What bash's builtins do with names of variables that they are given (bash(1), SHELL BUILTIN COMMANDS)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+OPAQUE = frozenset({"eval", ".", "source"})
+"""what they read and set stands somewhere else"""
+
+NAMES = frozenset(
+    [
+        "alias",
+        "bg",
+        "bind",
+        "break",
+        "builtin",
+        "caller",
+        "case",
+        "cd",
+        "command",
+        "compgen",
+        "complete",
+        "compopt",
+        "continue",
+        "coproc",
+        "declare",
+        "dirs",
+        "disown",
+        "do",
+        "done",
+        "echo",
+        "elif",
+        "else",
+        "enable",
+        "esac",
+        "eval",
+        "exec",
+        "exit",
+        "export",
+        "false",
+        "fc",
+        "fg",
+        "fi",
+        "for",
+        "function",
+        "getopts",
+        "hash",
+        "help",
+        "history",
+        "if",
+        "in",
+        "jobs",
+        "kill",
+        "let",
+        "local",
+        "logout",
+        "mapfile",
+        "popd",
+        "printf",
+        "pushd",
+        "pwd",
+        "read",
+        "readarray",
+        "readonly",
+        "return",
+        "select",
+        "set",
+        "shift",
+        "shopt",
+        "source",
+        "suspend",
+        "test",
+        "then",
+        "time",
+        "times",
+        "trap",
+        "true",
+        "type",
+        "typeset",
+        "ulimit",
+        "umask",
+        "unalias",
+        "unset",
+        "until",
+        "wait",
+        "while",
+    ]
+)
+"""builtins, and reserved words"""
+
+_NAME = r"[A-Za-z_]\w*"
+_DECLARING = frozenset({"declare", "local", "typeset", "export", "readonly"})
+_VALUED = {"read": "adinNptu", "mapfile": "dnOsuCc", "readarray": "dnOsuCc", "printf": "v"}
+"""options that take a value, of those that set what they are given"""
+
+
+def names_set(name: str, words: Sequence[str]) -> list[str]:
+    """Return the variables that a call sets."""
+    plain, options = _split(words, _VALUED.get(name, ""))
+    if name in _DECLARING:
+        return [found[0] for word in plain if (found := re.match(_NAME, word))]
+    named = {
+        "read": [*plain, *options.get("a", [])],
+        "mapfile": plain[:1],
+        "readarray": plain[:1],
+        "printf": options.get("v", []),
+        "getopts": plain[1:2],
+        "coproc": [*plain[:1], "COPROC"],
+        "let": re.findall(_NAME, " ".join(words)),
+    }
+    return [each.partition("[")[0] for each in named.get(name, [])]
+
+
+def names_read(name: str, words: Sequence[str]) -> list[str]:
+    """Return the variables that a call may read, and that need not be set."""
+    if name in ("let", "export"):
+        return names_set(name, words)
+    if name in ("test", "["):
+        return [word.partition("[")[0] for option, word in pairwise(words) if option == "-v"]
+    return []
+
+
+def exports_all(name: str, words: Sequence[str]) -> bool:
+    """Say whether a call makes every variable one of the environment, for programs to read."""
+    return name == "set" and any(re.match(r"-[a-z]*a|allexport", word) for word in words)
+
+
+def _split(words: Sequence[str], valued: str) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the operands of a command, and its options with the values that these take."""
+    options: dict[str, list[str]] = {}
+    left = list(words)
+    while left and re.match(r"-[A-Za-z]", left[0]):
+        letters = left.pop(0)[1:]
+        taken = next((n for n, letter in enumerate(letters) if letter in valued), None)
+        if taken is not None:
+            value = letters[taken + 1 :] or (left.pop(0) if left else "")
+            options.setdefault(letters[taken], []).append(value)
+    return left[1:] if left[:1] == ["--"] else left, options

@@ -1,0 +1,88 @@
+"""What is called and not there, and what bash complained of."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+
+from runsdeploy.builtins import NAMES
+from runsdeploy.conf import FUNCTIONS
+from runsdeploy.errors import Position, Problem, did_you_mean
+from runsdeploy.finding import Finding, doubt, error
+from runsdeploy.reading import FACTS
+from runsdeploy.survey import Survey
+
+_COMPLAINT = re.compile(r"^([^\s:][^:]*): line (\d+): (.+)$", re.MULTILINE)
+
+
+def _commands(seen: Survey) -> Iterator[Finding]:
+    """Called in SCRIPT, and not there."""
+    for reading in seen.readings:
+        known = {name for name in reading.defined if not name.startswith(("_", "RUNS_"))}
+        for call in reading.body.calls:
+            if call.name in reading.defined or not re.fullmatch(r"[A-Za-z]\w+", call.name) or _program(call.name):
+                continue
+            at = reading.position(call.line, call.column)
+            home = next((each for each in seen.libraries.values() if call.name in each.syntax.functions), None)
+            near = did_you_mean(call.name, known)
+            if call.name in FUNCTIONS:
+                message = f"`{call.name}` is a function of CONF, and this is SCRIPT"
+                yield doubt("conf-in-script", at, message, "write it above the line `script:`")
+            elif home:
+                message = f"`{call.name}` is of the library `{home.name}`, which is not loaded"
+                yield doubt("library-not-loaded", at, message, f"`urequire {home.name}`")
+            elif near and len(call.name) > 3:  # noqa: PLR2004 - short words are near to everything
+                yield doubt("misspelt-command", at, f"`{call.name}` is no function that is loaded", near)
+
+
+def _program(name: str) -> bool:
+    return name in NAMES or shutil.which(name) is not None
+
+
+def _conf_commands(seen: Survey) -> Iterator[Finding]:
+    """Called in CONF, nearly a function of CONF, and not there; it need not be run on this host."""
+    sheets = [reading.conf for reading in seen.readings] + seen.configurations
+    for sheet in sheets:
+        for call in sheet.syntax.calls:
+            near = did_you_mean(call.name, FUNCTIONS) if re.fullmatch(r"[a-z]\w+", call.name) else ""
+            if near and call.name not in (*FUNCTIONS, *sheet.syntax.functions) and not _program(call.name):
+                at = sheet.source.at(call.line, call.column)
+                yield doubt("misspelt-command", at, f"unknown command `{call.name}` in a CONF section", near)
+
+
+def _unknown_libraries(seen: Survey) -> Iterator[Finding]:
+    """`urequire` of what nobody has, wherever it stands."""
+    for reading in seen.readings:
+        for call in reading.body.calls:
+            for word in call.arguments if call.name == "urequire" else ():
+                if word.literal and word.text not in seen.libraries:
+                    message, near = f"unknown library `{word.text}`", did_you_mean(word.text, seen.libraries)
+                    yield error(Problem(reading.position(call.line), message, near))
+
+
+def _unknown_facts(seen: Survey) -> Iterator[Finding]:
+    """Told by a `sysinfos.conf`, and nearly the name of a fact."""
+    for sheet in seen.facts:
+        for each in sheet.syntax.sets:
+            near = did_you_mean(each.name, FACTS)
+            if near and each.name not in FACTS:
+                yield doubt("unknown-fact", sheet.source.at(each.line, each.column), f"`{each.name}` is no fact", near)
+
+
+def _complaints(seen: Survey) -> Iterator[Finding]:
+    """What bash complained of while it ran a CONF section to its end."""
+    for use in seen.uses:
+        for step in use.plan.steps if use.plan else ():
+            for found in _COMPLAINT.finditer(step.messages):
+                position = Position(found[1], int(found[2]))
+                yield doubt("complaint", position, f"bash: {found[3]}")
+
+
+RULES = (
+    _commands,
+    _conf_commands,
+    _unknown_libraries,
+    _unknown_facts,
+    _complaints,
+)
