@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from runsdeploy import console
 from runsdeploy.command import FORMAT, Command, Flag
-from runsdeploy.errors import HostError, InputError, Problem
+from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
 from runsdeploy.outputs import json
 from runsdeploy.rollout import Interrupted, interruptible
 from runsdeploy.settings import resolve
@@ -78,12 +78,38 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> argparse.Action:
     )
 
 
+def _parse(parser: _Parser, words: Sequence[str]) -> dict[str, Any]:
+    """Return what was typed; raises InputError, with what was probably meant."""
+    known = {command.name: command for command in COMMANDS}
+    if words and not words[0].startswith("-") and words[0] not in known:
+        hint = did_you_mean(words[0], known) or "see `runsdeploy --help`"
+        raise InputError([Problem(None, f"unknown command `{words[0]}`", hint)])
+    given, left = parser.parse_known_args(words)
+    if left:
+        raise InputError(_unexpected(known.get(given.command), left))
+    return vars(given)
+
+
+def _unexpected(command: Command | None, left: Sequence[str]) -> list[Problem]:
+    """Return what is wrong with words that no flag of a command takes."""
+    flags = [name for flag in command.flags for name in (flag.name, *flag.aliases)] if command else []
+    see = f"see `runsdeploy {command.name} --help`" if command else "see `runsdeploy --help`"
+    mistyped = [word.partition("=")[0] for word in left if word.startswith("-")]
+    if mistyped:
+        # The words between them may be meant for them.
+        near = [did_you_mean(word, [flag for flag in flags if flag.startswith("-")]) for word in mistyped]
+        return [Problem(None, f"unknown flag `{word}`", hint or see) for word, hint in zip(mistyped, near, strict=True)]
+    meant = "--script" if "/" in left[0] else "--host"
+    hint = f"did you mean `{meant} {left[0]}`?" if meant in flags else see
+    return [Problem(None, f"unexpected word `{left[0]}`", hint)]
+
+
 def perform(command: Command, given: Mapping[str, Any]) -> int:
     """Do a command with what was typed; return its exit status whatever happens, told in the format asked for."""
     form = _format(command.name, given.get("format"))
     try:
         with interruptible():
-            arguments = resolve(command.flags, given, Path.cwd())
+            arguments = resolve(command.flags, given, Path.cwd(), [flag for each in COMMANDS for flag in each.flags])
             form = arguments.format
             return command.run(arguments)
     except InputError as error:
@@ -154,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     parser, _ = _parser()
     try:
-        given = vars(parser.parse_args(words))
+        given = _parse(parser, words)
     except InputError as error:
         return _tell(_format(words[0] if words else "", _typed_format(words)), 2, error.problems)
     name = given.pop("command")

@@ -20,6 +20,7 @@ _SYNTAX = re.compile(r"/section/(\d+): line (\d+): ((?:syntax error|unexpected E
 _LAST_WORDS = re.compile(r"/section/(\d+): line (\d+): (.*)")
 _GAVE_UP = frozenset(map(KILLED.format, (1, 2, 127)))
 """with these bash ends by itself: `${x:?}`, an unset variable under `set -u`, an expansion that it cannot read"""
+_ARRAY = re.compile(rb"\bvar\s+([A-Za-z_]\w*)=\(([^()]*)\)?")
 _OPENED = re.compile(r"warning: here-document at line (\d+)")
 
 
@@ -39,7 +40,15 @@ def conf_errors(stage: Stage, talk: str) -> Iterator[Problem]:
         found = _SYNTAX.match(line.removeprefix(str(stage.root)))
         if found and found[1] not in seen:
             seen.add(found[1])
-            yield Problem(stage.at(int(found[1]), _line(found[2], found[3])), f"bash: {found[3]}")
+            at = stage.at(int(found[1]), _line(found[2], found[3]))
+            yield Problem(at, f"bash: {found[3]}", _hint((stage.root / "section" / found[1]).read_bytes(), at.line))
+
+
+def _hint(section: bytes, line: int) -> str:
+    """Say how `var` makes an array, where somebody wrote one as bash does."""
+    found = _ARRAY.search(section.split(b"\n")[line - 1])
+    said = " ".join(found[2].decode("utf-8", "replace").split()) if found else ""
+    return f"write `var {found[1].decode()} {said}".rstrip() + "`" if found else ""
 
 
 def explained(stage: Stage, talk: str, problem: Problem) -> Problem:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from runsdeploy.command import COMMON, Flag
 from runsdeploy.errors import InputError
+from runsdeploy.recipe import parse_recipe
 from runsdeploy.script import is_script
 from runsdeploy.selection import choices, select
 from runsdeploy.settings import resolve
@@ -87,18 +88,23 @@ def _hosts(trees: Trees, prefix: str, _: object) -> Iterator[str]:
 
 
 def _scripts(trees: Trees, _: str, given: Any) -> Iterator[str]:
-    return (name for name, script in _names(trees, given) if script)
+    return (name for name, data in _files(trees, given) if is_script(data))
 
 
 def _recipes(trees: Trees, _: str, given: Any) -> Iterator[str]:
-    return (name for name, script in _names(trees, given) if not script)
+    found = dict(_files(trees, given))
+    for name, data in found.items():
+        entries, problems = ([], []) if is_script(data) else parse_recipe(data, name)
+        # Beside scripts lie files of theirs, and nothing but what it names tells a recipe from them.
+        if not problems and any(entry.name.removeprefix("@") in found for entry in entries):
+            yield name
 
 
-def _names(trees: Trees, given: Any) -> Iterator[tuple[str, bool]]:
-    """Yield the names that hold for the host that was typed before, and whether they are of scripts."""
+def _files(trees: Trees, given: Any) -> Iterator[tuple[str, bytes]]:
+    """Yield the names that hold for the host that was typed before, and what is in their files."""
     host: Host | None = None
     with suppress(InputError):
         words = choices([given] if isinstance(given, str) else given or [])
         host = select(trees, words)[0] if words else None
     for name, place in trees.names(host):
-        yield name, is_script(place.path.read_bytes())
+        yield name, place.path.read_bytes()

@@ -6,6 +6,7 @@ end costs its own script an error, and the rest is evaluated all the same.
 
 from __future__ import annotations
 
+import codecs
 import os
 import selectors
 import shutil
@@ -28,8 +29,11 @@ from runsdeploy.variable import ROOT, Value, Variable
 
 FLAGS = ("root", "local", "once", "onchange", "strict")
 FUNCTIONS = ("desc", "conf", "after", "var", "out", "ref", "sysinfos")
-BELOW = ("shouldrun", "setdone", "resetdone", "urequire")
-"""what SCRIPT sections call"""
+BELOW = (
+    *("shouldrun", "setdone", "resetdone", "urequire"),
+    *("etitle", "estep", "einfo", "ewarn", "eerror", "die", "is_yes", "is_no", "quietly"),
+)
+"""what SCRIPT sections call: functions that are always loaded there"""
 TIME_LIMIT = 10.0
 """seconds one CONF section may take"""
 LONG_WORD = 60
@@ -310,6 +314,11 @@ def _take_placed(result: Conf, verb: str, position: Position, words: list[str]) 
 
 
 def _take_unknown(result: Conf, word: str, position: Position) -> None:
+    if os.fsencode(word).startswith(codecs.BOM_UTF8):
+        hint = rf"`sed -i '1s/^\xef\xbb\xbf//' {position.file}`"
+        problem = Problem(position, "byte order mark, expected plain UTF-8", hint)
+        result.problems += [] if problem in result.problems else [problem]
+        return
     word = word if len(word) <= LONG_WORD else f"{word[:LONG_WORD]}…"
     hint = "it belongs below `script:`" if word in BELOW else did_you_mean(word, FUNCTIONS)
     problem = Problem(position, f"unknown command `{word}` in a CONF section", hint)

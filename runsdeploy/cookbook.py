@@ -56,7 +56,8 @@ class Cookbook:
             self.problems.append(Problem(found.at(), f"cannot read recipe: {(error.strerror or str(error)).lower()}"))
             return []
         if is_script(data):
-            self.problems.append(Problem(entry.position, f"`{name}` is a script, not a recipe", f"write `{name}`"))
+            hint = f"write `--script {name}`" if entry.position == COMMAND_LINE else f"write `{name}`"
+            self.problems.append(Problem(entry.position, f"`{name}` is a script, not a recipe", hint))
             return []
         entries, problems = parse_recipe(data, found.shown)
         self.problems += problems

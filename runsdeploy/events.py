@@ -84,6 +84,8 @@ class Locked:
     def __str__(self) -> str:
         if self.kind == "operator":
             return f"`{self.by}` holds it since {self.since}" + (f": {self.doing}" if self.doing else "")
+        if not self.by:
+            return "a session that has not said whose it is"  # it was beginning or ending
         doing = f", which runs `{self.doing}`" if self.doing else ""
         which = f" ({self.which})" if self.which else ""
         return f"a session of `{self.by}` since {self.since}{doing}{which}"
@@ -346,7 +348,7 @@ _GRAMMAR = {
     "file": re.compile(rf"{_TEXT} [0-7]{{3,4}} {_NUMBER} [0-9a-f]{{64}}"),
     "facts": re.compile(r"(sysname|sysdist|sysver|bits)( [A-Za-z0-9._+-]{1,64}){0,16}"),
     "account": re.compile(r"root|sudo|user"),
-    "marker": re.compile(r"(own|root) \./[!-9;-~]+/[!-9;-~]+(:[a-z]{1,16} [!-~]*)?"),
+    "marker": re.compile(r"(own|root) \./([!-9;-~]+/[!-9;-~]+(:[a-z]{1,16} [!-~]*)?|[!-9;-~]+:trusted no)"),
     "finish": re.compile(r"ok|failed|interrupted"),
 }
 

@@ -9,6 +9,10 @@ Value = bytes | tuple[bytes, ...] | None
 """a text, an array, or not known"""
 
 
+IFS = b" \t\n"
+"""what separates words, unless a script says otherwise"""
+
+
 def expand(words: Sequence[str], values: Mapping[str, Value]) -> list[bytes] | None:
     """Return what words become; None if that is not known."""
     found: list[bytes] = []
@@ -31,7 +35,7 @@ _PART = re.compile(
     r"""|(?P<variable>\$\w+|\$\{\w+(?::?-[\w./:@%+=,-]*)?\})|(?P<plain>[\w./:@%+=,^\x80-\U0010ffff-]+)""",
     re.DOTALL,
 )
-_VARIABLE = re.compile(r"\$(?:(\d|[A-Za-z_]\w*)|\{(\w+)(?:(:?)-([\w./:@%+=,-]*))?\})")
+_VARIABLE = re.compile(r"\$(?:(\d|[A-Za-z_]\w*)|\{(\w+)(?:(:?)-([\w./:@%+=,-]*))?\}|\{([A-Za-z_]\w*)\[\*\]\})")
 _SAFE = re.compile(rb"[\w./:@%+=,-]+")
 
 
@@ -48,7 +52,7 @@ def _expand(word: str, values: Mapping[str, Value]) -> bytes | None:
         if part["variable"]:
             value = _of(part["variable"], values)
             # Unquoted, a value could become several words, or none.
-            if value is None or not _SAFE.fullmatch(value):
+            if value is None or not _SAFE.fullmatch(value) or values.get("IFS") != IFS:
                 return None
         elif part["double"] is not None:
             value = _within(part["double"], values)
@@ -83,8 +87,11 @@ def _of(text: str, values: Mapping[str, Value]) -> bytes | None:
     found = _VARIABLE.fullmatch(text)
     if not found:
         return None
-    name = found[1] or found[2]
+    name = found[1] or found[2] or found[5]
     value = values.get(name)
+    if found[5] and isinstance(value, tuple):
+        between = values.get("IFS")
+        return between[:1].join(value) if isinstance(between, bytes) and between.isascii() else None
     if found[4] is not None and value == b"" and found[3]:
         return _bytes(found[4])
     return value if isinstance(value, bytes) else None

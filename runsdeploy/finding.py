@@ -13,6 +13,8 @@ _RULES = (
     ("unknown-script", r"unknown script|cannot be run, see"),
     ("unknown-recipe", r"unknown recipe"),
     ("unknown-group", r"unknown group"),
+    ("unknown-host", r"unknown host|^no host has its directory"),
+    ("unknown-fact", r"^`bits` is promised"),
     ("unknown-library", r"unknown library"),
     ("unknown-command", r"unknown command"),
     ("foreign", r"a tree is code"),

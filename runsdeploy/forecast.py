@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from runsdeploy.expansion import Value
+from runsdeploy.expansion import IFS, Value
 from runsdeploy.marker import Markers
 from runsdeploy.plan import Plan, Step
 from runsdeploy.tokens import GUARDS, Unclear
@@ -73,6 +73,7 @@ def _name(step: Step) -> bytes:
 def _values(plan: Plan, step: Step) -> tuple[tuple[str, Value], ...]:
     """Return the variables of a step as far as they are known before it runs."""
     values: dict[str, Value] = {"@": (), "RUNS_SCRIPT": _name(step), "RUNS_HOST": plan.host.name.encode()}
+    values["IFS"] = IFS
     values["RUNS_DIGEST"] = None if step.uses else step.digest.encode()
     for variable in step.variables:
         literals = [value.literal for value in variable.values]

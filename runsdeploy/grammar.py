@@ -7,13 +7,19 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 from runsdeploy.errors import InputError, Position, Problem
 
 _SAID = re.compile(r"line (\d+): (.*)")
 _OPENED = re.compile(r"warning: here-document at line (\d+)")
 """where a here-document began that has no end"""
+
+
+@cache
+def wrong_in(file: str, text: bytes) -> tuple[Problem, ...]:
+    """Return what `wrong` says of one text, asked once: the plans of many hosts ship the same libraries."""
+    return tuple(wrong([(file, text)]))
 
 
 def wrong(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
@@ -37,6 +43,8 @@ def wrong(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
             return None
         opened = _OPENED.match(found[2])
         return Problem(Position(file, int(opened[1] if opened else found[1])), f"bash: {found[2]}")
+
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms, and few plans have libraries
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from filter(None, pool.map(parse, texts))

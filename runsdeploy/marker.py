@@ -63,6 +63,8 @@ class Marker:
     """who deployed, `user@machine`"""
     revision: str
     """the commit of the script's tree, with a `+` if the tree held more than that"""
+    trusted: bool = field(default=True, kw_only=True)
+    """whether `shouldrun` goes by it: not by a link, which anybody's file may be behind"""
 
 
 LARGEST, ENTRY = 64 << 20, 300
@@ -98,8 +100,8 @@ class Markers:
     def should_run(self, owner: str, script: bytes, subsystem: bytes, value: bytes | None) -> bool:
         """Answer as `shouldrun [subsystem [value]]` would there."""
         lines = self.found.get((owner, path_of(script, subsystem)))
-        if lines is None:
-            return True
+        if lines is None or "trusted" in lines:
+            return True  # of what is not trusted too: the step runs, and fails when it asks
         return value is not None and lines.get("value") != encode(b"=" + value)
 
     def told(self, names: Iterable[str] = ()) -> Iterator[Marker]:
@@ -109,13 +111,14 @@ class Markers:
             folder, _, file = path.partition("/")
             subsystem = file.removeprefix("subsystem=")
             # Anything else is none of ours, such as what a crash left of one that was being written.
-            if file == "script" or subsystem != file:
+            if file == "script" or subsystem != file or (not file and "trusted" in lines):
                 said = {key: text(word) for key, word in lines.items()}
                 yield Marker(
                     owner,
                     path,
                     _decoded(folder, known),
-                    "" if file == "script" else _decoded(subsystem, known),
+                    "" if file in ("script", "") else _decoded(subsystem, known),
                     said["value"].removeprefix("=") if "value" in said else None,
                     *(said.get(key, "") for key in ("time", "session", "digest", "plan", "script", "by", "revision")),
+                    trusted="trusted" not in lines,
                 )

@@ -16,6 +16,7 @@ from itertools import pairwise
 from runsdeploy.conf import TIME_LIMIT, After, Conf, Ref, evaluate
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.files import File, collect, content_file
+from runsdeploy.grammar import wrong_in
 from runsdeploy.libraries import meant_libraries, unknown_libraries
 from runsdeploy.order import find_cycle, stable_order
 from runsdeploy.recipe import Entry, Operation
@@ -386,6 +387,7 @@ class _Resolver:
             for name in meant_libraries(text, known) - found:
                 found.add(name)
                 content = known[name].path.read_bytes()
+                self.problems += wrong_in(known[name].shown, content)
                 libraries[name] = content_file(f"lib/{name}", content)
                 left.append((content, known[name].shown))
         return found

@@ -87,6 +87,8 @@ class Reading:
     """all that it may load"""
     asked: set[str] = field(default_factory=set)
     """names that its templates ask for"""
+    asks_more: bool = False
+    """whether a template may ask for more, because it is not there or cannot be read"""
 
     def position(self, line: int, column: int = 0) -> Position:
         """Return a place in its file."""
@@ -115,7 +117,8 @@ class Reading:
 
     def uses(self, name: str) -> bool:
         """Say whether its SCRIPT section, a template or a library may read a variable."""
-        return name in self._body_reads or name in self.asked or any(each.reads(name) for each in self.libraries)
+        asked = self.asks_more or name in self.asked
+        return asked or name in self._body_reads or any(each.reads(name) for each in self.libraries)
 
     def takes(self, name: str) -> bool:
         """Say whether anything in it, CONF included, minds the value of a variable."""

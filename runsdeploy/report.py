@@ -116,7 +116,8 @@ class Fold:
                 hint = repair(self.plan.host.name) if promise else ""
                 self.failure = ("refused", f"{promise.file}: {text}" if promise else text, hint)
             case Locked(kind):
-                hint = "runsdeploy lock remove" if kind == "operator" else "deploy later, or with `--wait`"
+                remove = f"runsdeploy lock remove --host {self.plan.host.address}"
+                hint = remove if kind == "operator" else "deploy later, or with `--wait`"
                 self.failure = ("locked", f"the host is held: {event}", hint)
             case Earlier() | Unheard() if len(self.earlier) < EARLIER_KEPT:
                 self.earlier.append(EarlierReport(event))
@@ -153,13 +154,13 @@ class Fold:
         if failed:
             return ("timeout" if failed.outcome == "timeout" else "failed"), "", ""
         if self.finished != "ok":
-            return self.finished, *_DETACHED.get(self.finished, ("", ""))
+            attach = f"hear the rest with `runsdeploy attach --host {self.plan.host.address}`"
+            said = ("the session goes on by itself", attach) if self.finished == "detached" else ("", "")
+            return self.finished, *said
         if all(step.outcome in SUCCESSES for step in steps):
             return "ok", "", ""
         return "lost", "the session ended without a word on how", "deploy again: what is marked is not done twice"
 
-
-_DETACHED = {"detached": ("the session goes on by itself", "hear the rest with `runsdeploy attach`")}
 
 _ERRORS: dict[type[HostError], str] = {
     Unreachable: "unreachable",

@@ -34,12 +34,14 @@ def choices(given: Iterable[str]) -> list[Choice]:
     return [Choice(word) for each in given for word in re.split(r"[,:]", each) if word]
 
 
-def select(trees: Trees, words: Sequence[Choice]) -> list[Host]:
+def select(trees: Trees, words: Sequence[Choice], *, known: bool = False) -> list[Host]:
     """Return the hosts of a list, each once, in the order in which they are named; raises InputError.
 
-    A host that is named twice is logged in to as the user who stands last.
+    A host that is named twice is logged in to as the user who stands with either; two users are an error.
+    With `known`, what was typed must have a directory: whoever only looks at the trees would be told nothing of a
+    misspelt name. (Groups may hold others.)
     """
-    selection = _Selection(trees)
+    selection = _Selection(trees, known=known)
     found = selection.of(words, (), "what was named")
     if selection.problems:
         raise InputError(selection.problems)
@@ -56,11 +58,17 @@ def memberships(trees: Trees) -> tuple[dict[str, list[str]], list[Problem]]:
     return found, list(dict.fromkeys(selection.problems))
 
 
+def near_host(name: str, known: Sequence[Host]) -> str:
+    """`did you mean …?` for the host that this is nearly the name of, or that has it without the domain; or nothing."""
+    same = [host.name for host in known if host.short == name]
+    return f"did you mean `{same[0]}`?" if same else did_you_mean(name, (host.name for host in known))
+
+
 class _Selection:
     """The problems of one selection."""
 
-    def __init__(self, trees: Trees) -> None:
-        self.trees = trees
+    def __init__(self, trees: Trees, *, known: bool = False) -> None:
+        self.trees, self.must_be_known = trees, known
         self.problems: list[Problem] = []
 
     @cached_property
@@ -82,7 +90,13 @@ class _Selection:
             self._problem(taken[0], message, "name what to take it from, e.g. `*`")
             return []
         before = len(self.problems)
-        hosts = {host.name: host for word in given for host in self._word(word, above)}
+        hosts: dict[str, Host] = {}
+        for word in given:
+            for host in self._word(word, above):
+                user = hosts[host.name].user if host.name in hosts else ""
+                if user and host.user not in ("", user):
+                    self._problem(word, f"`{host.name}` is named with two users, `{user}` and `{host.user}`")
+                hosts[host.name] = host if host.user else Host(host.name, user)
         sound = before == len(self.problems)
         away = {host.name for word in taken for host in self._away(word, hosts, above, sound=sound)}
         left = [host for host in hosts.values() if host.name not in away]
@@ -103,7 +117,18 @@ class _Selection:
         if not HOST_NAME.match(name) or user.startswith("-"):
             self._problem(word, f"`{word.text}` is not a host name")
             return []
-        return [Host(name, user)]
+        if name.isdigit():
+            hint = "a port is the ssh configuration's business, and a colon stands between two hosts"
+            self._problem(word, f"`{word.text}` is not a host name but a number", hint)
+            return []
+        host = Host(name, user)
+        if self.must_be_known and word.position is None and not self.trees.host_directories(host):
+            self._problem(word, f"unknown host `{name}`: no directory in the trees", self._near(name))
+        return [host]
+
+    def _near(self, name: str) -> str:
+        """Say which host was probably meant, or how to make it one."""
+        return near_host(name, self.known) or f"make it: `runsdeploy init --host {name}`"
 
     def _away(self, word: Choice, hosts: dict[str, Host], above: tuple[str, ...], *, sound: bool) -> list[Host]:
         """Return the hosts that one word takes away from these; `sound` says that these are all."""

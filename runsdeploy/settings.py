@@ -8,25 +8,37 @@ What stands beside a tree is code as the tree is, and cannot say of itself that 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runsdeploy.command import Arguments, Flag
-from runsdeploy.errors import InputError, Problem
+from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.trust import foreign
 
 SUFFIXES = ("yaml", "yml", "json", "py")
+OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
+"""variables of ours that stand for no flag: where the state is, and what jobs of the job runner find"""
+TESTS = "RUNSDEPLOY_TEST"
+"""what those of the test suite begin with"""
 LARGEST = 1_000_000
 """of any number: more is a mistake, and infinity no time limit"""
 TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
-def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path) -> Arguments:
-    """Return the value of every flag; raises InputError for values that cannot be one."""
+def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path, every: Iterable[Flag] = ()) -> Arguments:
+    """Return the value of every flag; raises InputError for values that cannot be one.
+
+    `every` are the flags of all commands, which share files and environment: what names none of them is an error, too.
+    """
     trusted = bool(given.get("trust") or os.environ.get("RUNSDEPLOY_TRUST", "").lower() in TRUE)
-    files = {key: value for key, value in _files(start, trusted=trusted).items() if key != "trust"}
-    problems: list[Problem] = []
+    known = {flag.key for flag in every}
+    problems = list(_unknown(known)) if known else []
+    files: Mapping[str, Any] = {}
+    try:
+        files = {key: value for key, value in _files(start, known, trusted=trusted).items() if key != "trust"}
+    except InputError as error:
+        problems += error.problems
     values: dict[str, Any] = {}
     for flag in flags:
         name = f"RUNSDEPLOY_{flag.key.upper()}"
@@ -46,6 +58,15 @@ def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path) -> Arg
     if problems:
         raise InputError(problems)
     return Arguments(values)
+
+
+def _unknown(known: Iterable[str]) -> Iterator[Problem]:
+    """Yield what is wrong with variables of ours that nothing reads: one that was mistyped would do nothing."""
+    names = [f"RUNSDEPLOY_{key.upper()}" for key in known]
+    for name in sorted(os.environ):
+        if name.startswith("RUNSDEPLOY_") and name not in OTHERS and name not in names and not name.startswith(TESTS):
+            hint = did_you_mean(name, [*names, *OTHERS]) or "a variable is the name of a flag, in capitals"
+            yield Problem(None, f"unknown environment variable `{name}`", hint)
 
 
 def _convert(flag: Flag, value: Any) -> Any:
@@ -84,7 +105,7 @@ def _number(flag: Flag, value: Any) -> float:
     return number
 
 
-def _files(start: Path, *, trusted: bool) -> Mapping[str, Any]:
+def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str, Any]:
     """Return what configuration files say; raises InputError for one beside the tree that somebody else could write."""
     project = next(
         (
@@ -104,4 +125,4 @@ def _files(start: Path, *, trusted: bool) -> Mapping[str, Any]:
         return {}
     from runsdeploy.configuration import load  # noqa: PLC0415 - costs an import of invoke, seldom needed
 
-    return load(project)
+    return load(project, known)

@@ -9,7 +9,7 @@ from runsdeploy.marker import Marker, Markers
 from runsdeploy.plan import Plan, Step
 from runsdeploy.script import Script
 
-NEVER, DONE, OLDER, UNKNOWN = "never", "done", "older", "unknown"
+NEVER, DONE, OLDER, UNKNOWN, UNTRUSTED = "never", "done", "older", "unknown", "untrusted"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Standing:
     subsystem: str
     """empty for the script as a whole"""
     state: str
-    """`never` done, `done`, done by an `older` version, `unknown` to the trees"""
+    """`never` done, `done`, done by an `older` version, `unknown` to the trees, `untrusted`: the script will fail"""
     reason: str
     """why it is not simply done"""
     marker: Marker | None
@@ -53,6 +53,8 @@ def compare(
 
 
 def _judge(marker: Marker, steps: list[Step], script: Script | None) -> tuple[str, str]:
+    if not marker.trusted:
+        return UNTRUSTED, "a link, which no step goes by: take it away with `runsdeploy reset`"
     if script is None:
         return UNKNOWN, "no such script in the trees"
     if marker.section and marker.section != script.digest:

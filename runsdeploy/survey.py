@@ -77,9 +77,9 @@ class Survey:
             if each.template:
                 from runsdeploy.template import mentions  # noqa: PLC0415 - jinja2 costs 50 ms, few trees use it
 
-                for path in self._templates(script, each.file):
-                    found = mentions(path)
-                    reading.asked |= found if isinstance(found, set) else set()
+                told = [mentions(path) for path in self._templates(script, each.file)]
+                reading.asks_more |= not told or not all(isinstance(found, set) for found in told)
+                reading.asked.update(*(found for found in told if isinstance(found, set)))
         return reading
 
     def _templates(self, script: Script, file: str | None) -> list[Path]:

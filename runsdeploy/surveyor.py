@@ -44,9 +44,13 @@ def survey(trees: Trees, hosts: Sequence[Host], time_limit: float, *, whole: boo
         used = {script.source.path for *_, script in seen.used()} | set(seen.taken)
         idle = [Use(host, _idle(seen, host, used)) for host in (*hosts, *((NOWHERE,) if whole else ()))]
         seen.idle = list(pool.map(plan, [use for use in idle if use.entries]))
+        # Facts that one script asks for, or its errors, must not hide what there is to say of the others.
+        blind = [use for use in seen.idle if not (static or use.plan) and len(use.entries) > 1]
+        seen.idle += pool.map(plan, [replace(use, entries=(entry,)) for use in blind for entry in use.entries])
     seen.findings += [finding for use in seen.uses for finding in use.findings]
     seen.findings += [each for use in seen.idle for finding in use.findings for each in _loosely(finding)]
     seen.findings += [error(problem) for problem in memberships(trees)[1]]
+    seen.findings += [error(problem) for problem in trees.misplaced()] if whole else []
     return seen
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import jinja2.meta
 
-from runsdeploy.errors import Position, Problem, shown
+from runsdeploy.errors import Position, Problem, did_you_mean, shown
 from runsdeploy.variable import Variable
 
 
@@ -31,6 +32,10 @@ def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Prob
         return Problem(Position(shown(path), error.lineno), f"template: {error.message}")
     except OSError as error:
         return Problem(Position(shown(path)), f"cannot read template: {(error.strerror or str(error)).lower()}")
+    except jinja2.UndefinedError as error:
+        missing = re.match(r"'(\w+)' is undefined", str(error))
+        near = did_you_mean(missing[1], names) if missing else ""
+        return Problem(Position(shown(path), _line(error)), f"template: {error}".replace("\n", " "), near)
     except Exception as error:  # noqa: BLE001 - a template can raise whatever Python can
         return Problem(Position(shown(path), _line(error)), f"template: {error}".replace("\n", " "))
 

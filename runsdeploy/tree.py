@@ -32,6 +32,12 @@ RESERVED_DIRECTORIES = frozenset({"scripts", "lib", "hosts", "groups"})
 HOST_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*)(?:\.[A-Za-z0-9_-]+)*\Z|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*\Z")
 """RFC 1123 labels (and the underscore that some sites use), or an IPv6 address"""
 
+_ADDRESS = re.compile(r"\d+(?:\.\d+){3}\Z|.*:")
+"""an IPv4 or IPv6 address: its dots are not those of a domain"""
+
+MARKS = (*sorted(CONFIGURATIONS), "default")
+"""files that tell a host directory from any other directory of a project"""
+
 
 @dataclass(frozen=True)
 class Located:
@@ -92,12 +98,17 @@ class Host:
     @property
     def domain(self) -> str:
         """`univ.run` of `medusa.univ.run`; empty without one."""
-        return self.name.partition(".")[2]
+        return "" if _ADDRESS.match(self.name) else self.name.partition(".")[2]
 
     @property
     def short(self) -> str:
-        """`medusa` of `medusa.univ.run`."""
-        return self.name.partition(".")[0]
+        """`medusa` of `medusa.univ.run`; all of an address."""
+        return self.name if _ADDRESS.match(self.name) else self.name.partition(".")[0]
+
+    @property
+    def directory(self) -> str:
+        """Where its own directory lies in a tree: `univ.run/medusa`, or `hosts/medusa` without a domain."""
+        return f"{self.domain or 'hosts'}/{self.short}"
 
     @property
     def address(self) -> str:
@@ -229,22 +240,37 @@ class Trees:
 
     def hosts(self) -> list[Host]:
         """Return all hosts that have a directory, sorted by domain and name."""
-        found: set[Host] = set()
+        found = {host for host, place in self._claimed() if place.inside == host.directory}
+        return sorted(found, key=lambda host: (host.domain, host.short))
+
+    def misplaced(self) -> list[Problem]:
+        """Return the directories that are made for a host, and where nobody would look for it."""
+        return [
+            Problem(
+                next((self.located(place.tree, place.inside, mark).at(1) for mark in found), place.at()),
+                f"no host has its directory at `{place.inside}`: `{host.name}` is looked for elsewhere",
+                f"move it to `{host.directory}`",
+            )
+            for host, place in self._claimed()
+            if place.inside != host.directory
+            if (found := [mark for mark in MARKS if (place.path / mark).is_file()]) or place.inside.startswith("hosts/")
+        ]
+
+    def _claimed(self) -> Iterator[tuple[Host, Located]]:
+        """Yield every directory that is one of a host, with the name that it stands for."""
         for tree, root in enumerate(self.roots):
             for top in directories(root):
                 plain = top.name == "hosts"
                 if plain or (top.name not in RESERVED_DIRECTORIES and HOST_NAME.match(top.name)):
                     for path in directories(top):
                         if HOST_NAME.match(path.name) if plain else _is_host(top, path):
-                            self._vouch(self.located(tree, top.name, path.name))
-                            found.add(Host(path.name if plain else f"{path.name}.{top.name}"))
-        return sorted(found, key=lambda host: (host.domain, host.short))
+                            place = self._vouch(self.located(tree, top.name, path.name))
+                            yield Host(path.name if plain else f"{path.name}.{top.name}"), place
 
 
 def _is_host(domain: Path, path: Path) -> bool:
     """Tell a host directory from any other directory of a project, such as `docs/reference`."""
-    marks = (*CONFIGURATIONS, "default")
-    return bool(HOST_NAME.match(path.name)) and ("." in domain.name or any((path / mark).exists() for mark in marks))
+    return bool(HOST_NAME.match(path.name)) and ("." in domain.name or any((path / mark).exists() for mark in MARKS))
 
 
 def directories(path: Path) -> list[Path]:

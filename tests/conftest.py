@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 
 import pytest
 
@@ -14,9 +15,13 @@ _stderr = 2
 
 
 def pytest_configure() -> None:
-    """Keep what stderr is while nothing is captured."""
+    """Keep what stderr is while nothing is captured, and take back what a shell had us ignore."""
     global _stderr  # noqa: PLW0603 - of this process
     _stderr = os.dup(2)
+    # A shell that starts us in the background has us ignore them, and all that we start would be born so.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGQUIT, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

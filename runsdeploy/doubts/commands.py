@@ -14,6 +14,8 @@ from runsdeploy.reading import FACTS
 from runsdeploy.survey import Survey
 
 _COMPLAINT = re.compile(r"^([^\s:][^:]*): line (\d+): (.+)$", re.MULTILINE)
+_EXPRESSION = re.compile(r"(operator|expression|operand) expected|syntax error")
+_BITS = re.compile(rb"^[ \t]*bits=(?!\"\"|'')[\"']?([^\"'$`\s;#]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
 def _commands(seen: Survey) -> Iterator[Finding]:
@@ -70,13 +72,24 @@ def _unknown_facts(seen: Survey) -> Iterator[Finding]:
                 yield doubt("unknown-fact", sheet.source.at(each.line, each.column), f"`{each.name}` is no fact", near)
 
 
+def _wrong_bits(seen: Survey) -> Iterator[Finding]:
+    """Promised by a `sysinfos.conf`, and what no host can be: a deploy would be refused."""
+    for sheet in seen.facts:
+        for found in _BITS.finditer(sheet.text):
+            if found[1] not in (b"32", b"64"):
+                at = sheet.source.at(sheet.text.count(b"\n", 0, found.start(1)) + 1)
+                said = found[1].decode("utf-8", "replace")
+                yield error(Problem(at, f"`bits` is promised as `{said}`, expected 32 or 64"))
+
+
 def _complaints(seen: Survey) -> Iterator[Finding]:
     """What bash complained of while it ran a CONF section to its end."""
-    for use in seen.uses:
-        for step in use.plan.steps if use.plan else ():
+    for uses, idle in ((seen.uses, False), (seen.idle, True)):
+        for step in (step for use in uses if use.plan for step in use.plan.steps):
             for found in _COMPLAINT.finditer(step.messages):
-                position = Position(found[1], int(found[2]))
-                yield doubt("complaint", position, f"bash: {found[3]}")
+                # What only a recipe could give a script, it may well want in an expression.
+                if not (idle and _EXPRESSION.search(found[3])):
+                    yield doubt("complaint", Position(found[1], int(found[2])), f"bash: {found[3]}")
 
 
 RULES = (
@@ -84,5 +97,6 @@ RULES = (
     _conf_commands,
     _unknown_libraries,
     _unknown_facts,
+    _wrong_bits,
     _complaints,
 )

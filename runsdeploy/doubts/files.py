@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -75,6 +76,34 @@ def _unnamed(seen: Survey) -> Iterator[Finding]:
                 yield doubt("unknown-host", Position(shown(marks[0]), 1), f"`{folder.name}` is not a host name")
 
 
+def _dangling(seen: Survey) -> Iterator[Finding]:
+    """Links to nothing where scripts and libraries are looked for; what is shipped may hold such links."""
+    shipped = {
+        path
+        for reading in seen.every
+        for each in reading.conf.declared
+        if each.kind == "ref" and each.file
+        for path in seen.files(reading.script, each.file)
+    }
+    places = [root / top for root in seen.trees.roots for top in ("scripts", "lib", "groups")]
+    places += [place.path for host in seen.hosts for place in seen.trees.host_directories(host)]
+    for path in (path for place in dict.fromkeys(places) if seen.whole for path in files_below(place)):
+        if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
+            message = f"a link to `{path.readlink()}`, which is not there"
+            yield doubt("dangling-link", Position(shown(path), 1), message)
+
+
+def _misspelt_defaults(seen: Survey) -> Iterator[Finding]:
+    """Nearly the name `default`, in the directory of a host that has no recipe of that name."""
+    scripts = seen.scripts
+    for host in seen.hosts:
+        names = seen.names[host.name]
+        near = [name for name in names if did_you_mean(name, ["default"]) and names[name].path not in scripts]
+        if near and "default" not in names:
+            message = f"`{host.name}` has no recipe `default`, and this is nearly its name"
+            yield doubt("misspelt-recipe", names[near[0]].at(1), message, "did you mean `default`?")
+
+
 def _separators(seen: Survey) -> Iterator[Finding]:
     """Meant for a script, but its line `script:` is misspelt."""
     for reading in seen.readings:
@@ -112,6 +141,8 @@ RULES = (
     _hidden,
     _unix,
     _unnamed,
+    _dangling,
+    _misspelt_defaults,
     _separators,
     _group_hosts,
 )

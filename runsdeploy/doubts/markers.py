@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from runsdeploy.errors import did_you_mean
@@ -9,6 +10,9 @@ from runsdeploy.finding import Finding, doubt
 from runsdeploy.reading import Reading
 from runsdeploy.survey import Survey
 from runsdeploy.syntax import Call
+
+_INVERTED = re.compile(rb"\s*shouldrun\b[^&|;#]*&&\s*(?:exit|return)\b(?:\s+0)?\s*(?:;|#|$)")
+"""a line that ends the script when there is something to do"""
 
 
 def _markers(seen: Survey) -> Iterator[Finding]:
@@ -20,6 +24,10 @@ def _markers(seen: Survey) -> Iterator[Finding]:
         for call in asks:
             if call.bare:
                 message = "`shouldrun` only answers, and nothing minds the answer"
+                yield doubt("ignored-answer", reading.position(call.line, call.column), message, "`shouldrun || exit`")
+            said = reading.script.body.split(b"\n")[call.line - 1]
+            if _INVERTED.match(said):
+                message = "this ends the script when it should run: `shouldrun` answers yes then"
                 yield doubt("ignored-answer", reading.position(call.line, call.column), message, "`shouldrun || exit`")
         helped = any(
             call.name in ("setdone", "shouldrun")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.finding import Finding, doubt, error
@@ -13,6 +14,9 @@ from runsdeploy.survey import Survey
 from runsdeploy.syntax import Argument
 
 _SIGNS = frozenset({"=", "+=", "-="})
+_EXPANSION = re.compile(rb"\$(?:[A-Za-z_]\w*|\{\w[^}]*\}|\()")
+_QUOTED = re.compile(rb"'[^']*'|\\\$")
+"""what a shell would not expand either: whoever writes that knows"""
 
 
 def _undeclared(seen: Survey) -> Iterator[Finding]:
@@ -62,6 +66,24 @@ def _spaced_at(position: Position, name: str, sign: str) -> Finding:
     return doubt("spaced-operation", position, message, f"without blanks: `{name}{sign}…`")
 
 
+def _expansions(seen: Survey) -> Iterator[Finding]:
+    """`$name` in a recipe, where nothing is expanded."""
+    lines: dict[str, list[bytes]] = {}
+    for use in seen.uses:
+        for each in (operation for entry in use.entries for operation in entry.operations):
+            found = next(filter(None, map(_EXPANSION.search, each.values)), None)
+            if not found:
+                continue
+            file, line = each.position.file, each.position.line
+            if file not in lines:
+                lines[file] = Path(file).read_bytes().split(b"\n")
+            # A value over several lines has quotes anyway.
+            if found[0] in _QUOTED.sub(b"", lines[file][line - 1]):
+                said = found[0].decode("utf-8", "replace")
+                message = f"`{said}` stays as it is: nothing is expanded in a recipe"
+                yield doubt("unexpanded", each.position, message, f"in single quotes if it is meant: `'{said}'`")
+
+
 def _unknown_afters(seen: Survey) -> Iterator[Finding]:
     """`after` of a script that no host has: it orders nothing."""
     names = {name for files in seen.names.values() for name, place in files.items() if place.path in seen.scripts}
@@ -83,5 +105,6 @@ def _unknown_afters(seen: Survey) -> Iterator[Finding]:
 RULES = (
     _undeclared,
     _spaced,
+    _expansions,
     _unknown_afters,
 )

@@ -60,10 +60,11 @@ RUNS_failed() {
 }
 
 # Called by bash in a subshell of its own, for tested commands too: where a name is far from ours, that may be meant.
+# Told as bash would, which names no place here; who means it hides it with `2>/dev/null`.
 command_not_found_handle() {
     RUNS_here
     RUNS_say missing "$RUNS_file" "$RUNS_line" "$1"
-    printf '%s: command not found\n' "$1" >&2
+    printf '%s: line %s: %s: command not found\n' "$RUNS_file" "$RUNS_line" "$1" >&2
     return 127
 }
 
@@ -128,6 +129,8 @@ RUNS_evaluate() {
     cd -- "$RUNS_root/$RUNS_folder" || builtin exit 1
     declare -A RUNS_kind=() RUNS_known=() RUNS_shape=()
     RUNS_order=() RUNS_ended=no RUNS_exit_file='' RUNS_exit_line=''
+    # shellcheck disable=SC2034 # for the section, as in SCRIPT
+    RUNS_HOST=$RUNS_host
     trap 'RUNS_leave "$?"' EXIT
     for RUNS_each in ${RUNS_op_name[@]+"${RUNS_op_name[@]}"}; do
         RUNS_remember "$RUNS_each"

@@ -168,6 +168,7 @@ out() {
     RUNS_here
     (($#)) || RUNS_problem '`out` without a name'
     for RUNS_each; do
+        RUNS_unnamed "$RUNS_each" && continue
         RUNS_say out "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}"
         RUNS_change "${RUNS_each%%=*}" '=' "$RUNS_root/shared/${RUNS_each#*=}"
     done
@@ -187,6 +188,7 @@ ref() {
     done
     (($#)) || RUNS_problem '`ref` without a name'
     for RUNS_each; do
+        RUNS_unnamed "$RUNS_each" && continue
         RUNS_find "${RUNS_each#*=}"
         RUNS_say ref "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}" \
             "$RUNS_how" "$RUNS_found" "$RUNS_need" "$RUNS_template"
@@ -196,6 +198,12 @@ ref() {
         fi
         RUNS_change "${RUNS_each%%=*}" '=' "$RUNS_root/$RUNS_found"
     done
+}
+
+# RUNS_unnamed WORD: whether it is a file where `out` and `ref` take NAME or NAME=FILE; says so.
+RUNS_unnamed() {
+    [[ $1 != *=* && ! $1 =~ ^$RUNS_name$ ]] || return
+    RUNS_problem "bad variable name \`$1\`, expected a name, or for a file \`NAME=$1\`"
 }
 
 # RUNS_find FILE: beside the script, in the shared space, in the host directories, in the trees.
@@ -220,12 +228,6 @@ sysinfos() {
     local RUNS_need=no RUNS_key='' RUNS_each RUNS_match=yes
     local -A RUNS_given=()
     RUNS_here
-    if [[ -z ${RUNS_known[sysname]-}${RUNS_known[sysdist]-}${RUNS_known[sysver]-}${RUNS_known[bits]-} ]]; then
-        [[ $RUNS_describing == no ]] || return 1
-        RUNS_say facts "$RUNS_file" "$RUNS_line"
-        RUNS_ended=yes
-        builtin exit 0
-    fi
     for RUNS_each; do
         case $RUNS_each in
         -r) RUNS_need=yes ;;
@@ -248,6 +250,13 @@ sysinfos() {
         [[ ${RUNS_given[$RUNS_each]} != none ]] || RUNS_problem "\`sysinfos $RUNS_each\` without a value"
         [[ ${RUNS_given[$RUNS_each]} == yes ]] || RUNS_match=no
     done
+    # Only now: what is wrong with the call is wrong whatever the host is.
+    if [[ -z ${RUNS_known[sysname]-}${RUNS_known[sysdist]-}${RUNS_known[sysver]-}${RUNS_known[bits]-} ]]; then
+        [[ $RUNS_describing == no ]] || return 1
+        RUNS_say facts "$RUNS_file" "$RUNS_line"
+        RUNS_ended=yes
+        builtin exit 0
+    fi
     [[ $RUNS_match == no ]] || return 0
     [[ $RUNS_need == yes ]] || return 1
     RUNS_problem "\`$RUNS_script\` needs \`sysinfos $*\`, which host \`$RUNS_host\` does not match"

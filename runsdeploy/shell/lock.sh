@@ -5,7 +5,7 @@
 
 # The lock is the kernel's: it goes when this process goes, however that happens.
 lock() {
-    local limit=$RUNS_segment_wait began
+    local limit=$RUNS_segment_wait began nameless=0
     if ! command -v flock >/dev/null; then
         say_text note "the target has no \`flock\`, so nothing keeps two sessions apart"
         return
@@ -19,6 +19,11 @@ lock() {
     began=$RUNS_now
     while held || ! flock -n 9; do
         read_holder
+        # Between having the lock and saying so, and between saying no more and giving it back, there is a moment.
+        if [[ $RUNS_held == 'session - '* ]] && ((nameless++ < 10)); then
+            pause
+            continue
+        fi
         # A session whose controller is gone ends by itself soon, and one of our own at once.
         if [[ -n $RUNS_holding ]] && ! attended "$RUNS_holding"; then
             ((limit >= RUNS_segment_patience)) || limit=$RUNS_segment_patience

@@ -39,12 +39,13 @@ promise() {
 # say_markers OWNER: each line of the input is about a marker, which it names.
 say_markers() { sed "s/^/$(printf '\036')$nonce marker $1 /"; }
 
-# list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines that markers hold.
+# list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines that markers hold. `shouldrun` trusts no link.
 list_markers() {
     owner=$1 markers=$2/markers
     shift 2
     # shellcheck disable=SC2016 # expanded by that shell
-    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && grep -rs "$2" .' sh "$markers" "$lines" | say_markers "$owner"
+    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && find . -type l | sed "s/$/:trusted no/" &&
+        grep -rs "$2" .' sh "$markers" "$lines" | say_markers "$owner"
 }
 
 # Their values, which is what a session would go by; with an OFFSET of `all` all that they say.
@@ -98,6 +99,7 @@ remove() {
     shift 3
     # shellcheck disable=SC2016 # expanded by that shell
     removed=$("$@" sh -c 'cd "$1" 2>/dev/null && find "./$2" -type f 2>/dev/null || exit 0
+        find "./$2" -type l | sed "s/$/:trusted no/"
         rm -rf "./$2" || exit
         case $2 in */*) cd "./${2%/*}" || exit ;; esac
         sync . 2>/dev/null || sync' sh "$markers" "$path" 2>&1) || refuse state "cannot remove \`$markers/$path\`: $removed"
@@ -141,6 +143,10 @@ holder() {
     if [ -s "$state/holder" ] && command -v flock >/dev/null 2>&1 && ! flock -n "$state/lock" true 2>/dev/null; then
         read -r by since doing which <"$state/holder" && say "locked session $by $since $doing $which"
     fi
+    say_hold
+}
+
+say_hold() {
     if [ -e "$state/hold" ]; then read -r by since doing <"$state/hold" && say "locked operator $by $since $doing -"; fi
 }
 
@@ -155,4 +161,8 @@ hold() {
     fi
 }
 
-release() { rm -f "$state/hold" || refuse state "cannot remove \`$state/hold\`"; }
+# Whose it was is said first: it may have been somebody else's.
+release() {
+    say_hold
+    rm -f "$state/hold" || refuse state "cannot remove \`$state/hold\`"
+}

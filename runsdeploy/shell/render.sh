@@ -3,6 +3,12 @@
 #
 # shellcheck disable=SC2154 # bootstrap.sh, which comes among the files: nonce, state, directory, here
 
+if (($#)); then
+    # `--dry-run` must not deploy.
+    printf "a rendered plan takes no arguments, found \`%q\`; \`bash FILE\` deploys it to this machine, " "$1" >&2
+    printf 'and what that does is told at its head\n' >&2
+    exit 2
+fi
 set -f
 umask 077
 RUNS_work='' RUNS_tail='' RUNS_waiter='' RUNS_ending='' RUNS_interrupts=0

@@ -82,7 +82,8 @@ shouldrun() {
     # Neither true nor false: guessing would lose work or do it twice. (Whether others may write
     # there the runner has seen for all markers at once.)
     if [[ ! -f $RUNS_file || -L $RUNS_file || ! -O $RUNS_file || ! -r $RUNS_file || -L $RUNS_folder ]]; then
-        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user"
+        printf -v RUNS_value %q "$RUNS_SCRIPT"
+        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user; \`runsdeploy reset --host ${RUNS_HOST-} --script $RUNS_value\` takes it away"
         builtin exit 1
     fi
     # A marker made by hand may lack its last newline.

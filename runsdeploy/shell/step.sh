@@ -16,14 +16,18 @@ urequire DEFAULTS
 # shellcheck source=/dev/null
 . "$RUNS_STEP/values.sh"
 
-# RUNS_failed HOW: note the operator's line that failed last, or that called `exit`: the innermost
-# one in the section's own file, whatever library it called.
+# RUNS_failed HOW [COMMAND]: note the operator's line that failed last, or that called `exit`: the innermost
+# one in the section's own file, whatever library it called. A COMMAND is told, with its line in a library of the trees.
 RUNS_failed() {
-    local RUNS_i
+    local RUNS_i RUNS_inside=''
     for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
         if [[ ${BASH_SOURCE[RUNS_i]} == "$0" ]]; then
             printf '%s %s\n' "${BASH_LINENO[RUNS_i - 1]}" "$1" 2>/dev/null >|"$RUNS_STEP/failed"
+            # The form of bash's own messages, from which the controller takes the line.
+            (($# == 1)) || printf "%s: line %s: %s\`%s\` failed\n" "$0" "${BASH_LINENO[RUNS_i - 1]}" "$RUNS_inside" "$2" >&2
             return
+        elif [[ -z $RUNS_inside && ${BASH_SOURCE[RUNS_i]} == "$RUNS_RUN/tree/"* ]]; then
+            RUNS_inside="lib/${BASH_SOURCE[RUNS_i]#"$RUNS_RUN/tree/"}:${BASH_LINENO[RUNS_i - 1]}: "
         fi
     done
 }
@@ -48,6 +52,6 @@ if [[ $0 != "$RUNS_RUN/mark.sh" ]]; then
         set -eE -o pipefail
         # Before 4.4 an empty array counts as unset.
         if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)); then set -u; fi
-        trap 'printf "%s: line %s: \`%s\` failed\n" "$0" "$LINENO" "$BASH_COMMAND" >&2; RUNS_failed last' ERR
+        trap 'RUNS_failed last "$BASH_COMMAND"' ERR
     fi
 fi

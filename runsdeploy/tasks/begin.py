@@ -66,7 +66,7 @@ def _tree(trees: Trees) -> list[_Wish]:
 
 
 def _host(arguments: Arguments, trees: Trees, host: Host) -> list[_Wish]:
-    folder = f"{host.domain or 'hosts'}/{host.short}"
+    folder = host.directory
     wishes = [_Wish(trees.located(0, folder, name), name) for name in ("runs.conf", "default")]
     sysinfos = trees.located(0, folder, "sysinfos.conf")
     found = b""

@@ -12,7 +12,8 @@ from runsdeploy.command import COMMON, FORMAT, Arguments, Command, Flag
 from runsdeploy.errors import InputError
 from runsdeploy.finding import ERROR, Finding, error
 from runsdeploy.outputs import json
-from runsdeploy.tasks.opening import hosts_of, trees_of
+from runsdeploy.selection import choices, select
+from runsdeploy.tasks.opening import trees_of
 
 
 def check(arguments: Arguments) -> int:
@@ -39,7 +40,8 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     from runsdeploy.surveyor import survey, syntax_errors  # noqa: PLC0415
 
     trees = trees_of(arguments)
-    hosts = hosts_of(arguments, trees) if arguments.host else trees.hosts()
+    words = choices(arguments.host)
+    hosts = select(trees, words, known=True) if words else trees.hosts()
     seen = survey(trees, hosts, arguments.conf_timeout, whole=not arguments.host, static=arguments.static)
     if program() is None:
         console.tell_problems([missing()])

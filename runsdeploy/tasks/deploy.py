@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+
 from runsdeploy import console
 from runsdeploy.command import COMMON, Arguments, Command, Flag
 from runsdeploy.outputs import json
 from runsdeploy.tasks.execution import CONNECTION, HOST, Work, execute, make_plans
-from runsdeploy.tasks.opening import entries_of, hosts_of, sets_of, trees_of
+from runsdeploy.tasks.opening import dropped_of, entries_of, hosts_of, sets_of, trees_of
 
 
 def work_of(arguments: Arguments) -> Work:
     """Return what was asked for; raises InputError."""
     trees = trees_of(arguments)
-    return Work(trees, hosts_of(arguments, trees), lambda host: entries_of(arguments, trees, host), sets_of(arguments))
+    hosts = hosts_of(arguments, trees)
+    for dropped in (each for host in hosts for each in dropped_of(arguments, trees, host)):
+        console.Writer(sys.stderr).line(console.printable(dropped))
+    return Work(trees, hosts, lambda host: entries_of(arguments, trees, host), sets_of(arguments))
 
 
 def plan(arguments: Arguments) -> int:

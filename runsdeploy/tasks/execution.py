@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from runsdeploy.report import Fold, HostReport, exit_status
 from runsdeploy.rollout import Listener, roll_out
 from runsdeploy.session import Run, ask_facts, ask_markers, ask_promise, local_scope, new_session, new_sessions
 from runsdeploy.settings import LARGEST
+from runsdeploy.tasks.opening import unread_of
 from runsdeploy.transport import Transport
 from runsdeploy.tree import Host, Trees
 
@@ -50,6 +52,9 @@ def execute(
     """
     if arguments.ssh_config and not Path(arguments.ssh_config).is_file():
         raise InputError([Problem(None, f"no ssh configuration file `{arguments.ssh_config}`")])
+    if arguments.local and len(work.hosts) > 1:
+        message = f"`--local` deploys to this machine, which is one host and not {len(work.hosts)}"
+        raise InputError([Problem(None, message, f"e.g. `--host {work.hosts[0].name}`")])
     # Most of planning is waiting for bash; loading the SSH library meanwhile costs nothing.
     preload = [] if arguments.local else [threading.Thread(target=_load_ssh)]
     ways = {host.name: Way(arguments, host) for host in work.hosts}
@@ -186,6 +191,8 @@ def make_plans(
             problems += error.problems
     if problems:
         raise InputError(problems)
+    for said in unread_of(work.trees, work.sets, [each for each in plans if each]) if not unknown else ():
+        console.Writer(sys.stderr).line(console.printable(said))
     if arguments.values.get("no_verify_sysinfos"):
         plans = [each and replace(each, promise=None) for each in plans]
     for number in unknown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
@@ -96,7 +96,9 @@ def report_of(host: Host, error: HostError | Locked) -> HostReport:
     fold = Fold(Plan(host, (), ()))
     if isinstance(error, Locked):
         fold.hear(error)
-        return fold.close(0.0)
+        report = fold.close(0.0)
+        # What only looks and takes back does not wait.
+        return report if error.kind == "operator" else replace(report, hint="try again when it is over")
     return fold.close(0.0, error)
 
 

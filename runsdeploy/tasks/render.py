@@ -29,9 +29,12 @@ def write_plan(arguments: Arguments) -> int:
     work = work_of(arguments)
     if len(work.hosts) > 1:
         raise InputError([Problem(None, f"`render` takes one host, not {len(work.hosts)}")])
-    target = Path(arguments.output) if arguments.output else None
+    target = Path(arguments.output) if arguments.output not in ("", None, "-") else None
     if target and not target.parent.is_dir():
         raise InputError([Problem(None, f"no directory `{target.parent}` to write `{target.name}` to")])
+    if target and target.is_dir():
+        inside = target / f"{work.hosts[0].name}.sh"
+        raise InputError([Problem(None, f"`{target}` is a directory, expected a file", f"e.g. `--output {inside}`")])
     revisions = revision.look_up(work.trees.roots)
     plan = make_plans(arguments, work)[0]
     wrong = problems(plan, local_done=arguments.run_local)
@@ -104,7 +107,7 @@ COMMANDS = (
         "write the plan of a host as one bash file that runs there without runsdeploy",
         (
             *SELECTION,
-            Flag("--output", "where to write it; to stdout if not given", metavar="FILE"),
+            Flag("--output", "where to write it; to stdout if not given, or `-`", metavar="FILE"),
             Flag("--run-local", "run local steps here, now, and include what they make", default=False),
             NO_VERIFY,
             *COMMON,

@@ -85,7 +85,7 @@ def _standing_document(each: Standing) -> dict[str, Any]:
 
 
 COLUMNS = ("host", "script", "subsystem", "value", "state", "when", "by", "revision", "plan", "where", "why")
-STATES = {"done": "32", "older": "33", "never": "33", "unknown": "35"}
+STATES = {"done": "32", "older": "33", "never": "33", "unknown": "35", "untrusted": "31"}
 """SGR codes of states"""
 
 

@@ -99,7 +99,8 @@ def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: 
     if before is not None and found.split(b"\n") == _told_lines(before):
         return _Told(host, facts, file.shown, "unchanged")
     _show_difference(file, (before or b""), found)
-    if before is not None and not arguments.yes:
+    # One of comments, as `init` makes it, promises nothing that could be lost.
+    if before is not None and any(_told_lines(before)) and not arguments.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             message = f"`{file.shown}` says something else, and there is no terminal to ask whether to replace it"
             return _Told(host, facts, file.shown, "kept", message, "`--yes` replaces it", 2)

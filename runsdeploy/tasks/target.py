@@ -72,8 +72,6 @@ def _attached(way: Way, arguments: Arguments) -> Iterator[Event]:
 
 def lock(arguments: Arguments) -> int:
     """Keep hosts for oneself, show who holds them, or let go of them."""
-    if arguments.action not in _QUESTIONS:
-        raise InputError([Problem(None, f"unknown action `{arguments.action}`, expected `add`, `show` or `remove`")])
     hosts = hosts_of(arguments, trees_of(arguments))
     documents = []
     status = 0
@@ -104,17 +102,24 @@ def _ask_lock(arguments: Arguments, host: Host) -> tuple[list[Locked], HostError
     return [event for event in events if isinstance(event, Locked)], None
 
 
+def _was_held(held: Locked) -> str:
+    return f"is nobody's; `{held.by}` held it since {held.since}" + (f": {held.doing}" if held.doing else "")
+
+
 def _told(arguments: Arguments, host: Host, held: list[Locked], problem: HostError | None) -> dict[str, object]:
     out, talk = console.Writer(sys.stdout), console.Writer(sys.stderr)
+    who = [{"kind": each.kind, "by": each.by, "since": each.since, "doing": each.doing} for each in held]
     done = {"add": "is yours", "remove": "is nobody's"}.get(arguments.action, "is free")
     if problem:
         talk.line(console.printable(f"{host.name}: {problem}"))
     elif arguments.format == "text":
-        for said in map(str, held) if held else [done]:
+        say = _was_held if arguments.action == "remove" else str
+        for said in map(say, held) if held else [done]:
             out.line(console.printable(f"{host.name}: {said}"))
     return {
         "host": host.name,
-        "held": [{"kind": each.kind, "by": each.by, "since": each.since, "doing": each.doing} for each in held],
+        "held": [] if arguments.action == "remove" else who,
+        **({"released": who} if arguments.action == "remove" else {}),
         **({"message": problem.message, "hint": problem.hint} if problem else {}),
     }
 
@@ -134,7 +139,7 @@ COMMANDS = (
         lock,
         "keep a host for yourself: `add`, `show`, `remove`",
         (
-            Flag("action", "`add`, `show` or `remove`", metavar="ACTION"),
+            Flag("action", "`add`, `show` or `remove`", metavar="ACTION", choices=("add", "show", "remove")),
             *_AT,
             Flag("--reason", "what others are told", metavar="TEXT"),
             *COMMON,

@@ -21,7 +21,7 @@ def one_host(arguments: Arguments, trees: Trees) -> Host | None:
     """Return the host that was named, if one was; raises InputError."""
     if not arguments.host:
         return None
-    hosts = select(trees, choices([arguments.host]))
+    hosts = select(trees, choices([arguments.host]), known=True)
     if len(hosts) != 1:
         raise InputError([Problem(None, f"`{arguments.host}` matches {len(hosts)} hosts, expected one")])
     return hosts[0]
@@ -51,10 +51,10 @@ def list_scripts(arguments: Arguments) -> int:
 def hosts(arguments: Arguments) -> int:
     """List the hosts with their recipes, groups and directories."""
     trees = trees_of(arguments)
-    found = select(trees, choices([arguments.pattern])) if arguments.pattern else trees.hosts()
+    found = select(trees, choices([arguments.pattern]), known=True) if arguments.pattern else trees.hosts()
     groups, problems = memberships(trees)
     # A group that is wrong keeps nobody from looking; it is an error where it is asked for.
-    tell_problems(problems)
+    tell_problems([*problems, *trees.misplaced()])
     listed = [
         (host.name, recipes_of(trees, host), groups.get(host.name, []), trees.host_directories(host)) for host in found
     ]

@@ -166,6 +166,13 @@ TABLE = [
         files={"scripts/t.j2": "a\nb\n{{ nothing_here }}\n"},
     ),
     Bad(
+        "a misspelt name in a template",
+        "var port=80\nref -t f=t.j2",
+        at="scripts/t.j2:1",
+        says="`port`",
+        files={"scripts/t.j2": "{{ prot }}\n"},
+    ),
+    Bad(
         "bad syntax in a template",
         "ref -t f=t.j2",
         at="scripts/t.j2:2",
@@ -255,11 +262,27 @@ TABLE = [
         says="`other`",
         files={"scripts/other": script()},
     ),
+    Bad(
+        "a library that bash cannot parse, which a library loads",
+        body="urequire lab",
+        at="lib/deep:3",
+        says="bash: syntax error",
+        files={"lib/lab": "urequire deep\n", "lib/deep": "deep() { :; }\nfoo() {\n"},
+    ),
     Bad("a bad --set", more=("--set", "1x=2"), at="<command line>", says="bad operation `1x=2`"),
     Bad("a reserved --set", more=("--set", "PATH=x"), at="<command line>", says="`PATH` is reserved"),
     Bad("an unknown --script", more=("--script", "itt"), at="<command line>", says="unknown script `itt`"),
     Bad("a bad --script", more=("--script", "../it"), at="<command line>", says="`..`"),
     Bad("an unknown --recipe", more=("--recipe", "itt"), at="<command line>", says="unknown recipe `itt`"),
+    Bad("a recipe as a --script", more=("--script", "default"), at="<command line>", says="; if .* `--recipe default`"),
+    Bad(
+        "a recipe as a --script with an @",
+        more=("--script", "@default"),
+        at="<command line>",
+        says="; if .* `--recipe default`",
+    ),
+    Bad("a script as a --recipe", more=("--recipe", "it"), at="<command line>", says="write `--script it`"),
+    Bad("a script with an @", more=("--script", "@it"), at="<command line>", says="write `--script it`"),
 ]
 
 
@@ -300,7 +323,11 @@ COMMANDS = [
     ("a bad user", ["deploy", "--host=-x@medusa"], "not a host name"),
     ("an unknown option", ["deploy", "--host", "medusa", "--nope"], "--nope"),
     ("an option cut short", ["deploy", "--hos", "medusa"], ""),
-    ("an unknown command", ["deplyo"], "deplyo"),
+    ("an unknown command", ["deplyo"], "unknown command `deplyo`; did you mean `deploy`"),
+    ("an unknown flag", ["deploy", "--hots", "medusa"], "unknown flag `--hots`; did you mean `--host`"),
+    ("a host without its flag", ["deploy", "medusa"], "unexpected word `medusa`; did you mean `--host medusa`"),
+    ("a script without its flag", ["deploy", "a/it"], "unexpected word `a/it`; did you mean `--script a/it`"),
+    ("a host without its domain", ["plan", "--host", "stheno"], "did you mean `stheno.univ.run`"),
     ("a bad number", ["deploy", "--host", "medusa", "--parallel", "many"], "many"),
     ("no hosts at a time", ["deploy", "--host", "medusa", "--parallel", "0"], "`0`"),
     ("a tree that is not there", ["deploy", "--host", "medusa", "--path", "nowhere"], "nowhere`"),
@@ -317,7 +344,8 @@ COMMANDS = [
 )
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_t10_a_bad_command_line_is_told(words, says, form, operator, tmp_path):
-    tree = plant(tmp_path / "tree", {"scripts/it": script(), "hosts/medusa/default": "it\n"})
+    files = {"scripts/it": script(), "hosts/medusa/default": "it\n", "univ.run/stheno/default": "it\n"}
+    tree = plant(tmp_path / "tree", files)
     more = [] if "--path" in words or words == ["deplyo"] else ["--path", tree]
     more += [] if "--format" in words or words == ["deplyo"] else ["--format", form]
     done = operator.run(*words, *more, cwd=tmp_path)

@@ -182,7 +182,7 @@ def test_nothing_is_made_through_a_link_that_leads_out_of_the_tree(files, words,
         (["new", "web/runs.conf"], "would not be taken for a script"),
         (["new", "x~"], "would not be taken for a script"),
         (["new", "example/x"], "`scripts/example` is no directory"),
-        (["new", "x", "--host", "web1"], "make one: `runsdeploy init --host web1`"),
+        (["new", "x", "--host", "web1"], "make it: `runsdeploy init --host web1`"),
         (["new", "x", "--host", "*"], "matches no host"),
         (["init", "--host", "../x"], "is not a host name"),
         (["init", "--host", "web*"], "matches no host"),
@@ -231,6 +231,13 @@ def test_a_host_that_does_not_answer_gets_comments_and_the_reason(operator, tree
     assert "web1: " in done.talk
     assert "its sysinfos.conf is made of comments" in done.talk
     assert all(line.startswith("#") for line in (tree / "hosts/web1/sysinfos.conf").read_text().splitlines())
+
+
+def test_a_sysinfos_conf_of_comments_is_replaced_unasked(operator, tree):
+    operator.run("init", "--host", "web1", cwd=tree)
+    done = operator.run("sysinfos", "--local", "--host", "web1", "--save", cwd=tree)
+    assert done.status == 0, done.talk
+    assert "\nbits=" in (tree / "hosts/web1/sysinfos.conf").read_text()
 
 
 def test_a_sysinfos_conf_of_comments_promises_nothing_and_the_host_is_asked(operator, tree):

@@ -200,3 +200,69 @@ def test_the_page_has_examples():
 def test_an_example_of_the_page_is_told_by_its_rule(check, rule, text):
     done = check({"hosts/medusa/default": "it\n", "scripts/it": text}, "--format", "json")
     assert rule in {each["rule"] for each in done.document["findings"]}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["check", "--host", "nope"], ["list", "--host", "nope"], ["info", "it", "--host", "nope"], ["hosts", "nope"]],
+)
+def test_a_host_that_no_tree_knows_is_refused_by_what_only_looks(operator, tmp_path, words):
+    tree = plant(tmp_path / "tree", {"hosts/nop/default": "it\n", "scripts/it": script()})
+    done = operator.run(*words, cwd=tree)
+    assert done.status == 2
+    assert "unknown host `nope`: no directory in the trees" in done.text + done.talk
+    assert "did you mean `nop`?" in done.text + done.talk
+    assert operator.run("plan", "--host", "nope", "--script", "it", cwd=tree).status == 0
+
+
+def test_a_group_may_name_a_host_without_a_directory(check):
+    done = check({**MISTAKEN, "hosts/medusa/default": "it\n", "groups/web": "elsewhere\n"}, "--host", "@web")
+    assert (done.status, done.text) == (0, "")
+
+
+def test_a_directory_of_a_host_at_the_wrong_place_does_not_block_the_others(operator, tmp_path):
+    files = {"hosts/medusa/default": "it\n", "hosts/web9.univ.run/default": "it\n", "scripts/it": script()}
+    tree = plant(tmp_path / "tree", files)
+    assert operator.run("plan", "--host", "*", cwd=tree).text.startswith("medusa: 1 step")
+    done = operator.run("hosts", cwd=tree)
+    assert [line.split()[0] for line in done.text.splitlines()] == ["medusa"]
+    assert "hosts/web9.univ.run/default:1: no host has its directory" in done.talk
+    assert "move it to `univ.run/web9`" in done.talk
+
+
+def test_an_address_is_a_host_without_a_domain(operator, tmp_path):
+    tree = plant(tmp_path / "tree", {"scripts/it": script()})
+    operator.run("init", "--host", "192.168.1.4", cwd=tree)
+    assert (tree / "hosts/192.168.1.4/default").is_file()
+    assert operator.run("hosts", cwd=tree).text.split()[0] == "192.168.1.4"
+    assert operator.run("check", cwd=tree).status == 0
+
+
+def test_a_port_is_no_host(operator, tmp_path):
+    tree = plant(tmp_path / "tree", {"scripts/it": script()})
+    done = operator.run("init", "--host", "web4.univ.run:2222", cwd=tree)
+    assert done.status == 2
+    assert "`2222` is not a host name but a number" in done.talk
+    assert not (tree / "univ.run").exists()
+
+
+def test_a_plan_tells_the_line_of_a_command_that_was_not_found(operator, tmp_path):
+    it = script('desc x\nvar x="$(nosuchcommand)"\nvar host=$RUNS_HOST', 'echo "$x$host"')
+    done = operator.run(
+        "plan",
+        "--host",
+        "medusa",
+        cwd=plant(tmp_path / "tree", {**MISTAKEN, "hosts/medusa/default": "it\n", "scripts/it": it}),
+    )
+    assert "scripts/it: line 2: nosuchcommand: command not found" in done.talk
+    assert "host=medusa" in done.text
+
+
+def test_a_plan_tells_what_is_wrong_with_sysinfos_before_it_asks_for_facts(operator, tmp_path):
+    it = script("sysinfos -x debian || exit", "true")
+    done = operator.run(
+        "plan", "--host", "medusa", cwd=plant(tmp_path / "tree", {"hosts/medusa/default": "it\n", "scripts/it": it})
+    )
+    assert done.status == 2
+    assert "scripts/it:1: bad argument `-x` of `sysinfos`" in done.talk
+    assert "asks for sysinfos" not in done.talk

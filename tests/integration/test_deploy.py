@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shutil
@@ -596,7 +597,15 @@ def test_r14_an_operator_keeps_a_host_for_himself_and_says_why(operator, host, t
     assert b"testing a branch" in again.out
     assert kim.deploy(tree).output == "a\n", "his own deploys go through"
     assert b"testing a branch" in operator.run("lock", "show", *at).out
-    assert operator.run("lock", "remove", *at).status == 0
+    assert refused.document["hosts"][0]["hint"] == f"runsdeploy lock remove --host {HOST}"
+    removed = operator.run("lock", "remove", *at)
+    assert removed.status == 0
+    assert re.fullmatch(rf"{HOST}: is nobody's; `kim@.*` held it since \S+: testing a branch\n", removed.text)
+    assert operator.run("lock", "remove", *at).text == f"{HOST}: is nobody's\n"
+    assert kim.run("lock", "add", *at).status == 0
+    document = operator.run("lock", "remove", *at, "--format", "json").document
+    assert document["hosts"][0]["held"] == []
+    assert document["hosts"][0]["released"][0]["by"].startswith("kim@")
     assert operator.run("lock", "show", *at).text == f"{HOST}: is free\n"
     assert operator.deploy(tree).status == 0
 
@@ -864,3 +873,33 @@ def test_a_host_that_cannot_be_asked_keeps_nobody_else_from_it(more, operator, h
     found = {each["host"]: each.get("outcome", "shown") for each in done.document["hosts"]}
     assert found == {"down.univ.run": "unreachable", "medusa.univ.run": "shown" if more else "ok"}
     assert (host.home / "a").exists() != bool(more)
+
+
+# --- nothing to do, and this machine
+
+
+@pytest.mark.parametrize("more", [[], ["--detach"], ["--local"], ["--dry-run"]])
+def test_a_host_whose_recipe_names_nothing_is_done_at_once(more, operator, tmp_path):
+    tree = tree_of(tmp_path, {"a": script()}, "# what `init` makes\n")
+    done = operator.deploy(tree, *more)
+    assert done.status == 0, done.talk
+    assert [(each["host"], each["steps"]) for each in done.document["hosts"]] == [(HOST, [])]
+
+
+def test_this_machine_is_one_host(operator, tmp_path):
+    tree = plant(tree_of(tmp_path, {"a": script("", "touch ~/ran")}), {"hosts/other/default": "a\n"})
+    for more in ([], ["--dry-run"]):
+        done = operator.run("deploy", "--path", tree, "--host", f"{HOST},other", "--local", *more)
+        assert done.status == 2
+        assert "`--local` deploys to this machine, which is one host and not 2" in done.talk
+    assert not (operator.home / "ran").exists()
+
+
+def test_r14_a_holder_that_has_not_said_who_it_is_has_no_empty_name(operator, host, tmp_path):
+    host.state.mkdir(parents=True, exist_ok=True)
+    with (host.state / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = operator.deploy(tree_of(tmp_path, {"a": script()}))
+    assert (done.status, done.hosts) == (4, {HOST: "locked"})
+    message = done.document["hosts"][0]["message"]
+    assert message == "the host is held: a session that has not said whose it is"

@@ -83,7 +83,7 @@ def test_the_commands_of_the_readme_and_the_how_to_work_in_the_sample_tree(host,
     (tree / "scripts/web/nginx").write_text("script:\n")
     env = environment(host, tmp_path)
     found = INDENTED.findall((ROOT / "README.md").read_text())
-    assert len(found) == 3
+    assert len(found) == 4
     # `web*.univ.run` needs such hosts to exist; the host itself is what the page's example adds.
     found += [
         each.replace("--host 'web*.univ.run' ", "") for each in INDENTED.findall((ROOT / "docs/how-to.md").read_text())

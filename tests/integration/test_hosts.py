@@ -165,6 +165,34 @@ def test_r38_the_command_line_is_short_and_the_same_whatever_is_deployed():
     assert len(COMMAND) < 8192
 
 
+def test_a_script_that_loses_its_operations_is_told(operator, tree):
+    plant(
+        tree,
+        {"hosts/medusa/more": "base x=1\n", "hosts/medusa/default": "@more\nweb/nginx port=8080\n  f a 'b c'\nbase\n"},
+    )
+
+    def told(*words):
+        return operator.run("plan", "--host", "medusa,lone", *words, cwd=tree).talk.splitlines()
+
+    at = "hosts/medusa/default"
+    ours = f"medusa: `--script web/nginx`: the recipe's operations do not apply: port=8080 ({at}:2), f a 'b c' ({at}:3)"
+    theirs = "medusa: `--script base`: the recipe's operations do not apply: x=1 (hosts/medusa/more:1)"
+    assert told("--script", "web/nginx") == [ours]
+    assert told("--script", "base", "--script", "web/nginx") == [theirs, ours]
+    assert told("--recipe", "default", "--script", "base") == []
+
+
+def test_a_set_that_nothing_reads_is_told_where_a_variable_is_like_it(operator, tree):
+    plant(tree, {"scripts/greet": script("var greeting=hello", 'echo "$greeting $salute"')})
+
+    def told(*words):
+        return operator.run("plan", "--host", "lone", "--script", "greet", *words, cwd=tree).talk.splitlines()
+
+    said = "`--set greting=x`: no script declares or reads `greting`; did you mean `greeting`?"
+    assert told("--set", "greting=x") == [said]
+    assert told("--set", "greeting=x", "--set", "salute=y", "--set", "unlike=z") == []
+
+
 # --- list, info
 
 

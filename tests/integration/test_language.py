@@ -909,6 +909,30 @@ def test_strict_names_the_line_and_the_command(body, named, operator, tmp_path):
     assert re.search(rf"/it: line {line}: .*{named}", done.output), done.output
 
 
+@pytest.mark.parametrize("body", ["false", "nosuchcmd x"])
+@pytest.mark.parametrize("library", ["lab", "it"])
+def test_strict_names_the_line_in_a_library_and_the_one_that_called_it(body, library, operator, tmp_path):
+    """A library may have the name of a script."""
+    files = {
+        "scripts/it": script("conf strict", f"urequire {library}\nouter"),
+        f"lib/{library}": "\n" * 10 + f"outer() {{\n    inner\n}}\ninner() {{\n    {body}\n}}\n",
+        "hosts/medusa/default": "it\n",
+    }
+    tree = plant(tmp_path / "tree", files)
+    done = operator.deploy(tree)
+    assert done.outcomes == [("it", "failed")]
+    assert done.steps[0]["failed_at"] == f"{tree}/scripts/it:4"
+    assert done.output.endswith(f"/scripts/it: line 4: lib/{library}:15: `{body}` failed\n"), done.output
+
+
+def test_strict_names_the_line_of_a_library_that_fails_while_it_is_loaded(operator, tmp_path):
+    files = {"scripts/it": script("conf strict", "urequire lab"), "lib/lab": ":\nfalse\n"}
+    tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "it\n"})
+    done = operator.deploy(tree)
+    assert done.steps[0]["failed_at"] == f"{tree}/scripts/it:3"
+    assert done.output.endswith("/scripts/it: line 3: lib/lab:2: `false` failed\n"), done.output
+
+
 def test_strict_lets_the_guard_idioms_be(operator, tmp_path):
     bodies = [
         "shouldrun || exit\nsetdone",

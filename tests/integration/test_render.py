@@ -382,6 +382,7 @@ def test_json_holds_the_text_or_where_it_is(operator, tmp_path):
 @pytest.mark.parametrize(("words", "message"), [
     (["--host", f"{HOST},other"], "`render` takes one host, not 2"),
     (["--host", HOST, "--output", "nowhere/x"], "no directory `nowhere`"),
+    (["--host", HOST, "--output", "home"], f"`home` is a directory, expected a file; e.g. `--output home/{HOST}.sh`"),
     (["--host", HOST, "--script", "nosuch"], "unknown script `nosuch`"),
 ])  # fmt: skip
 def test_bad_input_is_told_and_nothing_is_written(operator, tmp_path, words, message):
@@ -429,3 +430,22 @@ def test_where_root_cannot_be_had_nothing_runs(operator, tmp_path):
         assert b"`conf root` needs root" in done.stderr
         assert not (machine.home / "ran").exists()
         assert not machine.remains()
+
+
+@pytest.mark.parametrize("word", ["--dry-run", "--help", "web1"])
+def test_it_takes_no_arguments_and_then_does_nothing(operator, machine, tmp_path, word):
+    tree = plant(tmp_path / "tree", {"scripts/a": script("", "touch ~/ran"), "univ.run/medusa/default": "a\n"})
+    done = subprocess.run(
+        [BASH, rendered(operator, tree), word], env=machine.environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"a rendered plan takes no arguments, found `{word}`")
+    assert not machine.state.exists()
+    assert not (machine.home / "ran").exists()
+
+
+def test_a_minus_is_stdout(operator, tmp_path):
+    tree = plant(tmp_path / "tree", MANY)
+    done = operator.run("render", "--path", tree, "--host", HOST, "--output", "-")
+    assert (done.status, done.out[:2]) == (0, b"#!"), done.talk
+    assert not (operator.directory / "-").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 
 import pytest
@@ -275,6 +276,7 @@ def test_reset_keeps_out_of_a_session_and_out_of_what_an_operator_keeps(operator
         done = ask(operator, tree, "reset", "--script", "once")
         assert done.status == done.document["exit_status"] == 4
         assert "runs `slow`" in done.document["hosts"][0]["message"]
+        assert done.document["hosts"][0]["hint"] == "try again when it is over"
         assert ask(operator, tree, "reset", "--script", "once", "--dry-run").status == 0
         (target.home / "go").touch()
         assert wait(process).status == 0
@@ -297,3 +299,26 @@ def test_a_host_that_is_not_there_is_status_3(operator, sshd, tree, command):
     done = ask(operator, tree, *command)
     assert done.status == done.document["exit_status"] == 3
     assert done.document["hosts"][0]["outcome"] == "unreachable"
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_r33_a_marker_that_is_a_link_is_told_as_what_it_is_and_taken_away(whole, operator, target, tree, tmp_path):
+    theirs = plant(tmp_path / "theirs", {"script": "runsdeploy marker 1\n"})
+    once = target.state / "markers/once"
+    operator.deploy(tree)
+    if whole:
+        shutil.rmtree(once)
+        once.symlink_to(theirs)
+    else:
+        (once / "script").unlink()
+        (once / "script").symlink_to(theirs / "script")
+    failed = operator.deploy(tree, "--script", "once")
+    assert failed.outcomes == [("once", "failed")]
+    assert f"`runsdeploy reset --host {HOST} --script once` takes it away" in failed.output
+    assert operator.deploy(tree, "--dry-run", "--script", "once").steps[0]["outcome"] != "already-done"
+    assert states(ask(operator, tree, "status"))["once"][0] == "untrusted"
+    assert ask(operator, tree, "status", "--exit-code").status == 6
+    taken = ask(operator, tree, "reset", "--script", "once").document["hosts"][0]["markers"]
+    assert [each["script"] for each in taken] == ["once"]
+    assert (theirs / "script").exists()
+    assert operator.deploy(tree, "--script", "once").outcomes == [("once", "ok")]

@@ -122,11 +122,12 @@ def test_this_machine_is_checked_too(operator, tmp_path):
     assert operator.deploy(tree_of(tmp_path)).hosts == {HOST: "refused"}
 
 
-def test_the_others_go_on(operator, tmp_path):
+def test_the_others_go_on(operator, target, tmp_path):
     tree = tree_of(tmp_path)
     plant(tree, {"hosts/other/default": "it\n"})
-    operator.ssh_config = None
-    done = operator.run("deploy", "--path", tree, "--host", f"{HOST},other", "--local", "--wait", "--format", "json")
+    config = plant(tmp_path, {"both": target.stanza().replace(HOST, f"{HOST} other", 1)}) / "both"
+    way = ["--host", f"{HOST},other", "--ssh-config", config]
+    done = operator.run("deploy", "--path", tree, *way, "--wait", "--format", "json")
     assert (done.status, done.hosts) == (3, {HOST: "refused", "other": "ok"})
 
 

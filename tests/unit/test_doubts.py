@@ -7,7 +7,7 @@ import pytest
 from runsdeploy.doubts import doubts
 from runsdeploy.surveyor import survey
 from runsdeploy.tree import open_trees
-from tests.integration.trees import plant, script
+from tests.integration.trees import Link, plant, script
 
 
 @pytest.fixture
@@ -39,6 +39,7 @@ def told(tmp_path, monkeypatch):
         ("", 'shouldrun "$1" || exit\nsetdone "$1"'),
         ("conf once", "setdone extra"),
         ("", "shouldrun conf 1 || exit\nsetdone conf 1"),
+        ("", "shouldrun && setdone"),
     ],
 )
 def test_what_is_well_is_not_told(told, conf, body):
@@ -72,6 +73,22 @@ def test_what_is_seldom_meant_is_told(told, conf, body, expected):
 def test_an_operation_on_a_name_that_the_script_does_not_know_is_told(told):
     files = {"hosts/medusa/default": "it prot=80\n", "scripts/it": script("var port=80", 'echo "$port"')}
     assert told(files) == ["hosts/medusa/default:1 undeclared-operation"]
+
+
+def test_a_template_that_is_broken_or_missing_may_ask_for_any_variable(told):
+    conf = "var port=80\nref -t -r page={}"
+    broken = {"scripts/it": script(conf.format("page.j2"), 'cat "$page"'), "scripts/page.j2": "{{ port"}
+    assert told(broken) == []
+    assert told({"scripts/it": script(conf.format("nowhere.j2"), 'cat "$page"')}) == []
+
+
+def test_a_link_to_nothing_is_told_unless_it_is_shipped(told):
+    files = {
+        "scripts/it": script("ref -r site=site", 'ls "$site"'),
+        "scripts/gone": Link("../old/gone"),
+        "scripts/site/enabled": Link("available"),
+    }
+    assert told(files) == ["scripts/gone:1 dangling-link"]
 
 
 def test_a_script_that_hides_another_is_told_unless_they_are_the_same(told):

@@ -134,12 +134,28 @@ def test_variables_of_the_step_are_known(value: str, outcome: str):
         ("x='*'\n[[ $version == $x ]] || shouldrun a 1 || exit\n", ["1"], False),
         ("((version++))\nshouldrun a $version || exit\n", ["1"], False),
         ("shouldrun a $version || exit\n", ["1 2"], False),
+        ("IFS=.\nshouldrun a $version || exit\n", ["1"], False),
         ("shouldrun a $version || exit\n", [""], False),
         ("shouldrun a $version || exit\n", ["1"], True),
     ],
 )
 def test_a_variable_whose_value_may_be_another_then_is_not_known(body: str, values: list[str], array: bool):  # noqa: FBT001
     assert said(body, "a=1", variables=(making.variable("version", *values, array=array),)) == MAYBE
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        ('shouldrun a "${packages[*]}" || exit\n', DONE),
+        ('IFS=,\nshouldrun a "${packages[*]}" || exit\n', RUN),
+        ('IFS=$(x)\nshouldrun a "${packages[*]}" || exit\n', MAYBE),
+        ('. /etc/os-release\nshouldrun a "${packages[*]}" || exit\n', MAYBE),
+        ('packages+=(nginx)\nshouldrun a "${packages[*]}" || exit\n', MAYBE),
+        ('shouldrun a "${others[*]}" || exit\n', MAYBE),
+    ],
+)
+def test_an_array_as_one_word_is_known_while_what_joins_it_is(body: str, outcome: str):
+    assert said(body, "a=curl git", variables=(making.variable("packages", "curl", "git", array=True),)) == outcome
 
 
 def test_conf_once_is_decided_by_the_marker_of_the_script():

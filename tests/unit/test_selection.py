@@ -75,8 +75,15 @@ def test_words_are_separated_by_commas_and_colons():
     assert [choice.text for choice in choices(["a,b:c", ",", "!d"])] == ["a", "b", "c", "!d"]
 
 
-def test_a_host_named_twice_is_one_with_the_user_named_last(trees: Trees):
-    assert [host.address for host in select(trees, choices(["gorgo,medusa,adm@gorgo"]))] == ["adm@gorgo", "medusa"]
+@pytest.mark.parametrize("wanted", ["gorgo,medusa,adm@gorgo", "adm@gorgo,medusa,gorgo", "adm@gorgo,medusa,adm@g*"])
+def test_a_host_named_twice_is_one_with_the_user_that_was_named(trees: Trees, wanted: str):
+    assert [host.address for host in select(trees, choices([wanted]))] == ["adm@gorgo", "medusa"]
+
+
+def test_a_host_named_with_two_users_is_an_error(trees: Trees):
+    write(trees, {"web": "root@gorgo\n"})
+    said = ["`gorgo` is named with two users, `root` and `adm`"]
+    assert problems(trees, "root@gorgo,gorgo,adm@gorgo") == problems(trees, "@web", "adm@gorgo") == said
 
 
 # --- groups

@@ -83,6 +83,44 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path):
     assert "cannot read the configuration" in problem(NUMBER, tmp_path)
 
 
+def test_what_is_wrong_with_a_file_is_told_in_one_line_at_its_place(tmp_path: Path):
+    (tmp_path / "runsdeploy.yaml").write_text("parallel: 8\nhost: [a\nformat: json\n")
+    said = problem(NUMBER, tmp_path)
+    assert said.startswith(f"{tmp_path}/runsdeploy.yaml:3:")
+    assert "\\n" not in said
+
+
+EVERY = [PATH, NAME, SWITCH, LIST, NUMBER, SECONDS, CHOICE]
+
+
+def wrong(start: Path, flag: Flag = PATH) -> list[str]:
+    with pytest.raises(InputError) as caught:
+        resolve([flag], {}, start, EVERY)
+    return [str(each) for each in caught.value.problems]
+
+
+def test_names_that_no_command_has_are_errors_all_in_one_go(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (home / ".runsdeploy.json").write_text('{"ssh-config": "x", "zzz": 1}')
+    configure(tmp_path, parallell=8, host=["a"])
+    monkeypatch.setenv("RUNSDEPLOY_PARALEL", "3")
+    assert wrong(tmp_path) == [
+        "unknown environment variable `RUNSDEPLOY_PARALEL`; did you mean `RUNSDEPLOY_PARALLEL`?",
+        f"{home}/.runsdeploy.json: unknown key `ssh-config`; did you mean `ssh_config`?",
+        f"{home}/.runsdeploy.json: unknown key `zzz`; a key is the name of a flag, with underscores",
+        f"{tmp_path}/runsdeploy.json: unknown key `parallell`; did you mean `parallel`?",
+    ]
+
+
+def test_names_of_other_commands_of_invoke_and_of_a_program_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = "from os.path import join\n_here = 1\nparallel = 8\nrun = {'echo': True}\npath = join('a', 'b')\n"
+    (tmp_path / "runsdeploy.py").write_text(text)
+    for name in ("STATE_DIR", "TEST_SEED", "TEST_FULL", "HOST", "JOB", "SETTINGS"):
+        monkeypatch.setenv(f"RUNSDEPLOY_{name}", "1")
+    assert resolve([PATH], {}, tmp_path, EVERY).path == "a/b"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
