@@ -183,7 +183,10 @@ listen() {
         case $line in
         stop | kill) true >"$here/$line" ;;
         # That our output then ends tells the controller that we know.
-        told) true >"$here/told" && break ;;
+        told)
+            true >"$here/told"
+            break
+            ;;
         [0-9]*) echo "$line" 1<>"$here/seen" ;;
         esac
         beat
