@@ -625,7 +625,7 @@ def _(talk: Talk) -> None:
     talk.begin()
     talk.say(START)
     # Faster than anybody shows it: what is not shown yet must not pile up.
-    for _ in range((400 if FULL else 25) * 32):
+    for _ in range((400 if FULL else 100) * 32):
         talk.flood(b"x\n" * 16384)
     talk.hang()
 

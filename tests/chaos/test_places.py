@@ -25,7 +25,9 @@ from tests.integration.trees import Executable, Operator, contents, plant, scrip
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
 HOST = "medusa.univ.run"
 GUARD = "shouldrun || exit"
-MARKER = re.compile(r"runsdeploy marker 1\n(value \S+\n)?time \S+Z\nsession \S+\ndigest \S+\n(\w+ \S+\n)*")
+MARKER = re.compile(
+    r"runsdeploy marker 1\n(value \S+\n)?time \S+Z\nsession \S+\ndigest \S+\nplan \S+\nscript \S+\nby \S+\n"
+)
 ROOT = Path(__file__).parents[2]
 
 # Sweeps; what hangs in one of them is found by its own limit.
