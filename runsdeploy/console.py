@@ -212,6 +212,8 @@ class Console:
         """Write what an event means."""
         match event:
             case Started(number) if number in fold.steps:
+                # An earlier session that was killed ended its output nowhere.
+                self._flush(plan)
                 name = printable(fold.steps[number].step.script.name)
                 self.talk.line(f"{self._prefix(plan)}[{number}/{len(plan.steps)}] {name}")
             case Output(data):

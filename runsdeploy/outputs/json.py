@@ -195,7 +195,8 @@ class Lines:
         sys.stderr.write(f"{said}\n")
 
     def end(self, each: HostReport) -> None:
-        """Write that a host ended."""
+        """Write that a host ended, and before that the rest of what a killed step said."""
+        self._flush({"host": each.plan.host.name})
         write({"event": "host", "host": each.plan.host.name, "outcome": each.outcome})
 
 

@@ -333,14 +333,17 @@ def test_J5_a_command_that_hangs_in_the_kernel_does_not_hang_the_runner(runs, tm
     try:
         subprocess.run(["fsfreeze", "-f", mount], check=True)
         try:
-            stop = functools.partial(any_in, runs.tag, "D")
-            ending = runs.sh(f"exec touch {mount}/file", stop=stop, grace=0.3)
+            # The same shell did the same just before: it waits for nothing but what is frozen.
+            ready = tmp_path / "ready"
+            ending = runs.sh(
+                f": >{ready}; : >{mount}/file", stop=lambda: ready.exists() and any_in(runs.tag, "D"), grace=0.3
+            )
             (pid,) = alive(runs.tag)
         finally:
             subprocess.run(["fsfreeze", "-u", mount], check=True)
         assert (ending.outcome, ending.status) == ("interrupted", None)
-        assert ending.orphans == (f"{pid} touch (could not be ended)",)
-        assert f"[`{pid} touch (could not be ended)` outlived the command]\n".encode() in runs.output
+        assert ending.orphans == (f"{pid} sh (could not be ended)",)
+        assert f"[`{pid} sh (could not be ended)` outlived the command]\n".encode() in runs.output
         assert eventually(lambda: not alive(runs.tag))
     finally:
         subprocess.run(["umount", mount], check=True)

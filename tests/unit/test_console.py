@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runsdeploy.console import Console, Verbatim, Writer, colourful, printable
-from runsdeploy.events import Output, Started
+from runsdeploy.events import Finished, Output, Started
+from runsdeploy.outputs.json import Lines
 from runsdeploy.report import Fold
 from tests.unit import making
 
@@ -112,3 +113,15 @@ def test_s12_r17_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkey
         listener.hear(plan, Output(data), fold)
     listener.end(fold.close(0.0))
     assert terminal.getvalue() == "a\\x1b]0;title\\x07\nrest\n"
+
+
+def test_s12_what_a_killed_step_said_is_told_to_the_last_byte_even_of_half_a_character(capsysbinary):
+    """Nothing ends such a step but the end of its host."""
+    plan = making.plan(making.step())
+    for listener, shown in ((Lines(), b'"text": "\\\\xe2\\\\x82"'), (Console(1), b"whole \\xe2\\x82\n")):
+        fold = Fold(plan)
+        for event in (Started(1, "web"), Output(b"whole "), Output(b"\xe2\x82"), Finished("interrupted")):
+            fold.hear(event)
+            listener.hear(plan, event, fold)
+        listener.end(fold.close(0.0))
+        assert shown in capsysbinary.readouterr().out
