@@ -8,6 +8,9 @@ INSTALLED := $(VENV)/.installed
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
+# Else each of the thousands of programs that the tests start would compile itself anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test chaos check format bench man clean packages
 
 demo: $(INSTALLED)

@@ -121,6 +121,8 @@ class _Rollout:
         self.heard: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self.waiting: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self.signal = 0
+        # Two, for a signal may come while either is counted up.
+        self.interrupts = self.answers = 0
         self.asked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self.left = threading.Event()
         # One event of a host at a time: what is not shown yet is not acknowledged, and waits on the target.
@@ -129,20 +131,21 @@ class _Rollout:
     def go(self, parallel: int) -> tuple[list[HostReport], int]:
         for run in self.runs:
             self.waiting.put(run)
-        for _ in range(min(parallel, len(self.runs))):
-            # Daemons: giving up must not wait for a connection that hangs.
-            threading.Thread(target=self._work, daemon=True).start()
         # This thread may be waiting for whoever reads what we write: signals are obeyed by one of their own, and are
         # one more message here. Raised here, they could come between a message and its handling.
         threading.Thread(target=self._obey, daemon=True).start()
         with _handling(self._interrupt):
-            while len(self.reports) < len(self.runs):
+            for _ in range(min(parallel, len(self.runs))):
+                # Daemons: giving up must not wait for a connection that hangs.
+                threading.Thread(target=self._work, daemon=True).start()
+            while len(self.reports) < len(self.runs) or self.answers < self.interrupts:
                 message = self.heard.get()
                 if not isinstance(message, _Signal):
                     self._handle(*message)
                     continue
                 if not message.said:
                     break
+                self.answers += 1
                 self._tell(functools.partial(self.listener.stopping, message.said))
         for run in self.runs:
             if id(run) not in self.reports:
@@ -156,6 +159,7 @@ class _Rollout:
     def _interrupt(self, number: int) -> None:
         # At once: the last host may end before anybody obeyed.
         self.signal = number
+        self.interrupts += 1
         self.asked.put(number)
 
     def _obey(self) -> None:

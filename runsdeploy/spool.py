@@ -91,8 +91,7 @@ class Spool:
             self._wishes.append(word)
             channel = self._channel
         if channel:
-            # A target that lets nothing be sent must not keep us from listening to the operator.
-            threading.Thread(target=_tell, args=(channel, word), daemon=True).start()
+            _tell_aside(channel, word)
 
     def events(self) -> Iterator[Event]:
         """Yield what happens, to the end; an event was handled when the next is asked for. Raises HostError."""
@@ -196,7 +195,7 @@ class Spool:
         with self._lock:
             self._channel = channel
             for word in self._wishes:
-                _tell(channel, word)
+                _tell_aside(channel, word)
 
     def _take(self, data: bytes) -> Iterator[Event]:
         self.offset += len(data)
@@ -294,6 +293,11 @@ def _tell(channel: Channel, word: bytes) -> None:
     """Say something that can be lost: whether the connection lives is seen where it is read."""
     with suppress(HostError):
         channel.send(word + b"\n")
+
+
+def _tell_aside(channel: Channel, word: bytes) -> None:
+    """Say a wish: a target that lets nothing be sent must not keep us from listening to the operator."""
+    threading.Thread(target=_tell, args=(channel, word), daemon=True).start()
 
 
 def _upload(channel: Channel, pulse: _Pulse, bundle: Bundle) -> None:

@@ -223,7 +223,7 @@ class Stream:
     def stderr(self) -> bytes:
         """Give the last of what came on stderr."""
         if self._channel.eof_received or self._channel.closed:
-            self._drain.join(1)  # nothing more can come, so it is about to end
+            self._drain.join(10)  # nothing more can come, so it is about to end
         return bytes(self._stderr)
 
     def exit_status(self) -> int | None:

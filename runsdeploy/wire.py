@@ -39,7 +39,7 @@ class Wire:
         self._tcp = below if isinstance(below, socket.socket) else None
         self._data, self._at = b"", 0
         self._heard = self._sent = time.monotonic()
-        self._interval, self._count, self._asked = 0.0, 0, 0
+        self._interval, self._count, self._asked, self._asked_last = 0.0, 0, 0, 0.0
         self._ask: Callable[[], None] = lambda: None
         self._closed = False  # paramiko looks at it when a connection is given up
 
@@ -79,10 +79,12 @@ class Wire:
                 self._tcp.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def _notice_silence(self) -> None:
-        self._give_up_after_silence(self._heard)
-        silence = time.monotonic() - self._heard
-        if self._asked < self._count and self._interval and silence >= self._interval * (self._asked + 1):
-            self._asked += 1
+        now = time.monotonic()
+        # Who could not look for long, stopped or asleep, has asked nobody yet.
+        if self._asked == self._count and now - self._asked_last >= self._interval / 2:
+            self._give_up_after_silence(self._heard)
+        elif self._asked < self._count and self._interval and now - self._heard >= self._interval * (self._asked + 1):
+            self._asked, self._asked_last = self._asked + 1, now
             self._ask()
 
     def _give_up_after_silence(self, since: float) -> None:

@@ -7,6 +7,11 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says how busy the machine is. (Where CI is set Hypothesis does the same by itself.)
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 GRACE = 180
 """seconds behind its time limit that a test may take to clean up"""

@@ -72,6 +72,10 @@ def _bytes(path: str) -> Tuple[bytes, os.stat_result]:
             if not stat.S_ISREG(status.st_mode):
                 raise BadInput([Problem(path, 0, 0, "", "not a file")])
             data = file.read(LARGEST + 1)
+            after = os.fstat(descriptor)
+            # The beginning of one version with the end of the next can be a text that nobody ever wrote.
+            if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
+                raise BadInput([Problem(path, 0, 0, "", "was written to while it was read: try again")])
     except OSError as error:
         hint = f"it is a link to `{os.readlink(path)}`" if os.path.islink(path) else ""
         raise BadInput([Problem(path, 0, 0, "", f"cannot read: {reason(error)}", hint)]) from None

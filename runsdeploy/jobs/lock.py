@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import Any, Dict, Optional
 
 from . import durable
@@ -16,6 +17,8 @@ PAUSE = 0.05
 """seconds between two looks while waiting"""
 PATIENCE = 0.25
 """seconds that even a start that does not wait gives: `holder` looks by locking, for an instant"""
+SHY = 10.0
+"""seconds that a holder is given to say who it is"""
 
 
 class Lock:
@@ -39,6 +42,9 @@ class Lock:
 
     def close(self) -> None:
         """Give the lock up."""
+        with suppress(OSError):
+            # Or somebody would be told of this one while the next has the lock, and has not yet said so.
+            os.pwrite(self._descriptor, b"\n", 0)
         os.close(self._descriptor)
 
 
@@ -87,7 +93,11 @@ def _facts(descriptor: int) -> Dict[str, Any]:
 
 
 def _held(folder: str) -> str:
-    facts = holder(folder) or {}
+    facts = holder(folder)
+    until = time.monotonic() + SHY
+    while facts == {} and time.monotonic() < until:  # it says in a moment who it is
+        time.sleep(PAUSE)
+        facts = holder(folder)
     if not facts:
         return f"another one is at work in `{folder}`"
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(facts.get("started", 0))))

@@ -92,10 +92,11 @@ def _copy_file(source: int, copy: str) -> Tuple[os.stat_result, str]:
 
 def _copy_log(source: int, status: os.stat_result, copy: str) -> str:
     """Copy what a file that grows has had at first."""
+    doubtful = unsettled(status)  # asked behind the copying, which takes its time, it would say less
     digest = _write(source, status.st_size, copy)
     after = os.fstat(source)
     # Grown or rewritten: only a second look can tell.
-    if unsettled(status) or stamp(after) != stamp(status):
+    if doubtful or stamp(after) != stamp(status):
         again = hashlib.sha256()
         for block in blocks(source, status.st_size):
             again.update(block)

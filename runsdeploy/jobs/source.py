@@ -10,6 +10,10 @@ from .errors import reason
 CHUNK = 1024 * 1024
 QUIET = 200_000_000
 """nanoseconds since the last write after which a file seems to be whole; ten are enough for the next to be seen"""
+_STAMPING = 5
+"""CLOCK_REALTIME_COARSE: the clock that files are stamped by stands still while the machine is busy with others"""
+_TICK = 0.01
+"""seconds that it is behind at most while it goes"""
 
 
 class Left(Exception):
@@ -69,8 +73,8 @@ def unsettled(status: os.stat_result) -> float:
     rewrites a file in place may be in the middle of it.
     """
     quiet = QUIET if status.st_ctime_ns % 10**9 else 10**9 + QUIET  # some file systems have only seconds
-    age = int(time.time() * 10**9) - status.st_ctime_ns
-    return (quiet - age) / 10**9 if -quiet < age < quiet else 0.0
+    age = int(time.clock_gettime(_STAMPING) * 10**9) - status.st_ctime_ns
+    return (quiet - age) / 10**9 + _TICK if -quiet < age < quiet else 0.0
 
 
 def is_under(status: os.stat_result, path: str) -> bool:

@@ -6,7 +6,6 @@ the runner started (J24). It imports nothing of its package for that reason, and
 
 import contextlib
 import errno
-import inspect
 import json
 import os
 import resource
@@ -21,8 +20,8 @@ try:
 except ImportError:  # an interpreter built without libffi: orphans are found by their session then
     ctypes = None  # type: ignore[assignment]
 
-SOURCE = "" if __name__ == "__main__" else inspect.getsource(sys.modules[__name__])
-"""this program"""
+SOURCE = "" if __name__ == "__main__" else __spec__.loader.get_source(__name__)  # type: ignore[union-attr]
+"""this program; not by `inspect`, whose import would cost each job as much as the start of Python"""
 PATH = b"/usr/bin:/bin"
 """where programs are looked for if the command's environment does not say"""
 GIVE_UP = 5.0

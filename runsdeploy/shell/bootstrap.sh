@@ -109,7 +109,8 @@ fits() { [ "$(df -Pk "$base" 2>/dev/null | { read -r _ && read -r _ _ _ free _ &
 
 known() { [ -e "$here/spool" ]; }
 
-made() { mkdir -p "$directory/files/shared" "$here" 2>/dev/null && [ -w "$here" ] && beat 2>/dev/null; }
+# One that was started may be over by now, and its files gone for good.
+made() { { [ -e "$here/started" ] || mkdir -p "$directory/files/shared" "$here"; } 2>/dev/null && [ -w "$here" ] && beat 2>/dev/null; }
 
 # A directory that is nobody else's, though everybody may write beside it.
 private() {
@@ -142,13 +143,15 @@ receive() {
         # Held by the runner for as long as it lives: how others know that it does.
         true >>"$here/alive" || no_space "$here/alive"
         exec 8>>"$here/alive"
-        flock -n 8 || return
+        flock -n 8 || { rm -f "$payload" && return; }
     fi
     if (set -C && : >"$here/started") 2>/dev/null; then
         unpack && start
     elif [ ! -e "$here/started" ]; then
         no_space "$here/started"
     fi
+    # Somebody else's was faster.
+    [ ! -e "$payload" ] || rm -f "$payload"
     exec 8>&-
 }
 
@@ -219,15 +222,15 @@ follow() {
             exec tail -c +"$3" -f "$1/spool"' sh "$here" "${holes:-}" $((offset + 1)) "$now" "$here/heard.$$" 3<&- &
     fi
     tail=$!
+    # On a full disk the runner's last word may not have reached the spool.
+    unsaid=''
+    trap 'unsaid=yes; kill "$tail" 2>/dev/null' USR1
     wait_for_runner 3<&- &
     waiter=$!
     # Not `listen <&3 >/dev/null`: dash would keep our output open beside it, and the channel would never end.
     (exec <&3 3<&- >/dev/null 2>&1 && listen "$tail" "$waiter") &
     listener=$!
     exec 3<&-
-    # On a full disk the runner's last word may not have reached the spool.
-    unsaid=''
-    trap 'unsaid=yes; kill "$tail" 2>/dev/null' USR1
     wait "$tail"
     ended=$?
     [ -z "$unsaid" ] || say "finish interrupted"
@@ -271,8 +274,14 @@ bury() {
     else
         [ ! -e "$here/group" ] || read -r group <"$here/group"
         [ -z "$group" ] || kill -s KILL -- "-$group" 2>/dev/null || sudo -n kill -s KILL -- "-$group" 2>/dev/null
-        # The last that it let through the pipe comes first.
-        sleep 1
+        # The last that it let through the pipe comes first, but a daemon that keeps the pipe is not waited for.
+        relay=''
+        [ ! -e "$here/relay" ] || read -r relay <"$here/relay"
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
+            sleep 1
+            # shellcheck disable=SC3013 # where `test` has no -ef that is all
+            [ "/proc/$relay/fd/1" -ef "$here/spool" ] 2>/dev/null || break
+        done
         say "note $(word "the session's runner was killed${group:+, and so what it ran}")"
     fi
     set -- "$directory/files" "$here/run" "$here"/payload*
@@ -308,6 +317,9 @@ main() {
         make_place
         if [ -e "$here/started" ]; then head -c "$length" >/dev/null; else receive; fi
     fi
+    # One before us, whose connection broke, may have claimed it and not got further yet.
+    tries=0
+    until known || [ ! -e "$here/alive" ] || [ $((tries += 1)) -gt 10 ]; do sleep 1; done
     known || try_elsewhere known || refuse absent "nothing is known of segment $segment of session $session"
     beat
     exec 3<&0

@@ -123,6 +123,7 @@ tell_segment() {
         [[ $how == restarted ]] || end_remains "$1"
         rm -rf "$name/files" "$1/run" "$1"/payload*
     fi
+    settle "$1"
     size=$(wc -c <"$1/spool")
     # What is left of it: lines of OFFSET LENGTH between the holes.
     [[ ! -e $1/dropped ]] || while read -r from to; do
@@ -138,6 +139,16 @@ tell_segment() {
         tail -c "+$((${piece% *} + 1))" "$1/spool" | head -c "${piece#* }"
     done
     ((dropped == 0)) || say_text note "$dropped bytes of that output were dropped: no more is kept"
+}
+
+# settle SEGMENT: wait for the last that its runner let through, but not for a daemon that keeps the pipe.
+settle() {
+    local relay='' turn
+    [[ ! -e $1/relay ]] || read -r relay <"$1/relay"
+    for ((turn = 0; turn < 75; turn++)); do
+        [[ /proc/$relay/fd/1 -ef $1/spool ]] || return 0
+        pause
+    done
 }
 
 # The runner is dead; what it was running is ended, if it is surely that.

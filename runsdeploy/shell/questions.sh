@@ -77,11 +77,16 @@ take_back() {
     if command -v flock >/dev/null 2>&1; then
         { true >>"$state/lock"; } 2>/dev/null || refuse state "cannot write \`$state/lock\`"
         exec 9>>"$state/lock"
-        if ! flock -n 9; then
+        tries=0
+        until flock -n 9; do
             found=$(holder)
-            if [ -n "$found" ]; then printf '%s\n' "$found"; else say "locked session - - - -"; fi
-            return
-        fi
+            # Between saying no more and giving the lock back there is a moment.
+            if [ -n "$found" ] || [ $((tries += 1)) -gt 2 ]; then
+                printf '%s\n' "${found:-$(say "locked session - - - -")}"
+                return
+            fi
+            sleep 1
+        done
     fi
     echo "$by $(date -u +%Y-%m-%dT%H:%M:%SZ) reset process%20$$" >"$state/holder"
     for each in $(printf %s "${offset#*:}" | tr , ' '); do

@@ -23,6 +23,7 @@ IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
 open_spool() {
     exec > >(relay)
     RUNS_relay=$!
+    echo "$RUNS_relay" >"$RUNS_here/relay"
 }
 
 relay() {
@@ -43,11 +44,18 @@ relay() {
     done
 }
 
-# Whoever still holds the pipe when all was said is a daemon that a step left.
-close_spool() {
-    exec >&-
-    for _ in 1 2 3 4 5; do
+# end_spool EVENT: say the last word. Whoever still holds the pipe then is a daemon that a step left, but for a relay
+# that a slow disk keeps: what it has to bring is waited for, for a minute.
+end_spool() {
+    local turn
+    spool_size
+    say "$@"
+    : >"$RUNS_here/finished"
+    # Whoever has the lock next finds us over, and waits for what is still in the pipe.
+    exec 9>&- >&-
+    for ((turn = 0; turn < 300; turn++)); do
         kill -0 "$RUNS_relay" 2>/dev/null || return
+        ((turn < 5)) || ! tail -c "+$((RUNS_size + 1))" "$RUNS_here/spool" | grep -qF "$RUNS_nonce $*" || break
         pause
     done
     kill -USR1 "$RUNS_relay"
@@ -103,10 +111,7 @@ clock() {
 leave() {
     rm -rf "$RUNS_session/files" "$RUNS_run"
     [[ -z ${RUNS_locked-} ]] || : >"$RUNS_state/holder"
-    exec 9>&-
-    say "$@"
-    : >"$RUNS_here/finished"
-    close_spool
+    end_spool "$@"
     prune
     exit 0
 }
@@ -124,12 +129,10 @@ finish() {
     if [[ $RUNS_segment_last == yes || $1 == interrupted || ($1 == failed && $RUNS_segment_keep_going == no) ]]; then
         sweep
     fi
-    : >"$RUNS_state/holder"
     note ${RUNS_ended:+"$RUNS_ended"} "finish $1"
-    exec 9>&-
-    say "finish $1"
-    : >"$RUNS_here/finished"
-    close_spool
+    # Not before: a slow disk may keep us long, and who holds the lock then has a name.
+    : >"$RUNS_state/holder"
+    end_spool "finish $1"
     prune
 }
 
@@ -239,6 +242,8 @@ perform() {
     (
         # A group that is told to end takes this shell with it before it could say how.
         trap : TERM
+        # While we hold the locks too: whoever finds the runner dead finds what it was running.
+        printf '%s\n' "$BASHPID" >"$RUNS_here/group"
         exec 8>&- 9>&-
         launch "$1"
         set -- "$?"
@@ -247,7 +252,6 @@ perform() {
     ) &
     RUNS_group=$!
     set +m
-    printf '%s\n' "$RUNS_group" >"$RUNS_here/group"
     clock
     began=$RUNS_now
     while ! IFS= read -r -t 0.2 -u 7 part; do
@@ -282,7 +286,10 @@ perform() {
     elif kill -0 -- "-$RUNS_group" 2>/dev/null && ! pause && kill -0 -- "-$RUNS_group" 2>/dev/null; then
         say_text note "\`$RUNS_step_script\` left processes in the background (process group $RUNS_group)"
     fi
-    rm -f "$RUNS_here/group"
+    # What the relay read and cannot write is lost: on a full disk there must be room before the end is told.
+    printf '%65536s' '' 2>/dev/null >>"$RUNS_here/group" || make_room
+    # Emptied, not removed: a process less for each step.
+    : >"$RUNS_here/group"
 }
 
 # What runs as root only root can end; sudo may have given it a group of its own.
@@ -400,13 +407,15 @@ judge() {
 }
 
 run_step() {
-    local began line=0 how=none
+    local began turn line=0 how=none
     RUNS_step=$RUNS_run/step/$1
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
     digest
     RUNS_set=''
     RUNS_encode "$RUNS_step_script"
+    spool_size
+    RUNS_output=$RUNS_size
     say "start $RUNS_step_number $RUNS_encoded"
     if ! note ${RUNS_ended:+"$RUNS_ended"} "start $RUNS_step_number $RUNS_digest"; then
         lose "cannot write \`$RUNS_here/journal\`: $(room)"
@@ -415,9 +424,14 @@ run_step() {
     fi
     hold_lock "$RUNS_step_script"
     [[ ! -e $RUNS_here/dropped ]] || RUNS_holes=$(<"$RUNS_here/dropped")$'\n'
-    spool_size
-    RUNS_output=$RUNS_size
     prepare
+    # Before the step, which may fill the disk, gets it lost.
+    for ((turn = 0; turn < 25; turn++)); do
+        spool_size
+        ((RUNS_size == RUNS_output)) || break
+        pause
+    done
+    RUNS_output=$RUNS_size
     clock
     began=$RUNS_now
     perform "$RUNS_session/files/$RUNS_step_file"

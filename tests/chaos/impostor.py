@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 CLOSED = (OSError, EOFError, paramiko.SSHException)
 """what is raised when the other side has gone"""
 
-CLIENT = ("ConnectTimeout 8", "ServerAliveInterval 3", "ServerAliveCountMax 2")
+CLIENT = ("ConnectTimeout 8", "ServerAliveInterval 5", "ServerAliveCountMax 3")
 """the operator's patience, in the ssh configuration"""
 
 PIECE = 32768

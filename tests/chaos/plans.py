@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.chaos.proxy import Proxy, through
 from tests.integration.sshd import FakeHost, Process, process_table
-from tests.integration.trees import Content, Finished, Operator, plant, script
+from tests.integration.trees import Content, Finished, Operator, plant, script, wait_until
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 """whether there is time for the full sizes"""
@@ -250,6 +250,7 @@ class Fleet:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._free = directory / "ssh_config"
+        self._ways: list[Proxy] = []
         self.reset()
 
     def reset(self) -> None:
@@ -264,6 +265,7 @@ class Fleet:
     def configure(self, ways: Mapping[str, Proxy], *lines: str, alive: int = 1, alive_count: int = 3) -> Path:
         """Write the ssh configuration, with hosts behind proxies where there is one; what is not there is unchanged."""
         parts = []
+        self._ways = [*ways.values()]
         for host in self.hosts:
             proxy = ways.get(host.name)
             stanza = through(host, proxy, *lines, alive=alive, alive_count=alive_count) if proxy else host.ssh_config
@@ -290,7 +292,15 @@ class Fleet:
             assert len(done) < MOST_DEPLOYS, told(done)
             done.append(self.operator.deploy(tree, *more, host=self.names(plans)))
             assert done[-1].status in (0, 1, 3), told(done)
+            if done[-1].status:
+                self.part()
         return done
+
+    def part(self) -> None:
+        """Wait until the hosts know that nobody listens any more: a black hole may hide that for a minute."""
+        for proxy in self._ways:
+            proxy.cut_now("rst")
+        wait_until(lambda: not [path for path in self.left() if path.name.startswith("heard.")])
 
     def assert_said(self, done: Iterable[Finished], plans: Iterable[Plan]) -> None:
         """All that the steps said was told once, by all deploys together."""

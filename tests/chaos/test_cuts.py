@@ -7,6 +7,8 @@ all that the steps said was told once, each is marked, and nothing is left.
 from __future__ import annotations
 
 import contextlib
+import shutil
+import signal
 import socket
 import time
 
@@ -15,7 +17,9 @@ import pytest
 from tests.chaos.plans import Fleet, chance_of, cksum, events_of, said, sized, told
 from tests.chaos.proxy import Fault, Proxy, through
 from tests.integration.sshd import FakeHost
-from tests.integration.trees import plant, script, wait, wait_until
+from tests.integration.trees import Executable, plant, script, wait, wait_until
+
+pytestmark = pytest.mark.timeout(600)  # a slow machine, with others at work on it
 
 HOSTS = 4
 LINES = ("ConnectTimeout 4",)
@@ -261,10 +265,9 @@ def cutting_plan(fleet, body):
 
 
 def test_r4_a_chatty_script_is_heard_through_a_cut_each_fifth_of_a_second(fleet):
-    count = sized(60, 100)
-    plan, tree = cutting_plan(
-        fleet, f"for ((i = 0; i < {count}; i++)); do echo line $i; echo err $i >&2; sleep 0.05; done"
-    )
+    count, cuts, go = sized(60, 100), 3, fleet.directory / "go"
+    body = f"i=0; until ((i >= {count})) && [[ -e {go} ]]; do echo line $i; echo err $i >&2; sleep 0.05; ((++i)); done"
+    plan, tree = cutting_plan(fleet, f"{body}; echo $i >{go}")
     with Proxy(fleet.hosts[0].port) as proxy:
         fleet.configure({plan.host: proxy}, *LINES)
         with fleet.operator.start(*fleet.operator.deploy_arguments(tree, host=plan.host)) as process:
@@ -272,12 +275,60 @@ def test_r4_a_chatty_script_is_heard_through_a_cut_each_fifth_of_a_second(fleet)
             while ("h0/s0", "worked") not in plan.traced():
                 time.sleep(0.2)
                 proxy.cut_now("rst")
+                if proxy.cuts >= cuts:
+                    go.touch()
             done = wait(process)
         print(f"{proxy.cuts} cuts in {len(proxy.connections)} connections")
-        assert proxy.cuts >= 3
     assert done.status == 0, told([done])
-    assert done.output == "".join(f"line {i}\nerr {i}\n" for i in range(count)), told([done])
+    lines = int(go.read_text())
+    assert done.output == "".join(f"line {i}\nerr {i}\n" for i in range(lines)), told([done])
     assert plan.traced() == [("h0/s0", "begin"), ("h0/s0", "worked"), ("h0/s0", "marked")]
+
+
+SLOW = {
+    "flock": """\
+#!/bin/sh
+{program} "$@" || exit
+if [ "$*" = "-n 8" ] && mkdir "{place}/slow" 2>/dev/null; then sleep 3; fi
+""",
+    "tar": """\
+#!/bin/sh
+if mkdir "{place}/slow" 2>/dev/null; then until [ -e "{place}/go" ]; do sleep 0.02; done; fi
+exec {program} "$@"
+""",
+}
+"""programs that hold up what starts a session, once: as it claims it, and before it runs"""
+
+
+@pytest.mark.parametrize("name", SLOW)
+def test_r3_r8_who_sends_a_session_again_that_is_slow_to_begin_only_follows_it_and_leaves_nothing(fleet, name):
+    """The connection breaks when all is sent, and the target is slow just then."""
+    host, place = fleet.hosts[0], fleet.directory
+    plan, tree = cutting_plan(fleet, "echo said")
+    text = SLOW[name].format(program=shutil.which(name), place=place)
+    programs = plant(place / "bin", {name: Executable(text)})
+    (host.home / ".bashrc").write_text(f"PATH={programs}:$PATH\n")
+    try:
+        with Proxy(host.port) as proxy:
+            fleet.configure({plan.host: proxy}, *LINES)
+            with fleet.operator.start(*fleet.operator.deploy_arguments(tree, host=plan.host)) as process:
+                wait_until((place / "slow").exists)
+                if name == "tar":
+                    # It is over when the connection breaks, over which nothing was said of it.
+                    host.freeze()
+                    (place / "go").touch()
+                    wait_until(lambda: [*host.state.glob("sessions/*/segment0/finished")])
+                proxy.cut_now("rst")
+                done = wait(process)
+    finally:
+        (host.home / ".bashrc").unlink()
+        for each in host.processes():
+            each.signal(signal.SIGCONT)
+    assert done.status == 0, told([done])
+    assert done.output == "said\n"
+    assert plan.traced() == [("h0/s0", "begin"), ("h0/s0", "worked"), ("h0/s0", "marked")]
+    fleet.assert_quiet()
+    fleet.assert_clean()
 
 
 def test_r5_t30_a_black_hole_is_noticed_and_left(fleet):

@@ -246,7 +246,7 @@ def evaluated(place: Path, requests: list[Request]) -> None:
     """Evaluate requests, many in one bash, and hold what they tell against the laws."""
     laws = Laws(place)
     before = set(place.parent.iterdir())
-    for result in evaluate(requests, Trees((place,)), time_limit=5 * SLOW):
+    for result in evaluate(requests, Trees((place,)), time_limit=30 * SLOW):
         for problem in result.problems:
             laws.hold_for(problem)
             assert "still running" not in problem.message, problem

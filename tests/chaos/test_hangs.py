@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -20,8 +21,10 @@ from tests.integration.trees import Finished, Operator, plant, script, wait, wai
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 HOST = "medusa.univ.run"
-BOUND = 1 + 15
-"""seconds of `--timeout` and what T13 allows on top"""
+TIME = 4
+"""seconds of `--timeout`: those that do not hang must be through by then, on a busy machine too"""
+BOUND = TIME + 15
+"""with what T13 allows on top"""
 SLACK = 30
 """seconds that a dozen of deploys at once on two cores may take by themselves"""
 
@@ -30,7 +33,7 @@ __all__ = ["place", "sudo_host", "terminal"]
 
 @dataclass(frozen=True)
 class Hostile:
-    """A script, and how it has to end under `--timeout 1`."""
+    """A script, and how it has to end under that `--timeout`."""
 
     body: str
     outcome: str
@@ -95,15 +98,14 @@ class Ending:
 
     operator: Operator
     done: Finished
-    seconds: float
 
     def problems(self, name):
         """Yield what is not as it should be."""
         hostile = HOSTILE[name]
         if self.done.outcomes != [("hostile", hostile.outcome)]:
             yield f"outcome {self.done.outcomes}, expected {hostile.outcome}"
-        if self.seconds > BOUND + SLACK:
-            yield f"it took {self.seconds:.1f} s"
+        if self.done.steps[0]["seconds"] > BOUND + SLACK:
+            yield f"it took {self.done.steps[0]['seconds']:.1f} s"
         if (self.done.status, self.done.steps[0]["status"]) != {"timeout": (124, 124), "ok": (0, 0)}[hostile.outcome]:
             yield f"status {self.done.status}, of the step {self.done.steps[0]['status']}"
         if not self.done.output.startswith("started\n"):
@@ -122,16 +124,22 @@ class Ending:
         apart = self.operator.home / "apart"
         # Whoever leaves the process group for a session of his own is out of reach, and was so on purpose.
         free = {int(apart.read_text())} if apart.exists() else set()
-        for process in processes_of(self.operator.state):
-            if process.pid not in free and any(group.match(each) for each in process.environment()):
-                yield f"process {process.pid} (`{process.name}`) survived"
+
+        def left():
+            return [
+                process for process in processes_of(self.operator.state)
+                if process.pid not in free and any(group.match(each) for each in process.environment())
+            ]  # fmt: skip
+
+        # Who was killed may take a moment to be gone; who was not stays.
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not left())
+        yield from (f"process {process.pid} (`{process.name}`) survived" for process in left())
 
 
 def _endure(operator, name):
     tree = tree_of(operator, "tree", hostile=PREFACE + HOSTILE[name].body)
-    began = time.monotonic()
-    done = operator.deploy(tree, "--timeout", "1")
-    return Ending(operator, done, time.monotonic() - began)
+    return Ending(operator, operator.deploy(tree, "--timeout", str(TIME)))
 
 
 @pytest.mark.timeout(300)
@@ -150,6 +158,8 @@ def test_r18_r36_who_is_left_in_the_background_has_nothing_of_ours_and_holds_nob
     done = operator.deploy(tree_of(operator, "tree", a=body))
     assert done.outcomes == [("a", "ok")]
     child = read_pid(operator.home / "child")
+    # Until then it is a bash, which has the section open.
+    wait_until(lambda: process_table()[child].name == "sleep")
     open_files = {path.name: os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()}  # noqa: PTH115
     assert set(open_files) == {"0", "1", "2"}
     assert open_files["0"] == "/dev/null"
@@ -178,9 +188,14 @@ def test_r16_r18_a_daemon_that_writes_on_does_not_fill_the_disk(operators):
         found = re.search(r"wchar: (\d+)", Path(f"/proc/{child}/io").read_text())
         return int(found[1])
 
+    def copied_to():
+        """Return where the processes of the session write to."""
+        for process in processes_of(operator.state):
+            with contextlib.suppress(OSError):
+                yield Path(f"/proc/{process.pid}/fd/1").readlink()
+
     # What was under way in the pipe may still arrive.
-    before, size = written(), 0
-    wait_until(lambda: child not in process_table() or written() > before + 500_000)
+    wait_until(lambda: spool not in copied_to())
     size = spool.stat().st_size
     before = written() if child in process_table() else 0
     wait_until(lambda: child not in process_table() or written() > before + 1_000_000)
@@ -201,16 +216,15 @@ def test_r18_r41_a_step_on_either_side_has_its_time(conf, operator, target, tmp_
             "hosts/medusa/default": "a\nb\n",
         },
     )
-    done = operator.deploy(tree, "--timeout", "0.5")
+    done = operator.deploy(tree, "--timeout", "3")
     assert done.status == done.document["exit_status"] == 124
     assert done.outcomes == [("a", "timeout"), ("b", "skipped")]
     assert done.hosts == {HOST: "timeout"}
     assert done.steps[0]["output_tail"][0] == "waiting"
     assert done.steps[0]["not_marked"] == [""]
     assert read_pid(home / "pid") not in process_table()
-    assert operator.deploy(tree, "--timeout", "0.5").outcomes == [("a", "timeout"), ("b", "skipped")], "never marked"
-    done = operator.deploy(tree, "--timeout", "0.5", "--keep-going")
-    assert done.outcomes == [("a", "timeout"), ("b", "ok")]
+    done = operator.deploy(tree, "--timeout", "3", "--keep-going")
+    assert done.outcomes == [("a", "timeout"), ("b", "ok")], "never marked"
     assert done.status == 124
 
 
@@ -232,7 +246,7 @@ def test_r13_r18_a_runner_that_is_killed_leaves_neither_its_step_nor_us_hanging(
     assert done.status == 3
     assert done.hosts == {HOST: "interrupted"}
     assert done.outcomes == [("a", "lost"), ("b", "skipped")]
-    assert pid not in process_table()
+    wait_until(lambda: pid not in process_table())
     assert not (operator.home / "b").exists()
 
 

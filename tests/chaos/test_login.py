@@ -35,7 +35,7 @@ BATCH = 90
 """accounts that one deploy goes to"""
 PARALLEL = "24"
 """hosts at a time: most of them wait, some for as long as a login shell may take"""
-LIMIT = 200
+LIMIT = 300
 """seconds after which a deploy to a batch is taken for hung"""
 
 # One sshd for the whole module, and one worker that has it.
@@ -523,7 +523,7 @@ def noisy(crowd, locales, tmp_path_factory):
     required(RC_SHELLS)
     place = tmp_path_factory.mktemp("noisy")
     tree, operator, ended = plant(place / "tree", TREE), Operator(place / "operator"), {}
-    left = cells()
+    left = cells()[::-1]  # those that wait come last, and begin first
     while left:
         batch, left = left[:BATCH], left[BATCH:]
         ended.update(
@@ -669,22 +669,33 @@ OTHERS = {
 }
 
 
-def test_r29_r30_what_takes_the_place_of_the_login_shell_runs_nothing_of_ours(crowd, tree, operator):
-    """Even where it takes its input for commands, and the archive is so big that it is sent as it is."""
+STUCK = ("sleep 1000", "sleep 1000 & exit", "yes")
+"""where it hangs, where it left somebody behind, and where it never stops"""
+ECHO = "the key's own command"
+
+
+@pytest.fixture(scope="module")
+def not_a_shell(crowd, tmp_path_factory):
+    """How the session of each of them ended: all in one deploy, as all are waited for."""
     print("seed 29")
+    place = tmp_path_factory.mktemp("not-a-shell")
     ours = {"scripts/first": script("ref f=big", "touch ~/ran\necho ran"), "scripts/big": Random(29).randbytes(9 << 20)}
-    accounts = [Account(rc=f"echo '{SIGN}'\n{rc}\n") for rc in OTHERS.values()]
-    accounts += [Account(options=f"command=\"echo '{SIGN}'; cat\"")]
-    ended = crowd.deploy(accounts, plant(tree, ours), operator)
-    none_wrong((*OTHERS, "echo"), [session.refused_with(SIGN) for session in ended])
+    rcs = {**OTHERS, **dict(zip(STUCK, STUCK, strict=True))}
+    accounts = {name: Account(rc=f"echo '{SIGN}'\n{rc}\n") for name, rc in rcs.items()}
+    accounts[ECHO] = Account(options=f"command=\"echo '{SIGN}'; cat\"")
+    ended = crowd.deploy(accounts.values(), plant(place / "tree", {**TREE, **ours}), Operator(place / "operator"))
+    return dict(zip(accounts, ended, strict=True))
 
 
-def test_r29_a_login_shell_that_never_gets_on_is_given_up(crowd, tree, operator):
+def test_r29_r30_what_takes_the_place_of_the_login_shell_runs_nothing_of_ours(not_a_shell):
+    """Even where it takes its input for commands, and the archive is so big that it is sent as it is."""
+    names = (*OTHERS, ECHO)
+    none_wrong(names, [not_a_shell[name].refused_with(SIGN) for name in names])
+
+
+def test_r29_a_login_shell_that_never_gets_on_is_given_up(not_a_shell):
     """It must not be waited for as long as it likes: neither where it hangs, nor where it left somebody behind."""
-    plant(tree, {"scripts/first": script("ref f=big", "touch ~/ran"), "scripts/big": bytes(9 << 20)})
-    rcs = ("sleep 1000", "sleep 1000 & exit", "yes")
-    ended = crowd.deploy([Account(rc=f"echo '{SIGN}'\n{rc}\n") for rc in rcs], tree, operator)
-    none_wrong(rcs, [session.refused_with(SIGN) for session in ended])
+    none_wrong(STUCK, [not_a_shell[name].refused_with(SIGN) for name in STUCK])
 
 
 def test_r29_a_shell_that_only_says_no(crowd, tree, operator):

@@ -139,6 +139,7 @@ def test_r16_t12_much_output_takes_no_memory_on_either_side(name, operator, tmp_
     assert kib((operator.home / "runner").read_text()) <= RUNNER
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("turn", range(50 if FULL else 2))
 def test_r17_t12_ten_mib_of_random_bytes_arrive_exactly(turn, operator):
     """What the target keeps is compared byte for byte; what JSON says of it, as far as it can."""

@@ -19,6 +19,7 @@ import pytest
 
 from runsdeploy.bundle import shell_file
 from tests.chaos.places import busybox, place, why_not
+from tests.chaos.test_hangs import processes_of
 from tests.integration import trees
 from tests.integration.trees import Executable, Operator, contents, plant, script, wait, wait_until
 
@@ -37,7 +38,7 @@ needs_places = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 @pytest.fixture(autouse=True)
 def _soon_taken_for_hung(monkeypatch):
-    monkeypatch.setattr(trees, "PATIENCE", 45)
+    monkeypatch.setattr(trees, "PATIENCE", 120)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +57,13 @@ def there(shared_place):
 @pytest.fixture
 def own():
     """A host whose mounts nobody else minds."""
-    with place(HOST) as there:
+    with place(HOST, server=("PermitUserEnvironment yes",)) as there:
         fresh(there)
         yield there
 
 
 def fresh(there, options="mode=700"):
-    wait_until(lambda: not there.host.processes())
+    idle(there)
     there.disk(there.host.state, options)
 
 
@@ -126,7 +127,8 @@ def shipped(state):
 
 
 def idle(there):
-    wait_until(lambda: not there.host.processes())
+    # One look can miss what is being forked while it lasts.
+    wait_until(lambda: not there.host.processes() and not there.host.processes())
 
 
 @contextlib.contextmanager
@@ -237,6 +239,42 @@ def test_r12_a_step_that_fills_the_disk_ends_as_it_ended_and_its_markers_are_tru
     after = operator(there).deploy(tree_of(tmp_path, {"a": script("", f"{GUARD}\nsetdone")}, name="after"))
     assert after.outcomes == [("a", "already-done" if "setdone" in body and outcome == "ok" else "ok")]
     assert marked(there.state)
+
+
+SLOW_CAT = """\
+#!/bin/sh
+# Only who copies the spool calls it without arguments.
+if [ $# = 0 ]; then
+    {slow}
+fi
+exec /usr/bin/cat "$@"
+"""
+SLOW = {
+    "last": """
+        dd bs=4096 count=1 2>/dev/null
+        until [ -e "{state}"/sessions/*/segment0/finished ]; do sleep 0.02; done
+        sleep 1.5""",
+    "first": """
+        turn=0
+        until [ -e "{home}/full" ] || [ $((turn += 1)) = 50 ]; do sleep 0.02; done""",
+}
+"""Whose words the spool gets late: the last are in the pipe long since, or the first when the disk may be full."""
+
+
+@needs_places
+@pytest.mark.parametrize(
+    ("late", "body"), [("last", "true"), ("last", FILL), ("first", FILL)], ids=["last", "last-full", "first-full"]
+)
+def test_r12_a_spool_that_is_written_late_still_has_beginning_and_end(own, operator, tmp_path, late, body):
+    fresh(own, "mode=700,size=4m")
+    own.disk("/usr/local/bin", "mode=755")
+    text = SLOW_CAT.format(slow=SLOW[late].format(state=own.host.state, home=own.host.home))
+    plant(own.see("/usr/local/bin"), {"cat": Executable(text)})
+    lines = "".join(f"this is line {n}\n" for n in range(900))
+    body = f'{body}\n: >"{own.host.home}/full"\nsleep 0.5\nfor i in {{0..899}}; do echo this is line $i; done'
+    done = operator(own).deploy(tree_of(tmp_path, {"a": script("", body)}))
+    assert done.outcomes == [("a", "ok")], done.talk
+    assert late == "first" or done.output.endswith(lines)
 
 
 @needs_places
@@ -460,10 +498,6 @@ def test_r23_what_needs_no_marker_runs_from_any_place_that_can_be_written_and_su
     # Through sshd, as pam_systemd would.
     keys = own.host.authorized_keys
     keys.write_text(f'environment="XDG_RUNTIME_DIR=/run/user/0" {keys.read_text()}')
-    (own.host.directory / "sshd_config").write_text(
-        f"PermitUserEnvironment yes\n{(own.host.directory / 'sshd_config').read_text()}"
-    )
-    os.kill(own.host._process.pid, signal.SIGHUP)  # reads its configuration again
     body = (
         f'touch "{own.host.home}/begun$1"\nuntil [[ -e "{own.host.home}/go" ]]; do sleep 0.02; done\necho "$RUNS_STATE"'
     )
@@ -823,22 +857,28 @@ def test_r27_without_flock_and_setsid_a_runner_that_is_killed_is_still_noticed(o
     own.hide("flock", "setsid", "fallocate")
     operator = operator(own)
     begun = own.host.home / "begun"
-    tree = tree_of(tmp_path, {"a": script("", f'if [[ -e "{begun}" ]]; then exit 0; fi\n: >"{begun}"\nsleep 61.5')})
+    tree = tree_of(tmp_path, {"a": script("", f'if [[ -e "{begun}" ]]; then exit 0; fi\n: >"{begun}"\nsleep 3601.5')})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         wait_until(begun.exists)
         kill_runners(own)
         done = wait(process)
     assert done.hosts == {HOST: "interrupted"}, done.talk
-    assert not [process for process in own.host.processes() if process.name == "sleep"]
+    idle(own)
     assert operator.deploy(tree).outcomes == [("a", "ok")]
 
 
 # --- R37, R8: killed
 
 
+def numbers(paths):
+    """Return the process numbers that files hold; some are just being written, or hold none any more."""
+    found = [path.read_text() for path in paths]
+    return [int(text) for text in found if text.endswith("\n")]
+
+
 def runners(there):
-    numbers = [int(path.read_text()) for path in there.state.glob("sessions/*/segment*/pid")]
-    return [process for process in there.host.processes() if process.pid in numbers]
+    alive = numbers(there.state.glob("sessions/*/segment*/pid"))
+    return [process for process in there.host.processes() if process.pid in alive]
 
 
 def kill_runners(there):
@@ -848,9 +888,10 @@ def kill_runners(there):
 
 
 def kill_everything(there):
-    """Kill what the session started, as logind does when it ends."""
-    for process in there.host.processes():
-        process.signal(signal.SIGKILL)
+    """Kill what the session started, as logind does when it ends: all at once, so that nobody can tell of another."""
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in there.host.processes():
+            process.signal(number)
 
 
 @needs_places
@@ -858,7 +899,7 @@ def kill_everything(there):
 def test_r37_a_runner_that_goes_with_its_login_is_told_and_its_steps_run_again(there, operator, tmp_path, controller):
     operator = operator(there)
     begun = there.host.home / f"begun-{controller}"
-    slow = f'{GUARD}\nif [[ ! -e "{begun}" ]]; then : >"{begun}"; sleep 61.25; fi\nsetdone'
+    slow = f'{GUARD}\nif [[ ! -e "{begun}" ]]; then : >"{begun}"; sleep 3601.25; fi\nsetdone'
     tree = tree_of(tmp_path, {"first": script("conf once", "true"), "a": script("", slow), "b": script("", "true")})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         wait_until(begun.exists)
@@ -922,7 +963,7 @@ def test_r8_what_a_cleanup_that_was_killed_leaves_is_private_and_swept(own, oper
 def test_r8_s14_what_a_controller_that_died_between_two_segments_left_is_swept(there, operator, tmp_path):
     operator = operator(there)
     begun = operator.home / "begun"
-    near = f': >"{begun}"\nsleep 61.125'
+    near = f': >"{begun}"\nsleep 3601.125'
     scripts = {"a": script("var secret=hush", "true"), "near": script("conf local", near), "z": script("", "true")}
     tree = tree_of(tmp_path, scripts)
     try:
@@ -939,9 +980,10 @@ def test_r8_s14_what_a_controller_that_died_between_two_segments_left_is_swept(t
         assert not shipped(there.state)
     finally:
         # Its local runner lives on without it, as it should; not longer than this test.
-        for path in operator.state.glob("hosts/*/sessions/*/segment*/group"):
+        for group in numbers(operator.state.glob("hosts/*/sessions/*/segment*/group")):
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(int(path.read_text()), signal.SIGKILL)
+                os.killpg(group, signal.SIGKILL)
+        wait_until(lambda: not processes_of(operator.state))
 
 
 @needs_places
@@ -955,7 +997,7 @@ def test_r8_a_session_that_lives_is_never_pruned(there, operator, tmp_path):
     with contextlib.ExitStack() as stack:
         one = stack.enter_context(under_way(first, *first.deploy_arguments(tree)))
         wait_until(lambda: list(there.state.glob("sessions/*/segment0/group")))
-        two = stack.enter_context(under_way(second, *second.deploy_arguments(other, "--wait", "60")))
+        two = stack.enter_context(under_way(second, *second.deploy_arguments(other, "--wait", "600")))
         wait_until(lambda: len(list(there.state.glob("sessions/*/segment0/about"))) == 2)
         for number in range(25):
             (there.state / f"sessions/{number:032x}").mkdir(mode=0o700)

@@ -10,6 +10,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from runsdeploy import cli
 from tests.chaos.plans import sized
 from tests.chaos.proxy import Fault, Proxy, through
@@ -47,20 +49,28 @@ def assert_nothing_left(host, operator):
     assert (host.state / "holder").read_bytes() == b""
     sessions = list((host.state / "sessions").iterdir())
     assert len(sessions) <= KEPT
-    left = [path for name in ("files", "segment*/run", "segment*/payload*", "segment*/heard.*", "segment*/group")
+    left = [path for name in ("files", "segment*/run", "segment*/payload*", "segment*/heard.*")
             for path in (host.state / "sessions").glob(f"*/{name}")]  # fmt: skip
     assert not left
+    # What ran last is over, too.
+    assert not [path for path in (host.state / "sessions").glob("*/segment*/group") if path.read_bytes()]
 
 
+def kept() -> tuple[int, int]:
+    """Return how many descriptors and threads this process has."""
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+@pytest.mark.timeout(600)
 def test_t27_many_deploys_by_one_process_leave_nothing_behind(target, operator, tmp_path, monkeypatch, capsys):
     """Rollouts within one Python: besides, it keeps neither files open nor threads."""
-    runs = sized(50, 1000)
+    runs = sized(30, 1000)
     for name, value in operator.settings().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(tempfile, "tempdir", str(operator.temporary))
     monkeypatch.chdir(operator.directory)
     words = [str(word) for word in operator.deploy_arguments(cheapest(tmp_path))]
-    own: list[tuple[int, int]] = []
+    before = (0, 0)
     sizes: list[int] = []
     for number in range(runs):
         status = cli.main(words)
@@ -71,17 +81,17 @@ def test_t27_many_deploys_by_one_process_leave_nothing_behind(target, operator, 
         if number >= KEPT + 1:
             wait_until(lambda: not target.processes())
             sizes.append(size_of(target.state))
-        if number in (2, runs - 1):
-            wait_until(lambda: not [each for each in threading.enumerate() if "beat" in each.name.lower()])
-            own.append((len(list(Path("/proc/self/fd").iterdir())), threading.active_count()))
+        if number == 2:
+            before = kept()
     growth = (sizes[-1] - sizes[0]) / len(sizes)
-    print(f"{runs} runs; descriptors and threads before and after: {own}; state {sizes[0]} to {sizes[-1]} bytes")
-    assert own[1][0] <= own[0][0], "descriptors"
-    assert own[1][1] <= own[0][1], threading.enumerate()
+    print(f"{runs} runs; descriptors and threads before: {before}; state {sizes[0]} to {sizes[-1]} bytes")
+    # Those of a connection that was closed end by themselves, but not at once.
+    wait_until(lambda: all(now <= then for now, then in zip(kept(), before, strict=True)))
     assert growth <= MOST_GROWTH, sizes
     assert_nothing_left(target, operator)
 
 
+@pytest.mark.timeout(600)
 def test_t27_many_deploys_by_processes_of_their_own_leave_nothing_behind(target, operator, tmp_path):
     runs = sized(KEPT + 4, 1000)
     tree = cheapest(tmp_path)

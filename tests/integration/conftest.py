@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 
 import pytest
 
 from tests.integration.sshd import FakeHost
-from tests.integration.trees import Operator
+from tests.integration.trees import Operator, remove
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +54,7 @@ def shared_host(tmp_path_factory):
 def target(shared_host):
     """That host, with an empty home and no state."""
     for directory in (shared_host.home, shared_host.state):
-        shutil.rmtree(directory, ignore_errors=True)
+        remove(directory)
     shared_host.home.mkdir()
     return shared_host
 

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # the checkers know it; nothing imports it
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PATIENCE = 20.0
-ATTEMPTS = 5
+PATIENCE = 60.0
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 
@@ -85,6 +84,8 @@ class FakeHost:
     """lines of the ssh configuration that come before ours, and so win"""
     port: int = field(default=0, init=False)
     """where it listens, once started"""
+    _place: socket.socket | None = field(default=None, init=False)
+    """keeps the port ours, also while nobody listens there"""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _born: int | None = field(default=None, init=False)
     _seen: frozenset[Process] = field(default=frozenset(), init=False)
@@ -140,14 +141,11 @@ class FakeHost:
         """Make keys and configuration where they are missing, and listen."""
         _require_programs()
         self._prepare()
-        for _ in range(ATTEMPTS):
-            self.port = self.port or _free_port()
-            self._configure_server()
-            if self._listen():
-                self.configure_client()
-                return
-            self.port = 0  # somebody else took it
-        raise SshdError(f"sshd for {self.name} found no free port:\n{self._raw_log()}")
+        self._place = self._place or _free_port()
+        self.port = self._place.getsockname()[1]
+        self._configure_server()
+        self._listen()
+        self.configure_client()
 
     def restart(self) -> None:
         """Stop and start again on the same port, as a reboot does."""
@@ -295,7 +293,7 @@ class FakeHost:
         )
         (self.directory / "sshd_config").write_text("\n".join(options) + "\n", "utf-8")
 
-    def _listen(self) -> bool:
+    def _listen(self) -> None:
         with (self.directory / "sshd.log").open("ab") as log:
             start = log.tell()
             self._process = subprocess.Popen(
@@ -307,13 +305,10 @@ class FakeHost:
         while not (f"port {self.port}." in self._raw_log(start) and self._accepts()):
             if self._process.poll() is not None:
                 self._process = None
-                if "Address already in use" in self._raw_log(start):
-                    return False
                 raise SshdError(f"sshd for {self.name} did not start:\n{self._raw_log(start)}")
             if time.monotonic() > deadline:
                 raise SshdError(f"sshd for {self.name} accepts nothing:\n{self._raw_log(start)}")
             time.sleep(0.005)
-        return True
 
     def _accepts(self) -> bool:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
@@ -367,11 +362,12 @@ def _knows_penalties() -> bool:
     return b"Bad configuration option" not in said and b"nsupported option" not in said
 
 
-def _free_port() -> int:
-    with socket.socket() as link:
-        link.bind(("127.0.0.1", 0))
-        port: int = link.getsockname()[1]
-        return port
+def _free_port() -> socket.socket:
+    """Take a port that nobody else is given while the socket is open; sshd, which reuses addresses, may have it."""
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    return place
 
 
 def process_table() -> dict[int, Process]:

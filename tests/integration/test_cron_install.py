@@ -25,7 +25,7 @@ from runsdeploy.zipapp import build
 from tests.integration import sshd
 from tests.integration.sshd import FakeHost
 from tests.integration.stand_in import package_with_stand_in
-from tests.integration.trees import Executable, Operator, plant
+from tests.integration.trees import Executable, Operator, plant, remove, wait_until
 
 HOST = "medusa.univ.run"
 GUEST, JOBS = "runsdeploy-guest", "runsdeploy-jobs"
@@ -95,8 +95,8 @@ def shared_host(place):
 @pytest.fixture
 def target(shared_host, place):
     """That host, with an empty home, no crontabs and nothing installed."""
-    shutil.rmtree(shared_host.home, ignore_errors=True)
-    shutil.rmtree(shared_host.state, ignore_errors=True)
+    remove(shared_host.home)
+    remove(shared_host.state)
     shared_host.home.mkdir()
     for folder in ("bin", "cron.d", "units"):
         empty(place / folder)
@@ -107,7 +107,7 @@ def target(shared_host, place):
 
 def empty(folder):
     for each in folder.iterdir():
-        shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+        remove(each) if each.is_dir() and not each.is_symlink() else each.unlink()
 
 
 def inside(host, path):
@@ -426,7 +426,7 @@ def hidden(host, place, *names):
         yield
     finally:
         for name in mounted:
-            subprocess.run([*inner, "umount", name], check=True)
+            subprocess.run([*inner, "umount", "--lazy", name], check=True)
 
 
 @pytest.mark.parametrize(
@@ -498,6 +498,7 @@ def test_bad_input_is_status_2_and_nothing_is_connected_to(operator, target, wor
             "list.json": "[]", "bad.json": '{"bad": "something"}',
         },
     )  # fmt: skip
+    wait_until(lambda: not target.processes())
     log = target.log()
     way = [
         "--host",
@@ -790,6 +791,7 @@ def test_the_program_on_a_host_is_the_one_that_build_writes(operator, target, tm
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".tmp")] == []
 
 
+@pytest.mark.timeout(400)
 def test_the_commands_of_the_how_to_work(operator, target):
     page = (Path(__file__).parents[2] / "docs/how-to.md").read_text()
     commands = re.findall(r"^    runsdeploy (cron\..*?)(?:\s+#.*)?$", page, re.MULTILINE)
@@ -817,6 +819,7 @@ def test_the_tasks_of_invoke_are_the_same_commands(operator, target):
     assert '["run"' not in invoke("--dry", "cron.run").stdout
 
 
+@pytest.mark.timeout(400)
 def test_the_real_job_runner_is_installed_and_answers(operator, target):
     operator.environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     settings = {"crontab.CRON_BACKUP": "/srv/backup", "crontab.BACKUP_SAVE_DAYS": "60", "crontab.RUN_CPR_UUID": False}

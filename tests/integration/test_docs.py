@@ -53,6 +53,7 @@ def pattern(expected):
     return "".join(lines)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", ["docs/tutorial.md"])
 def test_a_session_on_a_page_goes_as_it_says(page, host, tmp_path):
     tree = tmp_path / "tree"
@@ -73,6 +74,7 @@ def test_a_session_on_a_page_goes_as_it_says(page, host, tmp_path):
     assert commands
 
 
+@pytest.mark.timeout(400)
 def test_the_commands_of_the_readme_and_the_how_to_work_in_the_sample_tree(host, tmp_path):
     tree = tmp_path / "sample"
     tree.mkdir()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from runsdeploy.cli import main
 from runsdeploy.local import LocalTransport
 from runsdeploy.marker import encode, path_of
 from tests.integration.test_dry_run import BODIES, kept
-from tests.integration.trees import plant, script
+from tests.integration.trees import plant, remove, script
 
 HOST = "medusa"
 CASES = 1000 if os.environ.get("RUNSDEPLOY_TEST_FULL") else 60
@@ -179,7 +178,7 @@ def test_what_a_dry_run_says_is_what_the_deploy_does(part, said, tmp_path):
     print(f"part {part}")
     for seed in seeds:
         print(f"RUNSDEPLOY_EXACT_SEED={seed}")
-        shutil.rmtree(tmp_path / "state", ignore_errors=True)
+        remove(tmp_path / "state")
         rng = random.Random(seed)
         names = [f"s{n}" for n in range(rng.randrange(3, 8))]
         tree = plant(

@@ -256,10 +256,10 @@ def test_signals_end_it_as_they_end_a_deploy(operator, machine, tmp_path, number
         # To all of the group, as a terminal does.
         os.killpg(process.pid, number)
         if twice:
-            wait_until(lambda: [*machine.state.rglob("stop")])
+            wait_until(lambda: [*machine.state.glob("sessions/*/segment*/stop")])
             os.killpg(process.pid, number)
         if number == signal.SIGINT and not twice:
-            wait_until(lambda: [*machine.state.rglob("stop")])
+            wait_until(lambda: [*machine.state.glob("sessions/*/segment*/stop")])
             (machine.home / "go").touch()
         said = process.communicate(timeout=PATIENCE)[0].decode()
     assert process.returncode == status, said
@@ -309,7 +309,7 @@ def test_a_session_that_nobody_heard_is_told(operator, machine, tmp_path):
     files = {"scripts/a": script("", "echo hello; touch ~/ran"), "univ.run/medusa/default": "a\n"}
     tree = plant(tmp_path / "tree", files)
     deployed(operator, machine, tree, "--detach")
-    wait_until(lambda: [*machine.state.rglob("finished")])
+    wait_until(lambda: [*machine.state.glob("sessions/*/segment*/finished")])
     status, said = machine.run(rendered(operator, tree))
     assert status == 0
     assert re.search(r"earlier session of .* which nobody heard to its end \(finished\):\n", said), said

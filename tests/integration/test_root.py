@@ -10,14 +10,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.integration import sshd
 from tests.integration.sshd import FakeHost
-from tests.integration.trees import contents, plant, script, wait_until
+from tests.integration.trees import contents, plant, remove, script, wait_until
 
 HOST = "medusa.univ.run"
 USER, UID = "runsdeploy-guest", 61874
@@ -72,21 +71,13 @@ def shared_host(place):
             yield host
 
 
-def remove(directory):
-    """Remove a directory in which the last test's session may still be putting its things away."""
-    until = time.monotonic() + 30
-    while directory.exists():
-        assert time.monotonic() < until, f"{directory} is still written to"
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 @pytest.fixture
 def target(shared_host):
     for directory in (shared_host.home, shared_host.state):
         remove(directory)
         directory.mkdir()
         os.chown(directory, UID, UID)
-    shutil.rmtree(roots_state(shared_host), ignore_errors=True)
+    remove(roots_state(shared_host))
     return shared_host
 
 

@@ -6,6 +6,7 @@ exist: nothing of the machine is changed, not even by a test that is killed.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -26,7 +27,7 @@ from tests.chaos.test_interrupts import terminal
 from tests.integration import sshd
 from tests.integration.sshd import FakeHost, make_key
 from tests.integration.test_docs import INDENTED
-from tests.integration.trees import Operator, plant, wait, wait_until
+from tests.integration.trees import Operator, plant, remove, wait, wait_until
 
 __all__ = ["terminal"]
 pytestmark = pytest.mark.xdist_group("setup")
@@ -134,7 +135,7 @@ def shared_host(place):
 @pytest.fixture
 def homes(place):
     """Give every account an empty home."""
-    shutil.rmtree(place / "homes")
+    remove(place / "homes")
     (place / "homes").mkdir()
     for name, (number, *_) in ACCOUNTS.items():
         (place / "homes" / name).mkdir(mode=0o755)
@@ -158,8 +159,12 @@ def password(operator):
     return path
 
 
-def setup(operator, *words, host=HOST, form="json"):
-    return operator.run("ssh.setup", "--ssh-config", operator.ssh_config, "--host", host, "--format", form, *words)
+def words_of(operator, *words, host=HOST, form="json"):
+    return ["ssh.setup", "--ssh-config", operator.ssh_config, "--host", host, "--format", form, *words]
+
+
+def setup(operator, *words, **more):
+    return operator.run(*words_of(operator, *words, **more))
 
 
 def outcomes(done):
@@ -173,6 +178,17 @@ def only(done):
 
 def keys(homes, name="rd-alice"):
     return homes / name / ".ssh/authorized_keys"
+
+
+def said_from_now_on(host):
+    """Return what gives the lines that sshd logs from now on: it may log when its client has gone, until it ends."""
+
+    def said():
+        wait_until(lambda: not host.processes())
+        return host.log()
+
+    before = said()
+    return lambda: said().removeprefix(before)
 
 
 def own(path):
@@ -250,20 +266,24 @@ def fingerprint(key):
 def test_a_wrong_password_is_told_and_was_tried_once(kind, request, tmp_path):
     host = request.getfixturevalue(kind)
     operator = Operator(tmp_path / "operator", host.ssh_config)
-    seen = len(host.log())
+    logged = said_from_now_on(host)
     done = operator_with(operator, WRONG)
     assert done.status == done.document["exit_status"] == 3
     assert only(done)["outcome"] == "unreachable"
     assert only(done)["message"] == "`medusa.univ.run` did not accept the password of user `rd-alice`"
-    log = host.log()[seen:]
+    log = logged()
     assert log.count("Failed password") + log.count("Failed keyboard-interactive") == 1
 
 
 def operator_with(operator, secret, *words, **more):
+    return setup(operator, "--password-file", given_in_a_file(operator, secret), *words, **more)
+
+
+def given_in_a_file(operator, secret):
     path = operator.home / "password"
     path.write_text(f"{secret}\n")
     path.chmod(0o600)
-    return setup(operator, "--password-file", path, *words, **more)
+    return path
 
 
 @pytest.mark.usefixtures("homes", "target")
@@ -293,6 +313,7 @@ def test_a_host_that_takes_no_password_is_not_shown_one(operator, place, passwor
         assert done.status == 3
         assert "accepted no key for user `rd-alice`" in only(done)["message"]
         assert "takes no password either" in only(done)["hint"]
+        wait_until(lambda: not host.processes())
         assert "password" not in host.log()
 
 
@@ -326,12 +347,12 @@ def test_a_wrong_password_is_not_tried_on_further_hosts(operator, target, homes,
     """A mistyped password must not lock an account on each of 500 hosts."""
     names = [f"web{n}.univ.run" for n in range(4)]
     operator.ssh_config = several(target, names, tmp_path)
-    seen = len(target.log())
+    logged = said_from_now_on(target)
     done = operator_with(operator, WRONG, host=",".join(names))
     assert done.status == 3
     assert [outcome for _, outcome in outcomes(done)] == ["unreachable", "skipped", "skipped", "skipped"]
     assert "`web0.univ.run` did not accept it" in done.document["hosts"][3]["message"]
-    assert target.log()[seen:].count("Failed password") == 1
+    assert logged().count("Failed password") == 1
     done = operator_with(operator, SECRET, host=",".join(names))
     assert done.status == 0, done.talk
     # One home behind all four names: the first adds the key, the others find it.
@@ -360,22 +381,22 @@ def test_a_host_that_cannot_be_reached_stops_no_other(operator, target, homes, p
 
 def test_an_unknown_host_key_stops_before_a_password_is_sent(operator, target, homes, password, tmp_path):
     known = target.known_hosts.read_bytes()
-    seen = len(target.log())
+    logged = said_from_now_on(target)
     try:
         target.known_hosts.write_bytes(b"")
         done = setup(operator, "--password-file", password)
         assert done.status == 3
         assert "is not known" in only(done)["message"]
-        assert "password" not in target.log()[seen:]
+        assert "password" not in logged()
         assert setup(operator, "--password-file", password, "--accept-new").status == 0
         make_key(tmp_path / "other")
         kind, blob, _ = (tmp_path / "other.pub").read_text().split()
         target.known_hosts.write_text(f"[127.0.0.1]:{target.port} {kind} {blob}\n")
-        seen = len(target.log())
+        logged = said_from_now_on(target)
         done = setup(operator, "--password-file", password)
         assert done.status == 3
         assert "changed" in only(done)["message"]
-        assert "password" not in target.log()[seen:]
+        assert "password" not in logged()
     finally:
         target.known_hosts.write_bytes(known)
     assert keys(homes).exists()
@@ -594,12 +615,12 @@ def test_a_bad_password_file_is_told_before_any_connection(content, mode, says, 
     if content is not None:
         path.write_text(content)
         path.chmod(mode)
-    seen = len(target.log())
+    logged = said_from_now_on(target)
     done = setup(operator, "--password-file", path, "--for", "a b")
     assert done.status == 2
     assert len(done.document["errors"]) == 2
     assert says in str(done.document["errors"])
-    assert target.log()[seen:] == ""
+    assert logged() == ""
 
 
 def test_the_password_may_come_from_stdin(operator, target, homes):
@@ -673,23 +694,31 @@ class Watch:
                             self.seen.add((entry / part).read_bytes())
 
 
-@pytest.mark.parametrize("secret", [SECRET, "another-kanari-that-is-wrong"], ids=["right", "wrong"])
+@pytest.mark.parametrize("secret", [SECRET, "wrong-kanari"], ids=["right", "wrong"])
 @pytest.mark.parametrize(("kind", "form"), [("shared_host", "json"), ("pam_host", "text")])
 def test_s7_t14_the_password_is_found_nowhere(kind, form, secret, request, place, tmp_path):
     """Not said, not in arguments or environments of any process, not in a file on either side."""
     host, homes = request.getfixturevalue(kind), request.getfixturevalue("homes")
     operator = Operator(tmp_path / "operator", host.ssh_config)
-    given = operator.home / "password"
+    given = given_in_a_file(operator, secret)
     write_keys(homes, public(host))  # so that a wrong one gets as far as sudo
-    with Watch() as watch:
-        if secret == SECRET:
-            keys(homes).unlink()
-        done = operator_with(operator, secret, "--for", "root", "-v", form=form)
+    if secret == SECRET:
+        keys(homes).unlink()
+    (homes / "root/.ssh").mkdir(mode=0o700)
+    words = words_of(operator, "--password-file", given, "--for", "root", "-v", form=form)
+    folder = os.open(homes / "root/.ssh", os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    with Watch() as watch, operator.start(*words) as process:
+        # A right password goes no further than to the lock, as long as nobody has looked; after a wrong one sudo waits.
+        wait_until(lambda: any(b"authorized_keys" in each for each in list(watch.seen)) or process.poll() is not None)
+        os.close(folder)
+        done = wait(process)
     assert done.status == (0 if secret == SECRET else 3), done.talk
     given.unlink()
     found = b"\0".join(watch.seen)
     assert b"ssh.setup" in found, "it was not looked at while it ran"
     assert b"authorized_keys" in found, "no process of the target was seen"
+    wait_until(lambda: not host.processes())  # which still write and remove files
     places = [found, done.out, done.talk.encode(), host.log().encode()]
     for root in (place, operator.directory, Path(f"/proc/{host._process.pid}/root/var/lib")):
         places += [path.read_bytes() for path in root.rglob("*") if path.is_file()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pwd
 import random
@@ -27,6 +28,7 @@ from runsdeploy.selection import Choice, select
 from runsdeploy.ssh_config import resolve, split_jump, split_user
 from runsdeploy.tree import Trees
 from tests.integration.sshd import make_key
+from tests.integration.trees import wait_until
 
 NO_RETRY = ()
 
@@ -63,12 +65,24 @@ def stopped_before_authentication(host):
 
 
 @pytest.fixture
-def silent_port():
+def silent():
     """Listen on a port that the kernel accepts connections for and nobody answers on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(8)
-        yield listener.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)  # noqa: FBT003
+        yield listener
+
+
+@pytest.fixture
+def silent_port(silent):
+    return silent.getsockname()[1]
+
+
+def callers(listener):
+    """Count the connections that nobody has accepted."""
+    with contextlib.suppress(BlockingIOError):
+        for count in itertools.count():  # noqa: B007
+            listener.accept()[0].close()
+    return count
 
 
 @pytest.fixture
@@ -76,17 +90,17 @@ def agent(tmp_path, monkeypatch):
     """Start an ssh-agent of the test's own."""
     path = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
-        wait_until(path.exists)
+        wait_until(lambda: answers(path))
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         yield path
         process.terminate()
 
 
-def wait_until(condition, seconds=10):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.005)
+def answers(path):
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(path))
+        return True
+    return False
 
 
 # --- commands
@@ -212,10 +226,9 @@ def test_r5_a_half_open_link_is_noticed(sshd):
         stream = connection.open("echo started; sleep 60")
         assert stream.receive() == b"started\n"
         host.freeze()
-        start = time.monotonic()
-        with pytest.raises(Lost, match="nothing was heard"):
+        with pytest.raises(Lost, match=r"nothing was heard for \d+ s") as caught:
             stream.receive()
-        assert 1 <= time.monotonic() - start < 5
+        assert 2 <= int(re.findall(r"\d+", str(caught.value))[-1]) < 30, "by default it takes 53 s"
 
 
 def test_r5_a_half_open_link_is_noticed_while_sending(sshd):
@@ -228,14 +241,29 @@ def test_r5_a_half_open_link_is_noticed_while_sending(sshd):
         start = time.monotonic()
         with pytest.raises(Lost):
             stream.send(bytes(64 << 20))
-        assert time.monotonic() - start < 6
+        assert time.monotonic() - start < 30, "by default it takes 53 s"
 
 
-def test_r5_a_silent_command_is_not_a_lost_one(sshd):
-    """The server answers for it."""
-    host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 1"))
+def test_r5_a_silent_command_is_not_a_lost_one(sshd, monkeypatch):
+    """The server answers for it, and that ends the silence."""
+    host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 60"))
+    asked, ask = [], ssh._ask_whether_alive
+    monkeypatch.setattr(ssh, "_ask_whether_alive", lambda link: (asked.append(time.monotonic()), ask(link)))
     with connected(host) as connection:
-        assert run(connection, "sleep 3; echo there") == (b"there\n", 0)
+        stream = connection.open("cat")
+        wait_until(lambda: asked and connection._ssh.sock._heard > asked[0])
+        stream.send(b"there")
+        assert finish(stream) == (b"there", 0)
+
+
+def test_r5_who_did_not_look_for_long_asks_before_giving_up(host):
+    """As after Ctrl-Z, or on a machine that was busy or asleep."""
+    with connected(host) as connection:
+        stream, wire = connection.open("cat"), connection._ssh.sock
+        wire._heard -= 1000
+        wait_until(lambda: time.monotonic() - wire._heard < 500)
+        stream.send(b"there")
+        assert finish(stream) == (b"there", 0)
 
 
 def test_closing_twice_is_harmless(host):
@@ -527,17 +555,18 @@ def test_r1_a_host_that_comes_back_is_reached(host):
     host.stop()
     starter = threading.Timer(0.1, host.start)
     starter.start()
-    ssh.connect(host.name, options(host, retry_delays=(0.5, 1.0, 2.0, 4.0))).close()
+    ssh.connect(host.name, options(host, retry_delays=(0.5, *[1.0] * 60))).close()
     starter.join()
 
 
-def test_r1_a_port_that_says_nothing_is_given_up_in_time(sshd, silent_port):
+def test_r1_a_port_that_says_nothing_is_given_up_in_time(sshd, silent, silent_port):
     """ConnectTimeout holds for the banner too, and silence is not tried again."""
     host = sshd(client=("ConnectTimeout 1", f"Port {silent_port}"))
     start = time.monotonic()
     error = refused(host, retry_delays=(0.5, 1.0, 2.0))
-    assert 1 <= time.monotonic() - start < 2
+    assert 1 <= time.monotonic() - start < 10, "the default"
     assert "no answer within 1 s" in error.message
+    assert callers(silent) == 1
     assert host.log().count("Connection from") == 0
 
 
@@ -545,7 +574,7 @@ def test_the_option_wins_over_the_configured_timeout(sshd, silent_port):
     host = sshd(client=("ConnectTimeout 60", f"Port {silent_port}"))
     start = time.monotonic()
     refused(host, connect_timeout=0.5)
-    assert time.monotonic() - start < 1.5
+    assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("banner", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n\0\0"])
@@ -564,7 +593,7 @@ def test_r1_something_else_on_the_port_is_an_error_not_a_traceback(sshd, banner)
         server = threading.Thread(target=answer)
         server.start()
         assert refused(host).message.startswith("cannot connect to `medusa.univ.run`")
-        server.join(5)
+        server.join(60)
 
 
 @contextlib.contextmanager
@@ -595,7 +624,7 @@ def cutting_proxy(port, allowed):
         server = threading.Thread(target=serve)
         server.start()
         yield listener.getsockname()[1]
-        server.join(10)
+        server.join(60)
         assert not server.is_alive()
 
 
@@ -626,7 +655,7 @@ def test_r38_many_at_once_against_max_startups(sshd):
     results = []
 
     def one():
-        with connected(host, retry_delays=(0.5, 1.0, 2.0)) as connection:
+        with connected(host, retry_delays=(0.5, *[1.0] * 60)) as connection:
             results.append(run(connection, "echo hi"))
 
     threads = [threading.Thread(target=one) for _ in range(20)]
@@ -662,9 +691,7 @@ def test_every_address_is_tried(host, monkeypatch):
 def test_r1_a_name_without_address(sshd):
     """A name that does not resolve is not tried again."""
     host = sshd(client=("HostName no-such-host.invalid",))
-    start = time.monotonic()
-    assert "no-such-host.invalid" in refused(host, retry_delays=(30.0,)).message
-    assert time.monotonic() - start < 25
+    assert "no-such-host.invalid" in refused(host, retry_delays=(3600.0,)).message
 
 
 def test_nagle_is_off_and_the_fast_algorithms_are_agreed_on(host):

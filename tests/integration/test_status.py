@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -64,6 +65,7 @@ def test_a_marker_says_when_by_whom_from_what_and_by_which_plan(operator, target
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
         subprocess.run(["git", "-C", tree, *command], check=True)
     commit = subprocess.run(["git", "-C", tree, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    operator.alter("revision", TIME_LIMIT=60)
     first = operator.deploy(tree)
     section = hashlib.sha256(FILES["scripts/web"].partition("script:\n")[2].encode()).hexdigest()
     lines = (target.state / "markers/web/subsystem=conf").read_text().splitlines()
@@ -89,6 +91,7 @@ def lines_of(host, path):
 
 def test_no_git_no_revision(operator, target, tree, tmp_path):
     """Whatever git does, the deploy does not care."""
+    operator.alter("revision", TIME_LIMIT=0.5)
     for number, program in enumerate(
         ("exit 128", "sleep 60", "echo '# branch.oid (initial)'", "echo nonsense; kill $$")
     ):
@@ -289,6 +292,22 @@ def test_reset_keeps_out_of_a_session_and_out_of_what_an_operator_keeps(operator
     assert ask(operator, tree, "reset", "--script", "once").status == 0
     assert not (target.state / "markers/once").exists()
     assert operator.deploy(tree, "--script", "once").outcomes == [("once", "ok")]
+
+
+def test_r14_reset_gives_a_session_that_is_about_to_end_a_moment(operator, target, tree):
+    """Between its last word and giving the lock back it has no name, and its controller may be there already."""
+    operator.deploy(tree, "--script", "once")
+    pause = "#!/bin/sh\n: >~/began\nuntil [ -e ~/go ]; do /bin/sleep 0.02; done\n"
+    plant(target.home, {".bashrc": "PATH=~/bin:$PATH\n", "bin/sleep": Executable(pause)})
+    way = ["--path", tree, "--host", HOST, "--ssh-config", operator.ssh_config]
+    with (target.state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with operator.start("reset", *way, "--script", "once") as process:
+            wait_until(lambda: (target.home / "began").exists() or process.poll() is not None)
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            (target.home / "go").touch()
+            assert wait(process).status == 0
+    assert not (target.state / "markers/once").exists()
 
 
 @pytest.mark.parametrize("command", [["status"], ["reset", "--script", "once"]])

@@ -8,9 +8,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.timeout(400)
 def test_the_built_wheel_deploys_by_itself(tmp_path):
     """Package data is what gets forgotten: every bash file must be in it."""
     source = tmp_path / "source"
@@ -25,7 +28,7 @@ def test_the_built_wheel_deploys_by_itself(tmp_path):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path / "dist", source]
-    subprocess.run(build, check=True, capture_output=True, timeout=100)
+    subprocess.run(build, check=True, capture_output=True, timeout=300)
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
     for folder, kind in (("shell", "*.sh"), ("builtin", "*"), ("templates", "*"), ("jobs", "*.py"), ("jobs", "*.json")):
@@ -37,7 +40,7 @@ def test_the_built_wheel_deploys_by_itself(tmp_path):
 
     place = tmp_path / "installed"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", place, wheel]
-    subprocess.run(install, check=True, capture_output=True, timeout=100)
+    subprocess.run(install, check=True, capture_output=True, timeout=300)
     environment = {
         **os.environ,
         "PYTHONPATH": str(place),

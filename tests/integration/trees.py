@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -50,6 +51,14 @@ def plant(root: Path, files: Mapping[str | bytes, Content]) -> Path:
             case _:
                 path.write_bytes(_bytes(content))
     return root
+
+
+def remove(directory: Path) -> None:
+    """Remove a directory in which the last session may still be putting its things away."""
+    deadline = time.monotonic() + PATIENCE
+    while directory.exists():
+        assert time.monotonic() < deadline, f"{directory} is still written to"
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def script(conf: str = "", body: str = ":") -> str:
@@ -168,6 +177,12 @@ class Operator:
             "PYTHONPATH": str(Path(__file__).parents[2]),
             **self.environment,
         }
+
+    def alter(self, module: str, **constants: float) -> None:
+        """Give the program other limits than those that it has no flag for."""
+        lines = [f"import runsdeploy.{module} as altered", *(f"altered.{name} = {n}" for name, n in constants.items())]
+        place = plant(self.directory / "altered", {"sitecustomize.py": "\n".join(lines)})
+        self.environment["PYTHONPATH"] = f"{place}:{self.settings()['PYTHONPATH']}"
 
     def start(self, *arguments: str | bytes | Path, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         """Start the program, stdout and stderr piped."""

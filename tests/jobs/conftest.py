@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,20 @@ def program(tmp_path_factory):
     """The job runner as it is shipped: one file."""
     path = tmp_path_factory.mktemp("program") / "job-runner.pyz"
     path.write_bytes(zipapp.build())
+    return path
+
+
+@pytest.fixture(scope="session")
+def hasty(tmp_path_factory):
+    """The same, but files are taken for whole ten times as soon: for tests of many runs that are not about that."""
+    folder = tmp_path_factory.mktemp("hasty")
+    shutil.copytree(zipapp.JOBS, folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
+    source = folder / "jobs" / "source.py"
+    usual = source.read_text()
+    assert usual.count("QUIET = 200_000_000\n") == 1
+    source.write_text(usual.replace("QUIET = 200_000_000\n", "QUIET = 20_000_000\n"))
+    path = folder / "job-runner.pyz"
+    path.write_bytes(zipapp.build(folder / "jobs"))
     return path
 
 

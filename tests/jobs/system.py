@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -121,6 +122,15 @@ def tree(root: Path) -> dict[str, object]:
                 str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
             )
             found[str(path.relative_to(root))] = (about.st_mode, content)
+    return found
+
+
+def open_files() -> set[tuple[str, str]]:
+    """Return the descriptors of this process and what they are; others of its may be closed at any time, as garbage."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # the one that lists them
+            found.add((descriptor.name, str(descriptor.readlink())))
     return found
 
 

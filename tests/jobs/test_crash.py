@@ -14,7 +14,7 @@ from tests.jobs.backup import backup, state, without_kept
 
 pytestmark = [
     pytest.mark.skipif(bool(crash.why_not()), reason=crash.why_not() or "-"),
-    pytest.mark.timeout(1200 if crash.FULL else 120),
+    pytest.mark.timeout(1200 if crash.FULL else 600),
 ]
 
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)

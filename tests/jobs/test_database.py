@@ -47,7 +47,10 @@ def rows(staged: Staged, path: Path) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("mode", ["delete", "truncate", "persist", "wal"])
-def test_J11_a_database_is_copied_as_of_one_commit_while_others_are_made(files: Path, run: Stage, mode: str, way: str):
+def test_J11_a_database_is_copied_as_of_one_commit_while_others_are_made(
+    files: Path, run: Stage, mode: str, way: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(database, "BUSY", 60.0)  # its writer never rests
     path = files / "base"
     copies = 0
     with writer(TRANSACTIONS, path, mode):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -25,7 +26,7 @@ KIB, MIB = 1024, 1024 * 1024
 DAY = 86400
 SAVE_DAYS = 60
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root"), pytest.mark.timeout(600)]
 
 
 class Disk:
@@ -90,10 +91,10 @@ def check_untouched(before: dict[str, bytes], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory, program):
+def history(tmp_path_factory, hasty):
     """Two good backups of today, and eight that are old enough to go."""
     root = tmp_path_factory.mktemp("disk")
-    made = History(root, program, runs=2)
+    made = History(root, hasty, runs=2)
     make_old(made, root)
     made.keep()
     return made
@@ -231,9 +232,12 @@ def test_J3_full_disk_when_a_killed_run_is_to_be_settled(left, history, tmp_path
         now = history.state()
         process = system.start("run", python=disk.python)
         try:
-            with waiting.open("w"):  # opens once the job reads it
+            with waiting.open("w") as held:  # opens once the job reads it
                 process.kill()
                 process.communicate()
+                ended = select.poll()
+                ended.register(held, 0)
+                assert ended.poll(60_000), "the job of the killed run goes on"
         finally:
             process.kill()
         catalogue.write_text(usual)
@@ -334,8 +338,8 @@ CALLS = ("write", "pwrite64", "fsync", "rename", "mkdir", "unlink", "ftruncate")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 def test_T6_J3_any_call_fails_with_an_error_of_the_disk(error, call, history, tmp_path):
-    calls = counted(history, tmp_path).get(call, range(0))
-    others = told_to_terminal(tmp_path / "trace")
+    calls = counted(history).get(call, range(0))
+    others = told_to_terminal(history.trace)
     step = 1 if FULL else min(8, max(1, len(calls) // 4))
     wrong = []
     for number in calls[(error == "EIO") * step // 2 :: step]:

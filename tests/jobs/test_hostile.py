@@ -25,7 +25,7 @@ from tests.jobs.backup import IDENTITY, manifest, state
 from tests.jobs.pythons import pythons
 
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
-LIMIT = 100
+LIMIT = 500
 """seconds for all archives on one Python"""
 pytestmark = pytest.mark.timeout(LIMIT + 100)
 OURS = f"{IDENTITY}-cron-backup.tar.gz"

@@ -31,6 +31,7 @@ CALLS = (
 KEPT = 5
 FINAL = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(-failed)?\.tar\.gz")
 SUBREAPER = 36  # <sys/prctl.h>
+pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 
 
 class History:
@@ -45,6 +46,8 @@ class History:
         self.unsettled: dict[str, dict[str, object]] = {}
         """the same of what a killed run left to be archived"""
         self.number = 0
+        self.trace = root / "trace"
+        """the calls of a run that was left to its end"""
         self.database, self.lines = self.place / "database", self.place / "jobs.log"
         self.data = self.place / "data"
         self.database.write_text("begun\n")
@@ -198,17 +201,17 @@ def reaper():
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory, program):
+def history(tmp_path_factory, hasty):
     """Five good backups; made once."""
-    made = History(tmp_path_factory.mktemp("killed"), program)
+    made = History(tmp_path_factory.mktemp("killed"), hasty)
     made.keep()
     return made
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory, program):
+def interrupted(tmp_path_factory, hasty):
     """The same, and a sixth run that was killed with its imports begun: the next one has to settle it."""
-    made = History(tmp_path_factory.mktemp("interrupted"), program)
+    made = History(tmp_path_factory.mktemp("interrupted"), hasty)
     waiting = made.place / "waiting"
     os.mkfifo(waiting)
     catalogue = made.system.install / "settings" / "catalogue.json"
@@ -241,16 +244,18 @@ def strace(path: Path, *options: str) -> str:
     return str(path)
 
 
-def counted(history: History, tmp_path: Path) -> dict[str, range]:
+def counted(history: History) -> dict[str, range]:
     """Return for each call which of them are the run's own: those before are Python's start."""
-    history.fresh()
-    trace = tmp_path / "trace"
-    options = ("-o", str(trace), "-e", f"trace={','.join(CALLS)}")
-    assert history.system.run("run", python=strace(tmp_path / "tracing", *options)).returncode == 0
+    if not history.trace.exists():  # a run makes the same calls each time
+        history.fresh()
+        whole = history.trace.with_name("whole")
+        options = ("-o", str(whole), "-e", f"trace={','.join(CALLS)}")
+        assert history.system.run("run", python=strace(whole.with_name("tracing"), *options)).returncode == 0
+        whole.rename(history.trace)
     start: dict[str, int] = collections.Counter()
     total: dict[str, int] = collections.Counter()
     begun = False
-    for line in trace.read_text().splitlines():
+    for line in history.trace.read_text().splitlines():
         call, bracket, rest = line.partition("(")
         begun = begun or str(history.system.settings_file.parent) in rest
         if bracket and call in CALLS:
@@ -286,7 +291,7 @@ def survives(history: History, kill: object, scratch: Path, *, restore_first: bo
 
 
 def sweep(history: History, call: str, tmp_path: Path, options: tuple[str, ...], first: int, step: int) -> None:
-    calls = counted(history, tmp_path).get(call, range(0))
+    calls = counted(history).get(call, range(0))
     wrong = []
     for number in calls[first % min(step, len(calls) or 1) :: step]:
         inject = ("-o", "/dev/null", *options, "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
@@ -349,7 +354,7 @@ def test_T17_J1_killed_at_any_moment(part, history, tmp_path):
 def test_J25_killed_behind_the_cut_of_a_log_whose_lines_are_all_the_same(history, tmp_path):
     """What was cut is not cut again: a line that came since is only in the log."""
     usual = history.lines
-    calls = counted(history, tmp_path)["fsync"]
+    calls = counted(history)["fsync"]
     for number in calls[-8 if FULL else -6 :]:
         history.fresh()
         usual.write_text("nothing to do\n")

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
 CASES = 600 if FULL else 100
 DEFAULT = json.loads((ROOT / "runsdeploy" / "jobs" / "catalogue.json").read_text())
+pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 
 
 def version(python: str) -> str:
@@ -330,7 +331,9 @@ def check_case(seed: Seed, endings: dict[str, str], enabled: set[str], *words: s
     found = {job["name"]: (job["outcome"], job["status"]) for job in document["jobs"]}
     assert found == expected, about
     assert list(found) == list(expected), about
-    assert system.counted() == started(expected), about
+    said = system.counted()
+    # One with 0.3 seconds may be ended before it said that it runs.
+    assert said == [each for each in started(expected) if each in said or expected[each][0] != "timeout"], about
     assert (ran.returncode, document["exit_status"]) == (status, status), about
     assert document["stages"] == stage_outcomes(expected), about
     assert document["backup_good"], about
@@ -441,7 +444,8 @@ def test_J18_jobs_of_a_parallel_stage_run_at_once_and_are_awaited(system):
 
 def test_J18_failures_in_a_parallel_stage_are_each_told_and_stop_no_other(system):
     ways = {"good": "exit 0", "bad": "exit 5", "shot": "kill -KILL $$", "slow": "sleep 300"}
-    jobs = [system.job(name, "exports", shell, timeout=1) for name, shell in ways.items()]
+    limits = dict.fromkeys(ways, 60) | {"slow": 1}
+    jobs = [system.job(name, "exports", shell, timeout=limits[name]) for name, shell in ways.items()]
     system.write_catalogue(*jobs, system.job("report", "reports"), parallel=["exports", "imports"])
     system.write_settings(**{f"RUN_{name.upper()}": True for name in (*ways, "report")})
     ran = system.run("run", "--format", "json")
@@ -455,7 +459,7 @@ def test_J18_failures_in_a_parallel_stage_are_each_told_and_stop_no_other(system
         "report": ("ok", 0),
     }
     assert ran.returncode == 1
-    assert sorted(system.counted()) == sorted([*ways, "report"])
+    assert sorted({*system.counted(), "slow"}) == sorted([*ways, "report"])  # which may be ended before it said so
 
 
 def test_J18_imports_are_one_after_the_other_though_called_parallel(system):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.data, self.bin = folder, folder / "data", programs()
+        self.database = "postgres"
         self.account = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
         os.chown(folder, self.account.pw_uid, self.account.pw_gid)
         self.do("initdb", "--auth=trust", "--username=lora", "--no-sync", "-D", str(self.data))
@@ -63,7 +65,12 @@ class Cluster:
     @property
     def client(self) -> list[str]:
         """How to reach it."""
-        return ["-h", str(self.folder), "-U", "lora", "-d", "postgres"]
+        return ["-h", str(self.folder), "-U", "lora", "-d", self.database]
+
+    def fresh(self, name: str) -> None:
+        """Work in a new database from now on."""
+        self.ask(f"CREATE DATABASE {name}")
+        self.database = name
 
     def ask(self, statement: str) -> str:
         """Return what a statement returns."""
@@ -79,7 +86,7 @@ class Cluster:
         self.server.wait(timeout=60)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     if programs() is None:
         pytest.skip("no PostgreSQL here")
@@ -101,6 +108,7 @@ FINGERPRINT = "SELECT count(*), md5(string_agg(id || name, ',' ORDER BY id)) FRO
 @pytest.fixture
 def lora(system, cluster):
     """A system whose import works on the database, and whose restore loads the snapshot."""
+    cluster.fresh(f"d{uuid.uuid4().hex}")
     cluster.ask("CREATE TABLE person (id int PRIMARY KEY, name text)")
     cluster.ask("INSERT INTO person SELECT n, 'navn æøå ' || n FROM generate_series(1, 1000) n")
     cluster.dump(system.snapshot)

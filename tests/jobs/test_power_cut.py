@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ from tests.jobs.test_killed import FINAL, FULL, History, check_backups, check_re
 
 SIZE = 24 * 1024 * 1024
 CUTS = 100 if FULL else 10
+pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 
 
 # On a file system
@@ -66,7 +68,7 @@ def disks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     yield folder
     for path in folder.iterdir():
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
         while used := subprocess.run(["losetup", "-j", path], capture_output=True, text=True, check=False).stdout:
             if time.monotonic() > until:
                 subprocess.run(["losetup", "-d", used.partition(":")[0]], check=False)
@@ -75,8 +77,8 @@ def disks(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def history(tmp_path_factory, program):
-    made = History(tmp_path_factory.mktemp("power"), program)
+def history(tmp_path_factory, hasty):
+    made = History(tmp_path_factory.mktemp("power"), hasty)
     made.keep()
     return made
 
@@ -108,7 +110,7 @@ def test_T18_J2_power_cut_at_any_moment(history, pristine, disks, tmp_path):
     print("seed", seed)
     pick = random.Random(seed)
     system = history.system
-    wrong, begun = [], 0
+    wrong = []
     usual = 1.0
     for case in range(CUTS):
         history.fresh()
@@ -120,6 +122,10 @@ def test_T18_J2_power_cut_at_any_moment(history, pristine, disks, tmp_path):
             started = time.monotonic()
             process = system.start("run", python=disk.python)
             try:
+                if case % 4 > 1:  # every other pair of cases is of what comes behind the begin of the imports
+                    while process.poll() is None and system.counted() == jobs:
+                        time.sleep(0.001)
+                    after = time.monotonic() - started + pick.uniform(0.0, 0.5) * usual
                 while process.poll() is None and time.monotonic() - started < after:
                     time.sleep(0.001)  # up to a moment of the run, picked at random
                 imported = system.counted() != jobs
@@ -139,14 +145,12 @@ def test_T18_J2_power_cut_at_any_moment(history, pristine, disks, tmp_path):
                 assert last.returncode == 0, (last.stdout, last.stderr)
                 check_backups(disk.place, history.made)
                 if imported:
-                    begun += 1
                     check_saved(history, {json.loads(last.stdout)["archive"], *history.made}, now, disk.place)
             except AssertionError as error:
                 wrong.append(f"case {case}, {after:.4f} s of {usual:.4f}, imports begun: {imported}: {error}")
         image.unlink()
         copy.unlink()
     assert not wrong, "\n".join(wrong)
-    assert begun, "no cut came behind the begin of the imports: the cases say little"
 
 
 # In a model
@@ -284,11 +288,11 @@ class Replay:
             pytest.fail(f"a call that the model does not know: {call}({words})")
 
 
-@pytest.fixture
-def replay(tmp_path_factory, program):
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory, hasty):
     """One run that stages, runs jobs, archives, cuts a log, and deletes old backups; and what was before."""
     root = tmp_path_factory.mktemp("model")
-    made = History(root, program, runs=2)
+    made = History(root, hasty, runs=2)
     make_old(made, root)
     made.change()
     model = Model(made.system.backups)
@@ -298,7 +302,13 @@ def replay(tmp_path_factory, program):
     assert ran.returncode == 0, ran.stderr
     document = json.loads(ran.stdout)
     assert document["pruned"]
-    return made, document, Replay(trace.read_text(), made.system.backups, model)
+    return made, document, trace.read_text(), model
+
+
+@pytest.fixture
+def replay(traced):
+    made, document, trace, model = traced
+    return made, document, Replay(trace, made.system.backups, copy.deepcopy(model))
 
 
 def named_well(name: str) -> bool:

@@ -7,11 +7,12 @@ import os
 import random
 import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from runsdeploy.jobs import source
+from runsdeploy.jobs import replica, source
 from tests.jobs.staged import TIMES, Stage, content, kinds, want, writer
 
 SIZE = 2 * 1024 * 1024
@@ -88,6 +89,27 @@ def test_J11_two_versions_of_one_tick_of_the_clock_are_not_taken_for_one(files: 
     (files / "new").write_text("x")
     run(want(files / "new"))
     assert time.time_ns() - (files / "new").stat().st_ctime_ns >= source.QUIET
+
+
+def test_J11_a_log_that_is_rewritten_in_the_tick_in_which_it_was_looked_at_is_read_again(
+    files: Path, run: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    path, rewritten = files / "log", []
+    path.write_bytes(b"one\n" * 1000)
+
+    def blocks(descriptor: int, size: int) -> Iterator[bytes]:
+        if rewritten:
+            yield from source.blocks(descriptor, size)
+            return
+        yield os.pread(descriptor, size // 2, 0)
+        path.write_bytes(b"two\n" * 1000)
+        rewritten.append(True)
+        yield os.pread(descriptor, size, size // 2)
+
+    monkeypatch.setattr(replica, "blocks", blocks)
+    monkeypatch.setattr(replica, "stamp", lambda _: ())
+    monkeypatch.setattr(replica, "unsettled", lambda _: 0.0 if rewritten else 0.1)  # copying took longer than that
+    assert content(run(want(path, required=True, truncate=True)), path) == b"two\n" * 1000
 
 
 APPENDING = """

@@ -12,6 +12,7 @@ import pytest
 from tests.integration.test_docs import BLOCK, pattern
 
 PAGE = Path(__file__).parents[2] / "docs" / "restoring.md"
+pytestmark = pytest.mark.timeout(600)
 IMPORT = """#!/bin/sh
 case $1 in
 *changed_at*) [ ! -e {root}/spoil ] || {{

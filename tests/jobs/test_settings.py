@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -132,6 +133,24 @@ def test_J7_what_cannot_be_read_is_told_and_never_waited_for(name, tmp_path):
         document.read(str(path))
     assert len(caught.value.problems) == 1
     assert str(path) in str(caught.value)
+
+
+def test_J7_the_beginning_of_one_version_with_the_end_of_the_next_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "settings.json"
+    path.write_text('{"a": true, "z": true}')
+    os.utime(path, (0, 0))
+
+    class Rewritten(io.FileIO):
+        def read(self, size=-1):
+            beginning = super().read(12)
+            path.write_text('{"a": false,"z": false}')
+            return beginning + super().read(size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdopen", Rewritten)
+        with pytest.raises(BadInput, match="was written to while it was read"):
+            document.read(str(path))
+    assert document.read(str(path))[0].root["a"].content is False
 
 
 def test_J7_a_file_larger_than_a_megabyte_is_refused(tmp_path):

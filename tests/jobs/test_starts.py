@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import calendar
+import fcntl
 import json
 import os
 import random
@@ -17,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from runsdeploy import zipapp
+from runsdeploy.jobs import lock
+from runsdeploy.jobs.errors import Fault
 from tests.jobs.system import System, outcomes, tree
 
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
@@ -24,6 +28,7 @@ AT_ONCE = 50
 CONTESTS = 20 if FULL else 4
 READS = 10_000 if FULL else 2_000
 REPLACED = 50 if FULL else 10
+pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 HELD = re.compile(
     r"another one is at work in `(?P<folder>[^`]+)`: "
     r"pid (?P<pid>\d+) since (?P<since>[-0-9]+T[:0-9]+Z), (?P<doing>.+)\n"
@@ -38,7 +43,7 @@ class Gate:
         self._begun, self._going = system.root / "begun", system.root / "going"
         os.mkfifo(self._begun)
         os.mkfifo(self._going)
-        self.shell = f"echo >{self._begun}; read x <{self._going}"
+        self.shell = f"echo $$ >{self._begun}; read x <{self._going}"
         system.write_catalogue(system.job("wait", shell=self.shell, **fields))
         system.write_settings(RUN_WAIT=True)
         self.process: subprocess.Popen[bytes] | None = None
@@ -49,9 +54,20 @@ class Gate:
         self.wait()
         return self.process
 
-    def wait(self) -> None:
-        """Return once a job has begun."""
-        self._begun.read_text()
+    def wait(self) -> int:
+        """Return once a job has begun: its number."""
+        return int(self._begun.read_text())
+
+    def kill(self) -> None:
+        """Start a run and kill it; return once its job is gone too: it would take the next one's leave to go on."""
+        self.process = self.system.start("run")
+        job = self.wait()
+        self.process.kill()
+        self.process.communicate()
+        until = time.monotonic() + 60
+        while Path(f"/proc/{job}").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
     def open(self) -> None:
         """Let the job go on."""
@@ -88,8 +104,8 @@ def test_T24_J4_of_fifty_starts_at_once_one_runs_and_the_others_say_who(gate, sy
         try:
             gate.wait()
             with ThreadPoolExecutor(AT_ONCE) as pool:
-                ends = [pool.submit(process.communicate, timeout=90) for process in started]
-                until = time.monotonic() + 90
+                ends = [pool.submit(process.communicate, timeout=300) for process in started]
+                until = time.monotonic() + 300
                 while sum(end.done() for end in ends) < AT_ONCE - 1 and time.monotonic() < until:
                     time.sleep(0.01)
                 running = [process for process in started if process.poll() is None]
@@ -107,13 +123,25 @@ def test_T24_J4_of_fifty_starts_at_once_one_runs_and_the_others_say_who(gate, sy
                 assert int(facts["pid"]) == running[0].pid
                 assert facts["folder"] == str(system.backups)
                 since = time.strptime(facts["since"], "%Y-%m-%dT%H:%M:%SZ")
-                assert begun <= int(time.mktime(since)) - time.timezone <= time.time()
+                assert begun <= calendar.timegm(since) <= time.time()
                 assert facts["doing"] in ("begins a run", "stages files before the jobs", "runs `wait`")
         assert system.counted() == ["wait"] * (contest + 1)
         assert len(system.archives()) == contest + 1
     lines = system.log.read_text().splitlines()
     assert sum("no run: another one is at work" in line for line in lines) == CONTESTS * (AT_ONCE - 1)
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in lines), "lines are interleaved"
+
+
+def test_J4_a_holder_that_has_not_yet_said_who_it_is_is_waited_for_and_no_former_one_is_named(tmp_path):
+    lock.take(str(tmp_path), "was the former").close()
+    with (tmp_path / lock.NAME).open("rb+") as held, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        told = pool.submit(pytest.raises, Fault, lock.take, str(tmp_path), "comes too late")
+        time.sleep(2 * lock.PATIENCE)  # as if it were not scheduled here; a shorter time would find nothing
+        assert not told.done()
+        held.write(b'{"pid": 4711, "started": 0, "doing": "begins"}\n')
+        held.flush()
+        assert "pid 4711 since 1970-01-01T00:00:00Z, begins" in str(told.result().value)
 
 
 def test_J4_starts_that_were_skipped_are_counted(gate, system):
@@ -127,8 +155,7 @@ def test_J4_starts_that_were_skipped_are_counted(gate, system):
 
 def test_J4_when_the_holder_is_killed_the_next_start_works(gate, system):
     for _ in range(5):
-        gate.start().kill()
-        gate.process.communicate()
+        gate.kill()
         gate.start()
         code, told = gate.end()
         assert code == 0, told
@@ -254,7 +281,7 @@ def test_T24_J20_state_and_metrics_are_whole_whenever_they_are_read(system):
     seen = set()
     try:
         reads = 0
-        while reads < READS or len(codes) < 4:
+        while reads < READS or len(codes) < 4 or len(seen) < 3:
             document = json.loads(state.read_text())
             assert document["schema"] == 1
             assert outcomes(document["runs"][-1]) == {"one": "ok", "two": "ok"}
@@ -266,7 +293,6 @@ def test_T24_J20_state_and_metrics_are_whole_whenever_they_are_read(system):
         done.set()
         thread.join()
     assert set(codes) == {0}
-    assert len(seen) > 2
 
 
 class Rewriter(threading.Thread):

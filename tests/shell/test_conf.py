@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -725,30 +726,33 @@ def test_r34_s10_a_bad_ending_is_reported_once_at_its_line_and_the_next_section_
     assert 1 <= found.problems[0].position.line <= conf.count("\n") + 1
 
 
-@pytest.mark.parametrize(
-    "conf",
-    [
-        "sleep 1000",
-        "while :; do :; done",
-        "while :; do desc x; done",
-        "trap '' TERM INT HUP; sleep 1000",
-        "read x </dev/zero",
-    ],
+HANGING = (
+    "sleep 1000",
+    "while :; do :; done",
+    "while :; do desc x; done",
+    "trap '' TERM INT HUP; sleep 1000",
+    "read x </dev/zero",
 )
-def test_r34_s10_a_section_that_hangs_is_stopped_and_the_next_one_is_evaluated(tree: Tree, conf: str):
-    scripts = [tree.script(conf, "bad"), tree.script("var fine=yes", "good")]
-    found, behind = evaluate([Request(each, tree.host) for each in scripts], tree.trees, 1)
-    assert [str(each) for each in found.problems] == [
-        f"{scripts[0].source.shown}:1: the section was still running after 1 s"
-    ]
-    assert shown(behind) == {"fine": "yes"}
+
+
+def test_r34_s10_a_section_that_hangs_is_stopped_and_the_next_one_is_evaluated(tree: Tree):
+    """All at once: a time that is short for who hangs must be long for who comes behind."""
+    bad = [tree.script(conf, f"bad{n}") for n, conf in enumerate(HANGING)]
+    good = tree.script("var fine=yes", "good")
+    with ThreadPoolExecutor(len(bad)) as pool:
+        ended = pool.map(lambda one: evaluate([Request(each, tree.host) for each in (one, good)], tree.trees, 5), bad)
+    for script, (found, behind) in zip(bad, ended, strict=True):
+        assert [str(each) for each in found.problems] == [
+            f"{script.source.shown}:1: the section was still running after 5 s"
+        ]
+        assert shown(behind) == {"fine": "yes"}
 
 
 def test_r34_s10_what_a_section_left_running_is_ended_with_it(tree: Tree):
     """And it does not keep the evaluation waiting."""
     found = tree.values("sleep 1000 >/dev/null 2>&1 &\nvar pid=$!\n")
     process = Path("/proc") / str(found["pid"]) / "cmdline"
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _read(process) == b"sleep\x001000\x00":  # killed, but perhaps not gone yet
         assert time.monotonic() < deadline
 
@@ -770,7 +774,7 @@ def test_r34_s10_hundreds_of_processes_end_with_their_section(tree: Tree):
     ]
     assert shown(behind) == {"fine": "yes"}
     mark = f"sleep\0{seconds}\0".encode()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(_read(path / "cmdline") == mark for path in Path("/proc").iterdir() if path.name.isdecimal()):
         assert time.monotonic() < deadline
 
@@ -928,7 +932,7 @@ def test_an_exit_in_runs_conf_is_a_problem_there(tree: Tree):
 
 def test_a_runs_conf_that_hangs_is_named(tree: Tree):
     file = tree.write("runs.conf", "sleep 1000\n")
-    found = tree.conf("var b=1\n", limit=1)
+    found = tree.conf("var b=1\n", limit=3)
     assert [each.position.file for each in found.problems if each.position] == [str(file)]
 
 

@@ -23,7 +23,7 @@ BASH = shutil.which("bash") or "bash"
 LOCALES = ["C", "C.UTF-8"]
 NAMES = st.lists(st.integers(1, 255), max_size=300).map(bytes)
 SHORT = st.lists(st.integers(1, 255), max_size=12).map(bytes)
-FEW = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 class Target:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -99,10 +100,12 @@ def agent(tmp_path):
     """Start an ssh-agent of the test's own."""
     path = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 20
-        while not path.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        deadline = time.monotonic() + 60
+        with socket.socket(socket.AF_UNIX) as link:
+            # Its name is there before anybody listens.
+            while link.connect_ex(str(path)):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
         yield path
         process.terminate()
 

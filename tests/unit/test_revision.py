@@ -20,6 +20,11 @@ def git(root: Path, *words: str) -> str:
     ).stdout.strip()
 
 
+@pytest.fixture(autouse=True)
+def _git_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revision, "TIME_LIMIT", 60.0)
+
+
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a tree in a checkout that holds more."""

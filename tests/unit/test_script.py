@@ -42,7 +42,7 @@ def test_the_first_line_that_is_exactly_the_separator_splits(tmp_path: Path, dat
     assert is_script(data)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.lists(st.sampled_from([b"echo", b"script:", b"", b"x y"]), max_size=8))
 def test_lines_of_the_section_have_the_numbers_that_an_editor_shows(tmp_path: Path, lines: list[bytes]):
     data = b"\n".join(lines)

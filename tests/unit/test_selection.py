@@ -194,7 +194,7 @@ def test_r42_a_list_that_nothing_is_left_of_or_a_mistyped_bang_is_an_error(trees
     assert problems(trees, words) == [message]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.lists(st.sampled_from([*ALL, "*", "*.univ.run", "m*"]), max_size=4), st.lists(st.sampled_from(ALL)))
 def test_a_selection_is_all_that_is_named_less_all_that_is_taken_away(trees: Trees, named: list[str], away: list[str]):
     words = [*(f"!{name}" for name in away), *named]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json as standard
 import re
+import threading
 
 from runsdeploy.bundle import Bundle
 from runsdeploy.console import Console
@@ -148,6 +149,47 @@ def test_t3_r9_what_an_earlier_session_said_is_acknowledged_as_a_whole():
         acknowledged, events = heard(at, middle, _Deaf())
         assert not begins <= acknowledged < ends, (at, middle)
         assert all(isinstance(event, Past) for event in events if isinstance(event, Output) and at < ends)
+
+
+class Stuck(Breaking):
+    """A transport whose channel takes neither a wish nor has more to say until it is let go."""
+
+    def __init__(self):
+        super().__init__([])
+        self.asked, self.free = threading.Event(), threading.Event()
+
+    def send(self, data):
+        if data == b"stop\n":
+            self.asked.set()
+            self.free.wait(60)
+
+    def receive(self):
+        if not self.pieces:
+            self.free.wait(60)
+        return super().receive()
+
+
+def test_r10_r39_a_wish_that_cannot_be_sent_keeps_nobody_from_the_next():
+    """Nor from the signal after it, by which the operator leaves."""
+    transport = Stuck()
+    spool = Spool(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    spool.resume(0)
+    spool.wish(b"stop")
+
+    def hear():
+        with contextlib.suppress(Lost):
+            list(spool.events())
+
+    hearing, wishing = (threading.Thread(target=each, daemon=True) for each in (hear, lambda: spool.wish(b"kill")))
+    try:
+        hearing.start()
+        assert transport.asked.wait(30)
+        wishing.start()
+        wishing.join(10)
+        assert not wishing.is_alive()
+    finally:
+        transport.free.set()
+        hearing.join()
 
 
 class _Deaf:
