@@ -7,12 +7,14 @@ again in the values. Sections are staged once, whatever the number of scripts th
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from runsdeploy.errors import InputError, Position, Problem, shown
 from runsdeploy.recipe import Operation
 from runsdeploy.script import Script
 from runsdeploy.tree import Host, Located, Trees
+
+_PREFIX = "runsdeploy-conf-"
 
 NOWHERE = b"\0"
 """stands for the root of a stage in operations of `after -r`, which are evaluated in another; no bash value holds it"""
@@ -112,11 +116,32 @@ class Stage:
 
 
 @contextmanager
+def _alive(directory: Path) -> Iterator[None]:
+    """Show others that this directory is in use: the lock is the kernel's, and ends with us however we end."""
+    with (directory / "new").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        (directory / "new").rename(directory / "alive")
+        yield
+
+
+def _sweep(place: Path) -> None:
+    """Remove the directories of ours whose process was killed."""
+    for path in place.glob(f"{_PREFIX}*/alive"):
+        with suppress(OSError):
+            if path.parent.lstat().st_uid == os.geteuid():
+                with path.open() as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path.parent)
+
+
+@contextmanager
 def open_stage(trees: Trees) -> Iterator[Stage]:
-    """Make a stage for these trees, and remove it at the end."""
+    """Make a stage for these trees, and remove it at the end, and those of killed processes."""
     # Many small files that nobody keeps: in memory where there is such a place.
-    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None  # noqa: S108 - the directory is private
-    with tempfile.TemporaryDirectory(prefix="runsdeploy-", dir=memory) as made:
+    memory = Path("/dev/shm")  # noqa: S108 - the directory is private
+    place = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as made, _alive(Path(made)):
+        _sweep(Path(made).parent)
         # The token is what is looked for in values: nothing an operator writes can equal it.
         root = Path(made, secrets.token_hex(16))
         for folder in ("section", "syntax", "talk", "shared"):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import time
 from typing import Iterator, Tuple
 
@@ -10,7 +11,7 @@ from .errors import reason
 CHUNK = 1024 * 1024
 QUIET = 200_000_000
 """nanoseconds since the last write after which a file seems to be whole; ten are enough for the next to be seen"""
-_STAMPING = 5
+_STAMPING = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
 """CLOCK_REALTIME_COARSE: the clock that files are stamped by stands still while the machine is busy with others"""
 _TICK = 0.01
 """seconds that it is behind at most while it goes"""

@@ -19,7 +19,10 @@ from tests.integration import sshd
 from tests.integration.sshd import PATH, FakeHost
 from tests.integration.trees import Operator, plant, script, wait, wait_until
 
-pytestmark = pytest.mark.timeout(600)  # a slow machine, with others at work on it
+pytestmark = [
+    pytest.mark.timeout(600),  # a slow machine, with others at work on it
+    pytest.mark.xdist_group("clocks"),  # or one would take away the other's
+]
 
 HOST = "medusa.univ.run"
 SKEWS = {"exact": "+0", "ten years ahead": "+3652d", "ten years behind": "-3652d"}
@@ -64,6 +67,7 @@ def skewed(library, tmp_path):
     find = plant(directory / "bin", {"find": FIND.format(program=shutil.which("find"))}) / "find"
     find.chmod(0o755)
     host = FakeHost(HOST, directory / "host")
+    before = shared_clocks()
     # sshd takes the first line of this kind alone, and gives its sessions nothing of its own environment.
     environment = {
         "HOME": host.home, "XDG_STATE_HOME": "", "RUNSDEPLOY_STATE_DIR": host.state,
@@ -78,6 +82,14 @@ def skewed(library, tmp_path):
     finally:
         host.stop()
         assert not host.processes()
+        # Who is killed, or ends by `_exit`, leaves his behind.
+        for path in shared_clocks() - before:
+            path.unlink()
+
+
+def shared_clocks():
+    """Return what libfaketime shares between the processes of a family."""
+    return set(Path("/dev/shm").glob("*faketime_*"))  # noqa: S108 - not ours
 
 
 def tree_of(tmp_path: Path, more: str = "") -> Path:

@@ -1213,6 +1213,39 @@ def test_s4_directories_of_a_session_are_private_random_and_new(operator, tmp_pa
         seen |= names
 
 
+LOOKING = """\
+import sys
+from runsdeploy.stage import open_stage
+from runsdeploy.tree import Trees
+with open_stage(Trees(())):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_r8_s14_what_a_killed_controller_looked_at_is_removed_by_the_next_one_but_not_of_one_that_lives(tmp_path):
+    def look():
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOOKING], env={**os.environ, "TMPDIR": str(tmp_path)}, **pipes
+        )
+        assert process.stdout.readline() == b"\n"
+        return process
+
+    with look() as killed, look() as living:
+        both = set(tmp_path.iterdir())
+        assert len(both) == 2
+        killed.kill()
+        killed.wait()
+        assert set(tmp_path.iterdir()) == both
+        with look() as third:
+            assert len(both & set(tmp_path.iterdir())) == 1
+            third.communicate()
+        living.communicate()
+        assert (living.returncode, third.returncode) == (0, 0)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_what_a_script_makes_that_asks_for_facts_is_not_missed_before_they_are_known(operator, tmp_path):
     scripts = {
         "a": 'sysinfos -d debian || :\nout o\nscript:\necho made >"$o"\n',

@@ -27,7 +27,7 @@ MARK = b"--\n-- PostgreSQL database dump complete\n--\n\n"
         (MARK + b"drop table t;\n", False),
         (b"insert -- PostgreSQL database dump complete\n", False),
         (b"\\unrestrict x\n", False),
-        (b"PGDMP\x01\x0e" + os.urandom(500), False),
+        pytest.param(b"PGDMP\x01\x0e" + os.urandom(500), False, id="custom format"),
     ],
 )
 def test_J11_a_dump_without_its_end_is_noticed(tmp_path: Path, data: bytes, *, whole: bool):

@@ -107,7 +107,7 @@ def test_shouldrun_is_true_until_setdone_was_called_for_the_same_subsystem_and_v
         assert target.asks(asked) == (not same), asked
 
 
-@pytest.mark.parametrize(("first", "second"), product(["", "1", "''"], repeat=2))
+@pytest.mark.parametrize(("first", "second"), [*product(["", "1", "''"], repeat=2)])
 def test_the_last_setdone_counts(target: Target, first: str, second: str):
     target.run(f"setdone a {first}; setdone a {second}")
     assert not target.asks("a")
