@@ -5,7 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 BUILTIN := $(wildcard runsdeploy/builtin/lib/* runsdeploy/builtin/scripts/cron/*)
 INSTALLED := $(VENV)/.installed
-WORKERS ?= 2
+# More than cores: many tests wait.
+WORKERS ?= 3
 PYTEST_ARGS ?=
 
 # Else each of the thousands of programs that the tests start would compile itself anew.

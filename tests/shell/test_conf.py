@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -781,13 +782,14 @@ def test_r34_s10_hundreds_of_processes_end_with_their_section(tree: Tree):
 
 def test_r34_s10_a_section_that_kills_the_program_ends_it_before_anything_is_sent(tree: Tree, tmp_path: Path):
     """Nothing can be said then: it is the operator's own code, with his rights. Nothing is done either."""
-    tree.script("kill -KILL $PPID\nsleep 1000", "bad", body="touch ~/ran\n")
+    tree.script(f"echo $$ >{tmp_path}/group\nkill -KILL $PPID\nsleep 1000", "bad", body="touch ~/ran\n")
     words = ["deploy", "--local", "--path", str(tree.roots[0]), "--host", "medusa", "--script", "bad"]
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RUNSDEPLOY_STATE_DIR": str(tmp_path / "state")}
     with subprocess.Popen(
         [sys.executable, "-m", "runsdeploy", *words], cwd=SHELL.parents[1], env=environment, stdin=subprocess.DEVNULL
     ) as process:
         assert process.wait(60) == -9
+    os.killpg(int((tmp_path / "group").read_text()), signal.SIGKILL)
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "state").exists()
 
