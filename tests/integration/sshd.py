@@ -141,8 +141,9 @@ class FakeHost:
         """Make keys and configuration where they are missing, and listen."""
         _require_programs()
         self._prepare()
-        self._place = self._place or _free_port()
-        self.port = self._place.getsockname()[1]
+        if not self.port:
+            self._place = _free_port()
+            self.port = self._place.getsockname()[1]
         self._configure_server()
         self._listen()
         self.configure_client()
