@@ -249,6 +249,9 @@ wait_for_runner() {
     if [ -e "$here/alive" ]; then
         flock "$here/alive" true &
     else
+        # Whoever claimed it may still be unpacking.
+        tries=0
+        until [ -s "$here/pid" ] || [ $((tries += 1)) -gt 10 ]; do sleep 1; done
         read -r runner <"$here/pid"
         while kill -0 "$runner" 2>/dev/null; do sleep 1; done &
     fi

@@ -19,6 +19,7 @@ import pytest
 
 from runsdeploy.bundle import shell_file
 from tests.chaos.places import busybox, place, why_not
+from tests.chaos.proxy import Proxy, through
 from tests.chaos.test_hangs import processes_of
 from tests.integration import trees
 from tests.integration.trees import Executable, Operator, contents, plant, script, wait, wait_until
@@ -865,6 +866,43 @@ def test_r27_without_flock_and_setsid_a_runner_that_is_killed_is_still_noticed(o
     assert done.hosts == {HOST: "interrupted"}, done.talk
     idle(own)
     assert operator.deploy(tree).outcomes == [("a", "ok")]
+
+
+UNPACKING = """\
+#!/bin/sh
+if mkdir "{place}/slow" 2>/dev/null; then read -r _ <"{place}/go"; fi
+exec "{real}/tar" "$@"
+"""
+
+
+@needs_places
+def test_r3_r27_without_flock_who_comes_back_while_a_session_is_unpacked_does_not_take_it_for_dead(own, tmp_path):
+    own.hide("flock", "tar")
+    os.mkfifo(tmp_path / "go")
+    real = own.host.directory / "real"
+    plant(own.host.directory, {"tar": Executable(UNPACKING.format(place=tmp_path, real=real))})
+    own.run(f'cp "{own.host.directory}/tar" /usr/bin/tar')
+    tree, pauses = tree_of(tmp_path, {"a": script("", "echo said")}), set()
+    with Proxy(own.host.port) as proxy:
+        operator = Operator(tmp_path / "operator", through(own.host, proxy))
+        with under_way(operator, *operator.deploy_arguments(tree)) as process:
+            wait_until((tmp_path / "slow").exists)
+            proxy.cut_now("rst")
+            wait_until(lambda: buried(own) or pauses.update(pausing(own)) or len(pauses) > 1)
+            (tmp_path / "go").write_text("\n")
+            done = wait(process)
+    assert done.hosts == {HOST: "ok"}, done.talk
+    assert done.output == "said\n"
+
+
+def pausing(there):
+    """Return who waits on a host, between two looks."""
+    return {process for process in there.host.processes() if process.name == "sleep"}
+
+
+def buried(there):
+    """Return whether somebody said for a runner that it is no more."""
+    return any(b" finish interrupted" in path.read_bytes() for path in there.state.glob("sessions/*/segment*/spool"))
 
 
 # --- R37, R8: killed
