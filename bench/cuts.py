@@ -28,8 +28,8 @@ from pathlib import Path
 from lab import told
 
 from tests.chaos.proxy import Cut, Direction, Fault, Proxy, through
-from tests.integration.sshd import FakeHost, SshdError
-from tests.integration.trees import Operator
+from tests.sshd import FakeHost, SshdError
+from tests.trees import Operator
 
 HOST = "medusa.bench.example"
 STEPS = [f"step{number:02}" for number in range(10)]

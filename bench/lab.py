@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from delay import SERVER, Namespace, network  # noqa: E402
 
-from tests.integration.sshd import FakeHost  # noqa: E402
+from tests.sshd import FakeHost  # noqa: E402
 
 HOST = "bench.example"
 PORT = 2222

@@ -14,8 +14,8 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-from runsdeploy.command import COMMON, Command, Flag
-from runsdeploy.tasks import COMMANDS
+from runsdeploy.cli.command import COMMON, Command, Flag
+from runsdeploy.cli.table import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"

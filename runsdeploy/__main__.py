@@ -1,5 +1,5 @@
 """`python -m runsdeploy`."""
 
-from runsdeploy.cli import entry
+from runsdeploy.cli.main import entry
 
 entry()

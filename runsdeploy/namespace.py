@@ -11,9 +11,9 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from runsdeploy.cli import perform
-from runsdeploy.command import Command, Flag
-from runsdeploy.tasks import COMMANDS
+from runsdeploy.cli.command import Command, Flag
+from runsdeploy.cli.main import perform
+from runsdeploy.cli.table import COMMANDS
 
 
 def namespace() -> Collection:

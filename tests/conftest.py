@@ -1,13 +1,17 @@
-"""A test that hangs past its time limit, in what cleans up behind it too, names itself and ends."""
+"""Fake hosts, each an sshd of its own that ends with its test; and the end of a test that hangs."""
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.sshd import FakeHost
+from tests.trees import Operator, remove
 
 # How long an example takes says how busy the machine is. (Where CI is set Hypothesis does the same by itself.)
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -42,3 +46,58 @@ def pytest_runtest_protocol(item: pytest.Item):
         return (yield)
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture(autouse=True)
+def _no_agent_of_the_developer(monkeypatch):
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+
+
+@pytest.fixture
+def sshd(tmp_path):
+    """Start fake hosts: `sshd("medusa.univ.run", known=False)`."""
+    hosts = []
+
+    def start(name="medusa.univ.run", **options):
+        host = FakeHost(name, tmp_path / f"host{len(hosts)}", **options)
+        hosts.append(host)
+        host.start()
+        return host
+
+    with contextlib.ExitStack() as teardown:
+        teardown.callback(lambda: [_end(host) for host in hosts])
+        yield start
+
+
+def _end(host):
+    host.stop()
+    print(f"--- sshd of {host.name}\n{host.log()}")
+    assert not host.processes(), f"{host.name} left processes behind"
+
+
+@pytest.fixture
+def host(sshd):
+    """Start one fake host."""
+    return sshd("medusa.univ.run")
+
+
+@pytest.fixture(scope="module")
+def shared_host(tmp_path_factory):
+    """One sshd for a whole table of cases."""
+    with FakeHost("medusa.univ.run", tmp_path_factory.mktemp("shared")) as host:
+        yield host
+
+
+@pytest.fixture
+def target(shared_host):
+    """That host, with an empty home and no state."""
+    for directory in (shared_host.home, shared_host.state):
+        remove(directory)
+    shared_host.home.mkdir()
+    return shared_host
+
+
+@pytest.fixture
+def operator(target, tmp_path):
+    """Somebody who deploys to that host."""
+    return Operator(tmp_path / "operator", target.ssh_config)

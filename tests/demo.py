@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.integration.sshd import FakeHost
+from tests.sshd import FakeHost
 
 HOST = "medusa.univ.run"
 PROGRAM = Path(sys.executable).with_name("runsdeploy")

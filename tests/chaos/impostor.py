@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import paramiko
 from paramiko.common import cMSG_CHANNEL_DATA, cMSG_CHANNEL_EXTENDED_DATA, cMSG_CHANNEL_WINDOW_ADJUST
 
-from tests.integration.sshd import make_key
+from tests.sshd import make_key
 
 if TYPE_CHECKING:
     from types import TracebackType

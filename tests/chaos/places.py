@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import sshd
-from tests.integration.sshd import FakeHost
-from tests.integration.trees import plant
+from tests import sshd
+from tests.sshd import FakeHost
+from tests.trees import plant
 
 WRAPPER = """\
 #!/bin/sh

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.proxy import Proxy, through
-from tests.integration.sshd import FakeHost, Process, process_table
-from tests.integration.trees import Content, Finished, Operator, plant, script, wait_until
+from tests.sshd import FakeHost, Process, process_table
+from tests.trees import Content, Finished, Operator, plant, script, wait_until
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 """whether there is time for the full sizes"""

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tests.integration.sshd import FakeHost
+from tests.sshd import FakeHost
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import sshd
-from tests.integration.sshd import PATH, FakeHost
-from tests.integration.trees import Operator, plant, script, wait, wait_until
+from tests import sshd
+from tests.sshd import PATH, FakeHost
+from tests.trees import Operator, plant, script, wait, wait_until
 
 pytestmark = [
     pytest.mark.timeout(600),  # a slow machine, with others at work on it

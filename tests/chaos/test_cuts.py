@@ -16,8 +16,8 @@ import pytest
 
 from tests.chaos.plans import Fleet, chance_of, cksum, events_of, said, sized, told
 from tests.chaos.proxy import Fault, Proxy, through
-from tests.integration.sshd import FakeHost
-from tests.integration.trees import Executable, plant, script, wait, wait_until
+from tests.sshd import FakeHost
+from tests.trees import Executable, plant, script, wait, wait_until
 
 pytestmark = pytest.mark.timeout(600)  # a slow machine, with others at work on it
 

@@ -22,15 +22,15 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.conf import evaluate
-from runsdeploy.console import printable
 from runsdeploy.errors import InputError, Problem
-from runsdeploy.recipe import parse_recipe
-from runsdeploy.script import Script, read_script
-from runsdeploy.selection import Choice, memberships, select
-from runsdeploy.stage import Request
-from runsdeploy.tree import Host, Trees
-from tests.integration.trees import Link, Operator, plant
+from runsdeploy.output.console import printable
+from runsdeploy.plan.conf import evaluate
+from runsdeploy.plan.workdir import Request
+from runsdeploy.tree.recipe import parse_recipe
+from runsdeploy.tree.script import Script, read_script
+from runsdeploy.tree.selection import Choice, memberships, select
+from runsdeploy.tree.trees import Host, Trees
+from tests.trees import Link, Operator, plant
 
 FULL = "RUNSDEPLOY_TEST_FULL" in os.environ
 CASES = 10_000 if FULL else 2_000

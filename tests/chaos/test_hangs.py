@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.test_interrupts import place, sudo_host, terminal
-from tests.integration import test_root
-from tests.integration.sshd import process_table
-from tests.integration.trees import Finished, Operator, plant, script, wait, wait_until
+from tests.session import test_root
+from tests.sshd import process_table
+from tests.trees import Finished, Operator, plant, script, wait, wait_until
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 HOST = "medusa.univ.run"

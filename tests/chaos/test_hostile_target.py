@@ -31,16 +31,16 @@ from typing import Any
 import paramiko
 import pytest
 
-from runsdeploy import console
 from runsdeploy.errors import HostError, Unreachable
 from runsdeploy.events import LONGEST, Decoder, Event
-from runsdeploy.local import LocalTransport
-from runsdeploy.outputs import json as documents
-from runsdeploy.report import OUTCOMES, SUCCESSES, Fold
-from runsdeploy.session import Run, new_session
+from runsdeploy.output import console
+from runsdeploy.output import json as documents
+from runsdeploy.session.report import OUTCOMES, SUCCESSES, Fold
+from runsdeploy.session.session import Run, new_session
+from runsdeploy.transport.local import LocalTransport
+from tests import making
 from tests.chaos.impostor import Impostor, Link, Talk, unanswered
-from tests.integration.trees import Operator, contents, plant, script
-from tests.unit import making
+from tests.trees import Operator, contents, plant, script
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 LIMIT = 30
@@ -896,7 +896,7 @@ def leave(status):
         file.write(about.read())
     end(status)
 os._exit = leave
-from runsdeploy.cli import entry
+from runsdeploy.cli.main import entry
 entry()
 """
 
@@ -1188,7 +1188,7 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
     """Run it again with RUNSDEPLOY_TEST_SEED. What a report calls ok, the bytes must have said."""
     print(f"seed {SEED}")
     monkeypatch.setattr("time.sleep", lambda _: None)
-    monkeypatch.setattr("runsdeploy.link.PAUSES", (0.0,))
+    monkeypatch.setattr("runsdeploy.session.reconnect.PAUSES", (0.0,))
     nonce = recorded.run.session.nonce
     for case in range(CASES // 2):
         dice = random.Random(f"{SEED} {form} {case}")
@@ -1201,7 +1201,7 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
         out.flush()
         written = out.buffer.getvalue()  # type: ignore[attr-defined]
         monkeypatch.undo()
-        monkeypatch.setattr("runsdeploy.link.PAUSES", (0.0,))
+        monkeypatch.setattr("runsdeploy.session.reconnect.PAUSES", (0.0,))
         where = f"seed {SEED}, case {case}: {channels}"
         assert seconds < 10, where
         for step in report.steps:

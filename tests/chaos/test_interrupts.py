@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.rollout import Listener, roll_out
-from runsdeploy.session import Run
-from tests.integration import test_root
-from tests.integration.sshd import process_table
-from tests.integration.test_root import USER, place, rule
-from tests.integration.trees import PATIENCE, Executable, Finished, Operator, plant, script, wait, wait_until
-from tests.unit import making
+from runsdeploy.rollout.rollout import Listener, roll_out
+from runsdeploy.session.session import Run
+from tests import making
+from tests.session import test_root
+from tests.session.test_root import USER, place, rule
+from tests.sshd import process_table
+from tests.trees import PATIENCE, Executable, Finished, Operator, plant, script, wait, wait_until
 
 HOST = "medusa.univ.run"
 CONTROL_C = b"\x03"

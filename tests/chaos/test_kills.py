@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import sshd
 from tests.chaos.plans import Fleet, chance_of, difference, events_of, outputs, said, sized, spelled, told
-from tests.integration import sshd
-from tests.integration.sshd import FakeHost, process_table
-from tests.integration.trees import Executable, Operator, plant, script, wait, wait_until
+from tests.sshd import FakeHost, process_table
+from tests.trees import Executable, Operator, plant, script, wait, wait_until
 
 pytestmark = pytest.mark.timeout(600)  # a slow machine, with others at work on it
 

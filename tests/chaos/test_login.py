@@ -23,10 +23,10 @@ from typing import Any
 
 import pytest
 
-from runsdeploy.marker import path_of
-from tests.integration import sshd
-from tests.integration.sshd import FakeHost, Process, process_table
-from tests.integration.trees import Content, Executable, Finished, Link, Operator, plant, script, wait_until
+from runsdeploy.markers.marker import path_of
+from tests import sshd
+from tests.sshd import FakeHost, Process, process_table
+from tests.trees import Content, Executable, Finished, Link, Operator, plant, script, wait_until
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 GUEST = 61875

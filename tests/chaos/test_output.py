@@ -15,8 +15,8 @@ import pytest
 
 from runsdeploy.events import Decoder, Output
 from tests.chaos.test_interrupts import terminal
-from tests.integration.sshd import process_table
-from tests.integration.trees import PATIENCE, Finished, Operator, plant, script, wait_until
+from tests.sshd import process_table
+from tests.trees import PATIENCE, Finished, Operator, plant, script, wait_until
 
 __all__ = ["terminal"]
 
@@ -29,8 +29,8 @@ CONTROLLER, RUNNER = 64 << 10, 32 << 10
 PROGRAM = """
 import sys
 from pathlib import Path
-from runsdeploy import bundle
-from runsdeploy.cli import main
+from runsdeploy.session import bundle
+from runsdeploy.cli.main import main
 place, kept = sys.argv[1:3]
 bundle.OUTPUT_KEPT = int(kept) or bundle.OUTPUT_KEPT
 status = main(sys.argv[3:])

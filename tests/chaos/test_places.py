@@ -17,12 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.bundle import shell_file
+from runsdeploy.session.bundle import shell_file
+from tests import trees
 from tests.chaos.places import busybox, place, why_not
 from tests.chaos.proxy import Proxy, through
 from tests.chaos.test_hangs import processes_of
-from tests.integration import trees
-from tests.integration.trees import Executable, Operator, contents, plant, script, wait, wait_until
+from tests.trees import Executable, Operator, contents, plant, script, wait, wait_until
 
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
 HOST = "medusa.univ.run"

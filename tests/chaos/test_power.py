@@ -21,8 +21,8 @@ import pytest
 
 from tests.chaos.places import Place, place, why_not
 from tests.chaos.plans import chance_of, sized
-from tests.integration.trees import Finished, Operator, plant, script, wait, wait_until
 from tests.jobs.test_power_cut import TRACED, Inode, Model, Replay
+from tests.trees import Finished, Operator, plant, script, wait, wait_until
 
 pytestmark = pytest.mark.timeout(600)  # a slow machine, with others at work on it
 

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from tests.chaos.proxy import Fault, Proxy, through
-from tests.integration.sshd import FakeHost
-from tests.integration.trees import Operator, plant, script, wait_until
+from tests.sshd import FakeHost
+from tests.trees import Operator, plant, script, wait_until
 
 PATIENCE = 20
 QUIET = 0.15

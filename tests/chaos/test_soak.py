@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy import cli
+from runsdeploy.cli.main import main
 from tests.chaos.plans import sized
 from tests.chaos.proxy import Fault, Proxy, through
-from tests.integration.trees import Operator, plant, script, wait, wait_until
+from tests.trees import Operator, plant, script, wait, wait_until
 
 HOST = "medusa.univ.run"
 KEPT = 20
@@ -73,7 +73,7 @@ def test_t27_many_deploys_by_one_process_leave_nothing_behind(target, operator, 
     before = (0, 0)
     sizes: list[int] = []
     for number in range(runs):
-        status = cli.main(words)
+        status = main.main(words)
         said = capsys.readouterr()
         assert status == 0, said.out + said.err
         step = json.loads(said.out.splitlines()[-1])["hosts"][0]["steps"][0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy import zipapp
+from runsdeploy.commands.cron import zipapp
 from runsdeploy.jobs.manifest import Member
 from runsdeploy.jobs.staging import stage
 from runsdeploy.jobs.survey import Wanted

@@ -9,7 +9,7 @@ import pytest
 
 from runsdeploy.jobs import catalogue, commands, metrics, settings
 from runsdeploy.jobs.job import Job
-from tests.integration.test_docs import BLOCK
+from tests.docs.test_docs import BLOCK
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "job-runner.md").read_text()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_docs import BLOCK, pattern
+from tests.docs.test_docs import BLOCK, pattern
 
 PAGE = Path(__file__).parents[2] / "docs" / "restoring.md"
 pytestmark = pytest.mark.timeout(600)

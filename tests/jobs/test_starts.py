@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy import zipapp
+from runsdeploy.commands.cron import zipapp
 from runsdeploy.jobs import lock
 from runsdeploy.jobs.errors import Fault
 from tests.jobs.system import System, outcomes, tree

@@ -19,14 +19,14 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from runsdeploy import bundle
-from runsdeploy.conf import Conf, Request, evaluate
 from runsdeploy.errors import Position
-from runsdeploy.recipe import Operation
-from runsdeploy.script import Script, read_script
-from runsdeploy.tree import Host, Trees
-from runsdeploy.variable import Value, Variable, assignment, quote, shell_word
-from tests.unit import making
+from runsdeploy.plan.conf import Conf, Request, evaluate
+from runsdeploy.plan.variable import Value, Variable, assignment, quote, shell_word
+from runsdeploy.session import bundle
+from runsdeploy.tree.recipe import Operation
+from runsdeploy.tree.script import Script, read_script
+from runsdeploy.tree.trees import Host, Trees
+from tests import making
 
 BASH = shutil.which("bash") or "bash"
 SHELL = Path(__file__).parents[2] / "runsdeploy" / "shell"

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runsdeploy.marker import encode, name_of, path_of
-from runsdeploy.variable import quote
+from runsdeploy.markers.marker import encode, name_of, path_of
+from runsdeploy.plan.variable import quote
 
 SHELL = Path(__file__).parents[2] / "runsdeploy" / "shell"
 BASH = shutil.which("bash") or "bash"

@@ -1,0 +1,222 @@
+"""The shape of a SCRIPT section: which commands it has, in which order, and what decides between them.
+
+As much of bash's grammar as that takes (POSIX, XCU 2.10; bash(1), SHELL GRAMMAR). Words are kept as they are
+written. What is not understood is `Unclear`: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from runsdeploy.bash.lexer import REDIRECTIONS, Token, Unclear, check_substitutions, scan
+from runsdeploy.bash.syntax_tree import Apart, Both, Case, Command, For, Function, If, Listed, Negated, Node, While
+
+
+def parse(text: str) -> Node:
+    """Return the shape of a section; raises Unclear."""
+    return _Parser(scan(text)).whole()
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+_ENDS = ("then", "elif", "else", "fi", "do", "done", "esac", "}")
+_UNKNOWN = ("select", "coproc")
+
+
+class _Parser:
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens, self.at = tokens, 0
+
+    def whole(self) -> Node:
+        found = self._list(())
+        if self.at < len(self.tokens):
+            raise Unclear(f"`{self.tokens[self.at].text}` where none was expected")
+        return found
+
+    def _is(self, text: str, *, operator: bool = False) -> bool:
+        here = self.tokens[self.at] if self.at < len(self.tokens) else None
+        return here is not None and (here.text, here.operator) == (text, operator)
+
+    def _operator(self, among: Container[str]) -> str:
+        """Return the operator that stands here if it is one of these."""
+        here = self.tokens[self.at] if self.at < len(self.tokens) else None
+        return here.text if here and here.operator and here.text in among else ""
+
+    def _expect(self, text: str, *, operator: bool = False) -> None:
+        if not self._is(text, operator=operator):
+            raise Unclear(f"no `{text}` where one was expected")
+        self.at += 1
+
+    def _next(self) -> Token:
+        if self.at >= len(self.tokens):
+            raise Unclear("the section ends too early")
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def _skip(self, *operators: str) -> None:
+        while self._operator(operators):
+            self.at += 1
+
+    def _over(self, ends: Container[str]) -> bool:
+        """Say whether a list ends here: where the section does, at one of these words, or at what closes it."""
+        here = self.tokens[self.at].text if self.at < len(self.tokens) else ""
+        return not here or here in ends or bool(self._operator((")", ";;", ";&", ";;&")))
+
+    def _list(self, ends: Container[str]) -> Node:
+        """Parse commands up to a word or operator that ends them."""
+        items: list[Node] = []
+        while True:
+            self._skip("\n", ";")
+            if self._over(ends):
+                return Listed(tuple(items))
+            items.append(self._and_or())
+            if self._operator(("&",)):
+                self.at += 1
+                items[-1] = Apart("&", (items[-1],))
+            elif not self._over(ends) and not self._operator(("\n", ";")):
+                raise Unclear(f"`{self.tokens[self.at].text}` where none was expected")
+
+    def _and_or(self) -> Node:
+        left = self._pipeline()
+        while operator := self._operator(("&&", "||")):
+            self.at += 1
+            self._skip("\n")
+            left = Both(operator, left, self._pipeline())
+        return left
+
+    def _pipeline(self) -> Node:
+        if self._is("time"):
+            self.at += 1
+        if self._is("!"):
+            self.at += 1
+            return Negated(self._pipeline())
+        items = [self._command()]
+        while self._operator(("|", "|&")):
+            self.at += 1
+            self._skip("\n")
+            items.append(self._command())
+        return items[0] if len(items) == 1 else Apart("|", tuple(items))
+
+    def _command(self) -> Node:
+        here = self._next()
+        if here.operator and here.text == "(":
+            body = self._list(())
+            self._expect(")", operator=True)
+            return self._redirected(Apart("(", (body,)))
+        if here.operator and here.text not in REDIRECTIONS:
+            raise Unclear(f"`{here.text}` where a command was expected")
+        if not here.operator:
+            compound = {
+                "{": self._group, "if": self._if, "while": self._while, "until": self._while,
+                "for": self._for, "case": self._case, "function": self._function,
+            }.get(here.text)  # fmt: skip
+            if compound:
+                return self._redirected(compound(here.text))
+            if here.text in _UNKNOWN or here.text in _ENDS:
+                raise Unclear(f"`{here.text}`")
+            if self._operator(("(",)):
+                self.at -= 1
+                return self._function("")
+        self.at -= 1
+        return self._simple()
+
+    def _simple(self) -> Node:
+        words: list[str] = []
+        line = self.tokens[self.at].line
+        while self.at < len(self.tokens):
+            here = self.tokens[self.at]
+            if words[:1] == ["[["]:
+                words.append(here.text)
+                self.at += 1
+                if here.text == "]]":
+                    return self._redirected(Command(("[[", " ".join(words)), line))
+            elif here.operator and here.text in REDIRECTIONS:
+                self._redirection()
+            elif here.operator:
+                break
+            else:
+                words.append(here.text)
+                self.at += 1
+        return Command(tuple(words), line)
+
+    def _redirection(self) -> None:
+        self.at += 1
+        check_substitutions(self._next().text)
+
+    def _redirected(self, node: Node) -> Node:
+        while self._operator(REDIRECTIONS):
+            self._redirection()
+        return node
+
+    def _group(self, _: str) -> Node:
+        body = self._list(("}",))
+        self._expect("}")
+        return body
+
+    def _if(self, _: str) -> Node:
+        arms: list[tuple[Node, Node]] = []
+        while True:
+            condition = self._list(("then",))
+            self._expect("then")
+            arms.append((condition, self._list(("elif", "else", "fi"))))
+            end = self._next().text
+            if end == "else":
+                otherwise = self._list(("fi",))
+                self._expect("fi")
+                return If(tuple(arms), otherwise)
+            if end != "elif":
+                return If(tuple(arms), None)
+
+    def _while(self, word: str) -> Node:
+        condition = self._list(("do",))
+        return While(word == "until", condition, self._do())
+
+    def _do(self) -> Node:
+        self._expect("do")
+        body = self._list(("done",))
+        self._expect("done")
+        return body
+
+    def _for(self, _: str) -> Node:
+        line, name = self.tokens[self.at].line if self.at < len(self.tokens) else 0, self._next().text
+        self._skip("\n")
+        words: list[str] | None = None
+        if self._is("in"):
+            self.at += 1
+            words = []
+            while self.at < len(self.tokens) and not self.tokens[self.at].operator:
+                words.append(self._next().text)
+        self._skip("\n", ";")
+        body = self._do()
+        if name.startswith("(("):
+            # How often it turns, and what it counts with, is known only when it runs.
+            return While(until=False, condition=Command((name,), line), body=body)
+        return For(name, None if words is None else tuple(words), body)
+
+    def _case(self, _: str) -> Node:
+        word = self._next().text
+        self._skip("\n")
+        self._expect("in")
+        self._skip("\n")
+        arms: list[tuple[tuple[str, ...], Node]] = []
+        while not self._is("esac"):
+            self._skip("(")
+            patterns = [self._next().text]
+            while self._operator(("|",)):
+                self.at += 1
+                patterns.append(self._next().text)
+            self._expect(")", operator=True)
+            arms.append((tuple(patterns), self._list(("esac",))))
+            if self._operator((";&", ";;&")):
+                raise Unclear("`;&` in a case")
+            self._skip(";;", "\n")
+        self.at += 1
+        return Case(word, tuple(arms))
+
+    def _function(self, word: str) -> Node:
+        name = self._next().text
+        if not word or self._operator(("(",)):
+            self._expect("(", operator=True)
+            self._expect(")", operator=True)
+        self._skip("\n")
+        return Function(name, self._command())

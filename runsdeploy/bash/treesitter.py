@@ -1,0 +1,330 @@
+"""Bash as it is written: what a text reads, sets, defines and calls, told without running it.
+
+The sole importer of tree_sitter: quotes, comments, here-documents and expansions within expansions take a
+parser. What it cannot follow (`eval`, `source`, names of variables in variables) it says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import tree_sitter_bash
+from tree_sitter import Language, Node, Parser
+
+from runsdeploy.bash.builtins import OPAQUE, exports_all, names_read, names_set
+
+_NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
+_EXPANSION = re.compile(r"(?<!\\)\$\{?[#!]?([A-Za-z_]\w*)", re.ASCII)
+_SET = re.compile(r"(?<![\w$])([A-Za-z_]\w*)(?:\[[^]]*\])?\+?=", re.ASCII)
+_SETTING = re.compile(r"\b(?:read|for|select|local|declare|typeset|mapfile|readarray|getopts|printf +-v)\b(.*)")
+_ASSIGNING = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
+_DEFAULTS = frozenset({":-", "-", ":+", "+", ":?", "?", ":=", "="})
+_COMPARES = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge"})
+
+
+@dataclass(frozen=True)
+class Mention:
+    """A variable, read or set."""
+
+    name: str
+    line: int
+    column: int
+    offset: int
+    """bytes before it"""
+    sure: bool = True
+    """False for a read that minds that there may be no value, such as `${x:-80}`"""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A word of a command."""
+
+    text: str
+    """its characters up to the first expansion, quotes removed"""
+    literal: bool
+    """whether that is all of it"""
+    line: int
+    column: int
+    start: int
+    end: int
+    """offsets of its bytes"""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command that is called by a literal name."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    line: int
+    column: int
+    bare: bool = False
+    """whether it is a line of its own, outside of functions, whose status nothing minds"""
+
+
+@dataclass
+class Syntax:
+    """What a text does with names."""
+
+    reads: list[Mention] = field(default_factory=list)
+    sets: list[Mention] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
+    reads_more: bool = False
+    """whether it may read variables that it does not name: `${!x}`, `eval`"""
+    sets_more: bool = False
+    """whether it may set variables that it does not name: `eval`, `source`"""
+
+
+def parse(text: bytes) -> Syntax:
+    """Parse a text; never fails, whatever it is."""
+    tree = _parser().parse(text)
+    reader = _Reader(text)
+    reader.read(tree.root_node)
+    if tree.root_node.has_error:
+        reader.guess()
+    return reader.syntax
+
+
+@cache
+def _parser() -> Parser:
+    return Parser(Language(tree_sitter_bash.language()))
+
+
+class _Reader:
+    """One walk over a tree of syntax."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text, self.lines, self.syntax = text, text.split(b"\n"), Syntax()
+
+    def read(self, root: Node) -> None:
+        # Not recursive: texts may be nested deeper than Python allows.
+        left = [root]
+        while left:
+            node = left.pop()
+            visit = getattr(self, f"_{node.type}", None)
+            left += reversed(list(visit(node)) if visit else node.children)
+
+    def guess(self) -> None:
+        """Add what a text may read and set that was not understood: better no doubt than a false one."""
+        known = {each.name for each in self.syntax.reads}
+        for number, line in enumerate(self.lines, 1):
+            text = line.decode("utf-8", "replace")
+            sets = [found[1] for found in _SET.finditer(text)]
+            sets += [name for found in _SETTING.finditer(text) for name in re.findall(r"[A-Za-z_]\w*", found[1])]
+            self.syntax.sets += [Mention(name, number, 1, 0) for name in sets]
+            reads = [found[1] for found in _EXPANSION.finditer(text) if found[1] not in known]
+            self.syntax.reads += [Mention(name, number, 1, 0, sure=False) for name in reads]
+
+    def _string_of(self, node: Node) -> str:
+        return self.text[node.start_byte : node.end_byte].decode("utf-8", "surrogateescape")
+
+    def _place(self, node: Node) -> tuple[int, int]:
+        line, column = node.start_point[0], node.start_point[1]
+        return line + 1, len(self.lines[line][:column].decode("utf-8", "replace")) + 1
+
+    def _mention(self, node: Node, name: str = "", *, sure: bool = True) -> Mention | None:
+        name = name or self._string_of(node)
+        return Mention(name, *self._place(node), node.start_byte, sure) if _NAME.match(name) else None
+
+    def _reads(self, node: Node | None, name: str = "", *, sure: bool = True) -> None:
+        found = self._mention(node, name, sure=sure) if node else None
+        self.syntax.reads += [found] if found else []
+
+    def _sets(self, node: Node | None, name: str = "") -> None:
+        found = self._mention(node, name) if node else None
+        self.syntax.sets += [found] if found else []
+
+    # --- variables: each returns the nodes that are still to be visited ----------------------------
+
+    def _variable_name(self, node: Node) -> Iterator[Node]:
+        # Names of what is declared or expanded are taken by those; what is left stands in arithmetic.
+        self._reads(node)
+        return iter(())
+
+    def _subscript(self, node: Node) -> Iterator[Node]:
+        self._reads(node.child_by_field_name("name"))
+        return self._index(node)
+
+    def _index(self, node: Node) -> Iterator[Node]:
+        """Visit an index: a word is a key or the name of a number, as the array is."""
+        for child in node.children_by_field_name("index"):
+            if child.type in ("word", "variable_name"):
+                self._reads(child, sure=False)
+            else:
+                yield child
+
+    def _variable_assignment(self, node: Node) -> Iterator[Node]:
+        yield from self._target(node.child_by_field_name("name"))
+        yield from node.children_by_field_name("value")
+
+    def _target(self, node: Node | None) -> Iterator[Node]:
+        """Visit what is set: a name, or an element of an array."""
+        if node and node.type == "subscript":
+            self._sets(node.child_by_field_name("name"))
+            return self._index(node)
+        self._sets(node)
+        return iter(())
+
+    def _simple_expansion(self, node: Node) -> Iterator[Node]:
+        self._reads(node.children[-1] if node.children else None)
+        return iter(())
+
+    def _expansion(self, node: Node) -> Iterator[Node]:
+        named = [child for child in node.children if child.type in ("variable_name", "subscript")]
+        operators = [child.type for child in node.children if not child.is_named][1:-1]
+        subject = named[0] if named else None
+        name = subject.child_by_field_name("name") if subject and subject.type == "subscript" else subject
+        if subject and operators[:1] == ["!"]:
+            self.syntax.reads_more |= subject.type == "variable_name"
+            operators = operators[1:]
+        behind = operators[0] if operators else ""
+        self._reads(name, sure=behind not in _DEFAULTS)
+        if behind in (":=", "="):
+            self._sets(name)
+        if subject and subject.type == "subscript":
+            yield from self._index(subject)
+        yield from (child for child in node.children if child.is_named and child != subject)
+
+    def _left(self, node: Node) -> Iterator[Node]:
+        """Visit what the parser leaves as it is: patterns, and here-documents in places."""
+        if not node.children:
+            self._scan(node)
+        return iter(node.children)
+
+    _regex = _extglob_pattern = _heredoc_content = _left
+
+    def _heredoc_redirect(self, node: Node) -> Iterator[Node]:
+        start = next((self._string_of(child) for child in node.children if child.type == "heredoc_start"), "")
+        for child in node.children:
+            if child.type != "heredoc_body" or child.children:
+                yield child
+            elif not re.search(r"[\\'\"]", start):
+                self._scan(child)
+
+    def _scan(self, node: Node) -> None:
+        for found in _EXPANSION.finditer(self._string_of(node)):
+            self._reads(node, found[1], sure=False)
+
+    # --- arithmetic --------------------------------------------------------------------------------
+
+    def _binary_expression(self, node: Node) -> Iterator[Node]:
+        operator = node.child_by_field_name("operator")
+        kind = self._string_of(operator) if operator else ""
+        left = node.child_by_field_name("left")
+        if kind in _ASSIGNING and left and left.type in ("variable_name", "subscript", "word"):
+            yield from self._target(left)
+            yield from node.children_by_field_name("right")
+            return
+        for child in node.children:
+            if child.type == "word" and (kind in _COMPARES or kind in ("<", ">", "<=", ">=")):
+                self._reads(child, sure=False)
+            else:
+                yield child
+
+    def _postfix_expression(self, node: Node) -> Iterator[Node]:
+        for child in node.named_children:
+            if child.type in ("variable_name", "word", "subscript"):
+                yield from self._target(child)
+            else:
+                yield child
+
+    def _unary_expression(self, node: Node) -> Iterator[Node]:
+        operator = self._string_of(node.children[0]) if node.children else ""
+        if operator in ("++", "--"):
+            return self._postfix_expression(node)
+        if operator == "-v":
+            self._reads(node.children[-1], re.split(r"\[", self._string_of(node.children[-1]))[0], sure=False)
+        return iter(node.children)
+
+    # --- statements --------------------------------------------------------------------------------
+
+    def _for_statement(self, node: Node) -> Iterator[Node]:
+        variable = node.child_by_field_name("variable")
+        self._sets(variable)
+        return (child for child in node.children if child != variable)
+
+    def _function_definition(self, node: Node) -> Iterator[Node]:
+        name = node.child_by_field_name("name")
+        if name:
+            self.syntax.functions.add(self._string_of(name))
+        return (child for child in node.children if child != name)
+
+    def _unset_command(self, node: Node) -> Iterator[Node]:
+        return (child for child in node.children if child.type != "variable_name")
+
+    def _declaration_command(self, node: Node) -> Iterator[Node]:
+        """Visit `declare`, `local`, `export` and their like."""
+        keyword, *rest = node.children
+        options = "".join(self._string_of(child) for child in rest if self._string_of(child).startswith("-"))
+        refers, shows = "n" in options, "p" in options or keyword.type in ("export", "readonly")
+        self.syntax.reads_more |= refers
+        self.syntax.sets_more |= refers
+        for child in rest:
+            if child.type == "variable_name":
+                (self._reads(child, sure=False) if shows else self._sets(child))
+            else:
+                yield child
+                if child.type == "variable_assignment" and (shows or refers):
+                    name = child.child_by_field_name("name")
+                    value = child.child_by_field_name("value")
+                    self._reads(value if refers else name, sure=False)
+
+    def _command(self, node: Node) -> Iterator[Node]:
+        name = node.child_by_field_name("name")
+        called = self._argument(name) if name else None
+        arguments = [self._argument(child) for child in node.children_by_field_name("argument")]
+        if called and called.literal:
+            words = [called, *arguments]
+            while len(words) > 1 and words[0].text in ("command", "builtin") and not words[1].text.startswith("-"):
+                words = words[1:]
+            bare = bool(node.parent and node.parent.type == "program" and node.next_named_sibling)
+            self.syntax.calls.append(Call(words[0].text, tuple(words[1:]), called.line, called.column, bare))
+            self._effects(node, words[0].text, words[1:])
+        return iter(node.children)
+
+    def _effects(self, node: Node, name: str, words: list[Argument]) -> None:
+        """Note what builtins do with the names that they are given."""
+        if name in OPAQUE:
+            self.syntax.reads_more = self.syntax.sets_more = True
+        texts = [word.text for word in words]
+        self.syntax.reads_more |= exports_all(name, texts)
+        for each in names_set(name, texts):
+            self._sets(node, each)
+        for each in names_read(name, texts):
+            self._reads(node, each, sure=False)
+        if name == "trap":
+            # What it runs later stands in quotes.
+            for argument in node.children_by_field_name("argument")[:1]:
+                self._scan(argument)
+
+    def _argument(self, node: Node) -> Argument:
+        parts, literal = _literal(node, self.text)
+        return Argument(parts, literal, *self._place(node), node.start_byte, node.end_byte)
+
+
+def _literal(node: Node, text: bytes) -> tuple[str, bool]:
+    """Return the characters of a word up to the first expansion, and whether there is none."""
+    spelled = text[node.start_byte : node.end_byte].decode("utf-8", "surrogateescape")
+    match node.type:
+        case "word" | "number" | "variable_name":
+            return re.sub(r"\\\n|\\(.)", r"\1", spelled), not re.search(r"(?<!\\)[*?\[{~]", spelled)
+        case "raw_string":
+            return spelled[1:-1], True
+        case "string_content":
+            return re.sub(r'\\([$`"\\])', r"\1", spelled), True
+        case "string" | "concatenation" | "command_name":
+            return _joined(_literal(child, text) for child in node.children if child.type != '"')
+    return "", False
+
+
+def _joined(parts: Iterable[tuple[str, bool]]) -> tuple[str, bool]:
+    found = ""
+    for part, literal in parts:
+        found += part
+        if not literal:
+            return found, False
+    return found, True

@@ -1,0 +1,110 @@
+"""Completion of command lines in a shell: what may stand where the cursor is. Imports argcomplete.
+
+The shell runs the program once for each Tab, so this reads no more than names, and nothing of a tree is executed.
+It never speaks: a tree that is wrong completes to nothing, and the command itself says why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from runsdeploy.cli.command import COMMON, Flag
+from runsdeploy.cli.settings import resolve
+from runsdeploy.errors import InputError
+from runsdeploy.tree.recipe import parse_recipe
+from runsdeploy.tree.script import is_script
+from runsdeploy.tree.selection import choices, select
+from runsdeploy.tree.trees import Host, Trees, open_trees
+
+SHELLS = ("bash", "zsh", "fish")
+
+Completer = Callable[..., Iterable[str]]
+
+
+def shell_code(shell: str) -> str:
+    """Return what makes a shell complete our command lines."""
+    from argcomplete.shell_integration import shellcode  # noqa: PLC0415 - only here and in `complete`, which no other command needs
+
+    # Without `-o default`: where a file may stand, we say so.
+    text: str = shellcode(["runsdeploy"], shell=shell, complete_arguments=["-o", "nospace"])
+    return text.lstrip("\n")
+
+
+def complete(parser: argparse.ArgumentParser, flags: Iterable[tuple[argparse.Action, Flag]]) -> NoReturn:
+    """Answer a shell, which says in the environment what was typed; does not return."""
+    from argcomplete import autocomplete  # noqa: PLC0415
+    from argcomplete.completers import DirectoriesCompleter, FilesCompleter  # noqa: PLC0415
+
+    files, directories = FilesCompleter(), DirectoriesCompleter()
+    by_kind: dict[str, Completer] = {
+        "HOST": _in_trees(_hosts),
+        "SCRIPT": _in_trees(_scripts),
+        "RECIPE": _in_trees(_recipes),
+        "FILE": files,
+        "PATH": files,
+        "DIR": directories,
+        "DIRS": directories,
+    }
+    for action, flag in flags:
+        kind = by_kind.get(flag.metavar) or by_kind.get(flag.key.upper()) or _one_of(flag.choices)
+        action.completer = kind  # type: ignore[attr-defined]
+    autocomplete(parser, always_complete_options=False)
+    raise SystemExit(1)
+
+
+def _one_of(words: tuple[str, ...]) -> Completer:
+    return lambda **_: words
+
+
+def _in_trees(find: Callable[[Trees, str, Any], Iterator[str]]) -> Completer:
+    """Return a completer that looks into the trees which the command would use."""
+
+    def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
+        with suppress(InputError, OSError):
+            arguments = resolve(COMMON, vars(parsed_args), Path.cwd())
+            trees = open_trees(arguments.path, Path.cwd(), tuple(arguments.allow), trusted=arguments.trust)
+            return list(find(trees, prefix, vars(parsed_args).get("host")))
+        return []
+
+    return completer
+
+
+_LAST = re.compile(r"(?P<before>(?:.*[,:])?!?)(?P<word>.*)", re.DOTALL)
+
+
+def _hosts(trees: Trees, prefix: str, _: object) -> Iterator[str]:
+    """Yield the hosts and groups that may end a list such as `web1,!@da`."""
+    found = _LAST.fullmatch(prefix)
+    before, word = (found["before"], found["word"]) if found else ("", prefix)
+    user, at, _name = word.rpartition("@")
+    if not (at and user):
+        yield from (f"{before}@{name}" for name in trees.groups())
+    yield from (f"{before}{user}{at if user else ''}{host.name}" for host in trees.hosts())
+
+
+def _scripts(trees: Trees, _: str, given: Any) -> Iterator[str]:
+    return (name for name, data in _files(trees, given) if is_script(data))
+
+
+def _recipes(trees: Trees, _: str, given: Any) -> Iterator[str]:
+    found = dict(_files(trees, given))
+    for name, data in found.items():
+        entries, problems = ([], []) if is_script(data) else parse_recipe(data, name)
+        # Beside scripts lie files of theirs, and nothing but what it names tells a recipe from them.
+        if not problems and any(entry.name.removeprefix("@") in found for entry in entries):
+            yield name
+
+
+def _files(trees: Trees, given: Any) -> Iterator[tuple[str, bytes]]:
+    """Yield the names that hold for the host that was typed before, and what is in their files."""
+    host: Host | None = None
+    with suppress(InputError):
+        words = choices([given] if isinstance(given, str) else given or [])
+        host = select(trees, words)[0] if words else None
+    for name, place in trees.names(host):
+        yield name, place.path.read_bytes()

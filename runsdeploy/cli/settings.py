@@ -1,0 +1,128 @@
+"""Where the value of a flag comes from: command line, then environment, then configuration files, then default.
+
+The files are invoke's own kind, named `runsdeploy.yaml`, `.yml`, `.json` or `.py`: beside the tree, in the
+home directory (with a dot before the name), in /etc; the nearest wins. invoke is loaded only if there is one.
+What stands beside a tree is code as the tree is, and cannot say of itself that it is to be trusted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from runsdeploy.cli.command import Arguments, Flag
+from runsdeploy.errors import InputError, Problem, did_you_mean
+from runsdeploy.tree.trust import foreign
+
+SUFFIXES = ("yaml", "yml", "json", "py")
+OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
+"""variables of ours that stand for no flag: where the state is, and what jobs of the job runner find"""
+TESTS = "RUNSDEPLOY_TEST"
+"""what those of the test suite begin with"""
+LARGEST = 1_000_000
+"""of any number: more is a mistake, and infinity no time limit"""
+TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
+
+
+def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path, every: Iterable[Flag] = ()) -> Arguments:
+    """Return the value of every flag; raises InputError for values that cannot be one.
+
+    `every` are the flags of all commands, which share files and environment: what names none of them is an error, too.
+    """
+    trusted = bool(given.get("trust") or os.environ.get("RUNSDEPLOY_TRUST", "").lower() in TRUE)
+    known = {flag.key for flag in every}
+    problems = list(_unknown(known)) if known else []
+    files: Mapping[str, Any] = {}
+    try:
+        files = {key: value for key, value in _files(start, known, trusted=trusted).items() if key != "trust"}
+    except InputError as error:
+        problems += error.problems
+    values: dict[str, Any] = {}
+    for flag in flags:
+        name = f"RUNSDEPLOY_{flag.key.upper()}"
+        typed = given.get(flag.key)
+        if typed not in (None, False, [], ()):
+            value, source = typed, flag.name
+        elif name in os.environ:
+            value, source = os.environ[name], name
+        elif flag.key == "path" and "RUNSPATH" in os.environ:
+            value, source = os.environ["RUNSPATH"], "RUNSPATH"
+        else:
+            value, source = files.get(flag.key, flag.default), f"configuration key {flag.key}"
+        try:
+            values[flag.key] = _convert(flag, value)
+        except ValueError as error:
+            problems.append(Problem(None, f"bad value `{value}` of `{source}`: {error}"))
+    if problems:
+        raise InputError(problems)
+    return Arguments(values)
+
+
+def _unknown(known: Iterable[str]) -> Iterator[Problem]:
+    """Yield what is wrong with variables of ours that nothing reads: one that was mistyped would do nothing."""
+    names = [f"RUNSDEPLOY_{key.upper()}" for key in known]
+    for name in sorted(os.environ):
+        if name.startswith("RUNSDEPLOY_") and name not in OTHERS and name not in names and not name.startswith(TESTS):
+            hint = did_you_mean(name, [*names, *OTHERS]) or "a variable is the name of a flag, in capitals"
+            yield Problem(None, f"unknown environment variable `{name}`", hint)
+
+
+def _convert(flag: Flag, value: Any) -> Any:
+    """Bring a value to the type of the flag; raises ValueError."""
+    if value is None:
+        return None
+    if isinstance(flag.default, bool):
+        if isinstance(value, str) and value.lower() not in TRUE | FALSE:
+            raise ValueError("expected yes or no")
+        return value.lower() in TRUE if isinstance(value, str) else bool(value)
+    if isinstance(flag.default, tuple):
+        items = value.split(",") if isinstance(value, str) and value else value or ()
+        if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+            raise ValueError("expected a text or a list of texts")
+        return tuple(items)
+    if isinstance(flag.default, int | float):
+        return _number(flag, value)
+    if not isinstance(value, str | int):
+        raise ValueError("expected a text")  # noqa: TRY004
+    text = str(value)
+    if flag.choices and text not in flag.choices:
+        raise ValueError(f"expected one of {', '.join(flag.choices)}")
+    return text
+
+
+def _number(flag: Flag, value: Any) -> float:
+    kind = type(flag.default)
+    try:
+        number: float = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("expected a number") from None
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError("expected a number")
+    if not 0 <= number <= LARGEST or (flag.default and not number):
+        raise ValueError(f"expected a number {'above' if flag.default else 'from'} zero and at most {LARGEST}")
+    return number
+
+
+def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str, Any]:
+    """Return what configuration files say; raises InputError for one beside the tree that somebody else could write."""
+    project = next(
+        (
+            folder
+            for folder in (start, *start.parents)
+            if any((folder / f"runsdeploy.{end}").is_file() for end in SUFFIXES)
+        ),
+        None,
+    )
+    written = [foreign(project / f"runsdeploy.{end}") for end in SUFFIXES] if project and not trusted else []
+    if any(written):
+        raise InputError([problem for problem in written if problem])
+    others = (Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser())
+    if project is None and not any(
+        other.with_name(f"{other.name}.{end}").is_file() for other in others for end in SUFFIXES
+    ):
+        return {}
+    from runsdeploy.cli.configuration import load  # noqa: PLC0415 - costs an import of invoke, seldom needed
+
+    return load(project, known)

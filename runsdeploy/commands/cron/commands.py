@@ -1,0 +1,184 @@
+"""`cron.*`: the job runner on hosts. Each command is a script of the built-in tree, deployed as any other is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.cron.builtin_tree import AT, builtin_work, gather, named_hosts, place_of
+from runsdeploy.commands.cron.install import COMMANDS as INSTALLING
+from runsdeploy.errors import InputError, Problem
+from runsdeploy.output import console, json
+from runsdeploy.rollout.execution import CONNECTION, execute, listener_of
+from runsdeploy.rollout.rollout import Listener
+from runsdeploy.session.report import HostReport
+
+STATUSES = {
+    1: "it could not do that",
+    2: "what it was given is wrong (settings, catalogue or words), nothing was touched",
+    3: "a backup is not good",
+    4: "a restore is unfinished: `cron.restore --continue` or `--undo`",
+    69: "the job runner cannot be used there",
+    75: "locked: another run is under way",
+}
+"""what the job runner's exit statuses mean, and those of the scripts that start it"""
+FAILURES = {"run": "a job failed", "status": "no good run, or none that is so recent", "verify": "a backup is not good"}
+"""what status 1 means of some commands"""
+
+
+_Words = Callable[[Arguments, list[Problem]], list[str]]
+"""makes the words behind a command of the job runner"""
+
+
+def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
+    """Return what runs a command of the installed job runner."""
+
+    def run(arguments: Arguments) -> int:
+        problems: list[Problem] = []
+        hosts = gather(problems, named_hosts, arguments)
+        place = place_of(arguments, problems)
+        said = words(arguments, problems)
+        if problems or hosts is None:
+            raise InputError(problems)
+        options = [] if arguments.format == "text" else ["--format", "json"]
+        more = {"as_root": "yes" if arguments.as_root else ""} if command == "restore" else {}
+        variables = {**place, **more, "options": options, "words": said}
+        with builtin_work(arguments, f"cron/{command}", hosts, lambda _: variables) as work:
+            # A run takes hours, and whoever looks meanwhile must not be kept out: the job runner has a lock of its own.
+            status, reports = execute(arguments, replace(work, scope=f"cron/{command}"), _listen)
+        _tell_statuses(command, reports)
+        return status
+
+    return run
+
+
+def _listen(arguments: Arguments, hosts: int) -> Listener:
+    """Return what hands on the output of one host as it is, and tells that of several apart."""
+    if arguments.format == "text" and hosts == 1:
+        return console.Verbatim(verbose=arguments.verbose)
+    if arguments.format == "json":
+        return json.Kept()
+    return listener_of(arguments, hosts)
+
+
+def _tell_statuses(command: str, reports: Sequence[HostReport]) -> None:
+    """Say what the statuses of failed steps mean."""
+    talk = console.Writer(sys.stderr)
+    meanings = {**STATUSES, 1: FAILURES.get(command, STATUSES[1])}
+    for report in reports:
+        for step in report.steps:
+            if step.outcome in ("failed", "killed") and step.status is not None:
+                meaning = meanings.get(step.status, "")
+                if step.outcome == "killed":
+                    meaning = f"it was killed by signal {step.status - 128}"
+                end = f": {meaning}" if meaning else ""
+                talk.line(f"{report.plan.host.name}: the job runner ended with status {step.status}{end}")
+
+
+def _word(value: str | None, option: str, problems: list[Problem]) -> list[str]:
+    """Return a positional argument; one that begins with a dash would be taken for an option."""
+    if value and value.startswith("-"):
+        problems.append(Problem(None, f"bad {option} `{value}`: it begins with a dash"))
+    return [value] if value else []
+
+
+def _run_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
+    wait = f"{arguments.wait:g}" if arguments.wait else ""
+    return [*_word(arguments.job, "job", problems), *(["--wait", wait] if wait else [])]
+
+
+def _status_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
+    age = arguments.max_age or ""
+    if age and not re.fullmatch(r"[0-9]{1,9}[A-Za-z]*", age):
+        problems.append(Problem(None, f"bad `--max-age` {age!r}: expected a duration such as `26h`"))
+    return ["--max-age", age] if age else []
+
+
+def _verify_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
+    return [*_word(arguments.archive, "archive", problems), *(["--all"] if arguments.all else [])]
+
+
+def _restore_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
+    switches = [name for name in ("yes", "undo", "continue", "force") if getattr(arguments, name)]
+    archive = _word(arguments.archive, "archive", problems)
+    if not archive and not {"undo", "continue"} & set(switches):
+        problems.append(Problem(None, "no archive given", "`latest`, or one of `runsdeploy cron.backups`"))
+    if {"undo", "continue"} <= set(switches):
+        problems.append(Problem(None, "`--undo` and `--continue` exclude each other"))
+    paths = [word for path in arguments.only for word in _word(path, "path", problems)]
+    places = [word for name in ("root", "backups") for word in _place(arguments, name, problems)]
+    host = [f"--host={arguments.backup_of}"] if arguments.backup_of else []
+    return [*archive, *paths, *places, *host, *(f"--{name}" for name in switches)]
+
+
+def _place(arguments: Arguments, name: str, problems: list[Problem]) -> list[str]:
+    given = getattr(arguments, name) or ""
+    if given and not given.startswith("/"):
+        problems.append(Problem(None, f"bad `--{name}` {given!r}: expected an absolute path on the host"))
+    return [f"--{name}={given}"] if given else []
+
+
+_ARCHIVE = Flag("archive", "the archive, or `latest`", "", metavar="ARCHIVE")
+_MAX_AGE = Flag("--max-age", "fail if the last good run is older, e.g. `26h`", metavar="AGE")
+
+
+def _using(name: str, help_text: str, flags: Sequence[Flag], words: _Words, *examples: str) -> Command:
+    return Command(
+        f"cron.{name}",
+        _use(name, words),
+        help_text,
+        (*flags, *AT, *CONNECTION, *COMMON),
+        tuple(f"cron.{name} {example}" for example in examples),
+    )
+
+
+COMMANDS = (
+    *INSTALLING,
+    _using(
+        "run",
+        "run all jobs that are enabled, or one job or stage",
+        (Flag("job", "a job or a stage; all if none is given", "", metavar="JOB"),),
+        _run_words,
+        "--host medusa.univ.run",
+        "--host medusa.univ.run RUN_SD_CHANGED_AT",
+    ),
+    _using("jobs", "list the jobs of the host", (), lambda _, __: [], "--host medusa.univ.run"),
+    _using("status", "tell how the last runs went", (_MAX_AGE,), _status_words, "--host medusa.univ.run --max-age 26h"),
+    _using(
+        "logs",
+        "show the log of a run",
+        (Flag("run", "which run; the last if none is given", "", metavar="RUN"),),
+        lambda arguments, problems: _word(arguments.run, "run", problems),
+        "--host medusa.univ.run",
+    ),
+    _using("backups", "list the backups of the host", (), lambda _, __: [], "--host medusa.univ.run"),
+    _using(
+        "verify",
+        "verify backups",
+        (_ARCHIVE, Flag("--all", "all of them", default=False)),
+        _verify_words,
+        "--host medusa.univ.run --all",
+    ),
+    _using(
+        "restore",
+        "restore files of a backup; without --yes, tell what would change",
+        (
+            _ARCHIVE,
+            Flag("--only", "a path to restore, several by repeating; all if none is given", (), metavar="PATH"),
+            Flag("--yes", "do it", default=False),
+            Flag("--undo", "take the last restore back", default=False),
+            Flag("--as-root", "not as the service account, for files that are not its own", default=False),
+            Flag("--continue", "finish a restore that broke off", default=False),
+            Flag("--force", "take also a backup that is not good, or lose what was changed since", default=False),
+            Flag("--root", "put the files below this directory, for a look or a drill", metavar="DIR"),
+            Flag("--backups", "where the backups are, if the settings are gone", metavar="DIR"),
+            Flag("--backup-of", "take a backup of this other host", metavar="NAME"),
+        ),
+        _restore_words,
+        "--host medusa.univ.run latest",
+        "--host medusa.univ.run latest --yes",
+    ),
+)

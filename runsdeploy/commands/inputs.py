@@ -1,0 +1,108 @@
+"""What commands start from: the trees, the hosts, the entries to run on each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from runsdeploy.cli.command import Arguments
+from runsdeploy.errors import InputError, Problem, did_you_mean
+from runsdeploy.plan.blame import operation_text
+from runsdeploy.plan.plan import Plan
+from runsdeploy.tree.includes import COMMAND_LINE, Cookbook
+from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
+from runsdeploy.tree.script import DOS_SEPARATOR, is_script
+from runsdeploy.tree.selection import choices, near_host, select
+from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
+
+
+def trees_of(arguments: Arguments) -> Trees:
+    """Open the trees of RUNSPATH; raises InputError."""
+    return open_trees(arguments.path, Path.cwd(), tuple(arguments.allow), trusted=arguments.trust)
+
+
+def hosts_of(arguments: Arguments, trees: Trees) -> list[Host]:
+    """Return the hosts that were named, each once; raises InputError if none was, or for what matches nothing."""
+    words = choices(arguments.host)
+    if not words:
+        hint = "name one with `--host`, see `runsdeploy hosts`"
+        raise InputError([Problem(None, "no host given", hint)])
+    return select(trees, words)
+
+
+def sets_of(arguments: Arguments) -> list[Operation]:
+    """Return the operations of `--set`; raises InputError."""
+    operations, problems = parse_operations(Word(text, COMMAND_LINE) for text in arguments.set)
+    if problems:
+        raise InputError(problems)
+    return operations
+
+
+def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Entry], list[Problem]]:
+    """Return what to run on a host: `--script`, `--recipe`, or the recipe `default`; with all problems."""
+    problems = [problem for name in arguments.script if (problem := _no_script(name, trees, host))]
+    if problems:
+        return [], problems
+    entries = [Entry(name, (), COMMAND_LINE) for name in arguments.script]
+    recipes = [Entry(f"@{name}", (), COMMAND_LINE) for name in arguments.recipe]
+    if not entries and not recipes:
+        if not trees.host_directories(host):
+            near = near_host(host.name, trees.hosts())
+            hint = f"make it: `runsdeploy init --host {host.name}`, or name a script: `--script NAME`"
+            message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
+            return [], [Problem(None, message, near or hint)]
+        recipes = [Entry("@default", (), COMMAND_LINE)]
+    cookbook = Cookbook(trees, host)
+    found = [entry for recipe in recipes for entry in cookbook.include(recipe)]
+    return [*found, *entries], cookbook.problems
+
+
+def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
+    """Say what is wrong where `--script` names a recipe, or names a script as a recipe names a recipe."""
+    plain = name.removeprefix("@")
+    found = None if name_problem(plain) else trees.find(plain, host)
+    if not found or trees.trust.outside(found.path):
+        return None
+    with suppress(OSError):
+        data = found.path.read_bytes()
+        if is_script(data):
+            hint = f"write `--script {plain}`"
+            return Problem(COMMAND_LINE, f"`{name}` is a script, not a recipe", hint) if name != plain else None
+        if not DOS_SEPARATOR.search(data):
+            message = f"`{plain}` has no line `script:`, so it is not a script"
+            return Problem(COMMAND_LINE, message, f"if it is a recipe, write `--recipe {plain}`")
+    return None
+
+
+def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
+    """Yield what the host's recipe says of the scripts of `--script`, which does not apply to them there."""
+    if "default" in arguments.recipe or not arguments.script:
+        return
+    entries: list[Entry] = []
+    # Nothing else needs that recipe: what is wrong with it is of no account.
+    with suppress(InputError):
+        if trees.find("default", host):
+            entries += Cookbook(trees, host).include(Entry("@default", (), COMMAND_LINE))
+    for name in dict.fromkeys(arguments.script):
+        said = [f"{operation_text(each)} ({each.position.place})" for entry in entries if entry.name == name
+                for each in entry.operations]  # fmt: skip
+        if said:
+            yield f"{host.name}: `--script {name}`: the recipe's operations do not apply: {', '.join(said)}"
+
+
+def unread_of(trees: Trees, sets: Sequence[Operation], plans: Sequence[Plan]) -> Iterator[str]:
+    """Yield which operations of `--set` have a name that no script mentions, though a variable has one like it."""
+    if not sets:
+        return
+    steps = [(each.host, step) for each in plans for step in each.steps]
+    texts = [text for _, step in steps for text in (step.script.conf, step.script.body)]
+    texts += [file.content for each in plans for file in each.libraries]
+    above = (trees.cascade(step.script.source, host) for host, step in steps)
+    texts += [path.read_bytes() for path in {place.path for places in above for place in places}]
+    names = {variable.name for _, step in steps for variable in step.variables} - {each.name for each in sets}
+    for each in sets:
+        near = did_you_mean(each.name, names)
+        if near and not any(re.search(rf"\b{each.name}\b".encode(), text) for text in texts):
+            yield f"`--set {operation_text(each)}`: no script declares or reads `{each.name}`; {near}"

@@ -1,0 +1,120 @@
+"""`render`: a plan as one bash file, for a host that cannot be reached."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.deploy import SELECTION, work_of
+from runsdeploy.errors import InputError, Problem, Refused
+from runsdeploy.events import Finished
+from runsdeploy.output import console, json
+from runsdeploy.plan.files import File, content_file
+from runsdeploy.plan.plan import Plan
+from runsdeploy.rollout.execution import NO_VERIFY, make_plans
+from runsdeploy.session.bundle import content_of
+from runsdeploy.session.render import local_segment, problems, render
+from runsdeploy.session.report import Fold
+from runsdeploy.session.session import Run, new_session
+from runsdeploy.transport.local import LocalTransport
+from runsdeploy.tree import revision
+
+
+def write_plan(arguments: Arguments) -> int:
+    """Write the plan of one host as a bash file."""
+    work = work_of(arguments)
+    if len(work.hosts) > 1:
+        raise InputError([Problem(None, f"`render` takes one host, not {len(work.hosts)}")])
+    target = Path(arguments.output) if arguments.output not in ("", None, "-") else None
+    if target and not target.parent.is_dir():
+        raise InputError([Problem(None, f"no directory `{target.parent}` to write `{target.name}` to")])
+    if target and target.is_dir():
+        inside = target / f"{work.hosts[0].name}.sh"
+        raise InputError([Problem(None, f"`{target}` is a directory, expected a file", f"e.g. `--output {inside}`")])
+    revisions = revision.look_up(work.trees.roots)
+    plan = make_plans(arguments, work)[0]
+    wrong = problems(plan, local_done=arguments.run_local)
+    if wrong:
+        raise InputError(wrong)
+    console.tell_messages(plan)
+    shared, status = _run_local(plan) if arguments.run_local else ([], 0)
+    if status:
+        if arguments.format != "text":
+            json.write({"schema": json.SCHEMA, "exit_status": status, "hosts": []})
+        return status
+    text = b"".join(render(plan, revisions(), shared))
+    if target:
+        _write(target, text)
+    if arguments.format != "text":
+        about = {"host": plan.host.name, "plan": plan.digest, "sha256": hashlib.sha256(text).hexdigest()}
+        place = {"file": str(target)} if target else {"text": text.decode()}
+        json.write({"schema": json.SCHEMA, "exit_status": 0, "hosts": [about | place]})
+    elif target:
+        console.Writer(sys.stderr).line(f"run it there with `bash {console.printable(target.name)}`")
+    else:
+        sys.stdout.buffer.write(text)
+    return 0
+
+
+def _run_local(plan: Plan) -> tuple[list[File], int]:
+    """Run the local steps as a deploy does; return the files that they made for the others, and an exit status."""
+    segment = local_segment(plan)
+    if segment is None:
+        return [], 0
+    run = Run(plan, new_session(), LocalTransport, segments=[segment])
+    fold, listener = Fold(plan), console.Console(1)
+    # Ours is the plan's.
+    listener.out = listener.talk
+    ended, shared = "", []
+    for event in run.events():
+        fold.hear(event)
+        listener.hear(plan, event, fold)
+        if isinstance(event, Finished):
+            # They are kept only as long as the session.
+            ended = event.outcome
+            shared = [content_file(file.path, content_of(file), file.mode) for file in run.kept.values()]
+    if ended != "ok":
+        listener.end(fold.close(0.0))
+        return [], 1
+    missing = [name for name in segment.returns if name not in {file.path for file in shared}]
+    if missing:
+        raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
+    return shared, 0
+
+
+def _write(target: Path, text: bytes) -> None:
+    """Write a file for its owner only, whole or not at all: it may hold secrets."""
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fchmod(file.fileno(), 0o600)
+            os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+
+
+COMMANDS = (
+    Command(
+        "render",
+        write_plan,
+        "write the plan of a host as one bash file that runs there without runsdeploy",
+        (
+            *SELECTION,
+            Flag("--output", "where to write it; to stdout if not given, or `-`", metavar="FILE"),
+            Flag("--run-local", "run local steps here, now, and include what they make", default=False),
+            NO_VERIFY,
+            *COMMON,
+        ),
+        (
+            "render --host medusa.univ.run --output medusa.sh",
+            "render --host medusa.univ.run --script web/nginx --set port=8080",
+        ),
+    ),
+)

@@ -1,0 +1,301 @@
+"""`ssh.setup`: the operator's key goes where only a password opened the door.
+
+First every host is looked at, with the keys there are; nothing is changed. Only then a password is asked for,
+once, if one is needed; and the first host that accepts it is waited for before the others are shown it: a
+mistyped one must not lock accounts on all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
+from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
+from runsdeploy.output import console, json
+from runsdeploy.rollout.execution import ACCEPT_NEW, HOST
+from runsdeploy.session.authorized_keys import Answer, Question, WrongPassword, ask
+from runsdeploy.transport import known_hosts, password
+from runsdeploy.transport.password import Password
+from runsdeploy.transport.public_key import PublicKey, find
+from runsdeploy.transport.ssh_config import USER
+from runsdeploy.tree.trees import Host
+
+_SAID = {
+    "added": "key added",
+    "present": "key was there",
+    "would-add": "key would be added",
+    "maybe": "perhaps the key would be added",
+}
+"""outcomes that are no failures"""
+
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where a key is to go."""
+
+    host: Host
+    user: str
+    """whose authorized_keys; empty for the login's"""
+    key: PublicKey
+    login: known_hosts.Destination
+    """how the host is logged in to now"""
+    own: known_hosts.Destination
+    """how it will be with the key"""
+    locked: Literal["", "login", "sudo"] = ""
+    """what only a password opens"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of an account."""
+
+    host: Host
+    outcome: str
+    """one of _SAID, or `unreachable`, `refused`, `lost`, `skipped`"""
+    key: PublicKey | None = None
+    message: str = ""
+    hint: str = ""
+    wrong: bool = False
+    """whether the password was not accepted"""
+
+
+def setup(arguments: Arguments) -> int:
+    """Put the operator's public key on hosts; return the exit status."""
+    problems: list[Problem] = []
+    hosts = gather(problems, named_hosts, arguments) or []
+    secret = gather(problems, password.read, arguments.password_file) if arguments.password_file else None
+    results, accounts = _accounts(arguments, hosts, problems)
+    if problems:
+        raise InputError(problems)
+    tell = functools.partial(_tell, arguments)
+    results = [tell(each) for each in results]
+    looked = list(_each(lambda account: _look(arguments, account), accounts, arguments.parallel))
+    results += [tell(each) for each in looked if isinstance(each, Result)]
+    absent = [each for each in looked if isinstance(each, Account)]
+    locked = [each for each in absent if each.locked]
+    if arguments.dry_run:
+        results += [tell(_foretold(each)) for each in absent]
+    else:
+        secret = (secret or _ask(arguments, locked)) if locked else None
+        opened = [each for each in absent if not each.locked]
+        results += map(tell, _each(lambda account: _add(arguments, account), opened, arguments.parallel))
+        results += map(tell, _with_password(arguments, secret, locked) if secret else ())
+    status = 0 if all(each.outcome in _SAID for each in results) else 3
+    if arguments.format != "text":
+        order = [host.name for host in hosts]
+        results.sort(key=lambda each: order.index(each.host.name))
+        json.write(_document(arguments, status, results))
+    return status
+
+
+def _accounts(
+    arguments: Arguments, hosts: Sequence[Host], problems: list[Problem]
+) -> tuple[list[Result], list[Account]]:
+    """Read what the operator's files say, connecting to nothing; what is wrong with keys joins the problems."""
+    user = arguments.values["for"] or ""
+    if user and not USER.fullmatch(user):
+        problems.append(Problem(None, f"`{user}` is not a user name"))
+        return [], []
+    results: list[Result] = []
+    accounts: list[Account] = []
+    for host in hosts:
+        try:
+            login = own = known_hosts.look_up(host.address, arguments.ssh_config)
+            if user:
+                own = known_hosts.look_up(Host(host.name, user).address, arguments.ssh_config)
+        except HostError as error:
+            results.append(_failed(host, error))
+            continue
+        key = gather(problems, find, arguments.key, own[0])
+        if key:
+            accounts.append(Account(host, user, key, login, own))
+    return results, accounts
+
+
+def _look(arguments: Arguments, account: Account) -> Result | Account:
+    """Look with the keys there are; return the account if the key is absent, or may be."""
+    from runsdeploy.transport.connecting import (  # noqa: PLC0415 - only commands that connect load paramiko
+        takes_password,
+    )
+
+    try:
+        answer = _asked(arguments, account, "look", None)
+    except Unauthorized as error:
+        # Who refused may be a jump host, which the password is not for.
+        if error.host != account.login[0].name or (error.methods and not takes_password(error.methods)):
+            return _failed(account.host, error)
+        return replace(account, locked="login")
+    except HostError as error:
+        return _failed(account.host, error)
+    if answer.said == "password":
+        return replace(account, locked="sudo")
+    return account if answer.said == "absent" else _verified(arguments, account, answer)
+
+
+def _add(arguments: Arguments, account: Account, secret: Password | None = None) -> Result:
+    """Add the key, and try it."""
+    try:
+        return _verified(arguments, account, _asked(arguments, account, "add", secret))
+    except HostError as error:
+        return _failed(account.host, error)
+
+
+def _asked(arguments: Arguments, account: Account, mode: Literal["look", "add"], secret: Password | None) -> Answer:
+    for_login = secret if account.locked == "login" else None
+    for_sudo = secret if account.user else None
+    with _connected(arguments, account.host, account.login, password=for_login) as connection:
+        return ask(connection, Question(mode, account.host.name, account.user, account.key, for_sudo))
+
+
+def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destination, **more: Any) -> Any:
+    """Connect, for the length of a `with`; `more` are options of that."""
+    from runsdeploy.transport import connecting  # noqa: PLC0415 - only commands that connect load paramiko
+
+    options = connecting.Options(ssh_config=arguments.ssh_config, accept_new=arguments.accept_new, **more)
+    return closing(connecting.connect(host.address, options, destination))
+
+
+def _verified(arguments: Arguments, account: Account, answer: Answer) -> Result:
+    """Log in with the key alone, and have a command run: that is what it is for."""
+    key, (settings, entries) = account.key, account.own
+    alone = replace(settings, identities=(key.private,) if key.private else (), identities_only=False)
+    stands = f"the key stands in `{answer.file}`, but"
+    try:
+        with _connected(arguments, account.host, (alone, entries), only_key=key.blob) as connection:
+            ask(connection, Question("hello", account.host.name))
+    except Unauthorized as error:
+        if not error.offered:
+            return Result(account.host, answer.said, key, f"login with it was not tried: {error.message}")
+        why = f"sshd does not accept it for user `{settings.user}`"
+        hint = f"as root there: `sshd -T -C user={settings.user} | grep -iE 'authorizedkeys|permitroot|pubkey|allow'`"
+        return Result(account.host, "refused", key, f"{stands} {why}", hint)
+    except HostError as error:
+        failed = _failed(account.host, error)
+        return replace(failed, key=key, message=f"{stands} {failed.message}")
+    named = not key.private or Path(key.private).absolute() in map(Path, settings.identities)
+    hint = (
+        "" if named else f"deploys offer it if the agent has it, or ssh's configuration: `IdentityFile {key.private}`"
+    )
+    return Result(account.host, answer.said, key, "login with it works", hint)
+
+
+def _with_password(arguments: Arguments, secret: Password, accounts: Sequence[Account]) -> Iterator[Result]:
+    """Try the password on one host after the other until one accepts it, then on the rest at once."""
+    waiting = list(accounts)
+    while waiting:
+        result = _add(arguments, waiting.pop(0), secret)
+        yield result
+        if result.wrong:
+            told = f"the password was not tried, for `{result.host.name}` did not accept it"
+            yield from (Result(each.host, "skipped", each.key, told) for each in waiting)
+            return
+        if result.outcome in _SAID:
+            break
+    yield from _each(lambda account: _add(arguments, account, secret), waiting, arguments.parallel)
+
+
+def _each(work: Callable[[Account], _Made], accounts: Iterable[Account], parallel: int) -> Iterator[_Made]:
+    """Do the work in threads; yield what it makes, in order."""
+    pool = ThreadPoolExecutor(parallel)
+    try:
+        yield from pool.map(work, accounts)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not wait for hosts
+
+
+def _ask(arguments: Arguments, accounts: Sequence[Account]) -> Password:
+    """Ask for the password of all, once; raises InputError if nobody can be asked."""
+    first = f"{accounts[0].login[0].user}@{accounts[0].host.name}"
+    more = f" (and {len(accounts) - 1} more)" if len(accounts) > 1 else ""
+    if arguments.format != "text":
+        why = f"with `--format {arguments.format}` nothing is asked"
+    elif password.can_ask():
+        return password.ask(f"password for {first}{more}: ")
+    else:
+        why = "there is no terminal to ask on"
+    needed = f"the password of `{first}`{more} is needed, and {why}"
+    raise InputError([Problem(None, needed, "give it in a file: `--password-file FILE`, or `-` for stdin")])
+
+
+def _foretold(account: Account) -> Result:
+    if not account.locked:
+        return Result(account.host, "would-add", account.key)
+    why = "sudo asks for a password" if account.locked == "sudo" else "it accepts none of your keys"
+    return Result(account.host, "maybe", account.key, f"{why}, and a dry run asks for none")
+
+
+def _failed(host: Host, error: HostError) -> Result:
+    outcome = "unreachable" if isinstance(error, Unreachable) else "lost" if isinstance(error, Lost) else "refused"
+    wrong = isinstance(error, WrongPassword) or (isinstance(error, Unauthorized) and error.offered)
+    return Result(host, outcome, None, error.message, error.hint, wrong)
+
+
+def _tell(arguments: Arguments, result: Result) -> Result:
+    name = result.host.name
+    if result.outcome not in _SAID:
+        problem = Problem(None, result.message, result.hint)
+        console.Writer(sys.stderr).line(console.printable(f"{name}: {problem}"))
+    elif arguments.format == "text":
+        said = ", ".join(filter(None, (_SAID[result.outcome], result.message)))
+        console.Writer(sys.stdout).line(console.printable(f"{name}: {said}"))
+        if result.hint:
+            console.Writer(sys.stderr).line(console.printable(f"{name}: {result.hint}"))
+    return result
+
+
+def _document(arguments: Arguments, status: int, results: Sequence[Result]) -> dict[str, Any]:
+    hosts = [
+        {
+            "host": each.host.name,
+            "outcome": each.outcome,
+            "key": str(each.key) if each.key else None,
+            "message": each.message,
+            "hint": each.hint,
+        }
+        for each in results
+    ]
+    dry = {"dry_run": True} if arguments.dry_run else {}
+    return {"schema": json.SCHEMA, "exit_status": status, **dry, "hosts": hosts}
+
+
+COMMANDS = (
+    Command(
+        "ssh.setup",
+        setup,
+        "put your public key on hosts that only know your password",
+        (
+            HOST,
+            Flag("--key", "the key, either half of it; else the first that ssh would offer", metavar="FILE"),
+            Flag("--for", "whose login it is to open, by sudo; else the one that is logged in", metavar="USER"),
+            Flag(
+                "--password-file",
+                "file whose first line is the password, `-` for stdin; else it is asked for on the terminal",
+                metavar="FILE",
+            ),
+            Flag(
+                "--dry-run",
+                "look, and say what would be done; asks for no password",
+                default=False,
+                aliases=("-n", "--check"),
+            ),
+            Flag("--parallel", "hosts at a time", 4, metavar="N"),
+            ACCEPT_NEW,
+            *COMMON,
+        ),
+        (
+            "ssh.setup --host medusa.univ.run",
+            "ssh.setup --host alice@medusa.univ.run --for root",
+            "ssh.setup --host @web --key ~/.ssh/deploy.pub --password-file password",
+        ),
+    ),
+)

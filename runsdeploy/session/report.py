@@ -1,0 +1,214 @@
+"""Reports: events folded against the plan. What was not heard is never taken for success."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
+from runsdeploy.events import (
+    Earlier,
+    Ended,
+    Event,
+    Finished,
+    Locked,
+    Marked,
+    Output,
+    Past,
+    Refusal,
+    Started,
+    Unheard,
+)
+from runsdeploy.plan.plan import Plan, Step
+from runsdeploy.plan.sysinfos import repair
+
+SUCCESSES = frozenset({"ok", "already-done"})
+OUTCOMES = SUCCESSES | {
+    "failed", "killed", "timeout", "interrupted", "skipped", "lost", "unreachable", "locked", "refused", "detached"
+}  # fmt: skip
+"""all that can be said of a step or a host"""
+
+EARLIER_KEPT, STEPS_KEPT = 1000, 10_000
+"""sessions before this one, and steps of each, that are kept: more cannot be"""
+TAIL_LINES = 10
+TAIL_BYTES = 4096
+"""how much of a step's output is kept to be shown when it fails"""
+
+
+@dataclass
+class StepReport:
+    """How one step went."""
+
+    step: Step
+    outcome: str = "skipped"
+    status: int | None = None
+    seconds: float = 0.0
+    failed_at: Position | None = None
+    """the operator's line that failed, if it was seen"""
+    marked: list[str] = field(default_factory=list)
+    """subsystems for which `setdone` returned; empty text for the script as a whole"""
+    unmarked: list[str] = field(default_factory=list)
+    """subsystems for which `shouldrun` said yes, without a `setdone` after it"""
+    tail: bytes = b""
+    """the end of its output"""
+
+
+@dataclass
+class HostReport:
+    """How one host went."""
+
+    plan: Plan
+    outcome: str
+    steps: list[StepReport]
+    message: str = ""
+    hint: str = ""
+    seconds: float = 0.0
+    earlier: list[EarlierReport] = field(default_factory=list)
+    """sessions before this one that nobody had heard to their end"""
+
+
+@dataclass
+class EarlierReport:
+    """How a session went that nobody heard to its end, as it says itself."""
+
+    session: Earlier | Unheard
+    steps: list[list[str]] = field(default_factory=list)
+    """script and outcome of the steps that were not heard of; `lost` for one that did not end"""
+
+    def hear(self, event: Event) -> None:
+        """Take one of its events into account."""
+        match event:
+            case Started(_, script) if len(self.steps) < STEPS_KEPT:
+                self.steps.append([script, "lost"])
+            case Ended() if self.steps and self.steps[-1][1] == "lost":
+                self.steps[-1][1] = event.outcome
+            case Ended():
+                # Its beginning had been heard.
+                self.steps.append(["", event.outcome])
+
+
+class Fold:
+    """Hears the events of one host."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.steps = {step.number: StepReport(step) for step in plan.steps}
+        self.running: StepReport | None = None
+        self.finished = "ok"
+        self.failure: tuple[str, str, str] | None = None
+        self.earlier: list[EarlierReport] = []
+
+    def hear(self, event: Event) -> None:
+        """Take one event into account; those about steps that were not planned are ignored."""
+        match event:
+            case Started(number) if number in self.steps:
+                self.running = self.steps[number]
+                self.running.outcome = "lost"
+            case Output(data) if self.running:
+                self.running.tail = (self.running.tail + data)[-TAIL_BYTES:]
+            case Marked(number, action, subsystem) if number in self.steps:
+                _mark(self.steps[number], action, subsystem)
+            case Ended() if self.running and event.number == self.running.step.number:
+                self._end(self.running, event)
+                self.running = None
+            case Refusal(reason, text):
+                promise = self.plan.promise if reason == "promise" else None
+                hint = repair(self.plan.host.name) if promise else ""
+                self.failure = ("refused", f"{promise.file}: {text}" if promise else text, hint)
+            case Locked(kind):
+                remove = f"runsdeploy lock remove --host {self.plan.host.address}"
+                hint = remove if kind == "operator" else "deploy later, or with `--wait`"
+                self.failure = ("locked", f"the host is held: {event}", hint)
+            case Earlier() | Unheard() if len(self.earlier) < EARLIER_KEPT:
+                self.earlier.append(EarlierReport(event))
+            case Past(past) if self.earlier:
+                self.earlier[-1].hear(past)
+            case Finished() if event.outcome != "ok":
+                self.finished = event.outcome
+
+    def _end(self, report: StepReport, event: Ended) -> None:
+        report.outcome, report.status, report.seconds = event.outcome, event.status, event.seconds
+        if event.outcome in SUCCESSES:
+            return
+        source = report.step.script.source
+        # A failure that the section survived may be older than what bash itself said when it gave up.
+        line = event.line if event.how == "exit" else max(event.line, _line_in(report.tail, source.path.name))
+        report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
+
+    def close(self, seconds: float, error: HostError | None = None) -> HostReport:
+        """Judge the host when nothing more will be heard."""
+        steps = list(self.steps.values())
+        outcome, message, hint = self._judge(steps, error)
+        if outcome == "detached":
+            for step in steps:
+                step.outcome = "detached"
+        return HostReport(self.plan, outcome, steps, message, hint, seconds, self.earlier)
+
+    def _judge(self, steps: list[StepReport], error: HostError | None) -> tuple[str, str, str]:
+        if self.failure:
+            return self.failure
+        failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
+        if error:
+            word = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
+            return "failed" if failed else word, error.message, error.hint
+        if failed:
+            return ("timeout" if failed.outcome == "timeout" else "failed"), "", ""
+        if self.finished != "ok":
+            attach = f"hear the rest with `runsdeploy attach --host {self.plan.host.address}`"
+            said = ("the session goes on by itself", attach) if self.finished == "detached" else ("", "")
+            return self.finished, *said
+        if all(step.outcome in SUCCESSES for step in steps):
+            return "ok", "", ""
+        return "lost", "the session ended without a word on how", "deploy again: what is marked is not done twice"
+
+
+_ERRORS: dict[type[HostError], str] = {
+    Unreachable: "unreachable",
+    Refused: "refused",
+    Lost: "lost",
+    HostError: "refused",
+}
+
+
+def _mark(report: StepReport, action: str, subsystem: str) -> None:
+    if action == "shouldrun" and subsystem not in report.unmarked:
+        report.unmarked.append(subsystem)
+    if action == "setdone":
+        report.marked.append(subsystem)
+        report.unmarked = [each for each in report.unmarked if each != subsystem]
+    if action == "resetdone":
+        report.marked = [each for each in report.marked if subsystem not in ("", each)]
+
+
+def _line_in(tail: bytes, name: str) -> int:
+    """Return the line of the script that bash's own message names, if such a message came last."""
+    lines = tail.splitlines() or [b""]
+    _, found, rest = lines[-1].partition(f"/{name}: line ".encode("utf-8", "surrogateescape"))
+    number = rest.partition(b":")[0]
+    return int(number) if found and number.isdigit() else 0
+
+
+def last_lines(data: bytes) -> list[bytes]:
+    """Return the last lines of an output."""
+    return list(deque(data.splitlines(), TAIL_LINES))
+
+
+def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
+    """Return the exit status of a command that did this (SPEC 7).
+
+    130 or 143 for a signal, else 4 locked, 1 a step failed, 3 a host could not be used, 0.
+    """
+    outcomes = {report.outcome for report in reports}
+    steps = {step.outcome for report in reports for step in report.steps}
+    if interrupted:
+        return 128 + interrupted
+    if "failed" in outcomes or steps & {"failed", "killed"}:
+        return 1
+    if "timeout" in outcomes:
+        return 124
+    if outcomes & {"unreachable", "lost", "refused", "interrupted"}:
+        return 3
+    if "locked" in outcomes:
+        return 4
+    # Nothing unknown is ever reported as success; of what was detached nothing was asked to be known.
+    return 0 if outcomes <= SUCCESSES | {"detached"} else 3

@@ -1,0 +1,56 @@
+"""Segments: a plan cut where the side changes, with the files that cross at each cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from runsdeploy.plan.plan import Plan, Step
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Neighbouring steps that run on one side, in one channel."""
+
+    number: int
+    """from 0"""
+    side: str
+    """`controller` or `target`"""
+    steps: tuple[Step, ...]
+    needs: tuple[str, ...]
+    """files of the shared space that the other side made for it"""
+    returns: tuple[str, ...]
+    """files that it makes for a later segment of the other side"""
+    last: bool
+    """whether no later segment runs on this side"""
+
+
+def cut(plan: Plan) -> list[Segment]:
+    """Cut a plan into segments."""
+    runs = [tuple(steps) for _, steps in groupby(plan.steps, key=lambda step: step.side)]
+    home = {step.number: number for number, steps in enumerate(runs) for step in steps}
+    needs: list[set[str]] = [set() for _ in runs]
+    returns: list[set[str]] = [set() for _ in runs]
+    makers: dict[str, Step] = {}
+    for step in plan.steps:
+        for file in step.uses:
+            maker = makers[file]
+            if maker.side != step.side:
+                needs[home[step.number]].add(file)
+                returns[home[maker.number]].add(file)
+        makers.update(dict.fromkeys(step.outs, step))
+    sides = [steps[0].side for steps in runs]
+    return [
+        Segment(
+            number,
+            sides[number],
+            steps,
+            *_sorted(needs[number], returns[number]),
+            sides[number] not in sides[number + 1 :],
+        )
+        for number, steps in enumerate(runs)
+    ]
+
+
+def _sorted(needs: set[str], returns: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(sorted(needs)), tuple(sorted(returns))

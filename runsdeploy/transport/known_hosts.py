@@ -1,0 +1,208 @@
+"""Whether a host's key is the one that is known, as ssh's known hosts files say.
+
+`ssh-keygen -F` looks names up: it knows hashed names, patterns and markers.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+import re
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runsdeploy.errors import Unreachable
+from runsdeploy.transport.ssh_config import Settings, reason, resolve, run
+
+_FOUND = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")
+_WRITABLE_NAME = re.compile(r"[\w.:%\[\]-]+", re.ASCII)
+_REVOCATION_LIST = b"SSHKRL\n\0"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A host's public key."""
+
+    kind: str
+    """`ssh-ed25519` and the like"""
+    blob: bytes
+    """the key as it is sent"""
+
+    @property
+    def fingerprint(self) -> str:
+        """The key as ssh shows it."""
+        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.fingerprint}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a known hosts file that speaks of a host."""
+
+    key: Key
+    """the key it names"""
+    file: str
+    """where it stands"""
+    line: int
+    """counted from 1"""
+    revoked: bool
+    """whether it says never to accept the key"""
+
+
+Destination = tuple["Settings", tuple["Entry", ...]]
+"""how a host is reached, and the keys it is known by"""
+
+
+def look_up(host: str, config: str | None) -> Destination:
+    """Read what the operator's files say of a host, connecting to nothing; raises Unreachable."""
+    settings = resolve(host, config)
+    return settings, find(settings)
+
+
+def find(settings: Settings) -> tuple[Entry, ...]:
+    """Everything the known hosts files say of a host."""
+    return tuple(_look_up(settings, settings.known_as))
+
+
+def _look_up(settings: Settings, name: str) -> Iterable[Entry]:
+    for file in (*settings.known_hosts, *settings.global_known_hosts):
+        if Path(file).is_file():
+            found = run(settings.name, ["ssh-keygen", "-F", name, "-f", file])
+            yield from _entries(found.stdout.decode("utf-8", "replace"), file)
+
+
+def _entries(text: str, file: str) -> Iterable[Entry]:
+    """Read pairs of lines: where it stands, then the line itself."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        found = _FOUND.fullmatch(line)
+        if not found:
+            continue
+        words = next(lines, "").split()
+        if found[2] == "CA":  # a certificate authority is not the host's own key
+            continue
+        with contextlib.suppress(ValueError):  # a torn line
+            kind, blob = words[2:4] if found[2] else words[1:3]
+            yield Entry(Key(kind, base64.b64decode(blob)), file, int(found[1]), found[2] == "REVOKED")
+
+
+def check(
+    settings: Settings,
+    entries: tuple[Entry, ...],
+    offered: Key,
+    *,
+    accept_new: bool = False,
+    warn: Callable[[str], None],
+) -> None:
+    """Return if the offered key is to be trusted; raises Unreachable."""
+    _refuse_revoked(settings, entries, offered)
+    known = [entry for entry in entries if not entry.revoked]
+    if any(entry.key.blob == offered.blob for entry in known):
+        return
+    if known:
+        raise _changed(settings, known, offered)
+    if _known_without_port(settings, offered):
+        return
+    if not (accept_new or settings.strict in ("accept-new", "no")):
+        raise _unknown(settings, offered)
+    _remember(settings, offered, warn)
+
+
+def _refuse_revoked(settings: Settings, entries: tuple[Entry, ...], offered: Key) -> None:
+    places = [f"{e.file}:{e.line}" for e in entries if e.revoked and e.key.blob == offered.blob]
+    if not places and settings.revoked_keys and _listed_as_revoked(settings, offered):
+        places = [settings.revoked_keys]
+    if places:
+        raise Unreachable(
+            f"the host key of `{settings.name}` is revoked: {offered}, by {places[0]}",
+            "the host needs a new key; whoever holds the revoked one can pass for it",
+        )
+
+
+def _listed_as_revoked(settings: Settings, offered: Key) -> bool:
+    """Consult the file of RevokedHostKeys; like ssh, take every key for revoked if it cannot be read."""
+    encoded = base64.b64encode(offered.blob)
+    try:
+        data = Path(settings.revoked_keys).read_bytes()
+    except OSError:
+        return True
+    if not data.startswith(_REVOCATION_LIST):
+        return encoded in data.split()
+    line = b"%s %s\n" % (offered.kind.encode(), encoded)
+    return run(settings.name, ["ssh-keygen", "-Q", "-f", settings.revoked_keys, "/dev/stdin"], line).returncode != 0
+
+
+def _known_without_port(settings: Settings, offered: Key) -> bool:
+    """Like ssh, believe the key of the same host's port 22 on its other ports."""
+    if settings.known_as == settings.host or not settings.known_as.endswith(f"]:{settings.port}"):
+        return False
+    entries = tuple(_look_up(settings, settings.host))
+    _refuse_revoked(settings, entries, offered)
+    return any(entry.key.blob == offered.blob for entry in entries)
+
+
+def _changed(settings: Settings, known: list[Entry], offered: Key) -> Unreachable:
+    old = next((entry for entry in known if entry.key.kind == offered.kind), known[0])
+    name, file = shlex.quote(settings.known_as), shlex.quote(old.file)
+    return Unreachable(
+        f"the host key of `{settings.name}` changed: it is {offered}, "
+        f"but {old.file}:{old.line} has {old.key}; somebody may be in between",
+        f"if the host was reinstalled: `ssh-keygen -R {name} -f {file}`",
+    )
+
+
+def _unknown(settings: Settings, offered: Key) -> Unreachable:
+    return Unreachable(
+        f"the host key of `{settings.name}` is not known: {offered} for `{settings.known_as}`",
+        "compare the fingerprint with the host's own (`ssh-keygen -l -f /etc/ssh/ssh_host_"
+        f"{_family(offered.kind)}_key.pub` on its console), then pass `--accept-new`",
+    )
+
+
+def _family(kind: str) -> str:
+    return "ecdsa" if "ecdsa" in kind else "rsa" if "rsa" in kind else "ed25519"
+
+
+def _remember(settings: Settings, key: Key, warn: Callable[[str], None]) -> None:
+    accepted = f"accepted the new host key of `{settings.name}`, {key}"
+    try:
+        file = _record(settings, key)
+    except (OSError, ValueError) as error:
+        warn(f"{accepted}, but it was not recorded: {reason(error)}")
+    else:
+        warn(f"{accepted}, and added it to {file}")
+
+
+def _record(settings: Settings, key: Key) -> str:
+    if not settings.known_hosts:
+        raise ValueError("there is no known hosts file")
+    if not _WRITABLE_NAME.fullmatch(settings.known_as):
+        raise ValueError("its name cannot be written into a known hosts file")
+    _append(Path(settings.known_hosts[0]), _line(settings, key))
+    return settings.known_hosts[0]
+
+
+def _line(settings: Settings, key: Key) -> bytes:
+    name = settings.known_as.encode()
+    if settings.hash_names:
+        salt = os.urandom(20)
+        name = b"|1|%s|%s" % tuple(map(base64.b64encode, (salt, hmac.digest(salt, name, "sha1"))))
+    return b"%s %s %s\n" % (name, key.kind.encode(), base64.b64encode(key.blob))
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Add a line in one write under a lock: several hosts may be accepted at once."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0) as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        end = os.fstat(file.fileno()).st_size
+        torn = end and os.pread(file.fileno(), 1, end - 1) != b"\n"
+        file.write(b"\n" + line if torn else line)

@@ -1,0 +1,247 @@
+"""Recipes: files of lines `script operations...`, parsed into entries that know where they stand.
+
+Words are quoted as in a POSIX shell and nothing is expanded. An indented line is one call of `var`
+for the script above it. Parsing never stops at the first problem.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from runsdeploy.errors import Position, Problem
+from runsdeploy.tree.trees import name_problem
+
+VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+
+RESERVED = (
+    r"(BASH.*|RUNS.*|COMP_.*|EPOCH.*|FUNCNEST|LD_.*|LC_.*|PS[0-4]|OPT(ARG|IND|ERR)|(OLD)?PWD|E?UID|PPID|PATH|IFS|ENV|_"
+    r"|CDPATH|DIRSTACK|EXECIGNORE|FIGNORE|FUNCNAME|GLOBIGNORE|GROUPS|HIST.*|LINENO|MAPFILE|PIPESTATUS"
+    r"|POSIXLY_CORRECT|RANDOM|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TIMEFORMAT|TMOUT|PROMPT_COMMAND|IGNOREEOF)"
+)
+"""variables that bash sets, reserves or obeys (bash(1), Shell Variables), and our own"""
+
+_OPERATION = re.compile(rf"(?P<name>{VARIABLE})(?P<kind>\+=|-=|=)?(?P<value>.*)\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word of a recipe, quotes removed."""
+
+    text: str
+    """bytes that are not UTF-8 stand as surrogates"""
+    position: Position
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One change of one variable."""
+
+    name: str
+    kind: str
+    """`=` sets, `+=` appends, `-=` removes, `()` makes an array of the values"""
+    values: tuple[bytes, ...]
+    """exactly one, except for `()`"""
+    position: Position
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One script line of a recipe with its indented lines, or one `@include`."""
+
+    name: str
+    """a script, or `@recipe`"""
+    operations: tuple[Operation, ...]
+    position: Position
+
+
+@dataclass
+class _Line:
+    words: list[Word]
+    indented: bool
+    problems: list[Problem] = field(default_factory=list)
+
+
+def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
+    """Parse a recipe into its entries and all problems found; `file` names it in positions."""
+    entries: list[Entry] = []
+    problems: list[Problem] = []
+    if data.startswith(codecs.BOM_UTF8):
+        problems.append(Problem(Position(file, 1, 1), "byte order mark, expected plain UTF-8"))
+        data = data[len(codecs.BOM_UTF8) :]
+    for line in _lines(data, file):
+        problems += line.problems
+        if not line.words:
+            continue
+        if line.problems:
+            # What follows it indented is still its own.
+            entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
+            continue
+        if line.indented and not entries:
+            message = "indented line without a script above it"
+            problems.append(Problem(line.words[0].position, message))
+        elif line.indented:
+            operations, wrong = parse_call(line.words)
+            last = entries[-1]
+            entries[-1] = Entry(last.name, last.operations + tuple(operations), last.position)
+            problems += wrong
+        else:
+            entry, wrong = _entry(line.words)
+            entries.append(entry)
+            problems += wrong
+    return entries, problems + [p for entry in entries for p in _include_problems(entry)]
+
+
+def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
+    head, *rest = words
+    operations, problems = parse_operations(rest)
+    wrong = name_problem(head.text.removeprefix("@"))
+    if wrong:
+        problems.insert(0, Problem(head.position, wrong))
+    return Entry(head.text, tuple(operations), head.position), problems
+
+
+def _include_problems(entry: Entry) -> Iterator[Problem]:
+    if entry.name.startswith("@") and entry.operations:
+        found = entry.operations[0]
+        yield Problem(found.position, f"`{entry.name}` takes no operations, found one on `{found.name}`")
+
+
+def parse_operations(words: Iterable[Word]) -> tuple[list[Operation], list[Problem]]:
+    """Parse words of which each is one operation."""
+    operations: list[Operation] = []
+    problems: list[Problem] = []
+    for word in words:
+        parsed = _operation(word)
+        (operations if isinstance(parsed, Operation) else problems).append(parsed)  # type: ignore[arg-type]
+    return operations, problems
+
+
+def parse_call(words: list[Word]) -> tuple[list[Operation], list[Problem]]:
+    """Parse the words of one call of `var`: `name values...`, or operations."""
+    head, *rest = words
+    if not re.fullmatch(VARIABLE, head.text):
+        return parse_operations(words)
+    parsed = _operation(head)
+    if isinstance(parsed, Problem):
+        return [], [parsed]
+    return [Operation(parsed.name, "()", tuple(_encode(word.text) for word in rest), head.position)], []
+
+
+def _operation(word: Word) -> Operation | Problem:
+    match = _OPERATION.match(word.text)
+    if not match or (not match["kind"] and match["value"]):
+        message = f"bad operation `{word.text}`, expected `name=value`, `name+=value`, `name-=value` or `name`"
+        return Problem(word.position, message)
+    if re.fullmatch(RESERVED, match["name"]):
+        return Problem(word.position, f"variable `{match['name']}` is reserved: a script needs it as bash sets it")
+    values = (_encode(match["value"]),) if match["kind"] else ()
+    return Operation(match["name"], match["kind"] or "()", values, word.position)
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _lines(data: bytes, file: str) -> Iterator[_Line]:
+    """Split a recipe into logical lines; a quoted newline belongs to its word."""
+    text = data.decode("utf-8", "surrogateescape")
+    scan = _Scanner(text, file)
+    while scan.at < len(text):
+        yield scan.line()
+
+
+class _Scanner:
+    """A position in the text of a recipe, moved forward word by word."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self.text, self.file, self.at = text, file, 0
+        self.starts = [0, *(found.end() for found in re.finditer("\n", text))]
+
+    def position(self, at: int) -> Position:
+        line = bisect_right(self.starts, at)
+        return Position(self.file, line, at - self.starts[line - 1] + 1)
+
+    def line(self) -> _Line:
+        """Read one logical line, its newline included."""
+        line = _Line([], indented=self.text[self.at] in " \t")
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            if char == "\n":
+                self.at += 1
+                break
+            if char in " \t":
+                self.at += 1
+            elif self.text.startswith("\\\n", self.at):
+                self.at += 2
+            elif char == "#":
+                self.at = self._end_of_line()
+            else:
+                self._word(line)
+        return line
+
+    def _end_of_line(self) -> int:
+        end = self.text.find("\n", self.at)
+        return len(self.text) if end < 0 else end
+
+    def _word(self, line: _Line) -> None:
+        start, parts = self.at, [""]
+        while self.at < len(self.text) and self.text[self.at] not in " \t\n":
+            parts.append(self._part(line))
+        word = Word("".join(parts), self.position(start))
+        line.words.append(word)
+        # One that is meant is quoted, or stands behind a backslash.
+        if self.text.startswith("\r\n", self.at - 1) and self.text[self.at - 2] != "\\":
+            message = "carriage return at the end of the line, expected unix line ends"
+            line.problems.append(Problem(word.position, message))
+        if "\0" in word.text:
+            line.problems.append(Problem(word.position, "NUL byte, which no bash variable can hold"))
+
+    def _part(self, line: _Line) -> str:
+        """Read one quoted or plain character of a word."""
+        char = self.text[self.at]
+        if char == "'":
+            return self._until_quote(line)
+        if char == '"':
+            return self._double_quoted(line)
+        self.at += 1
+        if char != "\\":
+            return char
+        if self.at == len(self.text):
+            line.problems.append(Problem(self.position(self.at - 1), "backslash at the end of the file"))
+            return ""
+        self.at += 1
+        return "" if self.text[self.at - 1] == "\n" else self.text[self.at - 1]
+
+    def _until_quote(self, line: _Line) -> str:
+        start = self.at
+        end = self.text.find("'", start + 1)
+        if end < 0:
+            return self._unterminated(line, start, "'")
+        self.at = end + 1
+        return self.text[start + 1 : end]
+
+    def _double_quoted(self, line: _Line) -> str:
+        start = self.at
+        parts: list[str] = []
+        self.at += 1
+        while self.at < len(self.text):
+            char = self.text[self.at]
+            self.at += 1
+            if char == '"':
+                return "".join(parts)
+            if char == "\\" and self.at < len(self.text) and self.text[self.at] in '\\"$`\n':
+                char = self.text[self.at].replace("\n", "")
+                self.at += 1
+            parts.append(char)
+        return self._unterminated(line, start, '"')
+
+    def _unterminated(self, line: _Line, start: int, quote: str) -> str:
+        line.problems.append(Problem(self.position(start), f"quote {quote} without its end"))
+        # Go on with the next line: one missing quote must not hide the mistakes below it.
+        self.at = start
+        self.at = self._end_of_line()
+        return ""

@@ -1,0 +1,110 @@
+"""Doubts: told where an operator would want it, and not where he would be annoyed."""
+
+from __future__ import annotations
+
+import pytest
+
+from runsdeploy.check.checker import survey
+from runsdeploy.check.rules import doubts
+from runsdeploy.tree.trees import open_trees
+from tests.trees import Link, plant, script
+
+
+@pytest.fixture
+def told(tmp_path, monkeypatch):
+    """Return the doubts about a tree, as `file:line rule`; CONF is read, not run."""
+
+    def tell(files, path="."):
+        monkeypatch.chdir(plant(tmp_path / "tree", {"hosts/medusa/default": "it\n", **files}))
+        trees = open_trees(path, tmp_path / "tree", trusted=True)
+        seen = survey(trees, trees.hosts(), 10, whole=True, static=True)
+        return sorted(f"{each.problem.position.place} {each.rule}" for each in doubts(seen) if each.severity == "doubt")
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("conf", "body"),
+    [
+        ('var port="${port:-80}"', 'echo "$port"'),
+        ("var base=/srv\nvar dir=$base/www", 'ls "$dir"'),
+        ("ref -r site=site.conf", "cat site.conf"),
+        ("var name=1", "eval echo \\$name"),
+        ("var a=1", 'b=a; echo "${!b}"'),
+        ("if sysinfos -d debian; then var tool=apt; fi", 'echo "$tool" "${sysdist[0]}"'),
+        ("", '. /etc/os-release; echo "$VERSION_ID" "$made_there"'),
+        ("", 'echo "${maybe-}" && [ -n "$maybe" ]'),
+        ("", 'echo "$HOME" "$RUNS_HOST" "$BASH_VERSION" "$http_proxy" "$EDITOR"'),
+        ("", 'urequire uinst\nuinst_text x y\necho "$uinst_any"'),
+        ("", 'shouldrun "$1" || exit\nsetdone "$1"'),
+        ("conf once", "setdone extra"),
+        ("", "shouldrun conf 1 || exit\nsetdone conf 1"),
+        ("", "shouldrun && setdone"),
+    ],
+)
+def test_what_is_well_is_not_told(told, conf, body):
+    assert told({"scripts/it": script(conf, body), "scripts/site.conf": "x"}) == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "body", "expected"),
+    [
+        ("var port=80", "true", ["1 unused-variable"]),
+        ("var port=80", 'echo "$prot"', ["1 unused-variable", "3 unset-variable"]),
+        ("port=80", 'echo "$port"', ["1 stray-assignment"]),
+        ("out made=x", 'echo >"$made"', ["1 unused-out"]),
+        ("var port = 80", 'echo "${port[0]}"', ["1 spaced-operation"]),
+        ("after nobody", "true", ["1 unknown-script"]),
+        ("", "shouldrun || exit", ["2 never-marked"]),
+        ("", "setdone", ["2 never-asked"]),
+        ("", "shouldrun\ntrue\nsetdone", ["2 ignored-answer"]),
+        ("", "shouldrun a 1 || exit\nsetdone a", ["3 never-marked"]),
+        ("", "uinst_dir x", ["2 library-not-loaded"]),
+        ("", "shoudlrun || exit", ["2 misspelt-command"]),
+        ("", "var x=1", ["2 conf-in-script"]),
+        ("", 'echo "$RUNS_HSOT"', ["2 unset-variable"]),
+        ("", "true\nscript:\ntrue", ["3 misspelt-separator"]),
+    ],
+)
+def test_what_is_seldom_meant_is_told(told, conf, body, expected):
+    assert told({"scripts/it": script(conf, body)}) == [f"scripts/it:{each}" for each in expected]
+
+
+def test_an_operation_on_a_name_that_the_script_does_not_know_is_told(told):
+    files = {"hosts/medusa/default": "it prot=80\n", "scripts/it": script("var port=80", 'echo "$port"')}
+    assert told(files) == ["hosts/medusa/default:1 undeclared-operation"]
+
+
+def test_a_template_that_is_broken_or_missing_may_ask_for_any_variable(told):
+    conf = "var port=80\nref -t -r page={}"
+    broken = {"scripts/it": script(conf.format("page.j2"), 'cat "$page"'), "scripts/page.j2": "{{ port"}
+    assert told(broken) == []
+    assert told({"scripts/it": script(conf.format("nowhere.j2"), 'cat "$page"')}) == []
+
+
+def test_a_link_to_nothing_is_told_unless_it_is_shipped(told):
+    files = {
+        "scripts/it": script("ref -r site=site", 'ls "$site"'),
+        "scripts/gone": Link("../old/gone"),
+        "scripts/site/enabled": Link("available"),
+    }
+    assert told(files) == ["scripts/gone:1 dangling-link"]
+
+
+def test_a_script_that_hides_another_is_told_unless_they_are_the_same(told):
+    files = {"one/scripts/it": script("", "echo 1"), "two/scripts/it": script("", "echo 2")}
+    assert told(files, "one:two") == ["one/scripts/it:1 hidden"]
+
+
+def test_a_script_that_is_the_same_in_two_trees_is_not_told(told):
+    files = {"one/scripts/it": script("", "echo 1"), "two/scripts/it": script("", "echo 1")}
+    assert told(files, "one:two") == []
+
+
+def test_a_variable_for_all_is_read_by_any_script_or_template(told):
+    files = {
+        "runs.conf": "var admins a\nvar site b\nvar nobody c\n",
+        "scripts/it": script("ref -t -r page=page.j2", 'cat "$page"; echo "${site[0]}"'),
+        "scripts/page.j2": "{{ admins | join }}\n",
+    }
+    assert told(files) == ["runs.conf:3 unused-variable"]

@@ -1,0 +1,193 @@
+"""Files that steps refer to: what is taken, what is refused (R32, R33)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from runsdeploy.errors import Position
+from runsdeploy.plan.files import collect, content_file, digest_of
+from runsdeploy.tree.trees import Trees
+
+PLACE = Position("scripts/web", 3)
+
+
+@pytest.fixture
+def trees(tmp_path: Path) -> Trees:
+    for name in ("one/scripts", "two", "outside"):
+        (tmp_path / name).mkdir(parents=True)
+    return Trees((tmp_path / "one", tmp_path / "two"))
+
+
+def taken(trees: Trees, inside: str = "scripts/ref") -> tuple[dict[str, str], list[str]]:
+    """Return kinds by path, and messages."""
+    files, problems = collect(trees, trees.located(0, *inside.split("/")), PLACE)
+    assert all(problem.position == PLACE for problem in problems)
+    return {file.path: file.kind for file in files}, [problem.message for problem in problems]
+
+
+def test_a_file_is_taken_with_its_mode_size_and_digest(trees: Trees):
+    path = trees.roots[0] / "scripts/ref"
+    path.write_bytes(b"content")
+    path.chmod(0o4754)
+    files, problems = collect(trees, trees.located(0, "scripts/ref"), PLACE)
+    assert problems == []
+    digest = hashlib.sha256(b"content").hexdigest()
+    assert [(f.path, f.kind, f.mode, f.size, f.digest, f.source) for f in files] == [
+        ("tree0/scripts/ref", "file", 0o754, 7, digest, path)
+    ]
+    with path.open("rb") as file:
+        assert digest_of(file) == digest
+
+
+def test_a_directory_is_taken_with_all_below_it(trees: Trees):
+    root = trees.roots[0] / "scripts/ref"
+    (root / "sub/empty").mkdir(parents=True)
+    (root / ".hidden").write_text("x")
+    (root / "sub/file~").write_text("x")
+    assert taken(trees) == (
+        {
+            "tree0/scripts/ref": "directory",
+            "tree0/scripts/ref/.hidden": "file",
+            "tree0/scripts/ref/sub": "directory",
+            "tree0/scripts/ref/sub/empty": "directory",
+            "tree0/scripts/ref/sub/file~": "file",
+        },
+        [],
+    )
+
+
+def test_r32_names_of_any_bytes_are_taken_as_they_are(trees: Trees):
+    root = trees.roots[0] / "scripts/ref"
+    root.mkdir()
+    names = [
+        b"a b",
+        b"-rf",
+        b"--",
+        b"new\nline",
+        b"'\"`$(id)",
+        b"\xe9\xff",
+        b"a" * 255,
+        b"*",
+        b"\\",
+        b"\x01\x1b",
+        b"...",
+    ]
+    for name in names:
+        (root / os.fsdecode(name)).write_text("x")
+    files, problems = taken(trees)
+    assert problems == []
+    assert {os.fsencode(path) for path in files} == {b"tree0/scripts/ref", *(b"tree0/scripts/ref/" + n for n in names)}
+
+
+@pytest.mark.parametrize("target", ["{one}/scripts/other", "other", "../scripts/other", "{two}/other"])
+def test_r33_a_link_that_is_referred_to_is_followed_inside_of_the_trees(trees: Trees, target: str):
+    one, two = trees.roots
+    (one / "scripts/other").write_text("x")
+    (two / "other").write_text("x")
+    (one / "scripts/ref").symlink_to(target.format(one=one, two=two))
+    assert taken(trees) == ({"tree0/scripts/ref": "file"}, [])
+
+
+def test_r33_links_inside_of_a_directory_are_kept_as_links(trees: Trees):
+    root = trees.roots[0] / "scripts/ref"
+    root.mkdir()
+    (root / "file").write_text("x")
+    (root / "near").symlink_to("file")
+    (root / "dangling").symlink_to("nowhere")
+    (root / "up").symlink_to("..")
+    files, problems = collect(trees, trees.located(0, "scripts/ref"), PLACE)
+    assert problems == []
+    links = {file.path.rpartition("/")[2]: file.target for file in files if file.kind == "link"}
+    assert links == {"near": "file", "dangling": "nowhere", "up": ".."}
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../../outside", "{tmp}/outside/file", "../../../gone"])
+@pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/link"])
+def test_r33_r35_a_link_out_of_the_trees_is_an_error_that_names_it(
+    trees: Trees, tmp_path: Path, target: str, inside: str
+):
+    link = trees.roots[0] / inside
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target.format(tmp=tmp_path))
+    files, problems = taken(trees)
+    assert f"tree0/{inside}" not in files
+    assert len(problems) == 1
+    assert str(link) in problems[0]
+    assert "leads out of the trees" in problems[0]
+
+
+def test_r33_a_link_to_an_allowed_place_is_no_error(trees: Trees, tmp_path: Path):
+    (tmp_path / "outside/file").write_text("x")
+    (trees.roots[0] / "scripts/ref").symlink_to(tmp_path / "outside/file")
+    assert taken(Trees(trees.roots, (tmp_path / "outside",))) == ({"tree0/scripts/ref": "file"}, [])
+
+
+@pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/fifo"])
+def test_r33_a_fifo_is_an_error_and_is_not_opened(trees: Trees, inside: str):
+    path = trees.roots[0] / inside
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path)
+    files, problems = taken(trees)
+    assert f"tree0/{inside}" not in files
+    assert ["cannot be shipped" in message for message in problems] == [True]
+
+
+def test_r33_a_directory_exchanged_for_a_link_all_the_time_lets_nothing_from_outside_in(trees: Trees, tmp_path: Path):
+    """Whatever moment it is read in: what is sent later must have the digest that is told here."""
+    inside, away, link = trees.roots[0] / "scripts/ref/sub", tmp_path / "away", tmp_path / "link"
+    inside.mkdir(parents=True)
+    (inside / "file").write_text("ours")
+    (tmp_path / "outside/file").write_text("a secret")
+    link.symlink_to(tmp_path / "outside")
+    over = threading.Event()
+
+    def exchange() -> None:
+        while not over.is_set():
+            for one, other in ((inside, away), (link, inside), (inside, link), (away, inside)):
+                one.rename(other)
+
+    thread = threading.Thread(target=exchange)
+    thread.start()
+    digests: set[str] = set()
+    try:
+        for _ in range(3000):
+            digests |= {file.digest for file in collect(trees, trees.located(0, "scripts/ref"), PLACE)[0]}
+    finally:
+        over.set()
+        thread.join()
+    assert digests - {""} == {hashlib.sha256(b"ours").hexdigest()}
+
+
+@pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/loop"])
+def test_r33_a_loop_of_links_is_no_crash(trees: Trees, inside: str):
+    path = trees.roots[0] / inside
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(path.name)
+    files, problems = taken(trees)
+    assert len(problems) == 1 or files[f"tree0/{inside}"] == "link"
+
+
+def test_r33_a_dangling_link_that_is_referred_to_is_an_error(trees: Trees):
+    (trees.roots[0] / "scripts/ref").symlink_to("nowhere")
+    files, problems = taken(trees)
+    assert files == {}
+    assert "no such file" in problems[0]
+
+
+def test_a_directory_that_cannot_be_read_is_an_error(trees: Trees, mocker):
+    (trees.roots[0] / "scripts/ref").mkdir()
+    mocker.patch("os.listdir", side_effect=PermissionError(13, "Permission denied"))
+    assert "permission denied" in taken(trees)[1][0]
+
+
+def test_only_the_bit_for_execution_of_a_mode_counts_in_digests():
+    identities = {content_file("f", b"x", mode).identity for mode in (0o644, 0o600, 0o664)}
+    assert len(identities) == 1
+    assert content_file("f", b"x", 0o755).identity not in identities
+    assert content_file("f", b"y").identity not in identities
+    assert content_file("g", b"x").identity not in identities

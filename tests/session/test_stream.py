@@ -1,0 +1,197 @@
+"""What is acknowledged was shown: a controller that is killed takes nothing with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json as standard
+import re
+import threading
+
+from runsdeploy.errors import Lost
+from runsdeploy.events import Output, Past
+from runsdeploy.output.console import Console
+from runsdeploy.output.json import Lines
+from runsdeploy.session.bundle import Bundle
+from runsdeploy.session.reconnect import Link
+from runsdeploy.session.report import Fold
+from runsdeploy.session.stream import Spool
+from tests.making import plan, step
+
+OURS, THEIRS = "a" * 32, "b" * 32
+
+
+def line(nonce, text):
+    """Return a line of ours, as the runner writes it."""
+    return b"\x1e" + nonce.encode() + b" " + text + b"\n"
+
+
+def ended(nonce, number):
+    """Return the lines behind a step's output."""
+    return line(nonce, b"mark %d setdone -" % number) + line(nonce, b"end %d ok 0 0.01 0 none" % number)
+
+
+EARLIER = (
+    line(THEIRS, b"start 1 other")
+    + b"first\nhalf \xe2\x82"
+    + ended(THEIRS, 1)
+    + line(THEIRS, b"start 2 another")
+    + b"\x1eword\n"
+    + ended(THEIRS, 2)
+    + line(THEIRS, b"finish ok")
+)
+STREAM = (
+    line(OURS, b"earlier cafe me@here 2026-01-01T00:00:00Z finished " + THEIRS.encode() + b" %d" % len(EARLIER))
+    + EARLIER
+    + line(OURS, b"start 1 one")
+    + b"whole\n\x1ehalf of a line \xe2\x82"
+    + ended(OURS, 1)
+    + line(OURS, b"start 2 two")
+    + b"no end"
+    + ended(OURS, 2)
+    + line(OURS, b"finish ok")
+)
+
+
+class Breaking:
+    """A transport whose only channel brings the beginning of the spool in two pieces and then breaks."""
+
+    alive = True
+
+    def __init__(self, pieces):
+        self.pieces = [line(OURS, b"hello 0 /state") + line(OURS, b"from 0"), *pieces]
+        self.said = []
+        self.asks = 0
+
+    def open(self, _command):
+        self.asks += 1
+        if self.asks > 1:
+            raise Lost("gone", passing=False)
+        return self
+
+    def send(self, data):
+        self.said.append(data)
+
+    def receive(self):
+        if not self.pieces:
+            raise Lost("broken", passing=False)
+        return self.pieces.pop(0)
+
+    def close_input(self):
+        pass
+
+    close = close_input
+
+    def acknowledged(self):
+        """Return the bytes of the spool that were acknowledged."""
+        return max([int(each) for each in self.said if re.fullmatch(rb"\d+\n", each)], default=0)
+
+
+def heard(at, middle, listener):
+    """Hear the spool up to a byte, in two pieces; return what was acknowledged, and the events."""
+    transport = Breaking([STREAM[:middle], STREAM[middle:at]])
+    spool = Spool(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    spool.resume(0)
+    fold, events = Fold(plan(step(number=1, name="one"), step(number=2, name="two"))), []
+    with contextlib.suppress(Lost):
+        for event in spool.events():
+            fold.hear(event)
+            listener.hear(fold.plan, event, fold)
+            events.append(event)
+    return transport.acknowledged(), events
+
+
+class _Nothing:
+    def read(self, _size=-1):
+        return b""
+
+    def close(self):
+        pass
+
+
+def output_of(spool):
+    """Return the output that a piece of the spool holds."""
+    return re.sub(rb"\x1e[ab]{32} [^\n]*\n", b"", spool)
+
+
+def cuts():
+    """Yield where the spool ends, and where the piece before ended."""
+    for at in range(1, len(STREAM)):
+        for middle in (0, at // 2, at - 1, *range(max(0, at - 40), at, 7)):
+            yield at, middle
+
+
+def test_t3_r9_what_is_acknowledged_was_shown_to_its_last_byte(capsysbinary):
+    """Else what a killed controller kept back would be lost: nobody would ask for it again."""
+    for at, middle in cuts():
+        acknowledged, _ = heard(at, middle, Lines())
+        lines = [standard.loads(each) for each in capsysbinary.readouterr().out.splitlines()]
+        text = "".join(each["text"] for each in lines if each["event"] == "output")
+        shown = re.sub(rb"\\x(..)", lambda found: bytes.fromhex(found[1].decode()), text.encode())
+        assert shown.startswith(output_of(STREAM[:acknowledged])), (middle, acknowledged)
+
+
+def test_t3_r9_what_is_acknowledged_stands_on_a_screen(capsysbinary, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    for at, middle in cuts():
+        acknowledged, _ = heard(at, middle, Console(1))
+        told = capsysbinary.readouterr()
+        shown = (told.out + told.err).decode()
+        for words in ("first", "half �", "word", "whole", "half of a line �", "no end"):
+            raw = words.replace("�", "").encode()
+            behind = STREAM.find(b"\n", STREAM.index(raw)) + 1
+            assert acknowledged < behind or words.rstrip(" �") in shown, (middle, acknowledged, words)
+
+
+def test_t3_r9_what_an_earlier_session_said_is_acknowledged_as_a_whole():
+    """From its middle on nobody could tell its events from output."""
+    begins, ends = STREAM.index(EARLIER), STREAM.index(EARLIER) + len(EARLIER)
+    for at, middle in cuts():
+        acknowledged, events = heard(at, middle, _Deaf())
+        assert not begins <= acknowledged < ends, (at, middle)
+        assert all(isinstance(event, Past) for event in events if isinstance(event, Output) and at < ends)
+
+
+class Stuck(Breaking):
+    """A transport whose channel takes neither a wish nor has more to say until it is let go."""
+
+    def __init__(self):
+        super().__init__([])
+        self.asked, self.free = threading.Event(), threading.Event()
+
+    def send(self, data):
+        if data == b"stop\n":
+            self.asked.set()
+            self.free.wait(60)
+
+    def receive(self):
+        if not self.pieces:
+            self.free.wait(60)
+        return super().receive()
+
+
+def test_r10_r39_a_wish_that_cannot_be_sent_keeps_nobody_from_the_next():
+    """Nor from the signal after it, by which the operator leaves."""
+    transport = Stuck()
+    spool = Spool(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    spool.resume(0)
+    spool.wish(b"stop")
+
+    def hear():
+        with contextlib.suppress(Lost):
+            list(spool.events())
+
+    hearing, wishing = (threading.Thread(target=each, daemon=True) for each in (hear, lambda: spool.wish(b"kill")))
+    try:
+        hearing.start()
+        assert transport.asked.wait(30)
+        wishing.start()
+        wishing.join(10)
+        assert not wishing.is_alive()
+    finally:
+        transport.free.set()
+        hearing.join()
+
+
+class _Deaf:
+    def hear(self, *_):
+        pass
