@@ -17,12 +17,12 @@ Messages are lower case, without a full stop, with names in backticks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 
-@dataclass(frozen=True, order=True)
-class Position:
+
+class Position(Struct, frozen=True, order=True):
     """A place in a file that an operator can open."""
 
     file: str
@@ -49,8 +49,7 @@ def shown(path: Path) -> str:
         return str(path)
 
 
-@dataclass(frozen=True, order=True)
-class Problem:
+class Problem(Struct, frozen=True, order=True):
     """One thing wrong with what was given."""
 
     position: Position | None

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 MARK = b"\x1e"
 DEEPEST = 20
@@ -26,22 +27,19 @@ LONGEST = 8192
 """bytes that an event may have; a longer line is output"""
 
 
-@dataclass(frozen=True)
-class Noise:
+class Noise(Struct, frozen=True):
     """Bytes before the session said anything."""
 
     data: bytes
 
 
-@dataclass(frozen=True)
-class Output:
+class Output(Struct, frozen=True):
     """Bytes that the running step wrote, stdout and stderr in the order written."""
 
     data: bytes
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(Struct, frozen=True):
     """The bootstrap runs: the login shell let it through."""
 
     version: int
@@ -49,8 +47,7 @@ class Hello:
     """directory of the state on that machine"""
 
 
-@dataclass(frozen=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """The target cannot run the session; nothing ran."""
 
     reason: str
@@ -58,16 +55,14 @@ class Refusal:
     text: str
 
 
-@dataclass(frozen=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """The segment was started, now or before; the bytes of its spool follow."""
 
     offset: int
     """of the first of them; more than was asked for where the target no longer has those between"""
 
 
-@dataclass(frozen=True)
-class Locked:
+class Locked(Struct, frozen=True):
     """Somebody holds the target; nothing ran."""
 
     kind: str
@@ -91,15 +86,13 @@ class Locked:
         return f"a session of `{self.by}` since {self.since}{doing}{which}"
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """The session waits for somebody who holds the target."""
 
     holder: Locked
 
 
-@dataclass(frozen=True)
-class Unheard:
+class Unheard(Struct, frozen=True):
     """A segment that nobody heard to its end; it may still run."""
 
     session: str
@@ -112,8 +105,7 @@ class Unheard:
     since: str
 
 
-@dataclass(frozen=True)
-class Earlier:
+class Earlier(Struct, frozen=True):
     """A session before this one was not heard to its end; what it left unheard follows in `Past`s."""
 
     session: str
@@ -126,30 +118,26 @@ class Earlier:
     """bytes of its spool that follow"""
 
 
-@dataclass(frozen=True)
-class Past:
+class Past(Struct, frozen=True):
     """What an earlier session said."""
 
     event: Event
 
 
-@dataclass(frozen=True)
-class Note:
+class Note(Struct, frozen=True):
     """Something the operator should know; nothing failed."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(Struct, frozen=True):
     """A step starts."""
 
     number: int
     script: str
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """A step ended."""
 
     number: int
@@ -163,8 +151,7 @@ class Ended:
     """`exit` if that line ended it, `last` if it is only the last that failed, `none`"""
 
 
-@dataclass(frozen=True)
-class Marked:
+class Marked(Struct, frozen=True):
     """A step asked for, set or took back a marker."""
 
     number: int
@@ -174,8 +161,7 @@ class Marked:
     """empty for the script as a whole"""
 
 
-@dataclass(frozen=True)
-class FileHead:
+class FileHead(Struct, frozen=True):
     """A file made on that side follows, in `FileData`s of together `size` bytes."""
 
     name: str
@@ -186,31 +172,27 @@ class FileHead:
     """SHA-256, hexadecimal"""
 
 
-@dataclass(frozen=True)
-class FileData:
+class FileData(Struct, frozen=True):
     """Bytes of the file announced last."""
 
     data: bytes
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What the target says of itself: `sysname`, `sysdist`, `sysver`, `bits`, each with its values."""
 
     name: str
     values: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(Struct, frozen=True):
     """Who the login user is, told with the markers."""
 
     kind: str
     """`root`, `sudo` (may become root without a password) or `user`"""
 
 
-@dataclass(frozen=True)
-class MarkerFound:
+class MarkerFound(Struct, frozen=True):
     """A marker that the target has."""
 
     owner: str
@@ -223,8 +205,7 @@ class MarkerFound:
     """what that word is: the name of a line of the marker"""
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """The segment is over; nothing follows."""
 
     outcome: str

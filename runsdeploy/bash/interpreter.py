@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from runsdeploy.bash.expansion import Value, fits
 from runsdeploy.bash.lexer import GUARDS, Unclear

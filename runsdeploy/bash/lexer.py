@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 GUARDS = re.compile(r"\b(?:shouldrun|setdone|resetdone)\b")
 
@@ -23,8 +24,7 @@ _DESCRIPTOR = re.compile(r"(\d+|\{\w+\})\Z")
 _ASSIGNED = re.compile(r"\w+(\[[^\]]*\])?\+?=\Z")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(Struct, frozen=True):
     """A word or an operator."""
 
     text: str

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.bash.expansion import Value, expand
 from runsdeploy.bash.lexer import Unclear, scan
@@ -18,8 +20,7 @@ WORKS, TESTS = -1, -2
 PARAMETERS = ("@", *map(str, range(1, 10)))
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """What a marker would answer in the course of a step."""
 
     there: bool | None
@@ -30,8 +31,7 @@ class Mark:
     """whether the value is known"""
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(Struct, frozen=True):
     """One way through a section, up to where it stands. Ways that stand alike are one."""
 
     marks: tuple[tuple[bytes | None, Mark], ...] = ()

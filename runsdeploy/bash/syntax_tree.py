@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Struct, frozen=True):
     """A simple command, or a test or arithmetic as one word; redirections left out."""
 
     words: tuple[str, ...]
     line: int
 
 
-@dataclass(frozen=True)
-class Both:
+class Both(Struct, frozen=True):
     """`&&` or `||`."""
 
     operator: str
@@ -23,22 +22,19 @@ class Both:
     right: Node
 
 
-@dataclass(frozen=True)
-class Negated:
+class Negated(Struct, frozen=True):
     """`!`."""
 
     body: Node
 
 
-@dataclass(frozen=True)
-class Listed:
+class Listed(Struct, frozen=True):
     """One after the other."""
 
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
-class Apart:
+class Apart(Struct, frozen=True):
     """What runs in processes of its own: subshells, the parts of a pipeline, jobs in the background."""
 
     kind: str
@@ -46,16 +42,14 @@ class Apart:
     items: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
-class If:
+class If(Struct, frozen=True):
     """`if`, `elif`, `else`."""
 
     arms: tuple[tuple[Node, Node], ...]
     otherwise: Node | None
 
 
-@dataclass(frozen=True)
-class While:
+class While(Struct, frozen=True):
     """`while` or `until`."""
 
     until: bool
@@ -63,8 +57,7 @@ class While:
     body: Node
 
 
-@dataclass(frozen=True)
-class For:
+class For(Struct, frozen=True):
     """`for NAME in WORDS`; None for words that the section does not give."""
 
     name: str
@@ -72,16 +65,14 @@ class For:
     body: Node
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(Struct, frozen=True):
     """`case`: bodies with their patterns."""
 
     word: str
     arms: tuple[tuple[tuple[str, ...], Node], ...]
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(Struct, frozen=True):
     """The definition of a function."""
 
     name: str
@@ -98,6 +89,6 @@ def commands(part: object) -> Iterator[Command]:
     elif isinstance(part, tuple):
         for each in part:
             yield from commands(each)
-    elif is_dataclass(part):
-        for field in fields(part):
-            yield from commands(getattr(part, field.name))
+    elif isinstance(part, Struct):
+        for name in part.__struct_fields__:
+            yield from commands(getattr(part, name))

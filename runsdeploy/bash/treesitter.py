@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 
 import tree_sitter_bash
+from msgspec import Struct, field
 from tree_sitter import Language, Node, Parser
 
 from runsdeploy.bash.builtins import OPAQUE, exports_all, names_read, names_set
@@ -25,8 +25,7 @@ _DEFAULTS = frozenset({":-", "-", ":+", "+", ":?", "?", ":=", "="})
 _COMPARES = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge"})
 
 
-@dataclass(frozen=True)
-class Mention:
+class Mention(Struct, frozen=True):
     """A variable, read or set."""
 
     name: str
@@ -38,8 +37,7 @@ class Mention:
     """False for a read that minds that there may be no value, such as `${x:-80}`"""
 
 
-@dataclass(frozen=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """A word of a command."""
 
     text: str
@@ -53,8 +51,7 @@ class Argument:
     """offsets of its bytes"""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(Struct, frozen=True):
     """A command that is called by a literal name."""
 
     name: str
@@ -65,8 +62,7 @@ class Call:
     """whether it is a line of its own, outside of functions, whose status nothing minds"""
 
 
-@dataclass
-class Syntax:
+class Syntax(Struct):
     """What a text does with names."""
 
     reads: list[Mention] = field(default_factory=list)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
 
@@ -37,8 +39,7 @@ _RULES = (
 """errors by what their messages say: they are raised where a plan is made, which knows nothing of rules"""
 
 
-@dataclass(frozen=True, order=True)
-class Finding:
+class Finding(Struct, frozen=True, order=True):
     """One thing to tell."""
 
     problem: Problem

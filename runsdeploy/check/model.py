@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from runsdeploy.check.finding import Finding
 from runsdeploy.check.symbols import Library, Reading, Sheet, read_libraries, read_sheet, read_text
@@ -15,8 +16,7 @@ from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Host, Located, Trees
 
 
-@dataclass(frozen=True)
-class Use:
+class Use(Struct, frozen=True):
     """Entries of recipes, as one host runs them."""
 
     host: Host
@@ -26,8 +26,7 @@ class Use:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass
-class Survey:
+class Survey(Struct, dict=True):
     """What was seen."""
 
     trees: Trees

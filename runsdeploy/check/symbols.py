@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from runsdeploy.bash.treesitter import Argument, Call, Syntax, parse
 from runsdeploy.errors import Position
@@ -21,8 +22,7 @@ _SHELL = Path(__file__).parents[1] / "shell"
 _WORD = re.compile(rf"({VARIABLE})(?:(\+=|-=|=)|\Z)", re.ASCII)
 
 
-@dataclass(frozen=True)
-class Declaration:
+class Declaration(Struct, frozen=True):
     """One variable of `var`, `out` or `ref`."""
 
     name: str
@@ -36,8 +36,7 @@ class Declaration:
     template: bool = False
 
 
-@dataclass(frozen=True)
-class Library:
+class Library(Struct, frozen=True):
     """A library that a script may load."""
 
     name: str
@@ -52,8 +51,7 @@ class Library:
         return name in self.words or any(each.name == name for each in self.syntax.reads)
 
 
-@dataclass(frozen=True)
-class Sheet:
+class Sheet(Struct, frozen=True):
     """What a CONF section, or a `runs.conf`, does with names."""
 
     source: Located
@@ -76,8 +74,7 @@ class Sheet:
         return (call for call in self.syntax.calls if call.name == name)
 
 
-@dataclass
-class Reading:
+class Reading(Struct, dict=True):
     """A script, read."""
 
     script: Script

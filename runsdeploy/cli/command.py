@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True)
-class Flag:
+
+class Flag(Struct, frozen=True):
     """One option of a command; a name without dashes is a positional argument."""
 
     name: str
@@ -28,8 +28,7 @@ class Flag:
         return self.name.lstrip("-").replace("-", "_")
 
 
-@dataclass(frozen=True)
-class Arguments:
+class Arguments(Struct, frozen=True):
     """What a command was given, flags resolved to values."""
 
     values: dict[str, Any]
@@ -41,8 +40,7 @@ class Arguments:
             raise AttributeError(name) from None
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(Struct, frozen=True):
     """One command."""
 
     name: str

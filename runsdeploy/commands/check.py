@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from importlib import import_module
+
+from msgspec.structs import replace
 
 from runsdeploy.check.finding import ERROR, Finding, error
 from runsdeploy.cli.command import COMMON, FORMAT, Arguments, Command, Flag

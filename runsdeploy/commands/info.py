@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import trees_of
@@ -23,8 +24,7 @@ from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Located, Trees, name_problem
 
 
-@dataclass(frozen=True)
-class _Use:
+class _Use(Struct, frozen=True):
     """One place that asks for the script, with operations of its own."""
 
     position: Position

@@ -6,8 +6,9 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import hosts_of, trees_of
@@ -23,8 +24,7 @@ from runsdeploy.tree.trees import Host, Located, Trees, is_candidate, name_probl
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-@dataclass(frozen=True)
-class _Wish:
+class _Wish(Struct, frozen=True):
     """A file or directory that is to be there."""
 
     place: Located

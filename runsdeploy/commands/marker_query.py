@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runsdeploy.cli.command import Arguments
 from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
@@ -28,8 +30,7 @@ AT = (HOST, LOCAL, ACCEPT_NEW, PARALLEL)
 """flags that say where to look"""
 
 
-@dataclass
-class Look:
+class Look(Struct):
     """What was seen of one host."""
 
     host: Host

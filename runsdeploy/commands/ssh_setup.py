@@ -12,9 +12,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
@@ -39,8 +41,7 @@ _SAID = {
 _Made = TypeVar("_Made")
 
 
-@dataclass(frozen=True)
-class Account:
+class Account(Struct, frozen=True):
     """Where a key is to go."""
 
     host: Host
@@ -55,8 +56,7 @@ class Account:
     """what only a password opens"""
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Struct, frozen=True):
     """What became of an account."""
 
     host: Host

@@ -79,7 +79,7 @@ def _tell_plan(look: Look) -> None:
 
 
 def _standing_document(each: Standing) -> dict[str, Any]:
-    marker = each.marker or Marker(each.owner, "", each.script, each.subsystem, None, *[""] * 7)
+    marker = each.marker or Marker(each.owner, "", each.script, each.subsystem, None)
     return {**marker_document(each.side, marker), "state": each.state, "reason": each.reason}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import hosts_of, trees_of
@@ -19,8 +20,7 @@ from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.trees import Host, Located, Trees
 
 
-@dataclass(frozen=True)
-class _Told:
+class _Told(Struct, frozen=True):
     """What came of one host."""
 
     host: Host

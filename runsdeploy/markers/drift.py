@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from runsdeploy.markers.marker import Marker, Markers
 from runsdeploy.plan.plan import Plan, Step
@@ -12,8 +13,7 @@ from runsdeploy.tree.script import Script
 NEVER, DONE, OLDER, UNKNOWN, UNTRUSTED = "never", "done", "older", "unknown", "untrusted"
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """One script, or one subsystem of it, on one host."""
 
     side: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from runsdeploy.errors import Refused
 from runsdeploy.events import MarkerFound, text
@@ -37,8 +38,7 @@ def _decoded(name: str, known: dict[str, str]) -> str:
     return known.get(name) or (name if "%+" in name else text(name))
 
 
-@dataclass(frozen=True)
-class Marker:
+class Marker(Struct, frozen=True):
     """What a marker says of what was done; texts are empty where it does not say it, as older ones do not."""
 
     owner: str
@@ -51,19 +51,19 @@ class Marker:
     """empty for the script as a whole"""
     value: str | None
     """None if it was marked without one"""
-    time: str
+    time: str = ""
     """UTC by the clock of its machine, `2025-11-23T04:05:06Z`"""
-    session: str
-    digest: str
+    session: str = ""
+    digest: str = ""
     """of the step: script, variables, files; with those of earlier steps where it uses any"""
-    plan: str
-    section: str
+    plan: str = ""
+    section: str = ""
     """SHA-256 of the SCRIPT section"""
-    by: str
+    by: str = ""
     """who deployed, `user@machine`"""
-    revision: str
+    revision: str = ""
     """the commit of the script's tree, with a `+` if the tree held more than that"""
-    trusted: bool = field(default=True, kw_only=True)
+    trusted: bool = True
     """whether `shouldrun` goes by it: not by a link, which anybody's file may be behind"""
 
 
@@ -71,8 +71,7 @@ LARGEST, ENTRY = 64 << 20, 300
 """bytes of memory for all that a machine says of markers, and what each costs besides its text"""
 
 
-@dataclass
-class Markers:
+class Markers(Struct):
     """The markers of one state directory, and of root's where that is another."""
 
     found: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
@@ -119,6 +118,12 @@ class Markers:
                     _decoded(folder, known),
                     "" if file in ("script", "") else _decoded(subsystem, known),
                     said["value"].removeprefix("=") if "value" in said else None,
-                    *(said.get(key, "") for key in ("time", "session", "digest", "plan", "script", "by", "revision")),
-                    trusted="trusted" not in lines,
+                    said.get("time", ""),
+                    said.get("session", ""),
+                    said.get("digest", ""),
+                    said.get("plan", ""),
+                    said.get("script", ""),
+                    said.get("by", ""),
+                    said.get("revision", ""),
+                    "trusted" not in lines,
                 )

@@ -12,8 +12,9 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import TextIO
+
+from msgspec.structs import replace
 
 from runsdeploy.check.finding import DOUBT, ERROR, Finding
 from runsdeploy.errors import Problem

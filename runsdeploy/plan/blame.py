@@ -6,7 +6,8 @@ Traced from what a CONF section said while it was evaluated, so an `if` that was
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from runsdeploy.plan.conf import Setting
 from runsdeploy.plan.variable import Value, shell_word
@@ -15,8 +16,7 @@ from runsdeploy.tree.recipe import Operation
 COUNTS, UNCHANGED, OVERRIDDEN = "counts", "unchanged", "overridden"
 
 
-@dataclass(frozen=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """One change of a variable."""
 
     setting: Setting

@@ -16,9 +16,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.plan.bash_errors import KILLED, body_errors, conf_errors, explained
@@ -42,8 +44,7 @@ TALK_LIMIT = 8192
 """bytes of what a section prints that are shown"""
 
 
-@dataclass(frozen=True)
-class After:
+class After(Struct, frozen=True):
     """One script named by `after`."""
 
     mode: str
@@ -53,8 +54,7 @@ class After:
     position: Position
 
 
-@dataclass(frozen=True)
-class Out:
+class Out(Struct, frozen=True):
     """One file promised by `out`."""
 
     variable: str
@@ -63,8 +63,7 @@ class Out:
     position: Position
 
 
-@dataclass(frozen=True)
-class Ref:
+class Ref(Struct, frozen=True):
     """One file asked for by `ref`."""
 
     variable: str
@@ -79,8 +78,7 @@ class Ref:
     position: Position
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """One change of a variable by a `runs.conf`, `sysinfos.conf` or CONF section, in order."""
 
     variable: str
@@ -90,8 +88,7 @@ class Setting:
     """None for facts found on the target"""
 
 
-@dataclass
-class Conf:
+class Conf(Struct):
     """What a script declares, for one host and one set of operations."""
 
     description: str = ""

@@ -6,9 +6,10 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct
 
 from runsdeploy.errors import Position, Problem, shown
 from runsdeploy.tree.trees import Located, Trees
@@ -16,8 +17,7 @@ from runsdeploy.tree.trees import Located, Trees
 CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class File:
+class File(Struct, frozen=True):
     """One member of a bundle."""
 
     path: str

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
+
+from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.conf import TIME_LIMIT, After, Conf, Ref, evaluate
@@ -34,8 +35,7 @@ class FactsUnknown(InputError):
     """All is well but for facts of the host, which nobody promised and no one asked it for yet."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(Struct, frozen=True, dict=True):
     """One script to run, complete."""
 
     number: int
@@ -75,8 +75,7 @@ class Step:
         return hashlib.sha256(repr([*facts, self.outs, self.uses]).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True, dict=True):
     """The steps for one host."""
 
     host: Host
@@ -94,8 +93,7 @@ class Plan:
         return hashlib.sha256(repr(("runsdeploy plan 1", self.host.name, facts, libraries)).encode()).hexdigest()
 
 
-@dataclass
-class _Node:
+class _Node(Struct):
     """A step before it is complete."""
 
     script: Script

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from runsdeploy.plan.conf import Setting
 from runsdeploy.plan.variable import Value, Variable
@@ -17,8 +18,7 @@ NAMES = ("sysname", "sysdist", "sysver", "bits")
 """arrays from the specific to the general, and one scalar"""
 
 
-@dataclass(frozen=True)
-class Promise:
+class Promise(Struct, frozen=True):
     """What the `sysinfos.conf` of a host says that the host is."""
 
     file: str

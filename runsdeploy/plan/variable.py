@@ -7,14 +7,14 @@ machine that runs the step. It is therefore kept as the pieces between the occur
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 ROOT = "$RUNS_FILES"
 """how the root of the session's files is shown, and its variable on the side that runs the step"""
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(Struct, frozen=True):
     """One string of bytes; bash knows no NUL."""
 
     pieces: tuple[bytes, ...]
@@ -39,8 +39,7 @@ class Value:
         return ROOT.encode().join(self.pieces).decode("utf-8", "backslashreplace")
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(Struct, frozen=True):
     """A variable that a SCRIPT section gets."""
 
     name: str

@@ -15,8 +15,9 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem, shown
 from runsdeploy.tree.recipe import Operation
@@ -29,8 +30,7 @@ NOWHERE = b"\0"
 """stands for the root of a stage in operations of `after -r`, which are evaluated in another; no bash value holds it"""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """One script to evaluate for one host."""
 
     script: Script
@@ -51,8 +51,7 @@ _NOTE_LAST = (
 """stands before the first line of every section, on that line; functions do not inherit the trap"""
 
 
-@dataclass
-class Stage:
+class Stage(Struct):
     """The directory, and what was staged in it."""
 
     root: Path

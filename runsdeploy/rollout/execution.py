@@ -7,8 +7,10 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.cli.command import Arguments, Flag
 from runsdeploy.cli.settings import LARGEST
@@ -28,8 +30,7 @@ from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.trees import Host, Trees
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(Struct, frozen=True):
     """What is to be done on which hosts."""
 
     trees: Trees

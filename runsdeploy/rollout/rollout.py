@@ -14,9 +14,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Protocol
+
+from msgspec import Struct
 
 from runsdeploy.errors import HostError
 from runsdeploy.events import Event
@@ -42,14 +43,12 @@ class Listener(Protocol):
         """The operator asked to stop; `said` is what happens now."""
 
 
-@dataclass(frozen=True)
-class _Ended:
+class _Ended(Struct, frozen=True):
     error: HostError | None
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Signal:
+class _Signal(Struct, frozen=True):
     said: str
     """what it does; empty if it makes us leave"""
 

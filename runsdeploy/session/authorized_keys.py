@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import secrets
 import threading
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from runsdeploy.errors import Lost, Refused
 from runsdeploy.session.bundle import COMMAND, call, program
@@ -25,8 +26,7 @@ class WrongPassword(Refused):
     """Sudo on the host did not accept the password."""
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(Struct, frozen=True):
     """What is asked of a host."""
 
     mode: Literal["hello", "look", "add"]
@@ -41,8 +41,7 @@ class Question:
     """for sudo, if that asks for one"""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What the host said."""
 
     said: str

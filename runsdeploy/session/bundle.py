@@ -15,10 +15,11 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct
 
 from runsdeploy.errors import Refused, shown
 from runsdeploy.events import word
@@ -46,8 +47,7 @@ IN_MEMORY = 8 << 20
 """bytes up to which an archive is kept in memory"""
 
 
-@dataclass(frozen=True)
-class Session:
+class Session(Struct, frozen=True):
     """The names of one execution of a plan on one host."""
 
     identity: str
@@ -73,8 +73,7 @@ OUTPUT_KEPT = 32 << 20
 """bytes that a target keeps of each end of a step's output for a controller that lags behind"""
 
 
-@dataclass
-class Bundle:
+class Bundle(Struct):
     """One segment, ready to be sent."""
 
     header: bytes

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
 from runsdeploy.events import (
@@ -35,8 +36,7 @@ TAIL_BYTES = 4096
 """how much of a step's output is kept to be shown when it fails"""
 
 
-@dataclass
-class StepReport:
+class StepReport(Struct):
     """How one step went."""
 
     step: Step
@@ -53,8 +53,7 @@ class StepReport:
     """the end of its output"""
 
 
-@dataclass
-class HostReport:
+class HostReport(Struct):
     """How one host went."""
 
     plan: Plan
@@ -67,8 +66,7 @@ class HostReport:
     """sessions before this one that nobody had heard to their end"""
 
 
-@dataclass
-class EarlierReport:
+class EarlierReport(Struct):
     """How a session went that nobody heard to its end, as it says itself."""
 
     session: Earlier | Unheard

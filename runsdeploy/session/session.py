@@ -14,9 +14,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runsdeploy.errors import HostError, Lost, Position, Refused
 from runsdeploy.events import (
@@ -58,8 +60,7 @@ def new_session(**policy: Any) -> Session:
     return Session(secrets.token_hex(16), secrets.token_hex(16), f"{user}@{os.uname().nodename}", **policy)
 
 
-@dataclass
-class Run:
+class Run(Struct):
     """One session under way."""
 
     plan: Plan

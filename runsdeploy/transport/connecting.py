@@ -18,11 +18,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
 from os import getuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.errors import HostError, Lost, Refused, Unauthorized, Unreachable
 from runsdeploy.transport import known_hosts
@@ -62,8 +64,7 @@ _paramiko_log.propagate = False
 _paramiko_log.setLevel(logging.CRITICAL)
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """What the operator asked for on top of the ssh configuration."""
 
     ssh_config: str | None = None
@@ -439,8 +440,7 @@ class _Agent(AgentSSH):
         self._close()
 
 
-@dataclass(frozen=True)
-class _Candidate:
+class _Candidate(Struct, frozen=True):
     """A key to offer, or a file that should have held one."""
 
     label: str

@@ -14,8 +14,9 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.errors import Unreachable
 from runsdeploy.transport.ssh_config import Settings, reason, resolve, run
@@ -25,8 +26,7 @@ _WRITABLE_NAME = re.compile(r"[\w.:%\[\]-]+", re.ASCII)
 _REVOCATION_LIST = b"SSHKRL\n\0"
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(Struct, frozen=True):
     """A host's public key."""
 
     kind: str
@@ -43,8 +43,7 @@ class Key:
         return f"{self.kind} {self.fingerprint}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A line of a known hosts file that speaks of a host."""
 
     key: Key

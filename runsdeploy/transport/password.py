@@ -6,18 +6,21 @@ import getpass
 import os
 import stat
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.errors import InputError, Problem
 
 
-@dataclass(frozen=True)
-class Password:
+class Password(Struct, frozen=True):
     """A password. Its text is bytes: what a terminal or a file gave, whatever the locale."""
 
-    secret: bytes = field(repr=False)
+    secret: bytes
     """for those who send it, and for nobody else"""
+
+    def __repr__(self) -> str:
+        return "Password()"
 
     def hide(self, said: bytes) -> bytes:
         """Return what a host said, without the password: some echo what they are given."""

@@ -6,8 +6,9 @@ import base64
 import binascii
 import os
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.errors import InputError, Problem, Unreachable, did_you_mean
 from runsdeploy.transport.known_hosts import Key
@@ -28,8 +29,7 @@ LONGEST = 16 * 1024
 """bytes of a line: sshd reads no longer ones in older versions, 16384 bits of RSA are 2.8 KB"""
 
 
-@dataclass(frozen=True)
-class PublicKey:
+class PublicKey(Struct, frozen=True):
     """A public key, and where its private half may be."""
 
     kind: str

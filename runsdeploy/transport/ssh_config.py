@@ -16,8 +16,9 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.errors import Unreachable
 
@@ -34,8 +35,7 @@ _RELATIVE_INCLUDE = re.compile(r"^(\s*include(?:\s*=\s*|\s+))(.+)$", re.IGNORECA
 _KEY_FILE = b"openssh-key-v1\0"
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What ssh would use for one host."""
 
     name: str

@@ -10,7 +10,8 @@ import codecs
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.trees import name_problem
@@ -27,8 +28,7 @@ RESERVED = (
 _OPERATION = re.compile(rf"(?P<name>{VARIABLE})(?P<kind>\+=|-=|=)?(?P<value>.*)\Z", re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(Struct, frozen=True):
     """One word of a recipe, quotes removed."""
 
     text: str
@@ -36,8 +36,7 @@ class Word:
     position: Position
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One change of one variable."""
 
     name: str
@@ -48,8 +47,7 @@ class Operation:
     position: Position
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One script line of a recipe with its indented lines, or one `@include`."""
 
     name: str
@@ -58,8 +56,7 @@ class Entry:
     position: Position
 
 
-@dataclass
-class _Line:
+class _Line(Struct):
     words: list[Word]
     indented: bool
     problems: list[Problem] = field(default_factory=list)

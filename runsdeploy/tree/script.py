@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.trees import Located
@@ -14,8 +15,7 @@ SEPARATOR = re.compile(rb"^script:$", re.MULTILINE)
 DOS_SEPARATOR = re.compile(rb"^script:\r$", re.MULTILINE)
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(Struct, frozen=True, dict=True):
     """A script as found, read once: what is planned is what is shipped."""
 
     name: str

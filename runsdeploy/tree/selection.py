@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+
+from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
@@ -19,8 +20,7 @@ from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 _PATTERN = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """One word of a list."""
 
     text: str

@@ -13,9 +13,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean, shown
 from runsdeploy.tree.trust import Trust
@@ -39,8 +40,7 @@ MARKS = (*sorted(CONFIGURATIONS), "default")
 """files that tell a host directory from any other directory of a project"""
 
 
-@dataclass(frozen=True)
-class Located:
+class Located(Struct, frozen=True, dict=True):
     """A file or directory of a tree."""
 
     tree: int
@@ -86,8 +86,7 @@ def is_candidate(name: str) -> bool:
     return not (name.startswith(".") or name in CONFIGURATIONS or name.endswith(LEFTOVERS))
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(Struct, frozen=True):
     """A host as the operator names it."""
 
     name: str
@@ -116,8 +115,7 @@ class Host:
         return f"{self.user}@{self.name}" if self.user else self.name
 
 
-@dataclass(frozen=True)
-class Trees:
+class Trees(Struct, frozen=True, dict=True):
     """RUNSPATH, opened."""
 
     roots: tuple[Path, ...]

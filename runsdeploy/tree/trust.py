@@ -10,10 +10,11 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import IO
+
+from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem, shown
 
@@ -42,8 +43,7 @@ def foreign(path: Path) -> Problem | None:
     return Problem(Position(shown(path)), f"{message}: a tree is code", hint)
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(Struct, frozen=True, dict=True):
     """What is trusted, and what was looked at already."""
 
     roots: tuple[Path, ...]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from runsdeploy.events import MarkerFound
 from runsdeploy.markers.forecast import DONE, MAYBE, RUN, forecast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 from itertools import pairwise
 
 import pytest
@@ -313,7 +313,7 @@ def test_the_same_bytes_in_any_chunks_are_the_same_events(stream: list[list[Even
 def test_r17_events_between_output_that_imitates_them_all_arrive_in_order(stream: list[list[Event]], places: list[int]):
     """Framing cannot be spoofed. What stands alone is never swallowed by an unfinished imitation."""
     calm = [
-        [dataclasses.replace(event, data=event.data.replace(NONCE.encode(), OTHER.encode()))]
+        [replace(event, data=event.data.replace(NONCE.encode(), OTHER.encode()))]
         if isinstance(event := part[0], Output)
         else part
         for part in stream

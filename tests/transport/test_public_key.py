@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from msgspec.structs import replace
 import os
 import shutil
 import socket
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs an
 def settings(tmp_path):
     """Give what ssh would do for a host that no key is configured for."""
     (tmp_path / "config").write_text("IdentityFile none\nIdentityAgent none\n")
-    return dataclasses.replace(resolve("medusa.univ.run", str(tmp_path / "config")), identities=(), agent="")
+    return replace(resolve("medusa.univ.run", str(tmp_path / "config")), identities=(), agent="")
 
 
 def make(path, kind="ed25519", *more):
@@ -92,7 +92,7 @@ def test_the_first_configured_key_that_exists_is_taken(settings, tmp_path):
         (tmp_path / name).unlink()
     make(tmp_path / "third")
     names = tuple(str(tmp_path / name) for name in ("first", "second", "third"))
-    assert find(None, dataclasses.replace(settings, identities=names)).line == second
+    assert find(None, replace(settings, identities=names)).line == second
 
 
 @pytest.fixture
@@ -112,20 +112,20 @@ def agent(tmp_path):
 
 def test_the_agents_first_key_is_taken_where_there_is_no_file(settings, tmp_path, agent):
     with pytest.raises(InputError):
-        find(None, dataclasses.replace(settings, agent=str(agent)))
+        find(None, replace(settings, agent=str(agent)))
     lines = [make(tmp_path / name) for name in ("one", "two")]
     for name in ("one", "two"):
         subprocess.run(
             ["ssh-add", "-q", str(tmp_path / name)], check=True, env={**os.environ, "SSH_AUTH_SOCK": str(agent)}
         )
-    key = find(None, dataclasses.replace(settings, agent=str(agent)))
+    key = find(None, replace(settings, agent=str(agent)))
     assert key.line == lines[0]
     assert key.private == ""
 
 
 def test_without_any_key_the_message_says_how_to_make_one(settings, tmp_path):
     with pytest.raises(InputError) as caught:
-        find(None, dataclasses.replace(settings, identities=(str(tmp_path / "none"),)))
+        find(None, replace(settings, identities=(str(tmp_path / "none"),)))
     assert f"none of `{tmp_path}/none`" in str(caught.value)
     assert str(caught.value).endswith("make one: `ssh-keygen -t ed25519`")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.cron.builtin_tree import AT, builtin_work, gather, named_hosts, place_of

@@ -7,11 +7,11 @@ nicknames. What some crons take for something else (`5/15`, `fri-mon`, `L`, `H`)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import datetime
 
 from cron_descriptor import FormatException, Options, get_description
 from croniter import CroniterBadDateError, croniter
+from msgspec import Struct
 
 from runsdeploy.errors import InputError, Problem, did_you_mean
 
@@ -33,8 +33,7 @@ _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """When something is started."""
 
     line: str
@@ -54,8 +53,7 @@ class Schedule:
         return [times.get_next(datetime) for _ in range(count)]
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(Struct, frozen=True):
     """What one of the five fields may hold."""
 
     name: str
