@@ -27,7 +27,7 @@ LONGEST = 8192
 """bytes that an event may have; a longer line is output"""
 
 
-class Noise(Struct, frozen=True):
+class LoginOutput(Struct, frozen=True):
     """Bytes before the session said anything."""
 
     data: bytes
@@ -55,7 +55,7 @@ class Refusal(Struct, frozen=True):
     text: str
 
 
-class Begun(Struct, frozen=True):
+class Attached(Struct, frozen=True):
     """The segment was started, now or before; the bytes of its spool follow."""
 
     offset: int
@@ -92,7 +92,7 @@ class Waiting(Struct, frozen=True):
     holder: Locked
 
 
-class Unheard(Struct, frozen=True):
+class Unacknowledged(Struct, frozen=True):
     """A segment that nobody heard to its end; it may still run."""
 
     session: str
@@ -105,8 +105,8 @@ class Unheard(Struct, frozen=True):
     since: str
 
 
-class Earlier(Struct, frozen=True):
-    """A session before this one was not heard to its end; what it left unheard follows in `Past`s."""
+class EarlierSession(Struct, frozen=True):
+    """A session before this one was not heard to its end; what it left unheard follows in `EarlierEvent`s."""
 
     session: str
     by: str
@@ -118,7 +118,7 @@ class Earlier(Struct, frozen=True):
     """bytes of its spool that follow"""
 
 
-class Past(Struct, frozen=True):
+class EarlierEvent(Struct, frozen=True):
     """What an earlier session said."""
 
     event: Event
@@ -213,16 +213,16 @@ class Finished(Struct, frozen=True):
 
 
 Event = (
-    Noise
+    LoginOutput
     | Output
     | Hello
-    | Begun
+    | Attached
     | Refusal
     | Locked
     | Waiting
-    | Unheard
-    | Earlier
-    | Past
+    | Unacknowledged
+    | EarlierSession
+    | EarlierEvent
     | Note
     | Started
     | Ended
@@ -274,15 +274,15 @@ class Decoder:
             if end < 0 and len(self._buffer) < LONGEST:
                 return
             event = parse(self._buffer[len(self._start) : end]) if end >= 0 else None
-            if event is None or (isinstance(event, Earlier) and self._depth == DEEPEST):
+            if event is None or (isinstance(event, EarlierSession) and self._depth == DEEPEST):
                 # Not one of ours after all: give the mark back and look behind it.
                 yield from self._flush(len(self._start))
                 continue
             self._buffer = self._buffer[end + 1 :]
             self._heard = True
-            self._left = event.size if isinstance(event, FileHead | Earlier) else 0
+            self._left = event.size if isinstance(event, FileHead | EarlierSession) else 0
             self._inner = (
-                Decoder(event.nonce, heard=True, depth=self._depth + 1) if isinstance(event, Earlier) else None
+                Decoder(event.nonce, heard=True, depth=self._depth + 1) if isinstance(event, EarlierSession) else None
             )
             yield event
 
@@ -295,7 +295,7 @@ class Decoder:
         assert self._inner  # noqa: S101 - it is what follows an Earlier
         for event in (*self._inner.feed(data), *(() if self._left else self._inner.end())):
             # It may in turn have told of one before it.
-            yield event if isinstance(event, Earlier | Past) else Past(event)
+            yield event if isinstance(event, EarlierSession | EarlierEvent) else EarlierEvent(event)
 
     def _held_back(self) -> int:
         """Return how many bytes at the end may be the beginning of an event."""
@@ -305,7 +305,7 @@ class Decoder:
     def _flush(self, count: int) -> Iterator[Event]:
         taken, self._buffer = self._buffer[:count], self._buffer[count:]
         if taken:
-            yield Output(taken) if self._heard else Noise(taken)
+            yield Output(taken) if self._heard else LoginOutput(taken)
 
 
 _NUMBER = r"\d{1,15}"
@@ -346,29 +346,33 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911, PLR0912
     """Make the event of words that fit its grammar."""
     match verb:
         case "hello":
-            return Hello(int(words[0]), text(words[1]))
+            return Hello(int(words[0]), decode_word(words[1]))
         case "refuse":
-            return Refusal(words[0], text(words[1]))
+            return Refusal(words[0], decode_word(words[1]))
         case "locked":
             return _locked(words)
         case "waiting":
             return Waiting(_locked(words))
         case "from":
-            return Begun(int(words[0]))
+            return Attached(int(words[0]))
         case "unheard":
-            return Unheard(words[0], words[1], words[2], int(words[3]), text(words[4]), text(words[5]))
+            return Unacknowledged(
+                words[0], words[1], words[2], int(words[3]), decode_word(words[4]), decode_word(words[5])
+            )
         case "earlier":
-            return Earlier(words[0], text(words[1]), text(words[2]), words[3], words[4], int(words[5]))
+            return EarlierSession(
+                words[0], decode_word(words[1]), decode_word(words[2]), words[3], words[4], int(words[5])
+            )
         case "note":
-            return Note(text(words[0]))
+            return Note(decode_word(words[0]))
         case "start":
-            return Started(int(words[0]), text(words[1]))
+            return Started(int(words[0]), decode_word(words[1]))
         case "end":
             return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]), words[5])
         case "mark":
-            return Marked(int(words[0]), words[1], text(words[2]))
+            return Marked(int(words[0]), words[1], decode_word(words[2]))
         case "file":
-            return FileHead(text(words[0]), int(words[1], 8), int(words[2]), words[3])
+            return FileHead(decode_word(words[0]), int(words[1], 8), int(words[2]), words[3])
         case "facts":
             return Facts(words[0], tuple(words[1:]))
         case "account":
@@ -381,17 +385,17 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911, PLR0912
 
 
 def _locked(words: list[str]) -> Locked:
-    by, since, doing, which = ("" if each == "-" else text(each) for each in words[1:])
+    by, since, doing, which = ("" if each == "-" else decode_word(each) for each in words[1:])
     return Locked(words[0], by, since, doing, which)
 
 
-def text(word: str) -> str:
+def decode_word(word: str) -> str:
     """Take a percent-encoded word back; bytes that are not UTF-8 become surrogates."""
     plain = re.sub(rb"%([0-9A-Fa-f]{2})", lambda found: bytes([int(found[1], 16)]), word.encode())
     return plain.decode("utf-8", "surrogateescape")
 
 
-def word(data: str) -> str:
+def encode_word(data: str) -> str:
     """Percent-encode a text, as the runner does."""
     plain = data.encode("utf-8", "surrogateescape")
     return re.sub(rb"[^A-Za-z0-9_.-]", lambda found: b"%%%02X" % found[0][0], plain).decode("ascii")
@@ -400,34 +404,36 @@ def word(data: str) -> str:
 def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line for each event
     """Return the bytes of an event, as a session writes them; the counterpart of `Decoder`."""
     match event:
-        case Noise() | Output() | FileData():
+        case LoginOutput() | Output() | FileData():
             return event.data
         case Hello():
-            said = f"hello {event.version} {word(event.state)}"
+            said = f"hello {event.version} {encode_word(event.state)}"
         case Refusal():
-            said = f"refuse {event.reason} {word(event.text)}"
+            said = f"refuse {event.reason} {encode_word(event.text)}"
         case Locked():
             said = f"locked {_holder(event)}"
         case Waiting():
             said = f"waiting {_holder(event.holder)}"
-        case Begun():
+        case Attached():
             said = f"from {event.offset}"
-        case Unheard():
-            said = f"unheard {event.session} {event.segment} {event.nonce} {event.seen} {word(event.by)} {event.since}"
-        case Earlier():
-            said = f"earlier {event.session} {word(event.by)} {event.since} {event.how} {event.nonce} {event.size}"
-        case Past():
+        case Unacknowledged():
+            said = f"unheard {event.session} {event.segment} {event.nonce} {event.seen} {encode_word(event.by)} {event.since}"
+        case EarlierSession():
+            said = (
+                f"earlier {event.session} {encode_word(event.by)} {event.since} {event.how} {event.nonce} {event.size}"
+            )
+        case EarlierEvent():
             return encode(event.event, nonce)
         case Note():
-            said = f"note {word(event.text)}"
+            said = f"note {encode_word(event.text)}"
         case Started():
-            said = f"start {event.number} {word(event.script)}"
+            said = f"start {event.number} {encode_word(event.script)}"
         case Ended():
             said = f"end {event.number} {event.outcome} {event.status} {event.seconds} {event.line} {event.how}"
         case Marked():
-            said = f"mark {event.number} {event.action} {word(event.subsystem)}"
+            said = f"mark {event.number} {event.action} {encode_word(event.subsystem)}"
         case FileHead():
-            said = f"file {word(event.name)} {event.mode:04o} {event.size} {event.digest}"
+            said = f"file {encode_word(event.name)} {event.mode:04o} {event.size} {event.digest}"
         case Facts():
             said = " ".join(["facts", event.name, *event.values])
         case Account():
@@ -442,4 +448,4 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line
 
 def _holder(event: Locked) -> str:
     words = (event.by, event.since, event.doing, event.which)
-    return " ".join([event.kind, *("%2D" if each == "-" else word(each) or "-" for each in words)])
+    return " ".join([event.kind, *("%2D" if each == "-" else encode_word(each) or "-" for each in words)])

@@ -37,7 +37,7 @@ _RUNS = frozenset({"quietly", "trap", "mapfile", "readarray"})
 """what runs functions that are named to it"""
 
 
-class Traversal:
+class Interpreter:
     """The ways through one section."""
 
     def __init__(self, answer: Callable[[bytes, bytes | None], bool], library: Callable[[str], str | None]) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from runsdeploy.check.finding import Finding, doubt, error
-from runsdeploy.check.model import Survey, Use
+from runsdeploy.check.model import TreeModel, Use
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.plan.plan import FactsUnknown, resolve
 from runsdeploy.plan.syntax_check import wrong
-from runsdeploy.tree.includes import COMMAND_LINE, Cookbook
+from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, parse_recipe
 from runsdeploy.tree.script import Script, is_script, read_script
 from runsdeploy.tree.selection import memberships
@@ -32,9 +32,9 @@ DEPENDS = frozenset({"missing-file", "template", "failing-section"})
 """rules that ask for what a recipe gives a script: no errors while none names it"""
 
 
-def survey(trees: Trees, hosts: Sequence[Host], time_limit: float, *, whole: bool, static: bool) -> Survey:
+def survey(trees: Trees, hosts: Sequence[Host], time_limit: float, *, whole: bool, static: bool) -> TreeModel:
     """Look at the trees as these hosts use them; raises InputError only for trees that cannot be trusted."""
-    seen = Survey(trees, hosts, whole)
+    seen = TreeModel(trees, hosts, whole)
     plan = partial(_looked_up, seen) if static else partial(_planned, trees, time_limit)
     seen.names = {"": dict(trees.names(None)), **{host.name: dict(_own(trees, host)) for host in hosts}}
     for files in seen.names.values():
@@ -55,13 +55,13 @@ def survey(trees: Trees, hosts: Sequence[Host], time_limit: float, *, whole: boo
     return seen
 
 
-def syntax_errors(seen: Survey, *, static: bool) -> list[Finding]:
+def syntax_errors(seen: TreeModel, *, static: bool) -> list[Finding]:
     """Return what bash cannot parse; raises InputError for a library or configuration that leads out of the trees."""
     # Sections that are evaluated are parsed with that.
     return [error(problem) for problem in wrong(_texts(seen, sections=static))]
 
 
-def _texts(seen: Survey, *, sections: bool) -> Iterator[tuple[str, bytes]]:
+def _texts(seen: TreeModel, *, sections: bool) -> Iterator[tuple[str, bytes]]:
     """Yield the texts that bash is to parse, with their files."""
     yield from ((each.source.shown, each.source.path.read_bytes()) for each in seen.libraries.values() if each.source)
     if sections:
@@ -70,7 +70,7 @@ def _texts(seen: Survey, *, sections: bool) -> Iterator[tuple[str, bytes]]:
         yield from ((each.source.shown, each.text) for each in (*seen.configurations, *seen.facts))
 
 
-def _looked_up(seen: Survey, use: Use) -> Use:
+def _looked_up(seen: TreeModel, use: Use) -> Use:
     """Look for the scripts of a use by their names; nothing is executed."""
     problems: list[Problem] = []
     for entry in use.entries:
@@ -99,7 +99,7 @@ def _own(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
                 yield name, trees.located(place.tree, place.inside, name)
 
 
-def _read(seen: Survey, name: str, place: Located) -> None:
+def _read(seen: TreeModel, name: str, place: Located) -> None:
     """Take a file for a script, if it is one."""
     try:
         script = read_script(name, place) if is_script(place.path.read_bytes()) else None
@@ -113,13 +113,13 @@ def _read(seen: Survey, name: str, place: Located) -> None:
         seen.others.append(place)
 
 
-def _recipes(seen: Survey, host: Host) -> Iterator[Use]:
+def _recipes(seen: TreeModel, host: Host) -> Iterator[Use]:
     """Yield the recipes of a host: `default`, then those that nothing includes, then what circles leave."""
     known = {*seen.names[""], *seen.names[host.name]}
     files = {name: place for name, place in seen.names[host.name].items() if place.path not in seen.scripts}
     recipes = {name: place for name, place in files.items() if _is_recipe(name, place, known)}
     included = {entry.name[1:] for place in recipes.values() for entry in _parsed(place) if entry.name.startswith("@")}
-    cookbook = Cookbook(seen.trees, host)
+    cookbook = RecipeIncludes(seen.trees, host)
     for name in sorted(recipes, key=lambda name: (name != "default", name in included, name)):
         if recipes[name].path not in cookbook.opened:
             before = len(cookbook.problems)
@@ -150,7 +150,7 @@ def _planned(trees: Trees, time_limit: float, use: Use) -> Use:
         return replace(use, findings=(*use.findings, *map(error, bad.problems)))
 
 
-def _idle(seen: Survey, host: Host, used: set[Path]) -> tuple[Entry, ...]:
+def _idle(seen: TreeModel, host: Host, used: set[Path]) -> tuple[Entry, ...]:
     """Return the scripts of a host's directories, or of all hosts, that no recipe names, as entries."""
     files = seen.names[host.name if host is not NOWHERE else ""]
     idle = {name: place for name, place in files.items() if place.path in seen.scripts and place.path not in used}

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
 
-ERROR, DOUBT = "error", "doubt"
+ERROR, WARNING = "error", "doubt"
 
 _RULES = (
     ("unknown-script", r"unknown script|cannot be run, see"),
@@ -57,7 +57,7 @@ def error(problem: Problem) -> Finding:
 
 def doubt(rule: str, position: Position | None, message: str, hint: str = "") -> Finding:
     """Return a doubt."""
-    return Finding(_placed(Problem(position, message, hint)), DOUBT, rule)
+    return Finding(_placed(Problem(position, message, hint)), WARNING, rule)
 
 
 def _placed(problem: Problem) -> Problem:

@@ -26,7 +26,7 @@ class Use(Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-class Survey(Struct, dict=True):
+class TreeModel(Struct, dict=True):
     """What was seen."""
 
     trees: Trees

@@ -119,11 +119,11 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         return _tell(form, 128 + stop.number, [Problem(None, "interrupted")])
     except BrokenPipeError:
         # Whoever read our output has seen enough; there is nobody to tell, and Python must not try at exit.
-        console.deafen()
+        console.discard_output()
         return 141
     except OSError as error:
         where = f"`{error.filename}`: " if error.filename else ""
-        console.tell_problems([Problem(None, f"{where}{(error.strerror or str(error)).lower()}")])
+        console.show_problems([Problem(None, f"{where}{(error.strerror or str(error)).lower()}")])
         return 1
 
 
@@ -148,7 +148,7 @@ def _typed_format(words: Sequence[str]) -> str | None:
 
 
 def _tell(form: str, status: int, problems: Sequence[Problem]) -> int:
-    console.tell_problems(problems)
+    console.show_problems(problems)
     if form in ("json", "jsonl"):
         json.write(json.problems(status, problems))
     elif form != "text":

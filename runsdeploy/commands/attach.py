@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.errors import HostError, InputError, Problem
-from runsdeploy.events import Event, Finished, Locked, Past, Unheard, word
+from runsdeploy.events import EarlierEvent, Event, Finished, Locked, Unacknowledged, encode_word
 from runsdeploy.output import console, json
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PATIENCE, Way, listener_of
@@ -16,7 +16,7 @@ from runsdeploy.session.bundle import Session, watch
 from runsdeploy.session.reconnect import Link
 from runsdeploy.session.report import Fold, HostReport, exit_status
 from runsdeploy.session.session import ask, new_session
-from runsdeploy.session.stream import Spool
+from runsdeploy.session.stream import SegmentStream
 from runsdeploy.tree.trees import Host
 
 
@@ -54,16 +54,16 @@ def _tell(arguments: Arguments, report: HostReport | None, host: Host) -> int:
 
 def _attached(way: Way, arguments: Arguments) -> Iterator[Event]:
     """Yield the newest session that was not heard to its end, and what it says."""
-    found = next((each for each in ask(way.open(), new_session(), "unheard") if isinstance(each, Unheard)), None)
+    found = next((each for each in ask(way.open(), new_session(), "unheard") if isinstance(each, Unacknowledged)), None)
     if found is None:
         return
     yield found
     theirs = Session(found.session, found.nonce, found.by)
     link = Link(way.open, arguments.patience)
-    spool = Spool(link, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
+    spool = SegmentStream(link, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
     spool.resume(0 if arguments.all else found.seen)
     for event in spool.events():
-        yield Past(event)
+        yield EarlierEvent(event)
         if isinstance(event, Finished):
             yield event
     spool.part()
@@ -91,7 +91,7 @@ _QUESTIONS = {"add": "hold", "show": "holder", "remove": "release"}
 
 def _ask_lock(arguments: Arguments, host: Host) -> tuple[list[Locked], HostError | None]:
     way, session = Way(arguments, host), new_session()
-    argument = f"{word(session.by)}:{word(arguments.reason or '') or '-'}"
+    argument = f"{encode_word(session.by)}:{encode_word(arguments.reason or '') or '-'}"
     try:
         events = list(ask(way.open(), session, _QUESTIONS[arguments.action], ".", argument))
     except HostError as error:

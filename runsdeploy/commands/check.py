@@ -44,7 +44,7 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     hosts = select(trees, words, known=True) if words else trees.hosts()
     seen = survey(trees, hosts, arguments.conf_timeout, whole=not arguments.host, static=arguments.static)
     if program() is None:
-        console.tell_problems([missing()])
+        console.show_problems([missing()])
     yield seen.findings
     yield syntax_errors(seen, static=arguments.static)
     yield doubts(seen)

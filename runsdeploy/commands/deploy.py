@@ -24,7 +24,7 @@ def plan(arguments: Arguments) -> int:
     plans = make_plans(arguments, work_of(arguments))
     if arguments.format == "text":
         for each in plans:
-            console.tell_messages(each)
+            console.show_messages(each)
             console.show_plan(each)
     else:
         json.write({"schema": json.SCHEMA, "exit_status": 0, "hosts": [json.plan(each) for each in plans]})

@@ -13,12 +13,12 @@ from runsdeploy.commands.inputs import trees_of
 from runsdeploy.commands.list import described, one_host, recipes_of
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.output import json
-from runsdeploy.output.console import Writer, printable, tell_problems
+from runsdeploy.output.console import Writer, printable, show_problems
 from runsdeploy.plan.blame import COUNTS, OVERRIDDEN, UNCHANGED, Origin, operation_text, trace
 from runsdeploy.plan.conf import Conf, evaluate
 from runsdeploy.plan.variable import Variable
 from runsdeploy.plan.workdir import Request
-from runsdeploy.tree.includes import COMMAND_LINE, Cookbook
+from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Located, Trees, name_problem
@@ -54,7 +54,7 @@ def info(arguments: Arguments) -> int:
     if conf.problems:
         raise InputError(conf.problems)
     uses = [_Use(*each, other) for each, other in zip(asked, others, strict=True)]
-    tell_problems(problem for use in uses for problem in use.conf.problems)
+    show_problems(problem for use in uses for problem in use.conf.problems)
     if arguments.format == "text":
         _show(script, places[1:], conf, uses, blame=host is not None)
     else:
@@ -69,14 +69,14 @@ def _asked(
     arguments: Arguments, trees: Trees, host: Host, name: str
 ) -> Iterator[tuple[Position, str, tuple[Operation, ...]]]:
     """Yield the places that ask for a script: lines of the host's recipes, `after -r` and `-rr` of its scripts."""
-    cookbook = Cookbook(trees, host)
+    cookbook = RecipeIncludes(trees, host)
     entries = [
         entry
         for recipe in recipes_of(trees, host)
         for entry in cookbook.include(Entry(f"@{recipe}", (), COMMAND_LINE))
         if entry.name == name
     ]
-    tell_problems(dict.fromkeys(cookbook.problems))
+    show_problems(dict.fromkeys(cookbook.problems))
     # One that is included by several recipes is one.
     yield from ((entry.position, "", entry.operations) for entry in dict.fromkeys(entries))
     for script, conf in described(trees, host, arguments.conf_timeout):

@@ -11,7 +11,7 @@ from runsdeploy.cli.command import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
-from runsdeploy.tree.includes import COMMAND_LINE, Cookbook
+from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
 from runsdeploy.tree.script import DOS_SEPARATOR, is_script
 from runsdeploy.tree.selection import choices, near_host, select
@@ -54,7 +54,7 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]
         recipes = [Entry("@default", (), COMMAND_LINE)]
-    cookbook = Cookbook(trees, host)
+    cookbook = RecipeIncludes(trees, host)
     found = [entry for recipe in recipes for entry in cookbook.include(recipe)]
     return [*found, *entries], cookbook.problems
 
@@ -84,7 +84,7 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
     # Nothing else needs that recipe: what is wrong with it is of no account.
     with suppress(InputError):
         if trees.find("default", host):
-            entries += Cookbook(trees, host).include(Entry("@default", (), COMMAND_LINE))
+            entries += RecipeIncludes(trees, host).include(Entry("@default", (), COMMAND_LINE))
     for name in dict.fromkeys(arguments.script):
         said = [f"{operation_text(each)} ({each.position.place})" for entry in entries if entry.name == name
                 for each in entry.operations]  # fmt: skip

@@ -9,7 +9,7 @@ from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import trees_of
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.output import json
-from runsdeploy.output.console import Writer, printable, tell_problems
+from runsdeploy.output.console import Writer, printable, show_problems
 from runsdeploy.plan.conf import Conf, evaluate
 from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.script import Script, is_script, read_script
@@ -54,7 +54,7 @@ def hosts(arguments: Arguments) -> int:
     found = select(trees, choices([arguments.pattern]), known=True) if arguments.pattern else trees.hosts()
     groups, problems = memberships(trees)
     # A group that is wrong keeps nobody from looking; it is an error where it is asked for.
-    tell_problems([*problems, *trees.misplaced()])
+    show_problems([*problems, *trees.misplaced()])
     listed = [
         (host.name, recipes_of(trees, host), groups.get(host.name, []), trees.host_directories(host)) for host in found
     ]

@@ -20,7 +20,7 @@ from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PARALLEL, Way
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import ask_facts, ask_markers, local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
-from runsdeploy.tree.includes import COMMAND_LINE, Cookbook
+from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry
 from runsdeploy.tree.trees import Host, Trees, name_problem
 
@@ -79,7 +79,7 @@ def _plan(arguments: Arguments, trees: Trees, way: Way, look: Look) -> None:
     try:
         if not trees.find("default", look.host):
             return
-        cookbook = Cookbook(trees, look.host)
+        cookbook = RecipeIncludes(trees, look.host)
         entries = list(cookbook.include(Entry("@default", (), COMMAND_LINE)))
         look.problems = cookbook.problems
         if not look.problems:
@@ -125,7 +125,7 @@ def _listed(hosts: Sequence[Host]) -> str:
     return f"`{hosts[0].name}`" if len(hosts) == 1 else f"any of {len(hosts)} hosts"
 
 
-def tell_failed(looks: Sequence[Look]) -> None:
+def show_failed(looks: Sequence[Look]) -> None:
     """Say which hosts could not be looked at or done with, and why."""
     talk = console.Writer(sys.stderr)
     for look in looks:

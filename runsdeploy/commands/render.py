@@ -40,7 +40,7 @@ def write_plan(arguments: Arguments) -> int:
     wrong = problems(plan, local_done=arguments.run_local)
     if wrong:
         raise InputError(wrong)
-    console.tell_messages(plan)
+    console.show_messages(plan)
     shared, status = _run_local(plan) if arguments.run_local else ([], 0)
     if status:
         if arguments.format != "text":

@@ -17,7 +17,7 @@ from runsdeploy.commands.marker_query import (
     look_at,
     marker_document,
     report_of,
-    tell_failed,
+    show_failed,
 )
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.events import Locked
@@ -42,7 +42,7 @@ def reset(arguments: Arguments) -> int:
     if not arguments.dry_run:
         taken = for_all(list(zip(looks, taken, strict=True)), arguments.parallel, lambda each: _take(arguments, *each))
     code = exit_status([look.failed for look in looks if look.failed])
-    tell_failed(looks)
+    show_failed(looks)
     if arguments.format == "text":
         for look, found in zip(looks, taken, strict=True):
             _tell_taken(arguments, look, found)

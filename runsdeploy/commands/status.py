@@ -19,9 +19,9 @@ from runsdeploy.commands.marker_query import (
     local_time,
     look_at,
     marker_document,
-    tell_failed,
+    show_failed,
 )
-from runsdeploy.markers.drift import DONE, UNKNOWN, Standing, compare
+from runsdeploy.markers.drift import DONE, UNKNOWN, Drift, compare
 from runsdeploy.markers.marker import Marker
 from runsdeploy.output import console, json
 from runsdeploy.session.report import exit_status
@@ -36,7 +36,7 @@ def status(arguments: Arguments) -> int:
         hosts_of(arguments, trees), arguments.parallel, lambda host: look_at(arguments, host, trees)
     )
     check_names(arguments.script, trees, looks)
-    standings: list[tuple[Look, list[Standing]]] = []
+    standings: list[tuple[Look, list[Drift]]] = []
     for look in looks:
         names = [name for name, _ in trees.names(look.host)]
         found = compare(look.markers, look.plan, functools.partial(_script, trees, look.host), names)
@@ -46,14 +46,14 @@ def status(arguments: Arguments) -> int:
     code = exit_status([look.failed for look in looks if look.failed]) or (6 if arguments.exit_code and pending else 0)
     for look in looks:
         _tell_plan(look)
-    tell_failed(looks)
+    show_failed(looks)
     if arguments.format == "text":
         _show(standings)
     else:
         hosts = [
             {**host_document(look), "plan": look.plan.digest if look.plan else None,
              "errors": json.problems(0, look.problems)["errors"],
-             "markers": [_standing_document(each) for each in found]}
+             "markers": [_drift_document(each) for each in found]}
             for look, found in standings
         ]  # fmt: skip
         json.write({"schema": json.SCHEMA, "exit_status": code, "hosts": hosts})
@@ -69,7 +69,7 @@ def _script(trees: Trees, host: Host, name: str) -> Script | None:
 def _tell_plan(look: Look) -> None:
     """Say why what is marked was compared with less than it could be."""
     talk = console.Writer(sys.stderr)
-    console.tell_problems(look.problems)
+    console.show_problems(look.problems)
     if look.problems:
         talk.line(f"{look.host.name}: its recipe `default` is wrong, so markers are compared with the scripts alone")
     steps = look.plan.steps if look.plan else ()
@@ -78,7 +78,7 @@ def _tell_plan(look: Look) -> None:
         talk.line(f"{look.host.name}: root's markers cannot be read: `sudo -n` does not work there")
 
 
-def _standing_document(each: Standing) -> dict[str, Any]:
+def _drift_document(each: Drift) -> dict[str, Any]:
     marker = each.marker or Marker(each.owner, "", each.script, each.subsystem, None)
     return {**marker_document(each.side, marker), "state": each.state, "reason": each.reason}
 
@@ -88,7 +88,7 @@ STATES = {"done": "32", "older": "33", "never": "33", "unknown": "35", "untruste
 """SGR codes of states"""
 
 
-def _show(standings: Sequence[tuple[Look, Sequence[Standing]]]) -> None:
+def _show(standings: Sequence[tuple[Look, Sequence[Drift]]]) -> None:
     """Write a table; columns in which nothing stands are left out, as that of the host for a single one."""
     rows = [_row(look.host.name if len(standings) > 1 else "", each) for look, found in standings for each in found]
     kept = [number for number in range(len(COLUMNS)) if any(row[number] for row in rows)]
@@ -104,7 +104,7 @@ def _show(standings: Sequence[tuple[Look, Sequence[Standing]]]) -> None:
             console.Writer(sys.stderr).line(f"{look.host.name}: nothing is marked there")
 
 
-def _row(host: str, each: Standing) -> tuple[str, ...]:
+def _row(host: str, each: Drift) -> tuple[str, ...]:
     """Return the cells of a row, as they can be shown."""
     marker = each.marker
     where = "this machine" if each.side == "controller" else "root" if each.owner == "root" else ""

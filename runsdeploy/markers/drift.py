@@ -13,7 +13,7 @@ from runsdeploy.tree.script import Script
 NEVER, DONE, OLDER, UNKNOWN, UNTRUSTED = "never", "done", "older", "unknown", "untrusted"
 
 
-class Standing(Struct, frozen=True):
+class Drift(Struct, frozen=True):
     """One script, or one subsystem of it, on one host."""
 
     side: str
@@ -33,19 +33,19 @@ class Standing(Struct, frozen=True):
 
 def compare(
     markers: Mapping[str, Markers], plan: Plan | None, find: Callable[[str], Script | None], names: Iterable[str]
-) -> list[Standing]:
+) -> list[Drift]:
     """Compare the markers of each side with a host's plan, where there is one, and with its scripts.
 
     `find` returns the script of a name; `names` are those that there are.
     """
     steps = plan.steps if plan else ()
     known = {*names, *(step.script.name for step in steps)}
-    found: list[Standing] = []
+    found: list[Drift] = []
     for side, each in markers.items():
         for marker in each.told(known):
             same = [step for step in steps if (step.side, step.script.name) == (side, marker.script)]
             state, reason = _judge(marker, same, same[0].script if same else find(marker.script))
-            found.append(Standing(side, marker.owner, marker.script, marker.subsystem, state, reason, marker))
+            found.append(Drift(side, marker.owner, marker.script, marker.subsystem, state, reason, marker))
     if plan:
         for step in steps:
             found += _missing(plan, step, markers.get(step.side, Markers()), found)
@@ -66,7 +66,7 @@ def _judge(marker: Marker, steps: list[Step], script: Script | None) -> tuple[st
     return DONE, ""
 
 
-def _missing(plan: Plan, step: Step, markers: Markers, found: list[Standing]) -> Iterator[Standing]:
+def _missing(plan: Plan, step: Step, markers: Markers, found: list[Drift]) -> Iterator[Drift]:
     """Yield what a step asks for and nobody marked."""
     from runsdeploy.markers.forecast import asks, subsystems  # noqa: PLC0415 - its patterns take time to compile
 
@@ -79,4 +79,4 @@ def _missing(plan: Plan, step: Step, markers: Markers, found: list[Standing]) ->
     wanted = subsystems(plan, step) or ([] if there else [""])
     for subsystem in dict.fromkeys(wanted):
         if subsystem not in there:
-            yield Standing(step.side, owner, step.script.name, subsystem, NEVER, "", None)
+            yield Drift(step.side, owner, step.script.name, subsystem, NEVER, "", None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from runsdeploy.bash.expansion import IFS, Value
-from runsdeploy.bash.interpreter import Traversal
+from runsdeploy.bash.interpreter import Interpreter
 from runsdeploy.bash.lexer import GUARDS, Unclear
 from runsdeploy.bash.state import DECLINED, TESTS, WORKS, Mark, Way
 from runsdeploy.markers.marker import Markers
@@ -83,17 +83,17 @@ def _values(plan: Plan, step: Step) -> tuple[tuple[str, Value], ...]:
     return tuple(sorted(values.items(), key=lambda each: each[0]))
 
 
-def _traversal(plan: Plan, step: Step, markers: Markers, owner: str) -> Traversal:
+def _traversal(plan: Plan, step: Step, markers: Markers, owner: str) -> Interpreter:
     """Prepare to follow a step."""
     libraries = {file.path.removeprefix("lib/"): file.content for file in plan.libraries}
 
     def library(name: str) -> str | None:
         return libraries[name].decode("utf-8", "surrogateescape") if name in libraries else None
 
-    return Traversal(lambda *asked: markers.should_run(owner, _name(step), *asked), library)
+    return Interpreter(lambda *asked: markers.should_run(owner, _name(step), *asked), library)
 
 
-def _ends(step: Step, traversal: Traversal, way: Way) -> set[Way]:
+def _ends(step: Step, traversal: Interpreter, way: Way) -> set[Way]:
     """Return all ways in which a step may end; raises Unclear."""
     if not step.flags & {"once", "onchange"}:
         return traversal.through(_text(step), way)

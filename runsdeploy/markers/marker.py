@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct, field
 
 from runsdeploy.errors import Refused
-from runsdeploy.events import MarkerFound, text
+from runsdeploy.events import MarkerFound, decode_word
 
 LONGEST = 200
 """characters of a name before it is shortened; file systems take 255 bytes"""
@@ -35,7 +35,7 @@ def path_of(script: bytes, subsystem: bytes) -> str:
 
 def _decoded(name: str, known: dict[str, str]) -> str:
     """Take a file name back; a shortened one that none of the known names has stays as it is."""
-    return known.get(name) or (name if "%+" in name else text(name))
+    return known.get(name) or (name if "%+" in name else decode_word(name))
 
 
 class Marker(Struct, frozen=True):
@@ -111,7 +111,7 @@ class Markers(Struct):
             subsystem = file.removeprefix("subsystem=")
             # Anything else is none of ours, such as what a crash left of one that was being written.
             if file == "script" or subsystem != file or (not file and "trusted" in lines):
-                said = {key: text(word) for key, word in lines.items()}
+                said = {key: decode_word(word) for key, word in lines.items()}
                 yield Marker(
                     owner,
                     path,

@@ -16,19 +16,19 @@ from typing import TextIO
 
 from msgspec.structs import replace
 
-from runsdeploy.check.finding import DOUBT, ERROR, Finding
+from runsdeploy.check.finding import ERROR, WARNING, Finding
 from runsdeploy.errors import Problem
 from runsdeploy.events import (
-    Earlier,
+    EarlierEvent,
+    EarlierSession,
     Ended,
     Event,
     Finished,
-    Noise,
+    LoginOutput,
     Note,
     Output,
-    Past,
     Started,
-    Unheard,
+    Unacknowledged,
     Waiting,
 )
 from runsdeploy.plan.plan import Plan, Step
@@ -59,7 +59,7 @@ def _spell(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
 
 
-def deafen() -> None:
+def discard_output() -> None:
     """Go on without whoever read our output, and has seen enough."""
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -96,7 +96,7 @@ class Writer:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=self.stream, flush=True)
 
 
-def tell_problems(problems: Iterable[Problem]) -> None:
+def show_problems(problems: Iterable[Problem]) -> None:
     """Write the problems of bad input, one a line, to stderr."""
     writer = Writer(sys.stderr)
     for problem in problems:
@@ -112,11 +112,11 @@ def show_findings(findings: Sequence[Finding]) -> None:
         said = printable(str(replace(problem, position=None, message=f"{problem.message} [{each.rule}]")))
         writer.line(f"{where}{writer.paint(each.severity, code)}: {said}")
     errors = sum(each.severity == ERROR for each in findings)
-    counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, ERROR), (len(findings) - errors, DOUBT)) if n]
+    counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, ERROR), (len(findings) - errors, WARNING)) if n]
     Writer(sys.stderr).line(" and ".join(counts) or "nothing to tell")
 
 
-def tell_messages(plan: Plan) -> None:
+def show_messages(plan: Plan) -> None:
     """Write what CONF sections printed, to stderr."""
     writer = Writer(sys.stderr)
     for step in plan.steps:
@@ -219,7 +219,7 @@ class Console:
                 self.talk.line(f"{self._prefix(plan)}[{number}/{len(plan.steps)}] {name}")
             case Output(data):
                 self._output(plan, data)
-            case Noise(data) if self.verbose:
+            case LoginOutput(data) if self.verbose:
                 self.talk.line(f"{self._prefix(plan)}login shell: {printable(data)}")
             case Note(text):
                 self.talk.line(f"{self._prefix(plan)}note: {printable(text)}")
@@ -228,9 +228,9 @@ class Console:
             case Ended(number) if number in fold.steps:
                 self._flush(plan)
                 self._ended(plan, fold.steps[number])
-            case Earlier() | Unheard():
+            case EarlierSession() | Unacknowledged():
                 self.out.line(self._prefix(plan) + earlier(event))
-            case Past(past):
+            case EarlierEvent(past):
                 self.past(plan, past, fold.earlier[-1])
 
     def past(self, plan: Plan, event: Event, report: EarlierReport) -> None:
@@ -317,7 +317,7 @@ class Verbatim:
             case Output(data):
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
-            case Noise(data) if self.verbose:
+            case LoginOutput(data) if self.verbose:
                 self.talk.line(f"login shell: {printable(data)}")
             case Note(text):
                 self.talk.line(f"note: {printable(text)}")
@@ -340,10 +340,10 @@ class Verbatim:
                 self.talk.line(printable(text))
 
 
-def earlier(event: Earlier | Unheard) -> str:
+def earlier(event: EarlierSession | Unacknowledged) -> str:
     """Return in one line whose session it is that was not heard to its end."""
     how = {"killed": "; its runner was killed", "restarted": "; the target was restarted meanwhile"}
-    ended = how.get(event.how, "") if isinstance(event, Earlier) else ""
+    ended = how.get(event.how, "") if isinstance(event, EarlierSession) else ""
     return f"what nobody heard of the session of {printable(event.by)} since {printable(event.since)}{ended}:"
 
 

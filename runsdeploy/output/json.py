@@ -14,7 +14,18 @@ from typing import Any
 
 from runsdeploy.check.finding import Finding
 from runsdeploy.errors import Problem
-from runsdeploy.events import Earlier, Ended, Event, Finished, Note, Output, Past, Started, Unheard, Waiting
+from runsdeploy.events import (
+    EarlierEvent,
+    EarlierSession,
+    Ended,
+    Event,
+    Finished,
+    Note,
+    Output,
+    Started,
+    Unacknowledged,
+    Waiting,
+)
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport, last_lines
 
@@ -109,9 +120,9 @@ def _host(each: HostReport) -> dict[str, Any]:
     return document
 
 
-def _unheard(each: Earlier | Unheard) -> dict[str, Any]:
+def _unheard(each: EarlierSession | Unacknowledged) -> dict[str, Any]:
     document = {"session": each.session, "by": each.by, "since": each.since}
-    return document | ({"how": each.how} if isinstance(each, Earlier) else {})
+    return document | ({"how": each.how} if isinstance(each, EarlierSession) else {})
 
 
 def _reported(each: StepReport) -> dict[str, Any]:
@@ -168,9 +179,9 @@ class Lines:
                 write({"event": "note", "host": host, "text": event.text})
             case Waiting(holder):
                 write({"event": "waiting", "host": host, "holder": str(holder)})
-            case Earlier() | Unheard():
+            case EarlierSession() | Unacknowledged():
                 write({"event": "earlier", "host": host, **_unheard(event)})
-            case Past(past):
+            case EarlierEvent(past):
                 self.past(host, past, fold.earlier[-1])
 
     def past(self, host: str, event: Event, report: EarlierReport) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from runsdeploy.errors import Problem
-from runsdeploy.plan.workdir import Stage
+from runsdeploy.plan.workdir import WorkDirectory
 from runsdeploy.tree.script import Script
 
 KILLED = "the section killed its shell (status {})"
@@ -33,7 +33,7 @@ def body_errors(script: Script, talk: str) -> Iterator[Problem]:
         )
 
 
-def conf_errors(stage: Stage, talk: str) -> Iterator[Problem]:
+def conf_errors(stage: WorkDirectory, talk: str) -> Iterator[Problem]:
     """Yield the first thing in each section of CONF that bash could not parse; it stopped reading there."""
     seen: set[str] = set()
     for line in talk.splitlines():
@@ -51,7 +51,7 @@ def _hint(section: bytes, line: int) -> str:
     return f"write `var {found[1].decode()} {said}".rstrip() + "`" if found else ""
 
 
-def explained(stage: Stage, talk: str, problem: Problem) -> Problem:
+def explained(stage: WorkDirectory, talk: str, problem: Problem) -> Problem:
     """Return the problem, or why the shell ended if no signal killed it: it said so last."""
     lines = talk.splitlines() if problem.message in _GAVE_UP else []
     said = (_LAST_WORDS.match(line.removeprefix(str(stage.root))) for line in reversed(lines))

@@ -25,7 +25,7 @@ from msgspec.structs import replace
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.plan.bash_errors import KILLED, body_errors, conf_errors, explained
 from runsdeploy.plan.variable import ROOT, Value, Variable
-from runsdeploy.plan.workdir import NOWHERE, Request, Stage, fields, open_stage
+from runsdeploy.plan.workdir import NOWHERE, Request, WorkDirectory, fields, open_work_directory
 from runsdeploy.tree.recipe import RESERVED, Operation, Word, parse_operations
 from runsdeploy.tree.trees import Located, Trees
 
@@ -112,7 +112,7 @@ class Conf(Struct):
 def evaluate(requests: Sequence[Request], trees: Trees, time_limit: float = TIME_LIMIT) -> list[Conf]:
     """Evaluate CONF sections, one result for each request, problems included; raises InputError without bash."""
     results = [Conf() for _ in requests]
-    with open_stage(trees) as stage:
+    with open_work_directory(trees) as stage:
         asked = [fields(stage, number, request) for number, request in enumerate(requests)]
         done = 0
         while done < len(requests):
@@ -129,7 +129,7 @@ def evaluate(requests: Sequence[Request], trees: Trees, time_limit: float = TIME
 # --- the bash that evaluates -------------------------------------------------------------------
 
 
-def _environment(stage: Stage) -> dict[str, str]:
+def _environment(stage: WorkDirectory) -> dict[str, str]:
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ") if name in os.environ
     }
@@ -137,7 +137,11 @@ def _environment(stage: Stage) -> dict[str, str]:
 
 
 def _run(
-    stage: Stage, asked: list[list[bytes]], requests: Sequence[Request], results: Sequence[Conf], time_limit: float
+    stage: WorkDirectory,
+    asked: list[list[bytes]],
+    requests: Sequence[Request],
+    results: Sequence[Conf],
+    time_limit: float,
 ) -> int:
     """Evaluate requests until the end, or until one takes the evaluator down; return how many were."""
     bash = shutil.which("bash")
@@ -167,7 +171,7 @@ def _run(
             _end(process)
 
 
-def _start(bash: str, stage: Stage) -> subprocess.Popen[bytes]:
+def _start(bash: str, stage: WorkDirectory) -> subprocess.Popen[bytes]:
     # In a session of its own: a section that hangs is killed with all that it started.
     return subprocess.Popen(
         [bash, "--norc", "--noprofile", str(Path(__file__).parents[1] / "shell" / "conf.sh")],
@@ -188,7 +192,11 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _listen(
-    process: subprocess.Popen[bytes], stage: Stage, requests: Sequence[Request], results: Sequence[Conf], limit: float
+    process: subprocess.Popen[bytes],
+    stage: WorkDirectory,
+    requests: Sequence[Request],
+    results: Sequence[Conf],
+    limit: float,
 ) -> int:
     done, finished, section = 0, False, requests[0].script.source
     for record in _records(process, limit):
@@ -254,7 +262,7 @@ def _records(process: subprocess.Popen[bytes], limit: float) -> Iterator[list[by
 # --- what the sections say ---------------------------------------------------------------------
 
 
-def _take(stage: Stage, request: Request, result: Conf, verb: str, arguments: list[bytes]) -> None:
+def _take(stage: WorkDirectory, request: Request, result: Conf, verb: str, arguments: list[bytes]) -> None:
     """Add one record to the result."""
     root = os.fsencode(stage.root)
     match verb, arguments:
@@ -323,7 +331,7 @@ def _take_unknown(result: Conf, word: str, position: Position) -> None:
         result.problems.append(problem)
 
 
-def _messages(stage: Stage, talk: str, result: Conf) -> str:
+def _messages(stage: WorkDirectory, talk: str, result: Conf) -> str:
     """Return what the sections printed, and our own remark on what they cannot have meant."""
     text = stage.tell(talk)
     for name in result.strays:

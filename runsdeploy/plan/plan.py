@@ -20,7 +20,7 @@ from runsdeploy.plan.files import File, collect, content_file
 from runsdeploy.plan.libraries import meant_libraries, unknown_libraries
 from runsdeploy.plan.order import find_cycle, stable_order
 from runsdeploy.plan.syntax_check import wrong_in
-from runsdeploy.plan.sysinfos import Promise, promise_of
+from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
 from runsdeploy.plan.variable import Variable
 from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.recipe import Entry, Operation
@@ -82,7 +82,7 @@ class Plan(Struct, frozen=True, dict=True):
     steps: tuple[Step, ...]
     libraries: tuple[File, ...]
     """files of `lib/` that steps load, under `lib/NAME`"""
-    promise: Promise | None = None
+    promise: ExpectedFacts | None = None
     """what the host's `sysinfos.conf` says that it is; checked before the first step, and no part of the digest"""
 
     @cached_property
@@ -141,7 +141,7 @@ def resolve(
     raise InputError([Problem(entries[0].position, message)])
 
 
-def promise_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT) -> Promise | None:
+def expected_facts_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT) -> ExpectedFacts | None:
     """Return what the host's sysinfos.conf promises, for plans that are made from other trees.
 
     Raises InputError for what is wrong with that file; what else is wrong with the trees is of no account then.
@@ -154,7 +154,7 @@ def promise_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT) -> Pro
     wrong = [problem for problem in conf.problems if problem.position and problem.position.file == place.shown]
     if wrong:
         raise InputError(wrong)
-    return promise_of(conf.settings, place.shown)
+    return expected_facts(conf.settings, place.shown)
 
 
 class _Resolver:
@@ -301,12 +301,14 @@ class _Resolver:
             )
             hint = "write one, or deploy: the target is asked then"
             raise FactsUnknown([Problem(unknown[0].conf.needs_facts, message, hint)])
-        return Plan(self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)), self._promise(nodes))
+        return Plan(
+            self.host, tuple(steps), tuple(libraries[name] for name in sorted(libraries)), self._expected_facts(nodes)
+        )
 
-    def _promise(self, nodes: Sequence[_Node]) -> Promise | None:
+    def _expected_facts(self, nodes: Sequence[_Node]) -> ExpectedFacts | None:
         """Return what sysinfos.conf promises; it was evaluated with every script, each time alike."""
         place = self.trees.sysinfos(self.host)
-        return promise_of(nodes[0].conf.settings, place.shown) if place and nodes else None
+        return expected_facts(nodes[0].conf.settings, place.shown) if place and nodes else None
 
     def _check(self, nodes: Sequence[_Node], seen: dict[tuple[object, ...], tuple[str, ...]]) -> None:
         blind = False

@@ -18,7 +18,7 @@ NAMES = ("sysname", "sysdist", "sysver", "bits")
 """arrays from the specific to the general, and one scalar"""
 
 
-class Promise(Struct, frozen=True):
+class ExpectedFacts(Struct, frozen=True):
     """What the `sysinfos.conf` of a host says that the host is."""
 
     file: str
@@ -37,7 +37,7 @@ def _plain(value: bytes) -> str:
     return re.sub(rb"[^A-Za-z0-9._+-]", b"_", value).decode()
 
 
-def promise_of(settings: Iterable[Setting], file: str) -> Promise | None:
+def expected_facts(settings: Iterable[Setting], file: str) -> ExpectedFacts | None:
     """Return what the settings that were made in `file`, a sysinfos.conf, promise; None if that is nothing."""
     facts: dict[str, list[bytes]] = {}
     for setting in settings:
@@ -50,7 +50,7 @@ def promise_of(settings: Iterable[Setting], file: str) -> Promise | None:
         elif setting.kind == "-=":
             values = [value for value in before if value not in values]
         facts[setting.variable] = values
-    promise = Promise(file, tuple((name, tuple(facts[name])) for name in NAMES if name in facts))
+    promise = ExpectedFacts(file, tuple((name, tuple(facts[name])) for name in NAMES if name in facts))
     return promise if promise.word else None
 
 

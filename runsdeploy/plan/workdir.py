@@ -51,7 +51,7 @@ _NOTE_LAST = (
 """stands before the first line of every section, on that line; functions do not inherit the trap"""
 
 
-class Stage(Struct):
+class WorkDirectory(Struct):
     """The directory, and what was staged in it."""
 
     root: Path
@@ -134,7 +134,7 @@ def _sweep(place: Path) -> None:
 
 
 @contextmanager
-def open_stage(trees: Trees) -> Iterator[Stage]:
+def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     """Make a stage for these trees, and remove it at the end, and those of killed processes."""
     # Many small files that nobody keeps: in memory where there is such a place.
     memory = Path("/dev/shm")  # noqa: S108 - the directory is private
@@ -147,7 +147,7 @@ def open_stage(trees: Trees) -> Iterator[Stage]:
             (root / folder).mkdir(parents=True)
         for tree, path in enumerate(trees.roots):
             (root / f"tree{tree}").symlink_to(path)
-        yield Stage(root, trees)
+        yield WorkDirectory(root, trees)
 
 
 def _listed(items: Iterable[bytes]) -> list[bytes]:
@@ -156,7 +156,7 @@ def _listed(items: Iterable[bytes]) -> list[bytes]:
     return [b"%d" % len(every), *every]
 
 
-def fields(stage: Stage, number: int, request: Request) -> list[bytes]:
+def fields(stage: WorkDirectory, number: int, request: Request) -> list[bytes]:
     """Return the fields of a request, as `RUNS_request` reads them."""
     trees, script, host = stage.trees, request.script, request.host
     sysinfos = trees.sysinfos(host)

@@ -18,10 +18,10 @@ from runsdeploy.commands.inputs import unread_of
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.markers.marker import Markers
 from runsdeploy.output import console, json
-from runsdeploy.plan.plan import FactsUnknown, Plan, promise_for, resolve
+from runsdeploy.plan.plan import FactsUnknown, Plan, expected_facts_for, resolve
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.session.report import Fold, HostReport, exit_status
-from runsdeploy.session.session import Run, ask_facts, ask_markers, ask_promise, local_scope, new_session, new_sessions
+from runsdeploy.session.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions, verify_facts
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.channel import Transport
 from runsdeploy.transport.local import LocalTransport
@@ -111,7 +111,7 @@ def _roll_out(  # noqa: PLR0913, PLR0917 - all that was made ready
     ]
     if arguments.format != "jsonl":
         for each in plans:
-            console.tell_messages(each)
+            console.show_messages(each)
     for report in unusable:
         listener.end(report)
     reports, signal = roll_out(runs, listener, arguments.parallel)
@@ -184,7 +184,9 @@ def make_plans(
         plans.append(None)
         try:
             made = makers[number]()
-            promise = promise_for(work.promising, host, arguments.conf_timeout) if work.promising else made.promise
+            promise = (
+                expected_facts_for(work.promising, host, arguments.conf_timeout) if work.promising else made.promise
+            )
             plans[number] = replace(made, promise=promise)
         except FactsUnknown as error:
             unknown.append(number)
@@ -233,7 +235,7 @@ def _dry_run(arguments: Arguments, plans: Sequence[Plan], ways: dict[str, Way], 
         shown.append(json.plan(each, said))
         changes = changes or any(outcome != DONE for outcome, _ in said.values())
         if arguments.format == "text":
-            console.tell_messages(each)
+            console.show_messages(each)
             console.show_plan(each, said)
     status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
     if arguments.format != "text":
@@ -250,7 +252,7 @@ def _forecast(each: Plan, way: Way) -> dict[int, tuple[str, str]]:
     sides = {step.side for step in each.steps}
     target = controller = Markers()
     if "target" in sides:
-        ask_promise(way.open(), new_session(), each)
+        verify_facts(way.open(), new_session(), each)
         target = ask_markers(way.open(), new_session(), ".")
     if "controller" in sides:
         controller = ask_markers(LocalTransport(), new_session(), local_scope(each.host.name))

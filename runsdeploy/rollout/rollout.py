@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from runsdeploy.errors import HostError
 from runsdeploy.events import Event
-from runsdeploy.output.console import deafen
+from runsdeploy.output.console import discard_output
 from runsdeploy.plan.plan import Plan
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import Run
@@ -181,7 +181,7 @@ class _Rollout:
         try:
             say()
         except BrokenPipeError:
-            deafen()
+            discard_output()
 
     def _work(self) -> None:
         while True:

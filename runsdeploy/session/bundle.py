@@ -22,7 +22,7 @@ from typing import IO
 from msgspec import Struct
 
 from runsdeploy.errors import Refused, shown
-from runsdeploy.events import word
+from runsdeploy.events import encode_word
 from runsdeploy.plan.files import CHUNK, File, content_file
 from runsdeploy.plan.libraries import BUNDLED
 from runsdeploy.plan.plan import Plan, Step
@@ -182,7 +182,7 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     run, steps = f"segment{segment.number}/run", segment.steps
     for part in ("runner.sh", "lock.sh", "runs.sh", "step.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
-    if _promise(plan, segment):
+    if _expected_facts(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
     # A library is loaded by name at run time: it is left out only if no script can mean it.
@@ -289,7 +289,7 @@ def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
     return "yes" if condition else "no"
 
 
-def _promise(plan: Plan, segment: Segment) -> str:
+def _expected_facts(plan: Plan, segment: Segment) -> str:
     """Return what the target must be like. Before a later segment it was asked, see `session`."""
     return plan.promise.word if plan.promise and segment.side == "target" and segment.number == 0 else ""
 
@@ -299,7 +299,7 @@ def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_host=plan.host.name,
         RUNS_segment_session=session.identity,
         RUNS_segment_plan=plan.digest,
-        RUNS_segment_by=word(session.by),
+        RUNS_segment_by=encode_word(session.by),
         RUNS_segment_timeout=str(round(session.timeout * 100)),
         RUNS_segment_patience=str(math.ceil(session.patience)),
         RUNS_segment_wait=str(math.ceil(session.wait)),
@@ -310,17 +310,17 @@ def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_keep_going=_yes(session.keep_going),
         RUNS_segment_last=_yes(segment.last),
         RUNS_segment_returns=segment.returns,
-        RUNS_segment_promise=_promise(plan, segment),
+        RUNS_segment_expected_facts=_expected_facts(plan, segment),
         RUNS_segment_marking=[step.script.name for step in segment.steps if _marks(step)],
     )
 
 
 def _origin(plan: Plan, step: Step, session: Session) -> str:
     """Return what a marker says of where the step came from, besides what the runner adds: lines of it."""
-    facts = {"plan": plan.digest, "script": step.script.digest, "by": word(session.by)}
+    facts = {"plan": plan.digest, "script": step.script.digest, "by": encode_word(session.by)}
     revisions = session.revisions()
     if step.script.source.tree < len(revisions) and (revision := revisions[step.script.source.tree]):
-        facts["revision"] = word(revision)
+        facts["revision"] = encode_word(revision)
     return "".join(f"{name} {said}\n" for name, said in facts.items())
 
 

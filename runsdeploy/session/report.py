@@ -8,17 +8,17 @@ from msgspec import Struct, field
 
 from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
 from runsdeploy.events import (
-    Earlier,
+    EarlierEvent,
+    EarlierSession,
     Ended,
     Event,
     Finished,
     Locked,
     Marked,
     Output,
-    Past,
     Refusal,
     Started,
-    Unheard,
+    Unacknowledged,
 )
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import repair
@@ -69,7 +69,7 @@ class HostReport(Struct):
 class EarlierReport(Struct):
     """How a session went that nobody heard to its end, as it says itself."""
 
-    session: Earlier | Unheard
+    session: EarlierSession | Unacknowledged
     steps: list[list[str]] = field(default_factory=list)
     """script and outcome of the steps that were not heard of; `lost` for one that did not end"""
 
@@ -117,9 +117,9 @@ class Fold:
                 remove = f"runsdeploy lock remove --host {self.plan.host.address}"
                 hint = remove if kind == "operator" else "deploy later, or with `--wait`"
                 self.failure = ("locked", f"the host is held: {event}", hint)
-            case Earlier() | Unheard() if len(self.earlier) < EARLIER_KEPT:
+            case EarlierSession() | Unacknowledged() if len(self.earlier) < EARLIER_KEPT:
                 self.earlier.append(EarlierReport(event))
-            case Past(past) if self.earlier:
+            case EarlierEvent(past) if self.earlier:
                 self.earlier[-1].hear(past)
             case Finished() if event.outcome != "ok":
                 self.finished = event.outcome

@@ -33,7 +33,7 @@ from runsdeploy.events import (
     Note,
     Refusal,
     Started,
-    word,
+    encode_word,
 )
 from runsdeploy.markers.marker import Markers
 from runsdeploy.plan.files import File
@@ -42,7 +42,7 @@ from runsdeploy.plan.sysinfos import repair
 from runsdeploy.session.bundle import Bundle, Session, pack, question, watch
 from runsdeploy.session.reconnect import Link
 from runsdeploy.session.segment import Segment, cut
-from runsdeploy.session.stream import Spool
+from runsdeploy.session.stream import SegmentStream
 from runsdeploy.transport.channel import Transport
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.recipe import Operation
@@ -69,7 +69,7 @@ class Run(Struct):
     """returns a living connection to the target; raises Unreachable"""
     scope: str = "."
     """part of the target's state that the session works in and locks: one that only looks is not kept out by another"""
-    spool: Spool | None = None
+    spool: SegmentStream | None = None
     stopping: bool = False
     _folder: str = ""
     begun: set[str] = field(default_factory=set)
@@ -113,7 +113,7 @@ class Run(Struct):
         try:
             with tempfile.TemporaryDirectory(prefix="runsdeploy-", ignore_cleanup_errors=True) as folder:
                 self._folder = folder
-                self._check_promise(segments)
+                self._verify_facts_first(segments)
                 for side in links:
                     self._check_root(segments, side)
                 open_sides: set[str] = set()
@@ -144,11 +144,11 @@ class Run(Struct):
         """Say whether the runner removes its files at the end of a segment."""
         return segment.last or (finished != "ok" and not (finished == "failed" and self.session.keep_going))
 
-    def _check_promise(self, segments: list[Segment]) -> None:
+    def _verify_facts_first(self, segments: list[Segment]) -> None:
         """Ask the target whether it is as promised, where its own first segment would come too late for that."""
         sides = [segment.side for segment in segments]
         if self.plan.promise and "target" in sides and sides[0] != "target":
-            ask_promise(self.connect(), self.session, self.plan)
+            verify_facts(self.connect(), self.session, self.plan)
 
     def _check_root(self, segments: list[Segment], side: str) -> None:
         """Ask for root before anything runs, where the side's own first segment would come too late for that."""
@@ -168,7 +168,7 @@ class Run(Struct):
     def _segment(self, segment: Segment, link: Link, folder: Path) -> Generator[Event, None, str]:
         scope = self._scope(segment.side)
         name = f"segment{segment.number}"
-        spool = Spool(
+        spool = SegmentStream(
             link,
             self.session.nonce,
             lambda offset: watch(self.session, name, scope, offset),
@@ -243,13 +243,13 @@ def ask(transport: Transport, session: Session, about: str, scope: str = ".", ar
     """Ask a machine something that `questions.sh` answers: one round trip."""
     link = Link(lambda: transport, 0)
     bundle = question(session, about, scope, argument)
-    for event in Spool(link, session.nonce, lambda _: bundle).answer():
+    for event in SegmentStream(link, session.nonce, lambda _: bundle).answer():
         if isinstance(event, Refusal):
             raise Refused(event.text)
         yield event
 
 
-def ask_promise(transport: Transport, session: Session, plan: Plan) -> None:
+def verify_facts(transport: Transport, session: Session, plan: Plan) -> None:
     """Ask a machine whether it is as its `sysinfos.conf` promises; raises Refused if not."""
     for event in ask(transport, session, "promise", argument=plan.promise.word) if plan.promise else ():
         if plan.promise and isinstance(event, Note):
@@ -287,7 +287,7 @@ def reset_markers(transport: Transport, session: Session, scope: str, paths: Ite
     A path is `OWNER/SCRIPT` or `OWNER/SCRIPT/SUBSYSTEM`, names as `marker.path_of` writes them.
     """
     markers = Markers()
-    for event in ask(transport, session, "reset", scope, f"{word(session.by)}:{','.join(paths)}"):
+    for event in ask(transport, session, "reset", scope, f"{encode_word(session.by)}:{','.join(paths)}"):
         if isinstance(event, Locked):
             return event
         if isinstance(event, MarkerFound):

@@ -13,17 +13,17 @@ from contextlib import suppress
 
 from runsdeploy.errors import HostError, Lost, Refused
 from runsdeploy.events import (
-    Begun,
+    Attached,
     Decoder,
+    EarlierEvent,
     Ended,
     Event,
     Finished,
     Hello,
     Locked,
-    Noise,
+    LoginOutput,
     Note,
     Output,
-    Past,
     Refusal,
     Started,
 )
@@ -46,7 +46,7 @@ NOT_FOUND = 127
 PIECE = 32768
 """bytes of an archive that are sent at a time: each that goes through shows that somebody reads"""
 
-FAREWELL = 5.0
+END_LIMIT = 5.0
 """seconds for the target to confirm that it was heard to the end; a connection more has as long again, twice"""
 
 PROGRESS = 65536
@@ -56,7 +56,7 @@ NOISE_SHOWN = 200
 """bytes of a login shell's noise that are quoted when it said nothing else"""
 
 
-class Spool:
+class SegmentStream:
     """One segment, heard once."""
 
     def __init__(
@@ -117,7 +117,7 @@ class Spool:
         # A host that goes down with its last step takes us no longer than that.
         again = threading.Thread(target=self._part, daemon=True)
         again.start()
-        again.join(2 * FAREWELL)
+        again.join(2 * END_LIMIT)
 
     def _part(self) -> None:
         with suppress(HostError):
@@ -130,7 +130,7 @@ class Spool:
 
     def _connection(self) -> Iterator[Event]:
         channel = self._link.open(COMMAND)
-        pulse = _Pulse(channel)
+        pulse = _Heartbeat(channel)
         try:
             _upload(channel, pulse, self._send() if self._send and not self.begun else self._ask(self.offset))
             data = yield from self._preamble(channel, pulse)
@@ -150,7 +150,7 @@ class Spool:
             pulse.stop()
             channel.close()
 
-    def _preamble(self, channel: Channel, pulse: _Pulse) -> Generator[Event, None, bytes]:
+    def _preamble(self, channel: Channel, pulse: _Heartbeat) -> Generator[Event, None, bytes]:
         """Yield what precedes the spool; return the first of its bytes that came with it."""
         decoder, heard, noise = Decoder(self._nonce), False, b""
         while data := channel.receive():
@@ -160,13 +160,13 @@ class Spool:
                         heard = True
                         pulse.hear()
                         yield from self._link.hear()
-                    case Noise():
+                    case LoginOutput():
                         noise = (noise + event.data)[:NOISE_SHOWN]
                     case Refusal() if self.begun:
                         raise Lost(f"the target cannot go on with the session: {event.text}", passing=False)
                     case Refusal() | Finished():
                         self._over = True
-                    case Begun():
+                    case Attached():
                         yield from self._begin(event.offset)
                         self._listen(channel, pulse)
                         return decoder.rest()
@@ -190,7 +190,7 @@ class Spool:
             self._whole = offset
         self.begun, self.offset = True, offset
 
-    def _listen(self, channel: Channel, pulse: _Pulse) -> None:
+    def _listen(self, channel: Channel, pulse: _Heartbeat) -> None:
         pulse.begin()
         with self._lock:
             self._channel = channel
@@ -223,7 +223,7 @@ class Spool:
             late.set()
             channel.close()
 
-        limit = threading.Timer(FAREWELL, give_up)
+        limit = threading.Timer(END_LIMIT, give_up)
         limit.daemon = True
         limit.start()
         try:
@@ -238,7 +238,7 @@ class Spool:
 
 def _half(event: Event, before: str) -> str:
     """Say where an unfinished line of output stands: `last`, `behind` another event, or nowhere."""
-    said = event.event if isinstance(event, Past) else event
+    said = event.event if isinstance(event, EarlierEvent) else event
     match said:
         case Output(data):
             return "" if data.endswith(b"\n") else "last"
@@ -247,7 +247,7 @@ def _half(event: Event, before: str) -> str:
     return "behind" if before else ""
 
 
-class _Pulse:
+class _Heartbeat:
     """Keeps a channel from waiting for ever: for a login shell at first, later for a runner that takes us for gone."""
 
     def __init__(self, channel: Channel) -> None:
@@ -300,7 +300,7 @@ def _tell_aside(channel: Channel, word: bytes) -> None:
     threading.Thread(target=_tell, args=(channel, word), daemon=True).start()
 
 
-def _upload(channel: Channel, pulse: _Pulse, bundle: Bundle) -> None:
+def _upload(channel: Channel, pulse: _Heartbeat, bundle: Bundle) -> None:
     try:
         for chunk in bundle.chunks():
             for at in range(0, len(chunk), PIECE):

@@ -174,9 +174,9 @@ check_markers() {
 # The controller knows whose promise it is, and how to mend it.
 check_promise() {
     local said
-    [[ -n $RUNS_segment_promise ]] || return 0
+    [[ -n $RUNS_segment_expected_facts ]] || return 0
     # shellcheck source-path=SCRIPTDIR source=facts.sh
-    said=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_promise" 9>&- 8>&-)
+    said=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-)
     [[ -n $said ]] || return 0
     RUNS_encode "$said"
     leave refuse promise "$RUNS_encoded"

@@ -31,7 +31,7 @@ class Socket(Protocol):
         """Give it up."""
 
 
-class Wire:
+class BufferedSocket:
     """The socket below a connection: few system calls, no delayed acknowledgements, and silence noticed."""
 
     def __init__(self, below: Socket) -> None:

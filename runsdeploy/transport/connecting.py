@@ -28,7 +28,7 @@ from msgspec.structs import replace
 
 from runsdeploy.errors import HostError, Lost, Refused, Unauthorized, Unreachable
 from runsdeploy.transport import known_hosts
-from runsdeploy.transport.buffered_socket import CHUNK, Socket, Wire
+from runsdeploy.transport.buffered_socket import CHUNK, BufferedSocket, Socket
 from runsdeploy.transport.password import Password
 from runsdeploy.transport.ssh_config import Settings, public_part, reason, resolve, split_jump, split_user
 
@@ -296,7 +296,7 @@ _Entries = tuple[known_hosts.Entry, ...]
 
 def _shake_hands(
     settings: Settings, options: Options, entries: _Entries, below: Connection | None
-) -> tuple[paramiko.Transport, Wire]:
+) -> tuple[paramiko.Transport, BufferedSocket]:
     """Connect and agree on keys; what broke early is tried again, for nothing has happened yet."""
     for delay in (*options.retry_delays, None):
         try:
@@ -319,8 +319,8 @@ def _is_passing(error: Exception) -> bool:
 
 def _shake_hands_once(
     settings: Settings, entries: _Entries, below: Connection | None
-) -> tuple[paramiko.Transport, Wire]:
-    wire = Wire(below.open_through(settings.host, settings.port) if below else _dial(settings))
+) -> tuple[paramiko.Transport, BufferedSocket]:
+    wire = BufferedSocket(below.open_through(settings.host, settings.port) if below else _dial(settings))
     try:
         link: Any = wire  # whatever sends and receives, says paramiko's manual
         ssh = _Transport(link, default_window_size=WINDOW, packetizer_class=_Packets)

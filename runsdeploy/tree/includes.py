@@ -13,7 +13,7 @@ from runsdeploy.tree.trees import Host, Located, Trees, name_problem
 COMMAND_LINE = Position("<command line>")
 
 
-class Cookbook:
+class RecipeIncludes:
     """The recipes of one host; None for what holds for every host."""
 
     def __init__(self, trees: Trees, host: Host | None) -> None:

@@ -411,7 +411,7 @@ SIGN = "Nur für Gäste"
 
 
 @dataclass(frozen=True)
-class Noise:
+class LoginOutput:
     """Something that people have in their rc files, as each shell says it."""
 
     sh: str
@@ -426,9 +426,9 @@ class Noise:
         return f"umask {mask}\n{getattr(self, shell, self.sh)}\n"
 
 
-def alike(text: str, *, harmless: bool = True) -> Noise:
+def alike(text: str, *, harmless: bool = True) -> LoginOutput:
     """Return what all shells say in the same words."""
-    return Noise(text, text, text, harmless=harmless)
+    return LoginOutput(text, text, text, harmless=harmless)
 
 
 NOISE = {
@@ -438,33 +438,33 @@ NOISE = {
     "half a line": alike("printf 'no newline'"),
     "much": alike("sh -c \"head -c 300000 /dev/zero | tr '\\0' x\""),
     "terminal": alike(f"echo '{SIGN}'; stty erase '^H'; stty -ixon; tput clear; mesg n; tty; clear; true"),
-    "environment": Noise(
+    "environment": LoginOutput(
         "export BASH_ENV=~/trap ENV=~/trap CDPATH=/:/usr GREP_OPTIONS=-v POSIXLY_CORRECT=1 IFS=/ TMPDIR=/nowhere",
         "set -gx BASH_ENV ~/trap; set -gx ENV ~/trap; set -gx CDPATH / /usr; set -gx GREP_OPTIONS -v\n"
         "set -gx POSIXLY_CORRECT 1; set -gx TMPDIR /nowhere",
         "setenv BASH_ENV ~/trap; setenv ENV ~/trap; setenv CDPATH /:/usr; setenv GREP_OPTIONS -v\n"
         "setenv POSIXLY_CORRECT 1; setenv TMPDIR /nowhere; setenv IFS /",
     ),
-    "names": Noise(
+    "names": LoginOutput(
         "alias cat=false printf=false read=false; cat() { false; }; printf() { false; }; sh() { false; }\n"
         'if [ -n "$BASH_VERSION" ]; then export -f cat printf sh; fi',
         "alias cat false; function printf; false; end; function sh; false; end; abbr -a read false",
         "alias cat false; alias printf false; alias sh false; alias read false",
     ),
-    "options": Noise(
+    "options": LoginOutput(
         "set -eu; set -o noclobber; set -x; trap 'echo trapped' EXIT",
         "set fish_trace 1; function leave --on-event fish_exit; echo trapped; end; set -gx fish_greeting hello",
         "set noclobber; set noglob; set echo; set verbose; set nonomatch",
     ),
-    "elsewhere": Noise("cd /; sleep 5 & exec 2>&1", "cd /; sh -c 'sleep 5 &'", "cd /; sleep 5 &"),
+    "elsewhere": LoginOutput("cd /; sleep 5 & exec 2>&1", "cd /; sh -c 'sleep 5 &'", "cd /; sleep 5 &"),
     "slow": alike("sleep 1; echo awake"),
-    "the end": Noise(  # fish and tcsh go on behind an `exit` there
+    "the end": LoginOutput(  # fish and tcsh go on behind an `exit` there
         f"echo '{SIGN}'; exit 0", f"echo '{SIGN}'; exec true", f"echo '{SIGN}'; exec true", harmless=False
     ),
-    "another shell": Noise(
+    "another shell": LoginOutput(
         f"echo '{SIGN}'; exec fish", f"echo '{SIGN}'; exec tcsh -f", f"echo '{SIGN}'; exec zsh", harmless=False
     ),
-    "a line": Noise(
+    "a line": LoginOutput(
         f"echo '{SIGN}'; read -r line", f"echo '{SIGN}'; read line", f"echo '{SIGN}'; set line = \"$<\"", harmless=False
     ),
     "all lines": alike(f"echo '{SIGN}'; cat >/dev/null", harmless=False),

@@ -10,7 +10,7 @@ from runsdeploy.errors import Position
 from runsdeploy.events import Facts, Refusal, encode
 from runsdeploy.plan.conf import Setting
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.sysinfos import Promise, promise_of, text
+from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts, text
 from runsdeploy.plan.variable import Value
 from runsdeploy.session.bundle import Session, members
 from runsdeploy.session.report import Fold
@@ -45,32 +45,32 @@ def test_what_sysinfos_conf_says_is_a_promise_and_what_others_say_is_not():
         setting("bits", "=", b"64"),
         setting("sysver", "()", b"1", file="scripts/it"),
     ]
-    promise = promise_of(settings, FILE)
-    assert promise == Promise(FILE, (("sysdist", (b"debian", b"linux")), ("bits", (b"64",))))
+    promise = expected_facts(settings, FILE)
+    assert promise == ExpectedFacts(FILE, (("sysdist", (b"debian", b"linux")), ("bits", (b"64",))))
     assert promise.word == "sysdist:debian:linux/bits:64"
 
 
 def test_operations_on_facts_are_part_of_the_promise():
     settings = [setting("sysver", "()", b"12", b"x"), setting("sysver", "+=", b"12"), setting("sysver", "-=", b"x")]
-    assert promise_of([*settings, setting("sysver", "+=", b"bookworm")], FILE) == Promise(
+    assert expected_facts([*settings, setting("sysver", "+=", b"bookworm")], FILE) == ExpectedFacts(
         FILE, (("sysver", (b"12", b"bookworm")),)
     )
 
 
 @pytest.mark.parametrize("settings", [[], [setting("port", "=", b"1")], [setting("sysver", "()")]])
 def test_a_file_that_says_nothing_of_the_host_promises_nothing(settings: list[Setting]):
-    assert promise_of(settings, FILE) is None
+    assert expected_facts(settings, FILE) is None
 
 
 def test_odd_bytes_of_a_promise_cannot_become_words_of_their_own():
-    promise = Promise(FILE, (("sysdist", (b"a b/bits:32\n\x1e\xff", b"", b"linux")), ("bits", (b"",))))
+    promise = ExpectedFacts(FILE, (("sysdist", (b"a b/bits:32\n\x1e\xff", b"", b"linux")), ("bits", (b"",))))
     assert promise.word == "sysdist:a_b_bits_32___:linux"
     assert " " not in promise.word
 
 
 def promising(*steps) -> Plan:
     made = plan(*steps)
-    return Plan(made.host, made.steps, made.libraries, Promise(FILE, (("bits", (b"32",)),)))
+    return Plan(made.host, made.steps, made.libraries, ExpectedFacts(FILE, (("bits", (b"32",)),)))
 
 
 def segments_that_check(each: Plan) -> list[int]:

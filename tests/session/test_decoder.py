@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
 from itertools import pairwise
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runsdeploy.events import (
     LONGEST,
     MARK,
     Account,
-    Begun,
+    Attached,
     Decoder,
-    Earlier,
+    EarlierEvent,
+    EarlierSession,
     Ended,
     Event,
     Facts,
@@ -24,20 +25,19 @@ from runsdeploy.events import (
     Finished,
     Hello,
     Locked,
+    LoginOutput,
     Marked,
     MarkerFound,
-    Noise,
     Note,
     Output,
-    Past,
     Refusal,
     Started,
-    Unheard,
+    Unacknowledged,
     Waiting,
+    decode_word,
     encode,
+    encode_word,
     parse,
-    text,
-    word,
 )
 
 NONCE = "00112233445566778899aabbccddeeff"
@@ -53,8 +53,8 @@ TABLE: list[tuple[str, Event]] = [
     ("locked session root%40medusa 2026 a session%201", Locked("session", "root@medusa", "2026", "a", "session 1")),
     ("locked operator kim%40b 2026 - -", Locked("operator", "kim@b", "2026", "", "")),
     ("waiting session kim%40b 2026 a%20b -", Waiting(Locked("session", "kim@b", "2026", "a b", ""))),
-    ("from 17", Begun(17)),
-    ("unheard 0a segment3 0b 5 kim%40b 2026", Unheard("0a", "segment3", "0b", 5, "kim@b", "2026")),
+    ("from 17", Attached(17)),
+    ("unheard 0a segment3 0b 5 kim%40b 2026", Unacknowledged("0a", "segment3", "0b", 5, "kim@b", "2026")),
     ("note two%0Alines", Note("two\nlines")),
     ("note %FF", Note("\udcff")),
     ("start 1 a", Started(1, "a")),
@@ -138,7 +138,7 @@ def joined(events: list[Event]) -> list[Event]:
     """Join what the chunks of the transport may have cut."""
     found: list[Event] = []
     for event in events:
-        if found and type(found[-1]) is type(event) and isinstance(event, (Output, Noise, FileData)):
+        if found and type(found[-1]) is type(event) and isinstance(event, (Output, LoginOutput, FileData)):
             found[-1] = type(event)(found[-1].data + event.data)  # type: ignore[union-attr]
         else:
             found.append(event)
@@ -165,7 +165,13 @@ def test_an_event_is_written_and_read_alike(line: str, event: Event):
 
 
 def test_the_table_has_every_event_that_has_a_line_of_its_own():
-    assert {type(event) for _, event in TABLE} == set(Event.__args__) - {Noise, Output, FileData, Earlier, Past}
+    assert {type(event) for _, event in TABLE} == set(Event.__args__) - {
+        LoginOutput,
+        Output,
+        FileData,
+        EarlierSession,
+        EarlierEvent,
+    }
 
 
 def test_a_byte_may_be_encoded_that_need_not_be():
@@ -179,18 +185,18 @@ def test_a_line_that_is_no_event_is_output_even_behind_the_nonce(line: str):
     assert decode(HELLO + wire) == [Hello(1, "/s"), Output(wire)]
 
 
-@pytest.mark.parametrize("event", [Noise(b"n"), Output(b"o"), FileData(b"f")])
+@pytest.mark.parametrize("event", [LoginOutput(b"n"), Output(b"o"), FileData(b"f")])
 def test_raw_bytes_are_written_as_they_are(event: Event):
     assert encode(event, NONCE) == event.data  # type: ignore[union-attr]
 
 
 def test_r29_what_login_shells_print_before_the_first_event_is_noise():
     motd = b"Welcome to \x1b[1mmedusa\x1b[0m\n" + MARK + b"not ours\n"
-    assert decode(motd + HELLO + b"out") == [Noise(motd), Hello(1, "/s"), Output(b"out")]
+    assert decode(motd + HELLO + b"out") == [LoginOutput(motd), Hello(1, "/s"), Output(b"out")]
 
 
 def test_without_an_event_everything_is_noise():
-    assert decode(b"This account is not available.\n") == [Noise(b"This account is not available.\n")]
+    assert decode(b"This account is not available.\n") == [LoginOutput(b"This account is not available.\n")]
 
 
 def test_an_event_may_stand_in_the_middle_of_a_line_of_output():
@@ -242,8 +248,8 @@ LINES = st.one_of(
     st.builds(Refusal, st.sampled_from(["bash", "sudo", "tools", "space"]), TEXTS),
     HELD,
     st.builds(Waiting, HELD),
-    st.builds(Begun, NUMBERS),
-    st.builds(Unheard, st.just("0a"), st.just("segment1"), st.just("0b"), NUMBERS, TEXTS, st.just("2026")),
+    st.builds(Attached, NUMBERS),
+    st.builds(Unacknowledged, st.just("0a"), st.just("segment1"), st.just("0b"), NUMBERS, TEXTS, st.just("2026")),
     st.builds(Note, TEXTS),
     st.builds(Started, NUMBERS, TEXTS),
     st.builds(
@@ -337,7 +343,7 @@ def test_r17_r39_s9_random_bytes_never_raise_and_no_byte_of_output_is_lost(chunk
     """A target's mistakes are data."""
     for event in decode(*chunks):
         assert isinstance(event, Event)
-    raw = b"".join(event.data for event in decode(*chunks) if isinstance(event, (Noise, Output, FileData)))
+    raw = b"".join(event.data for event in decode(*chunks) if isinstance(event, (LoginOutput, Output, FileData)))
     assert len(raw) <= len(b"".join(chunks))
 
 
@@ -359,35 +365,43 @@ def test_files_of_any_size_arrive_byte_for_byte(contents: list[bytes], places: l
 
 @given(st.binary(max_size=100).filter(lambda data: START not in data), st.lists(st.integers(0, 999), max_size=5))
 def test_r29_noise_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
-    expected = [Noise(noise), Hello(1, "/s")] if noise else [Hello(1, "/s")]
+    expected = [LoginOutput(noise), Hello(1, "/s")] if noise else [Hello(1, "/s")]
     assert decode(*cut(noise + HELLO, places)) == expected
 
 
 @given(TEXTS)
 def test_a_text_of_any_bytes_is_one_word(data: str):
-    assert text(word(data)) == data
-    assert word(data).isascii()
-    assert not set(word(data)) & set(" \n\x1e:/")
+    assert decode_word(encode_word(data)) == data
+    assert encode_word(data).isascii()
+    assert not set(encode_word(data)) & set(" \n\x1e:/")
 
 
 def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
     before = encode(Started(7, "x"), OTHER) + b"out" + encode(Finished("interrupted"), OTHER)
-    head = Earlier("0a", "kim@b", "2026", "finished", OTHER, len(before))
+    head = EarlierSession("0a", "kim@b", "2026", "finished", OTHER, len(before))
     wire = HELLO + encode(head, NONCE) + before + encode(Started(1, "a"), NONCE)
     for size in (1, 7, len(wire)):
         decoder = Decoder(NONCE)
         events = [each for at in range(0, len(wire), size) for each in decoder.feed(wire[at : at + size])]
-        said = b"".join(each.event.data for each in events if isinstance(each, Past) and isinstance(each.event, Output))
+        said = b"".join(
+            each.event.data for each in events if isinstance(each, EarlierEvent) and isinstance(each.event, Output)
+        )
         assert said == b"out"
-        rest = [each for each in events if not (isinstance(each, Past) and isinstance(each.event, Output))]
-        assert rest == [Hello(1, "/s"), head, Past(Started(7, "x")), Past(Finished("interrupted")), Started(1, "a")]
+        rest = [each for each in events if not (isinstance(each, EarlierEvent) and isinstance(each.event, Output))]
+        assert rest == [
+            Hello(1, "/s"),
+            head,
+            EarlierEvent(Started(7, "x")),
+            EarlierEvent(Finished("interrupted")),
+            Started(1, "a"),
+        ]
 
 
 def test_an_earlier_session_that_told_of_one_before_it():
     first = b"one"
-    inner = encode(Earlier("0a", "kim@b", "2026", "finished", "01", len(first)), OTHER) + first + b"two"
-    head = Earlier("0b", "kim@b", "2026", "finished", OTHER, len(inner))
+    inner = encode(EarlierSession("0a", "kim@b", "2026", "finished", "01", len(first)), OTHER) + first + b"two"
+    head = EarlierSession("0b", "kim@b", "2026", "finished", OTHER, len(inner))
     events = list(Decoder(NONCE).feed(HELLO + encode(head, NONCE) + inner))
     assert events[1:] == [
-        head, Earlier("0a", "kim@b", "2026", "finished", "01", 3), Past(Output(b"one")), Past(Output(b"two"))
+        head, EarlierSession("0a", "kim@b", "2026", "finished", "01", 3), EarlierEvent(Output(b"one")), EarlierEvent(Output(b"two"))
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runsdeploy.errors import HostError, Lost, Refused, Unreachable
-from runsdeploy.events import Ended, Event, Finished, Hello, Locked, Marked, Noise, Note, Output, Refusal, Started
+from runsdeploy.events import Ended, Event, Finished, Hello, Locked, LoginOutput, Marked, Note, Output, Refusal, Started
 from runsdeploy.session.report import (
     OUTCOMES,
     SUCCESSES,
@@ -73,7 +73,7 @@ CASES = [
     ("lost in a step", [began(1)], Lost("gone"), "lost", ["lost", "skipped"]),
     ("lost after all ended", [*OK, *DONE], Lost("gone"), "lost", ["ok", "already-done"]),
     ("refused on our side", [], Refused("changed"), "refused", ["skipped", "skipped"]),
-    ("noise and notes change nothing", [Noise(b"x"), Note("n"), *OK, Output(b"y"), *DONE, Finished("ok")], None, "ok",
+    ("noise and notes change nothing", [LoginOutput(b"x"), Note("n"), *OK, Output(b"y"), *DONE, Finished("ok")], None, "ok",
      ["ok", "already-done"]),
 ]  # fmt: skip
 

@@ -8,13 +8,13 @@ import re
 import threading
 
 from runsdeploy.errors import Lost
-from runsdeploy.events import Output, Past
+from runsdeploy.events import EarlierEvent, Output
 from runsdeploy.output.console import Console
 from runsdeploy.output.json import Lines
 from runsdeploy.session.bundle import Bundle
 from runsdeploy.session.reconnect import Link
 from runsdeploy.session.report import Fold
-from runsdeploy.session.stream import Spool
+from runsdeploy.session.stream import SegmentStream
 from tests.making import plan, step
 
 OURS, THEIRS = "a" * 32, "b" * 32
@@ -89,7 +89,7 @@ class Breaking:
 def heard(at, middle, listener):
     """Hear the spool up to a byte, in two pieces; return what was acknowledged, and the events."""
     transport = Breaking([STREAM[:middle], STREAM[middle:at]])
-    spool = Spool(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    spool = SegmentStream(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
     spool.resume(0)
     fold, events = Fold(plan(step(number=1, name="one"), step(number=2, name="two"))), []
     with contextlib.suppress(Lost):
@@ -148,7 +148,7 @@ def test_t3_r9_what_an_earlier_session_said_is_acknowledged_as_a_whole():
     for at, middle in cuts():
         acknowledged, events = heard(at, middle, _Deaf())
         assert not begins <= acknowledged < ends, (at, middle)
-        assert all(isinstance(event, Past) for event in events if isinstance(event, Output) and at < ends)
+        assert all(isinstance(event, EarlierEvent) for event in events if isinstance(event, Output) and at < ends)
 
 
 class Stuck(Breaking):
@@ -172,7 +172,7 @@ class Stuck(Breaking):
 def test_r10_r39_a_wish_that_cannot_be_sent_keeps_nobody_from_the_next():
     """Nor from the signal after it, by which the operator leaves."""
     transport = Stuck()
-    spool = Spool(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    spool = SegmentStream(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
     spool.resume(0)
     spool.wish(b"stop")
 

@@ -7,11 +7,11 @@ told from the text alone (`eval`, names that are made up, values of one host onl
 from __future__ import annotations
 
 from runsdeploy.check.finding import Finding
-from runsdeploy.check.model import Survey
+from runsdeploy.check.model import TreeModel
 from runsdeploy.check.rules import commands, files, markers, recipes, variables
 
 
-def doubts(seen: Survey) -> list[Finding]:
+def doubts(seen: TreeModel) -> list[Finding]:
     """Return all doubts about what was surveyed, and the errors that no plan told."""
     modules = (variables, recipes, markers, commands, files)
     return [finding for module in modules for rule in module.RULES for finding in rule(seen)]

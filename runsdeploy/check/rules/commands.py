@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from runsdeploy.bash.builtins import NAMES
 from runsdeploy.check.finding import Finding, doubt, error
-from runsdeploy.check.model import Survey
+from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import FACTS
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.plan.conf import FUNCTIONS
@@ -18,7 +18,7 @@ _EXPRESSION = re.compile(r"(operator|expression|operand) expected|syntax error")
 _BITS = re.compile(rb"^[ \t]*bits=(?!\"\"|'')[\"']?([^\"'$`\s;#]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
-def _commands(seen: Survey) -> Iterator[Finding]:
+def _commands(seen: TreeModel) -> Iterator[Finding]:
     """Called in SCRIPT, and not there."""
     for reading in seen.readings:
         known = {name for name in reading.defined if not name.startswith(("_", "RUNS_"))}
@@ -42,7 +42,7 @@ def _program(name: str) -> bool:
     return name in NAMES or shutil.which(name) is not None
 
 
-def _conf_commands(seen: Survey) -> Iterator[Finding]:
+def _conf_commands(seen: TreeModel) -> Iterator[Finding]:
     """Called in CONF, nearly a function of CONF, and not there; it need not be run on this host."""
     sheets = [reading.conf for reading in seen.readings] + seen.configurations
     for sheet in sheets:
@@ -53,7 +53,7 @@ def _conf_commands(seen: Survey) -> Iterator[Finding]:
                 yield doubt("misspelt-command", at, f"unknown command `{call.name}` in a CONF section", near)
 
 
-def _unknown_libraries(seen: Survey) -> Iterator[Finding]:
+def _unknown_libraries(seen: TreeModel) -> Iterator[Finding]:
     """`urequire` of what nobody has, wherever it stands."""
     for reading in seen.readings:
         for call in reading.body.calls:
@@ -63,7 +63,7 @@ def _unknown_libraries(seen: Survey) -> Iterator[Finding]:
                     yield error(Problem(reading.position(call.line), message, near))
 
 
-def _unknown_facts(seen: Survey) -> Iterator[Finding]:
+def _unknown_facts(seen: TreeModel) -> Iterator[Finding]:
     """Told by a `sysinfos.conf`, and nearly the name of a fact."""
     for sheet in seen.facts:
         for each in sheet.syntax.sets:
@@ -72,7 +72,7 @@ def _unknown_facts(seen: Survey) -> Iterator[Finding]:
                 yield doubt("unknown-fact", sheet.source.at(each.line, each.column), f"`{each.name}` is no fact", near)
 
 
-def _wrong_bits(seen: Survey) -> Iterator[Finding]:
+def _wrong_bits(seen: TreeModel) -> Iterator[Finding]:
     """Promised by a `sysinfos.conf`, and what no host can be: a deploy would be refused."""
     for sheet in seen.facts:
         for found in _BITS.finditer(sheet.text):
@@ -82,7 +82,7 @@ def _wrong_bits(seen: Survey) -> Iterator[Finding]:
                 yield error(Problem(at, f"`bits` is promised as `{said}`, expected 32 or 64"))
 
 
-def _complaints(seen: Survey) -> Iterator[Finding]:
+def _complaints(seen: TreeModel) -> Iterator[Finding]:
     """What bash complained of while it ran a CONF section to its end."""
     for uses, idle in ((seen.uses, False), (seen.idle, True)):
         for step in (step for use in uses if use.plan for step in use.plan.steps):

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterator
 
 from runsdeploy.check.finding import Finding, doubt
-from runsdeploy.check.model import Survey
+from runsdeploy.check.model import TreeModel
 from runsdeploy.errors import Position, did_you_mean, shown
 from runsdeploy.tree.trees import HOST_NAME, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
 
 
-def _missing_files(seen: Survey) -> Iterator[Finding]:
+def _missing_files(seen: TreeModel) -> Iterator[Finding]:
     """`ref` of a file that there is not, and nearly the name of one that there is."""
     made = {each.file for reading in seen.every for each in reading.conf.declared if each.kind == "out" and each.file}
     for reading in seen.readings:
@@ -30,7 +30,7 @@ def _missing_files(seen: Survey) -> Iterator[Finding]:
                     )
 
 
-def _unused_outs(seen: Survey) -> Iterator[Finding]:
+def _unused_outs(seen: TreeModel) -> Iterator[Finding]:
     """Promised to other scripts, and asked for by none."""
     every = [each for reading in seen.every for each in reading.conf.declared if each.kind == "ref"]
     if any(each.file is None for each in every):
@@ -48,14 +48,14 @@ def _within(file: str, wanted: str) -> bool:
     return file == wanted or file.startswith(f"{wanted}/")
 
 
-def _hidden(seen: Survey) -> Iterator[Finding]:
+def _hidden(seen: TreeModel) -> Iterator[Finding]:
     """Hidden by another of the same name that says something else."""
     for name, first, behind in seen.hidden():
         if first.path.read_bytes() != behind.path.read_bytes():
             yield doubt("hidden", first.at(), f"`{name}` here hides `{behind.shown}`")
 
 
-def _unix(seen: Survey) -> Iterator[Finding]:
+def _unix(seen: TreeModel) -> Iterator[Finding]:
     """Lines that end as DOS has it: the carriage return becomes part of the last word."""
     texts = [(each.source, each.text) for each in (*seen.configurations, *seen.facts)]
     texts += [(each.script.source, each.script.conf + b"\n" + each.script.body.lstrip(b"\n")) for each in seen.readings]
@@ -67,7 +67,7 @@ def _unix(seen: Survey) -> Iterator[Finding]:
             yield doubt("dos-line-ends", source.at(line), message, f"`dos2unix {source.shown}`")
 
 
-def _unnamed(seen: Survey) -> Iterator[Finding]:
+def _unnamed(seen: TreeModel) -> Iterator[Finding]:
     """Directories made for a host whose name no host can have."""
     for root in seen.trees.roots if seen.whole else ():
         for folder in (path for top in directories(root) if top.name == "hosts" for path in directories(top)):
@@ -76,7 +76,7 @@ def _unnamed(seen: Survey) -> Iterator[Finding]:
                 yield doubt("unknown-host", Position(shown(marks[0]), 1), f"`{folder.name}` is not a host name")
 
 
-def _dangling(seen: Survey) -> Iterator[Finding]:
+def _dangling(seen: TreeModel) -> Iterator[Finding]:
     """Links to nothing where scripts and libraries are looked for; what is shipped may hold such links."""
     shipped = {
         path
@@ -93,7 +93,7 @@ def _dangling(seen: Survey) -> Iterator[Finding]:
             yield doubt("dangling-link", Position(shown(path), 1), message)
 
 
-def _misspelt_defaults(seen: Survey) -> Iterator[Finding]:
+def _misspelt_defaults(seen: TreeModel) -> Iterator[Finding]:
     """Nearly the name `default`, in the directory of a host that has no recipe of that name."""
     scripts = seen.scripts
     for host in seen.hosts:
@@ -104,7 +104,7 @@ def _misspelt_defaults(seen: Survey) -> Iterator[Finding]:
             yield doubt("misspelt-recipe", names[near[0]].at(1), message, "did you mean `default`?")
 
 
-def _separators(seen: Survey) -> Iterator[Finding]:
+def _separators(seen: TreeModel) -> Iterator[Finding]:
     """Meant for a script, but its line `script:` is misspelt."""
     for reading in seen.readings:
         for call in reading.body.calls:
@@ -121,7 +121,7 @@ def _separators(seen: Survey) -> Iterator[Finding]:
             yield doubt("misspelt-separator", place.at(line), message, "write `script:`, and nothing else on the line")
 
 
-def _group_hosts(seen: Survey) -> Iterator[Finding]:
+def _group_hosts(seen: TreeModel) -> Iterator[Finding]:
     """In a group, without a directory, and nearly the name of a host that has one."""
     names = {host.name for host in seen.trees.hosts()}
     groups = {name: place for name, place in seen.trees.groups().items() if seen.trees.trust.holds(place.path)}

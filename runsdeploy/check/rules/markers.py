@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from runsdeploy.bash.treesitter import Call
 from runsdeploy.check.finding import Finding, doubt
-from runsdeploy.check.model import Survey
+from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import Reading
 from runsdeploy.errors import did_you_mean
 
@@ -15,7 +15,7 @@ _INVERTED = re.compile(rb"\s*shouldrun\b[^&|;#]*&&\s*(?:exit|return)\b(?:\s+0)?\
 """a line that ends the script when there is something to do"""
 
 
-def _markers(seen: Survey) -> Iterator[Finding]:
+def _markers(seen: TreeModel) -> Iterator[Finding]:
     """Asked for and never marked, or the reverse."""
     for reading in seen.readings:
         asks = [call for call in reading.body.calls if call.name == "shouldrun"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runsdeploy.bash.treesitter import Argument
 from runsdeploy.check.finding import Finding, doubt, error
-from runsdeploy.check.model import Survey
+from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import Reading
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.tree.recipe import VARIABLE
@@ -19,7 +19,7 @@ _QUOTED = re.compile(rb"'[^']*'|\\\$")
 """what a shell would not expand either: whoever writes that knows"""
 
 
-def _undeclared(seen: Survey) -> Iterator[Finding]:
+def _undeclared(seen: TreeModel) -> Iterator[Finding]:
     """Given to a script that neither declares nor reads it."""
     for use in (*seen.uses, *seen.idle):
         for entry in use.entries:
@@ -48,7 +48,7 @@ def _undeclared_at(position: object, name: str, reading: Reading | None) -> Find
     return doubt("undeclared-operation", position, message, did_you_mean(name, known or reading.names))  # type: ignore[arg-type]
 
 
-def _spaced(seen: Survey) -> Iterator[Finding]:
+def _spaced(seen: TreeModel) -> Iterator[Finding]:
     """`port = 80` makes an array of two words."""
     for reading in seen.readings:
         for call in reading.conf.calls("var"):
@@ -66,7 +66,7 @@ def _spaced_at(position: Position, name: str, sign: str) -> Finding:
     return doubt("spaced-operation", position, message, f"without blanks: `{name}{sign}…`")
 
 
-def _expansions(seen: Survey) -> Iterator[Finding]:
+def _expansions(seen: TreeModel) -> Iterator[Finding]:
     """`$name` in a recipe, where nothing is expanded."""
     lines: dict[str, list[bytes]] = {}
     for use in seen.uses:
@@ -84,7 +84,7 @@ def _expansions(seen: Survey) -> Iterator[Finding]:
                 yield doubt("unexpanded", each.position, message, f"in single quotes if it is meant: `'{said}'`")
 
 
-def _unknown_afters(seen: Survey) -> Iterator[Finding]:
+def _unknown_afters(seen: TreeModel) -> Iterator[Finding]:
     """`after` of a script that no host has: it orders nothing."""
     names = {name for files in seen.names.values() for name, place in files.items() if place.path in seen.scripts}
     for reading in seen.readings:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from runsdeploy.bash.treesitter import Mention
 from runsdeploy.check.finding import Finding, doubt
-from runsdeploy.check.model import Survey
+from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import FACTS, Declaration, Reading
 from runsdeploy.errors import did_you_mean
 from runsdeploy.tree.recipe import RESERVED
@@ -18,7 +18,7 @@ GIVEN = frozenset({"RUNS_HOST", "RUNS_SCRIPT", "RUNS_SESSION", "RUNS_SHARED", "R
 _ENVIRONMENT = re.compile(rf"{RESERVED}\Z|[A-Z][A-Z0-9_]*\Z|(https?|ftp|no|all)_proxy\Z")
 
 
-def _unused(seen: Survey) -> Iterator[Finding]:
+def _unused(seen: TreeModel) -> Iterator[Finding]:
     """Declared, and read by nothing."""
     for reading in seen.readings:
         unset = _unset_names(seen, reading)
@@ -49,7 +49,7 @@ def _opened(reading: Reading, each: Declaration) -> bool:
     return each.kind == "ref" and each.file is not None and each.file.encode() in reading.script.body
 
 
-def _unset_names(seen: Survey, reading: Reading) -> dict[str, Mention]:
+def _unset_names(seen: TreeModel, reading: Reading) -> dict[str, Mention]:
     """Return the variables that a SCRIPT section reads, and nothing anywhere sets, with the first place."""
     if reading.body.sets_more or any(each.syntax.sets_more for each in reading.libraries):
         return {}
@@ -80,7 +80,7 @@ def _nearly(name: str, known: Iterable[str]) -> bool:
     return not re.match(RESERVED, name) and len(name) > 4 and bool(did_you_mean(name, known))  # noqa: PLR2004
 
 
-def _unset(seen: Survey) -> Iterator[Finding]:
+def _unset(seen: TreeModel) -> Iterator[Finding]:
     """Read, and set by nothing."""
     for reading in seen.readings:
         strays = _stray_names(reading)
@@ -92,7 +92,7 @@ def _unset(seen: Survey) -> Iterator[Finding]:
         yield from _unset_somewhere(seen, reading)
 
 
-def _unset_somewhere(seen: Survey, reading: Reading) -> Iterator[Finding]:
+def _unset_somewhere(seen: TreeModel, reading: Reading) -> Iterator[Finding]:
     """Read, and set for some hosts only."""
     steps = seen.steps(reading.script)
     minded = {each.name for each in reading.body.reads if not each.sure} | reading.names | reading.sets
@@ -120,7 +120,7 @@ def _stray_names(reading: Reading) -> dict[str, Mention]:
     return found
 
 
-def _strays(seen: Survey) -> Iterator[Finding]:
+def _strays(seen: TreeModel) -> Iterator[Finding]:
     """Assigned in CONF without `var`."""
     for reading in seen.readings:
         for name, mention in _stray_names(reading).items():
