@@ -14,7 +14,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-from runsdeploy.cli.command import COMMON, Command, Flag
+from runsdeploy.cli.flags import COMMON, Command, Flag
 from runsdeploy.cli.table import COMMANDS
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.command import Arguments, Flag
+from runsdeploy.cli.flags import LARGEST, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.tree.trust import foreign
 
@@ -21,12 +22,12 @@ OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "R
 """variables of ours that stand for no flag: where the state is, and what jobs of the job runner find"""
 TESTS = "RUNSDEPLOY_TEST"
 """what those of the test suite begin with"""
-LARGEST = 1_000_000
-"""of any number: more is a mistake, and infinity no time limit"""
 TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
-def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path, every: Iterable[Flag] = ()) -> Arguments:
+def resolve(
+    flags: Iterable[Flag], given: Mapping[str, Any], start: str | Path, every: Iterable[Flag] = ()
+) -> Arguments:
     """Return the value of every flag; raises InputError for values that cannot be one.
 
     `every` are the flags of all commands, which share files and environment: what names none of them is an error, too.
@@ -36,7 +37,7 @@ def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path, every:
     problems = list(_unknown(known)) if known else []
     files: Mapping[str, Any] = {}
     try:
-        files = {key: value for key, value in _files(start, known, trusted=trusted).items() if key != "trust"}
+        files = {key: value for key, value in _files(Path(start), known, trusted=trusted).items() if key != "trust"}
     except InputError as error:
         problems += error.problems
     values: dict[str, Any] = {}

@@ -9,10 +9,12 @@ from importlib import import_module
 from msgspec.structs import replace
 
 from runsdeploy.check.finding import ERROR, Finding, error
-from runsdeploy.cli.command import COMMON, FORMAT, Arguments, Command, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import trees_of
 from runsdeploy.errors import InputError
-from runsdeploy.output import console, json
+from runsdeploy.output import json
+from runsdeploy.output.findings import document, show_findings
+from runsdeploy.output.terminal import show_problems
 from runsdeploy.tree.selection import choices, select
 
 
@@ -44,7 +46,7 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     hosts = select(trees, words, known=True) if words else trees.hosts()
     seen = survey(trees, hosts, arguments.conf_timeout, whole=not arguments.host, static=arguments.static)
     if program() is None:
-        console.show_problems([missing()])
+        show_problems([missing()])
     yield seen.findings
     yield syntax_errors(seen, static=arguments.static)
     yield doubts(seen)
@@ -78,27 +80,9 @@ def _order(finding: Finding) -> tuple[object, ...]:
 
 def _write(form: str, findings: Sequence[Finding], status: int) -> None:
     if form in ("json", "jsonl"):
-        told = [json.finding(each) for each in findings]
-        json.write({"schema": json.SCHEMA, "exit_status": status, "findings": told})
+        documents = [document(each) for each in findings]
+        json.write({"schema": json.SCHEMA, "exit_status": status, "findings": documents})
     elif form == "text":
-        console.show_findings(findings)
+        show_findings(findings)
     else:
         import_module(f"runsdeploy.output.{form}").write(findings)
-
-
-_FORMAT = replace(FORMAT, choices=(*FORMAT.choices, "sarif", "github"))
-
-COMMANDS = (
-    Command(
-        "check",
-        check,
-        "tell what is wrong or doubtful in the trees, without a network",
-        (
-            Flag("--host", "only what these hosts use: a name, pattern or `@group`", (), metavar="HOST"),
-            Flag("--strict", "take doubts for errors", default=False),
-            Flag("--static", "execute nothing: CONF sections are read, not run", default=False),
-            *(_FORMAT if flag is FORMAT else flag for flag in COMMON),
-        ),
-        ("check", "check --strict --format github", "check --static --host medusa.univ.run"),
-    ),
-)

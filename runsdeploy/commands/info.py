@@ -8,12 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import trees_of
-from runsdeploy.commands.list import described, one_host, recipes_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.hosts import recipes_of
+from runsdeploy.commands.inputs import one_host, trees_of
+from runsdeploy.commands.list import described
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.output import json
-from runsdeploy.output.console import Writer, printable, show_problems
+from runsdeploy.output.terminal import Writer, printable, show_problems
 from runsdeploy.plan.blame import COUNTS, OVERRIDDEN, UNCHANGED, Origin, operation_text, trace
 from runsdeploy.plan.conf import Conf, evaluate
 from runsdeploy.plan.variable import Variable
@@ -199,18 +200,3 @@ def _blame(conf: Conf, uses: Sequence[_Use]) -> dict[str, Any]:
             for use in uses
         ],
     }
-
-
-COMMANDS = (
-    Command(
-        "info",
-        info,
-        "show one script in full; with --host also who set each variable, and what was overridden",
-        (
-            Flag("name", "the script", metavar="SCRIPT"),
-            Flag("--host", "with the scripts and variables of this host", metavar="HOST"),
-            *COMMON,
-        ),
-        ("info web/nginx", "info web/nginx --host medusa.univ.run"),
-    ),
-)

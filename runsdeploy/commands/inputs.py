@@ -1,16 +1,20 @@
-"""What commands start from: the trees, the hosts, the entries to run on each."""
+"""What the arguments of a command stand for: trees, hosts, connections, and the entries to run on each host."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from runsdeploy.cli.command import Arguments
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
+from runsdeploy.rollout.work import Work
+from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
 from runsdeploy.tree.script import DOS_SEPARATOR, is_script
@@ -30,6 +34,31 @@ def hosts_of(arguments: Arguments, trees: Trees) -> list[Host]:
         hint = "name one with `--host`, see `runsdeploy hosts`"
         raise InputError([Problem(None, "no host given", hint)])
     return select(trees, words)
+
+
+def work_of(arguments: Arguments) -> Work:
+    """Return what was asked for, to be done on the hosts; raises InputError."""
+    trees = trees_of(arguments)
+    hosts = hosts_of(arguments, trees)
+    talk = Writer(sys.stderr)
+    for note in (each for host in hosts for each in dropped_of(arguments, trees, host)):
+        talk.line(printable(note))
+    return Work(trees, hosts, lambda host: entries_of(arguments, trees, host), sets_of(arguments))
+
+
+def one_host(arguments: Arguments, trees: Trees) -> Host | None:
+    """Return the one host that was named, if one was; raises InputError."""
+    if not arguments.host:
+        return None
+    hosts = select(trees, choices([arguments.host]), known=True)
+    if len(hosts) != 1:
+        raise InputError([Problem(None, f"`{arguments.host}` matches {len(hosts)} hosts, expected one")])
+    return hosts[0]
+
+
+def connection_to(arguments: Arguments, host: Host) -> HostConnection:
+    """Return the connection to a host, not opened yet."""
+    return HostConnection(host.address, arguments.ssh_config, accept_new=arguments.accept_new, local=arguments.local)
 
 
 def sets_of(arguments: Arguments) -> list[Operation]:
@@ -90,6 +119,13 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
                 for each in entry.operations]  # fmt: skip
         if said:
             yield f"{host.name}: `--script {name}`: the recipe's operations do not apply: {', '.join(said)}"
+
+
+def show_unread(work: Work, plans: Sequence[Plan]) -> None:
+    """Write which operations of `--set` no script reads, to stderr."""
+    talk = Writer(sys.stderr)
+    for note in unread_of(work.trees, work.sets, plans):
+        talk.line(printable(note))
 
 
 def unread_of(trees: Trees, sets: Sequence[Operation], plans: Sequence[Plan]) -> Iterator[str]:

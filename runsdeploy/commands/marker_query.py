@@ -10,24 +10,22 @@ from typing import Any, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from runsdeploy.cli.command import Arguments
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import connection_to
 from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker, Markers
-from runsdeploy.output import console
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
-from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PARALLEL, Way
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import ask_facts, ask_markers, local_scope, new_session
+from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry
 from runsdeploy.tree.trees import Host, Trees, name_problem
 
 T = TypeVar("T")
-
-AT = (HOST, LOCAL, ACCEPT_NEW, PARALLEL)
-"""flags that say where to look"""
 
 
 class Look(Struct):
@@ -61,20 +59,20 @@ def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T], Any]) -> list[A
 
 def look_at(arguments: Arguments, host: Host, trees: Trees | None) -> Look:
     """Ask a host for its markers, one round trip; make its plan where `trees` are given to compare with."""
-    look, way = Look(host), Way(arguments, host)
+    look, connection = Look(host), connection_to(arguments, host)
     try:
-        look.markers["target"] = ask_markers(way.open(), new_session(), ".", whole=True)
+        look.markers["target"] = ask_markers(connection.open(), new_session(), ".", whole=True)
         look.markers["controller"] = ask_markers(LocalTransport(), new_session(), local_scope(host.name), whole=True)
         if trees:
-            _plan(arguments, trees, way, look)
+            _plan(arguments, trees, connection, look)
     except HostError as error:
         look.failed = report_of(host, error)
     finally:
-        way.close()
+        connection.close()
     return look
 
 
-def _plan(arguments: Arguments, trees: Trees, way: Way, look: Look) -> None:
+def _plan(arguments: Arguments, trees: Trees, connection: HostConnection, look: Look) -> None:
     """Make the plan of the host's recipe `default`, where it has one; what is wrong must not hide the markers."""
     try:
         if not trees.find("default", look.host):
@@ -86,7 +84,7 @@ def _plan(arguments: Arguments, trees: Trees, way: Way, look: Look) -> None:
             try:
                 look.plan = resolve(trees, look.host, entries, time_limit=arguments.conf_timeout)
             except FactsUnknown:
-                facts = ask_facts(way.open(), new_session())
+                facts = ask_facts(connection.open(), new_session())
                 look.plan = resolve(trees, look.host, entries, facts=facts, time_limit=arguments.conf_timeout)
     except InputError as error:
         look.problems = error.problems
@@ -127,11 +125,11 @@ def _listed(hosts: Sequence[Host]) -> str:
 
 def show_failed(looks: Sequence[Look]) -> None:
     """Say which hosts could not be looked at or done with, and why."""
-    talk = console.Writer(sys.stderr)
+    talk = Writer(sys.stderr)
     for look in looks:
         if look.failed:
             hint = f"; {look.failed.hint}" if look.failed.hint else ""
-            talk.line(console.printable(f"{look.host.name}: {look.failed.outcome}: {look.failed.message}{hint}"))
+            talk.line(printable(f"{look.host.name}: {look.failed.outcome}: {look.failed.message}{hint}"))
 
 
 def host_document(look: Look) -> dict[str, Any]:

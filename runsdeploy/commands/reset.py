@@ -5,10 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import hosts_of, trees_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
-    AT,
     Look,
     check_names,
     for_all,
@@ -22,8 +21,8 @@ from runsdeploy.commands.marker_query import (
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker
-from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import Way
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.session.report import exit_status
 from runsdeploy.session.session import local_scope, new_session, reset_markers
 from runsdeploy.transport.local import LocalTransport
@@ -67,10 +66,10 @@ def _wanted(arguments: Arguments, look: Look) -> list[tuple[str, Marker]]:
 def _take(arguments: Arguments, look: Look, wanted: Sequence[tuple[str, Marker]]) -> list[tuple[str, Marker]]:
     """Take markers of one host back; return those that went."""
     gone: list[tuple[str, Marker]] = []
-    way, session = Way(arguments, look.host), new_session()
+    connection, session = connection_to(arguments, look.host), new_session()
     try:
         for side in dict.fromkeys(side for side, _ in wanted):
-            transport = way.open() if side == "target" else LocalTransport()
+            transport = connection.open() if side == "target" else LocalTransport()
             scope = "." if side == "target" else local_scope(look.host.name)
             # Of a script all, unless subsystems are named: what was marked a moment ago too.
             paths = {
@@ -86,40 +85,18 @@ def _take(arguments: Arguments, look: Look, wanted: Sequence[tuple[str, Marker]]
     except HostError as error:
         look.failed = report_of(look.host, error)
     finally:
-        way.close()
+        connection.close()
     return gone
 
 
 def _tell_taken(arguments: Arguments, look: Look, taken: Sequence[tuple[str, Marker]]) -> None:
-    out = console.Writer(sys.stdout)
+    out = Writer(sys.stdout)
     verb = "would take back" if arguments.dry_run else "took back"
     for side, marker in taken:
         facts = [f"marked {local_time(marker.time)}" if marker.time else "", f"by {marker.by}" if marker.by else ""]
         facts += ["root's" if marker.owner == "root" else "", "on this machine" if side == "controller" else ""]
         said = ", ".join(each for each in facts if each)
         name = f"{marker.script} {marker.subsystem}".rstrip()
-        out.line(console.printable(f"{look.host.name}: {verb} {name}{f' ({said})' if said else ''}"))
+        out.line(printable(f"{look.host.name}: {verb} {name}{f' ({said})' if said else ''}"))
     if not taken and not look.failed:
         out.line(f"{look.host.name}: nothing to take back")
-
-
-_DRY = Flag("--dry-run", "show what would be taken back", default=False, aliases=("-n", "--check"))
-
-COMMANDS = (
-    Command(
-        "reset",
-        reset,
-        "take back that scripts are done, so that the next deploy runs them",
-        (
-            *AT,
-            Flag("--script", "script to take back", (), metavar="NAME"),
-            Flag("--subsystem", "only this subsystem of it", (), metavar="NAME"),
-            _DRY,
-            *COMMON,
-        ),
-        (
-            "reset --host medusa.univ.run --script ping --dry-run",
-            "reset --host medusa.univ.run --script web --subsystem conf",
-        ),
-    ),
-)

@@ -18,11 +18,11 @@ from typing import Any, Literal, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
 from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
-from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import ACCEPT_NEW, HOST
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.session.authorized_keys import Answer, Question, WrongPassword, ask
 from runsdeploy.transport import known_hosts, password
 from runsdeploy.transport.password import Password
@@ -244,12 +244,12 @@ def _tell(arguments: Arguments, result: Result) -> Result:
     name = result.host.name
     if result.outcome not in _SAID:
         problem = Problem(None, result.message, result.hint)
-        console.Writer(sys.stderr).line(console.printable(f"{name}: {problem}"))
+        Writer(sys.stderr).line(printable(f"{name}: {problem}"))
     elif arguments.format == "text":
         said = ", ".join(filter(None, (_SAID[result.outcome], result.message)))
-        console.Writer(sys.stdout).line(console.printable(f"{name}: {said}"))
+        Writer(sys.stdout).line(printable(f"{name}: {said}"))
         if result.hint:
-            console.Writer(sys.stderr).line(console.printable(f"{name}: {result.hint}"))
+            Writer(sys.stderr).line(printable(f"{name}: {result.hint}"))
     return result
 
 
@@ -266,36 +266,3 @@ def _document(arguments: Arguments, status: int, results: Sequence[Result]) -> d
     ]
     dry = {"dry_run": True} if arguments.dry_run else {}
     return {"schema": json.SCHEMA, "exit_status": status, **dry, "hosts": hosts}
-
-
-COMMANDS = (
-    Command(
-        "ssh.setup",
-        setup,
-        "put your public key on hosts that only know your password",
-        (
-            HOST,
-            Flag("--key", "the key, either half of it; else the first that ssh would offer", metavar="FILE"),
-            Flag("--for", "whose login it is to open, by sudo; else the one that is logged in", metavar="USER"),
-            Flag(
-                "--password-file",
-                "file whose first line is the password, `-` for stdin; else it is asked for on the terminal",
-                metavar="FILE",
-            ),
-            Flag(
-                "--dry-run",
-                "look, and say what would be done; asks for no password",
-                default=False,
-                aliases=("-n", "--check"),
-            ),
-            Flag("--parallel", "hosts at a time", 4, metavar="N"),
-            ACCEPT_NEW,
-            *COMMON,
-        ),
-        (
-            "ssh.setup --host medusa.univ.run",
-            "ssh.setup --host alice@medusa.univ.run --for root",
-            "ssh.setup --host @web --key ~/.ssh/deploy.pub --password-file password",
-        ),
-    ),
-)

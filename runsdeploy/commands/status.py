@@ -8,10 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
-    AT,
     Look,
     check_names,
     for_all,
@@ -23,7 +22,8 @@ from runsdeploy.commands.marker_query import (
 )
 from runsdeploy.markers.drift import DONE, UNKNOWN, Drift, compare
 from runsdeploy.markers.marker import Marker
-from runsdeploy.output import console, json
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable, show_problems
 from runsdeploy.session.report import exit_status
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, name_problem
@@ -68,8 +68,8 @@ def _script(trees: Trees, host: Host, name: str) -> Script | None:
 
 def _tell_plan(look: Look) -> None:
     """Say why what is marked was compared with less than it could be."""
-    talk = console.Writer(sys.stderr)
-    console.show_problems(look.problems)
+    talk = Writer(sys.stderr)
+    show_problems(look.problems)
     if look.problems:
         talk.line(f"{look.host.name}: its recipe `default` is wrong, so markers are compared with the scripts alone")
     steps = look.plan.steps if look.plan else ()
@@ -93,7 +93,7 @@ def _show(standings: Sequence[tuple[Look, Sequence[Drift]]]) -> None:
     rows = [_row(look.host.name if len(standings) > 1 else "", each) for look, found in standings for each in found]
     kept = [number for number in range(len(COLUMNS)) if any(row[number] for row in rows)]
     widths = {number: max(len(row[number]) for row in [COLUMNS, *rows]) for number in kept}
-    writer = console.Writer(sys.stdout)
+    writer = Writer(sys.stdout)
     for row in [COLUMNS, *rows] if rows else []:
         cells = [row[number].ljust(widths[number]) for number in kept]
         state = kept.index(COLUMNS.index("state"))
@@ -101,7 +101,7 @@ def _show(standings: Sequence[tuple[Look, Sequence[Drift]]]) -> None:
         writer.line("  ".join(cells).rstrip())
     for look, found in standings:
         if not found and not look.failed:
-            console.Writer(sys.stderr).line(f"{look.host.name}: nothing is marked there")
+            Writer(sys.stderr).line(f"{look.host.name}: nothing is marked there")
 
 
 def _row(host: str, each: Drift) -> tuple[str, ...]:
@@ -114,25 +114,9 @@ def _row(host: str, each: Drift) -> tuple[str, ...]:
     )  # fmt: skip
     value, *rest = said
     cells = (host, each.script, each.subsystem, value, each.state, *rest, where, each.reason)
-    return tuple(console.printable(cell).replace("\n", "\\x0a").replace("\t", "\\x09") for cell in cells)
+    return tuple(printable(cell).replace("\n", "\\x0a").replace("\t", "\\x09") for cell in cells)
 
 
 def _shortened(text: str) -> str:
     """Return enough of a digest to recognise it, of a commit with its `+`; other texts as they are."""
     return re.sub(r"\A([0-9a-f]{12})[0-9a-f]{28,52}(\+?)\Z", r"\1\2", text)
-
-
-COMMANDS = (
-    Command(
-        "status",
-        status,
-        "show what hosts have marked as done, and whether the trees have changed since",
-        (
-            *AT,
-            Flag("--script", "only this script", (), metavar="NAME"),
-            Flag("--exit-code", "exit with 6 if something was never done, or by an older version", default=False),
-            *COMMON,
-        ),
-        ("status --host medusa.univ.run", "status --host '*.univ.run' --script ping --format json"),
-    ),
-)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import hosts_of, trees_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.errors import HostError, InputError, Problem
-from runsdeploy.output import console, json
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.sysinfos import text
-from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, Way
 from runsdeploy.session.session import ask_facts, new_session
 from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.trees import Host, Located, Trees
@@ -41,7 +41,7 @@ def sysinfos(arguments: Arguments) -> int:
     trees = trees_of(arguments)
     hosts = hosts_of(arguments, trees)
     files = _files(trees, hosts) if arguments.save else {}
-    out, talk = console.Writer(sys.stdout), console.Writer(sys.stderr)
+    out, talk = Writer(sys.stdout), Writer(sys.stderr)
     told = []
     for host in hosts:
         each = _ask(arguments, host, files.get(host.name))
@@ -50,7 +50,7 @@ def sysinfos(arguments: Arguments) -> int:
             for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + text(each.facts).splitlines():
                 out.line(line)
         if each.message:
-            talk.line(console.printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
+            talk.line(printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
         elif each.saved:
             talk.line(f"{each.saved}: {each.file}")
     status = max(each.status for each in told)
@@ -79,13 +79,13 @@ def _files(trees: Trees, hosts: list[Host]) -> dict[str, Located]:
 
 
 def _ask(arguments: Arguments, host: Host, file: Located | None) -> _Told:
-    way = Way(arguments, host)
+    connection = connection_to(arguments, host)
     try:
-        facts = ask_facts(way.open(), new_session())
+        facts = ask_facts(connection.open(), new_session())
     except HostError as error:
         return _Told(host, message=error.message, hint=error.hint, status=3)
     finally:
-        way.close()
+        connection.close()
     if not facts:
         return _Told(host, message="it says nothing of what it is", status=3)
     return _save(arguments, host, facts, file) if file else _Told(host, facts)
@@ -103,7 +103,7 @@ def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: 
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             message = f"`{file.shown}` says something else, and there is no terminal to ask whether to replace it"
             return _Told(host, facts, file.shown, "kept", message, "`--yes` replaces it", 2)
-        sys.stderr.write(f"replace {console.printable(file.shown)}? [y/N] ")
+        sys.stderr.write(f"replace {printable(file.shown)}? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return _Told(host, facts, file.shown, "kept")
@@ -119,10 +119,10 @@ def _told_lines(data: bytes) -> list[bytes]:
 def _show_difference(file: Located, before: bytes, after: bytes) -> None:
     import difflib  # noqa: PLC0415 - needed when something is to be written
 
-    writer = console.Writer(sys.stderr)
+    writer = Writer(sys.stderr)
     old, new = (data.decode("utf-8", "surrogateescape").splitlines() for data in (before, after))
     for line in difflib.unified_diff(old, new, file.shown, f"{file.shown} (as found)", lineterm=""):
-        writer.line(console.printable(line))
+        writer.line(printable(line))
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -155,21 +155,3 @@ def _document(each: _Told) -> dict[str, object]:
     if each.saved:
         document |= {"file": each.file, "saved": each.saved}
     return document | ({"message": each.message, "hint": each.hint} if each.message else {})
-
-
-COMMANDS = (
-    Command(
-        "sysinfos",
-        sysinfos,
-        "tell what hosts are: system, distribution, version, bits",
-        (
-            HOST,
-            Flag("--save", "write it to the host's sysinfos.conf, after showing what that changes", default=False),
-            Flag("--yes", "replace a sysinfos.conf that says something else, without asking", default=False),
-            LOCAL,
-            ACCEPT_NEW,
-            *COMMON,
-        ),
-        ("sysinfos --host medusa.univ.run", "sysinfos --host medusa.univ.run --save"),
-    ),
-)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 
 from runsdeploy.check.finding import ERROR, Finding
-from runsdeploy.output.console import printable
+from runsdeploy.output.terminal import printable
 
 
 def write(findings: Iterable[Finding]) -> None:

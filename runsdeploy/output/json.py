@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runsdeploy.check.finding import Finding
 from runsdeploy.errors import Problem
 from runsdeploy.events import (
     EarlierEvent,
@@ -47,18 +46,14 @@ def text(data: bytes) -> str:
 
 def problems(status: int, found: Sequence[Problem]) -> dict[str, Any]:
     """Return the document of a command that could not be done."""
-    return {"schema": SCHEMA, "exit_status": status, "errors": [_problem(each) for each in found], "hosts": []}
+    return {"schema": SCHEMA, "exit_status": status, "errors": [problem(each) for each in found], "hosts": []}
 
 
-def _problem(each: Problem) -> dict[str, Any]:
+def problem(each: Problem) -> dict[str, Any]:
+    """Return a problem; a place that is not known is null."""
     at = each.position
     place = {"file": at and at.file, "line": at and at.line, "column": at and at.column}
     return {**place, "message": each.message, "hint": each.hint}
-
-
-def finding(each: Finding) -> dict[str, Any]:
-    """Return a finding."""
-    return {**_problem(each.problem), "severity": each.severity, "rule": each.rule}
 
 
 def plan(each: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> dict[str, Any]:
@@ -163,7 +158,7 @@ class Lines:
         """Write that a host begins."""
         write({"event": "begin", "host": each.host.name, "plan": each.digest, "steps": len(each.steps)})
 
-    def hear(self, each: Plan, event: Event, fold: Fold) -> None:
+    def event(self, each: Plan, event: Event, fold: Fold) -> None:
         """Write an event."""
         host = each.host.name
         match event:
@@ -200,10 +195,10 @@ class Lines:
             case Note(text):
                 write({"event": "note", "text": text, **told})
 
-    def stopping(self, said: str) -> None:
+    def stopping(self, message: str) -> None:
         """Write what an interrupt does."""
         write({"event": "stopping"})
-        sys.stderr.write(f"{said}\n")
+        sys.stderr.write(f"{message}\n")
 
     def end(self, each: HostReport) -> None:
         """Write that a host ended, and before that the rest of what a killed step said."""
@@ -217,12 +212,12 @@ class Silent:
     def begin(self, each: Plan) -> None:
         """Say nothing."""
 
-    def hear(self, each: Plan, event: Event, fold: Fold) -> None:
+    def event(self, each: Plan, event: Event, fold: Fold) -> None:
         """Say nothing."""
 
-    def stopping(self, said: str) -> None:
+    def stopping(self, message: str) -> None:
         """Tell the operator, who is left waiting."""
-        sys.stderr.write(f"{said}\n")
+        sys.stderr.write(f"{message}\n")
 
     def end(self, each: HostReport) -> None:
         """Say nothing."""
@@ -234,7 +229,7 @@ class Kept(Silent):
     def __init__(self) -> None:
         self.outputs: dict[str, bytes] = {}
 
-    def hear(self, each: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
+    def event(self, each: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
         """Keep output."""
         if isinstance(event, Output):
             self.outputs[each.host.name] = self.outputs.get(each.host.name, b"") + event.data

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.cli.completion import SHELLS
+SHELLS = ("bash", "zsh", "fish")
 from tests.trees import Operator, plant, script
 
 PROGRAM = Path(sys.executable).with_name("runsdeploy")

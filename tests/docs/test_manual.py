@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs import manual
-from runsdeploy.cli.command import COMMON, Command
+from runsdeploy.cli.flags import COMMON, Command
 from runsdeploy.cli.main import _parser
 from runsdeploy.cli.table import COMMANDS
 

@@ -14,11 +14,12 @@ from json import loads as decode
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.cron.builtin_tree import AT, builtin_work, gather, named_hosts, place_of, printable
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.cron.builtin_tree import builtin_work, gather, is_printable, named_hosts, place_of
+from runsdeploy.commands.execution import execute
 from runsdeploy.errors import InputError, Position, Problem, shown
-from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import CONNECTION, execute
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.tree.trees import Host
 
 PROGRAM, SETTINGS, CATALOGUE = "job-runner.pyz", "settings.json", "catalogue.json"
@@ -44,7 +45,7 @@ def build_program(arguments: Arguments) -> int:
     _write(target, program)
     digest = hashlib.sha256(program).hexdigest()
     if arguments.format == "text":
-        console.Writer(sys.stdout).line(f"{digest}  {console.printable(str(target))}")
+        Writer(sys.stdout).line(f"{digest}  {printable(str(target))}")
     else:
         about = {"file": str(target), "size": len(program), "sha256": digest}
         json.write({"schema": json.SCHEMA, "exit_status": 0, **about})
@@ -108,7 +109,7 @@ def _timing(arguments: Arguments) -> Callable[[Host], dict[str, str]]:
         raise InputError(problems)
     times = schedule.next_times(datetime.now(), NEXT_TIMES)  # noqa: DTZ005 - the host's clock is not known
     said = ", ".join(f"{time:%a %Y-%m-%d %H:%M}" for time in times)
-    talk = console.Writer(sys.stderr)
+    talk = Writer(sys.stderr)
     talk.line(f"schedule {schedule.line}: {schedule.words}")
     if said:
         talk.line(f"next, were its clock this machine's: {said}")
@@ -135,7 +136,7 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
     if bool(arguments.settings) == bool(target):
         hint = "`--settings FILE` ships one, `--target-settings PATH` names one that the host has"
         problems.append(Problem(None, "both settings given" if target else "no settings given", hint))
-    if target and (not target.startswith("/") or not printable(target)):
+    if target and (not target.startswith("/") or not is_printable(target)):
         problems.append(Problem(None, f"bad `--target-settings` {target!r}: expected an absolute path on the host"))
     names: dict[str, str] = {}
     for name, path in ((SETTINGS, arguments.settings), (CATALOGUE, arguments.catalogue)):
@@ -188,7 +189,7 @@ def check_settings(program: bytes, files: Mapping[str, bytes], names: Mapping[st
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         return [Problem(None, f"the job runner's `check` ended with status {done.returncode}: {last}")]
     for warning in told.get("warnings", []) if SETTINGS in files else []:
-        console.Writer(sys.stderr).line(console.printable(f"warning: {_renamed(warning, shown_as)}"))
+        Writer(sys.stderr).line(printable(f"warning: {_renamed(warning, shown_as)}"))
     return [_problem(each, shown_as) for each in told.get("problems", []) if each["file"] in shown_as]
 
 
@@ -219,37 +220,3 @@ def uninstall(arguments: Arguments) -> int:
         raise InputError(problems)
     with builtin_work(arguments, "cron/uninstall", hosts, lambda _: place) as work:
         return execute(arguments, work)[0]
-
-
-_INSTALL = (
-    Flag("--settings", "settings to ship, JSON", metavar="FILE"),
-    Flag("--target-settings", "settings that the host has, instead", metavar="PATH"),
-    Flag("--catalogue", "catalogue of jobs, JSON, in place of the job runner's own", metavar="FILE"),
-    Flag("--schedule", "when it starts, as in a crontab: `15 2 * * *`, `@daily`"),
-    Flag("--scheduler", "what starts it", "crontab", choices=("crontab", "cron.d", "systemd")),
-    Flag("--random-delay", "start up to so many seconds later, to keep hosts apart", metavar="SECONDS"),
-)
-
-COMMANDS = (
-    Command(
-        "cron.install",
-        install,
-        "install the job runner, its settings and what starts it",
-        (*AT, *_INSTALL, *CONNECTION, *COMMON),
-        ("cron.install --host medusa.univ.run --settings prod.json --schedule '15 2 * * *' --user jobs",),
-    ),
-    Command(
-        "cron.uninstall",
-        uninstall,
-        "take the job runner away; backups stay",
-        (*AT, *CONNECTION, *COMMON),
-        ("cron.uninstall --host medusa.univ.run",),
-    ),
-    Command(
-        "cron.build",
-        build_program,
-        "write the job runner as one file",
-        (Flag("--output", "the file to write", metavar="FILE"), *COMMON),
-        ("cron.build --output job-runner.pyz",),
-    ),
-)
