@@ -77,7 +77,7 @@ def _one_of(words: tuple[str, ...]) -> Completer:
 
 
 def _in_trees(find: Callable[[Trees, str, Any], Iterator[str]]) -> Completer:
-    """Return a completer that looks into the trees which the command would use."""
+    """Return a completer for names in the trees that the command would use."""
 
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
         with suppress(InputError, OSError):
@@ -110,13 +110,13 @@ def _recipes(trees: Trees, _: str, given: Any) -> Iterator[str]:
     found = dict(_files(trees, given))
     for name, data in found.items():
         entries, problems = ([], []) if is_script(data) else parse_recipe(data, name)
-        # Beside scripts lie files of theirs, and nothing but what it names tells a recipe from them.
+        # Other files lie beside scripts; a recipe is recognised by the names in it.
         if not problems and any(entry.name.removeprefix("@") in found for entry in entries):
             yield name
 
 
 def _files(trees: Trees, given: Any) -> Iterator[tuple[str, bytes]]:
-    """Yield the names that hold for the host that was typed before, and what is in their files."""
+    """Yield the names that the typed host can use, and the content of their files."""
     host: Host | None = None
     with suppress(InputError):
         words = choices([given] if isinstance(given, str) else given or [])

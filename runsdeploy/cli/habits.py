@@ -68,10 +68,12 @@ _ONE_OFF = "put the command into a script: `runsdeploy new NAME`, then `runsdepl
 
 def flag_hint(word: str, flags: Collection[str]) -> str:
     """Return a hint for a flag of another tool, if the command has that flag under another name; else empty."""
+    # A value may stand right behind a short flag: `-j5`.
+    name = word if word.startswith("--") else word[:2]
     for here, elsewhere in FLAGS.items():
-        if word in elsewhere and here in flags:
+        if here in flags and (word in elsewhere or name in elsewhere):
             return f"did you mean `{here}`?"
-    return next((hint for words, hint in EXPLAINED.items() if word in words), "")
+    return next((hint for names, hint in EXPLAINED.items() if name in names), "")
 
 
 def command_hint(word: str) -> str:

@@ -75,6 +75,8 @@ def _change_directory(directory: str) -> None:
 
 def perform(command: Command, given: Mapping[str, Any]) -> int:
     """Run a command with what was typed; return its exit status in every ending, reported in the format asked for."""
+    from pathlib import Path  # noqa: PLC0415
+
     from runsdeploy.cli.settings import resolve  # noqa: PLC0415
     from runsdeploy.cli.table import COMMANDS  # noqa: PLC0415
     from runsdeploy.errors import HostError, InputError, Problem  # noqa: PLC0415
@@ -83,32 +85,35 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
     form = _format(command.name, given.get("format"))
     try:
         with interruptible():
-            arguments = resolve(command.flags, given, os.getcwd(), [flag for each in COMMANDS for flag in each.flags])
+            arguments = resolve(command.flags, given, Path.cwd(), [flag for each in COMMANDS for flag in each.flags])
             form = arguments.format
             return command.run(arguments)
-    except InputError as error:
-        return _report(form, 2, error.problems)
-    except HostError as error:
-        return _report(form, 3, [Problem(None, error.message, error.hint)])
-    except Interrupted as stop:
-        return _report(form, 128 + stop.number, [Problem(None, "interrupted")])
     except BrokenPipeError:
         from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
 
         # The reader of our output has seen enough; nobody is left to report to, and Python must not try at exit.
         discard_output()
         return 141
+    except InputError as error:
+        status, problems = 2, list(error.problems)
+    except HostError as error:
+        status, problems = 3, [Problem(None, error.message, error.hint)]
+    except Interrupted as stop:
+        status, problems = 128 + stop.number, [Problem(None, "interrupted")]
     except OSError as error:
         where = f"`{error.filename}`: " if error.filename else ""
-        return _report(form, 1, [Problem(None, f"{where}{(error.strerror or str(error)).lower()}")])
+        status, problems = 1, [Problem(None, f"{where}{(error.strerror or str(error)).lower()}")]
     except Exception as error:  # noqa: BLE001 - the outermost handler
         from runsdeploy.cli.unforeseen import problem_of  # noqa: PLC0415
 
-        return _report(form, UNFORESEEN, [problem_of(error, command.name)])
+        status, problems = UNFORESEEN, [problem_of(error, command.name)]
+    return _report(form, status, problems)
 
 
 def _format(name: str, typed: str | None) -> str:
     """Return the format to report errors of a command in, where its arguments could not be resolved."""
+    from pathlib import Path  # noqa: PLC0415
+
     from runsdeploy.cli.flags import FORMAT  # noqa: PLC0415
     from runsdeploy.cli.settings import resolve  # noqa: PLC0415
     from runsdeploy.cli.table import COMMANDS  # noqa: PLC0415
@@ -117,7 +122,7 @@ def _format(name: str, typed: str | None) -> str:
     flags = next((command.flags for command in COMMANDS if command.name == name), (FORMAT,))
     form = [flag for flag in flags if flag.key == FORMAT.key]
     try:
-        return str(resolve(form or [FORMAT], {"format": typed}, os.getcwd()).format)
+        return str(resolve(form or [FORMAT], {"format": typed}, Path.cwd()).format)
     except InputError:
         return "text"
 

@@ -37,6 +37,7 @@ class Version(argparse.Action):
     """Writes the version and exits."""
 
     def __call__(self, *_: object) -> NoReturn:
+        """Write the version and exit."""
         from runsdeploy import __version__  # noqa: PLC0415
 
         sys.stdout.write(f"runsdeploy {__version__}\n")

@@ -1,8 +1,8 @@
-"""Where the value of a flag comes from: command line, then environment, then configuration files, then default.
+"""The values of flags: from the command line, else the environment, else configuration files, else the default.
 
 The files are invoke's own kind, named `runsdeploy.yaml`, `.yml`, `.json` or `.py`: beside the tree, in the
 home directory (with a dot before the name), in /etc; the nearest wins. invoke is loaded only if there is one.
-What stands beside a tree is code as the tree is, and cannot say of itself that it is to be trusted.
+A file beside a tree is code like the tree: it must be vouched for, and cannot set `trust` itself.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from runsdeploy.tree.trust import foreign
 
 SUFFIXES = ("yaml", "yml", "json", "py")
 OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
-"""variables of ours that stand for no flag: where the state is, and what jobs of the job runner find"""
+"""variables that stand for no flag: the state directory, and the environment of the job runner's jobs"""
 TESTS = "RUNSDEPLOY_TEST"
-"""what those of the test suite begin with"""
+"""prefix of the test suite's variables"""
 TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
 def resolve(
     flags: Iterable[Flag], given: Mapping[str, Any], start: str | Path, every: Iterable[Flag] = ()
 ) -> Arguments:
-    """Return the value of every flag; raises InputError for values that cannot be one.
+    """Return the value of every flag; raises InputError for bad values.
 
-    `every` are the flags of all commands, which share files and environment: what names none of them is an error, too.
+    `every` are the flags of all commands, which share files and environment: a name that is none of theirs is an error.
     """
     trusted = bool(given.get("trust") or os.environ.get("RUNSDEPLOY_TRUST", "").lower() in TRUE)
     known = {flag.key for flag in every}
@@ -62,7 +62,7 @@ def resolve(
 
 
 def _unknown(known: Iterable[str]) -> Iterator[Problem]:
-    """Yield what is wrong with variables of ours that nothing reads: one that was mistyped would do nothing."""
+    """Yield a problem for each `RUNSDEPLOY_` variable that nothing reads: a misspelt one would silently do nothing."""
     names = [f"RUNSDEPLOY_{key.upper()}" for key in known]
     for name in sorted(os.environ):
         if name.startswith("RUNSDEPLOY_") and name not in OTHERS and name not in names and not name.startswith(TESTS):
@@ -71,7 +71,7 @@ def _unknown(known: Iterable[str]) -> Iterator[Problem]:
 
 
 def _convert(flag: Flag, value: Any) -> Any:
-    """Bring a value to the type of the flag; raises ValueError."""
+    """Convert a value to the type of the flag; raises ValueError."""
     if value is None:
         return None
     if isinstance(flag.default, bool):
@@ -107,7 +107,7 @@ def _number(flag: Flag, value: Any) -> float:
 
 
 def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str, Any]:
-    """Return what configuration files say; raises InputError for one beside the tree that somebody else could write."""
+    """Return the content of the configuration files; raises InputError if others can write the one beside the tree."""
     project = next(
         (
             folder

@@ -1,4 +1,4 @@
-"""`check`: what is wrong or doubtful in the trees, without a network."""
+"""`check`: errors and warnings of the trees, without a network."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from runsdeploy.tree.selection import choices, select
 
 
 def check(arguments: Arguments) -> int:
-    """Tell all findings; return 2 if one is an error."""
+    """Report all findings; return 2 if one is an error."""
     found: list[Finding] = []
     try:
         for each in _findings(arguments):
             found += each
     except InputError as wrong:
         found += [error(problem) for problem in wrong.problems]
-    findings = sorted(_told(found), key=_order)
+    findings = sorted(_distinct(found), key=_order)
     if arguments.strict:
         findings = [replace(each, severity=ERROR) for each in findings]
     status = 2 if any(each.severity == ERROR for each in findings) else 0
@@ -35,8 +35,8 @@ def check(arguments: Arguments) -> int:
 
 
 def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
-    """Yield what is found, the surest first; raises InputError for what keeps it from looking further."""
-    # Parsers that no other command needs.
+    """Yield findings, the surest first; raises InputError for an error that makes further checks impossible."""
+    # Modules that no other command needs.
     from runsdeploy.check.checker import survey, syntax_errors  # noqa: PLC0415
     from runsdeploy.check.rules import doubts  # noqa: PLC0415
     from runsdeploy.check.shellcheck import missing, program, shellcheck  # noqa: PLC0415
@@ -53,8 +53,8 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     yield shellcheck(seen.readings)
 
 
-def _told(findings: Sequence[Finding]) -> list[Finding]:
-    """Return each once, without the echoes of errors."""
+def _distinct(findings: Sequence[Finding]) -> list[Finding]:
+    """Return each finding once, without warnings that only repeat an error."""
     errors = {_place(each) for each in findings if each.severity == ERROR}
     broken = {_place(each)[0]: each.problem.message for each in findings if each.rule == "bash-syntax"}
     return [each for each in dict.fromkeys(findings) if each.severity == ERROR or not _is_echo(each, errors, broken)]
@@ -63,7 +63,7 @@ def _told(findings: Sequence[Finding]) -> list[Finding]:
 def _is_echo(each: Finding, errors: set[tuple[str, int]], broken: dict[str, str]) -> bool:
     """Say whether a doubt only repeats an error: of its line, or of a text that bash could not parse."""
     file, _ = _place(each)
-    # Where the text ended too soon, shellcheck says what was open.
+    # Where the text ends too soon, shellcheck names what was left open.
     ended = re.search(r"unexpected (EOF|end of file)", broken.get(file, ""))
     return _place(each) in errors or (file in broken and not (ended and re.match(r"SC1\d\d\d", each.rule)))
 

@@ -24,7 +24,7 @@ from runsdeploy.tree import revision
 from runsdeploy.tree.trees import Host
 
 Listen = Callable[[Arguments, int], Listener]
-"""makes the listener of a rollout for so many hosts"""
+"""makes the listener of a rollout, given the number of hosts"""
 
 
 def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> tuple[int, list[HostReport]]:
@@ -114,7 +114,7 @@ def _forecast(arguments: Arguments, planned: Planned, connections: Mapping[str, 
 
 
 def _check_detached(arguments: Arguments, plans: Sequence[Plan]) -> None:
-    """Raise InputError if a plan that nobody is attached to ends on this machine."""
+    """Raise InputError if a detached plan ends with a local step: no controller is there to run it."""
     for plan in plans if arguments.values.get("detach", False) else ():
         if plan.steps and plan.steps[-1].side != "target":
             message = "with `--detach` the last step must run on the target, this one is local"

@@ -16,7 +16,7 @@ def hosts(arguments: Arguments) -> int:
     trees = trees_of(arguments)
     found = select(trees, choices([arguments.pattern]), known=True) if arguments.pattern else trees.hosts()
     groups, problems = memberships(trees)
-    # A group that is wrong keeps nobody from looking; it is an error where it is asked for.
+    # A bad group is only reported here; it is an error for the command that selects it.
     show_problems([*problems, *trees.misplaced()])
     listed = [
         (host.name, recipes_of(trees, host), groups.get(host.name, []), trees.host_directories(host)) for host in found

@@ -1,4 +1,4 @@
-"""`info`: one script in full, and who set its variables."""
+"""`info`: one script in full, and what set its variables."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _asked(
         if entry.name == name
     ]
     show_problems(dict.fromkeys(cookbook.problems))
-    # One that is included by several recipes is one.
+    # A recipe that several others include counts once.
     yield from ((entry.position, "", entry.operations) for entry in dict.fromkeys(entries))
     for script, conf in described(trees, host, arguments.conf_timeout):
         for after in conf.afters:
@@ -127,7 +127,7 @@ _SAID = {COUNTS: "", UNCHANGED: ", as it was", OVERRIDDEN: ", overridden"}
 
 
 def _where(origins: Sequence[Origin]) -> str:
-    """Say who set a variable: not who only repeated it."""
+    """Return the place that set a variable, not one that only repeated its value."""
     place = next((_position(origin) for origin in origins if origin.effect == COUNTS), "")
     return f"  ({place})" if place else ""
 

@@ -57,7 +57,7 @@ def _host(arguments: Arguments, trees: Trees, host: Host) -> list[NewFile]:
 
 
 def _facts(arguments: Arguments, host: Host) -> bytes:
-    """Return the text of a `sysinfos.conf` as the host tells it; empty if it does not answer."""
+    """Ask a host for its facts; return them as the text of a `sysinfos.conf`, empty if the host does not answer."""
     connection = connection_to(arguments, host)
     try:
         return text(ask_facts(connection.open(), new_session())).encode()

@@ -28,7 +28,7 @@ def trees_of(arguments: Arguments) -> Trees:
 
 
 def hosts_of(arguments: Arguments, trees: Trees) -> list[Host]:
-    """Return the hosts that were named, each once; raises InputError if none was, or for what matches nothing."""
+    """Return the selected hosts, each once; raises InputError if none is given, or for a name that matches nothing."""
     words = choices(arguments.host)
     if not words:
         hint = "name one with `--host`, see `runsdeploy hosts`"
@@ -37,7 +37,7 @@ def hosts_of(arguments: Arguments, trees: Trees) -> list[Host]:
 
 
 def work_of(arguments: Arguments) -> Work:
-    """Return what was asked for, to be done on the hosts; raises InputError."""
+    """Return the work that the arguments ask for; raises InputError."""
     trees = trees_of(arguments)
     hosts = hosts_of(arguments, trees)
     talk = Writer(sys.stderr)
@@ -47,7 +47,7 @@ def work_of(arguments: Arguments) -> Work:
 
 
 def one_host(arguments: Arguments, trees: Trees) -> Host | None:
-    """Return the one host that was named, if one was; raises InputError."""
+    """Return the one host of `--host`, or None without it; raises InputError if it matches several."""
     if not arguments.host:
         return None
     hosts = select(trees, choices([arguments.host]), known=True)
@@ -89,7 +89,7 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
 
 
 def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
-    """Say what is wrong where `--script` names a recipe, or names a script as a recipe names a recipe."""
+    """Return the problem of a `--script` that names a recipe, or has an `@` in front; else None."""
     plain = name.removeprefix("@")
     found = None if name_problem(plain) else trees.find(plain, host)
     if not found or trees.trust.outside(found.path):
@@ -106,11 +106,11 @@ def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
 
 
 def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
-    """Yield what the host's recipe says of the scripts of `--script`, which does not apply to them there."""
+    """Yield the operations of the host's recipe on the scripts of `--script`: they do not apply there."""
     if "default" in arguments.recipe or not arguments.script:
         return
     entries: list[Entry] = []
-    # Nothing else needs that recipe: what is wrong with it is of no account.
+    # Nothing else needs that recipe, so its errors do not matter.
     with suppress(InputError):
         if trees.find("default", host):
             entries += RecipeIncludes(trees, host).include(Entry("@default", (), COMMAND_LINE))

@@ -1,4 +1,4 @@
-"""`list` and `hosts`: what is in the trees; no connection, nothing executed but CONF sections."""
+"""`list`: the scripts of the trees. Nothing is connected to; CONF sections are evaluated."""
 
 from __future__ import annotations
 

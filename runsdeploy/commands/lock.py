@@ -1,4 +1,4 @@
-"""`lock`: keep hosts for oneself, show who holds them, release them."""
+"""`lock`: keep hosts for yourself, show who holds them, release them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from runsdeploy.tree.trees import Host
 
 
 def lock(arguments: Arguments) -> int:
-    """Keep hosts for oneself, show who holds them, or let go of them."""
+    """Hold hosts, show who holds them, or release them."""
     hosts = hosts_of(arguments, trees_of(arguments))
     documents = []
     status = 0
     for host in hosts:
         held, problem = _ask_lock(arguments, host)
-        documents.append(_told(arguments, host, held, problem))
+        documents.append(_report(arguments, host, held, problem))
         if problem:
             status = status or 3
         elif held and arguments.action == "add":
@@ -50,7 +50,7 @@ def _was_held(held: Locked) -> str:
     return f"is nobody's; `{held.by}` held it since {held.since}" + (f": {held.doing}" if held.doing else "")
 
 
-def _told(arguments: Arguments, host: Host, held: list[Locked], problem: HostError | None) -> dict[str, object]:
+def _report(arguments: Arguments, host: Host, held: list[Locked], problem: HostError | None) -> dict[str, object]:
     out, talk = Writer(sys.stdout), Writer(sys.stderr)
     who = [{"kind": each.kind, "by": each.by, "since": each.since, "doing": each.doing} for each in held]
     done = {"add": "is yours", "remove": "is nobody's"}.get(arguments.action, "is free")

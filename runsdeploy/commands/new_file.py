@@ -19,17 +19,20 @@ TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 class NewFile(Struct, frozen=True):
-    """A file or directory that is to be there."""
+    """A file or directory to make."""
 
     place: Located
     template: str = ""
     """name of the template; a directory has none"""
     content: bytes = b""
-    """in place of the template's"""
+    """content in place of the template's"""
 
 
 def make_all(arguments: Arguments, trees: Trees, files: Sequence[NewFile], nexts: Sequence[str]) -> int:
-    """Make what is not there yet, tell of all, and name the commands to try next; raises InputError before any."""
+    """Make the files that do not exist yet, and list all of them with the commands to try next.
+
+    Raises InputError before it makes any.
+    """
     problems = [problem for file in files if (problem := _obstacle(trees, file.place))]
     if problems:
         raise InputError(problems)
@@ -48,9 +51,9 @@ def make_all(arguments: Arguments, trees: Trees, files: Sequence[NewFile], nexts
 
 
 def _obstacle(trees: Trees, place: Located) -> Problem | None:
-    """Say why a file cannot be made at a place, if so."""
+    """Return why a file cannot be made at a place, or None."""
     folder = place.path.parent
-    # Whether others could have written there is asked when it is read.
+    # Ownership and modes are checked when the file is read.
     outside = trees.trust.outside(folder, position=place.at())
     if outside:
         return outside
@@ -59,14 +62,14 @@ def _obstacle(trees: Trees, place: Located) -> Problem | None:
 
 
 def _make(file: NewFile) -> bool:
-    """Make a file or directory and say so; leave what is there, a link that leads nowhere too."""
+    """Make a file or directory; return False if something is there already, even a dangling link."""
     path = file.place.path
     try:
         if not file.template:
             path.mkdir(parents=True)
             return True
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not Path.open: what another process makes meanwhile must not be overwritten, nor links followed.
+        # Not Path.open: it would overwrite a file that another process makes meanwhile, and follow links.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
     except FileExistsError:
         return False
@@ -74,11 +77,12 @@ def _make(file: NewFile) -> bool:
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(file.content or (TEMPLATES / file.template).read_bytes())
     except BaseException:
-        # A full disk must not leave half a file, which would be left as it is ever after.
+        # On a full disk half a file would remain, and every later `init` would leave it as it is.
         path.unlink()
         raise
     return True
 
 
 def say(line: str) -> None:
+    """Write a line to stderr."""
     Writer(sys.stderr).line(printable(line))

@@ -65,20 +65,20 @@ def write_plan(arguments: Arguments) -> int:
 
 
 def _run_local(plan: Plan) -> tuple[list[File], int]:
-    """Run the local steps as a deploy does; return the files that they made for the others, and an exit status."""
+    """Run the local steps as a deploy does; return the files that remote steps need of them, and an exit status."""
     segment = local_segment(plan)
     if segment is None:
         return [], 0
     run = Run(plan, new_session(), LocalTransport, segments=[segment])
     fold, listener = Fold(plan), console.Console(1)
-    # Ours is the plan's.
+    # stdout is for the rendered plan.
     listener.out = listener.talk
     ended, shared = "", []
     for event in run.events():
         fold.hear(event)
         listener.event(plan, event, fold)
         if isinstance(event, Finished):
-            # They are kept only as long as the session.
+            # The files are removed with the session.
             ended = event.outcome
             shared = [content_file(file.path, content_of(file), file.mode) for file in run.kept.values()]
     if ended != "ok":
@@ -91,7 +91,7 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
 
 
 def _write(target: Path, text: bytes) -> None:
-    """Write a file for its owner only, whole or not at all: it may hold secrets."""
+    """Write a file atomically, readable by its owner only: it may hold secrets."""
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp.", delete=False) as file:
         try:
             file.write(text)

@@ -29,18 +29,18 @@ LONGEST_LINE = 65536
 
 
 def _lines(data: bytes) -> tuple[list[bytes], bytes]:
-    """Return what can be shown, and the beginning of a line; one without end is shown in pieces, not kept unbounded."""
+    """Return the lines to show, and the rest: a line without an end. A long rest is shown in pieces."""
     *lines, rest = data.split(b"\n")
     if len(rest) > LONGEST_LINE:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(rest)
-        held, _ = decoder.getstate()  # of a character that has not come whole
+        held, _ = decoder.getstate()  # the bytes of an incomplete character
         lines, rest = [*lines, rest[: len(rest) - len(held)]], held
     return lines, rest
 
 
 class Console:
-    """Tells a rollout as it happens. Lines carry the host's name where there are several."""
+    """Shows a rollout while it runs. With several hosts each line begins with the host's name."""
 
     def __init__(self, hosts: int, *, verbose: bool = False) -> None:
         self.out, self.talk = Writer(sys.stdout), Writer(sys.stderr)
@@ -52,14 +52,14 @@ class Console:
         return f"{plan.host.name} | " if self.several else ""
 
     def begin(self, plan: Plan) -> None:
-        """Say which host, and which plan."""
+        """Write the host and its plan."""
         self.out.line(self._prefix(plan) + heading(plan))
 
     def event(self, plan: Plan, event: Event, fold: Fold) -> None:
-        """Write what an event means."""
+        """Write an event."""
         match event:
             case Started(number) if number in fold.steps:
-                # An earlier session that was killed ended its output nowhere.
+                # The output of an earlier session whose runner was killed may lack its last newline.
                 self._flush(plan)
                 name = printable(fold.steps[number].step.script.name)
                 self.talk.line(f"{self._prefix(plan)}[{number}/{len(plan.steps)}] {name}")
@@ -76,11 +76,11 @@ class Console:
                 self._ended(plan, fold.steps[number])
             case EarlierSession() | Unacknowledged():
                 self.out.line(self._prefix(plan) + earlier(event))
-            case EarlierEvent(past):
-                self.past(plan, past, fold.earlier[-1])
+            case EarlierEvent(inner):
+                self.earlier_event(plan, inner, fold.earlier[-1])
 
-    def past(self, plan: Plan, event: Event, report: EarlierReport) -> None:
-        """Write what an earlier session said; `report` knows it already."""
+    def earlier_event(self, plan: Plan, event: Event, report: EarlierReport) -> None:
+        """Write an event of an earlier session; `report` already includes it."""
         match event:
             case Started(_, script):
                 self.talk.line(f"{self._prefix(plan)}[earlier] {printable(script)}")
@@ -116,18 +116,18 @@ class Console:
         self.out.line(f"{self._prefix(plan)}{self.out.outcome(report.outcome, 12)} {name}  {seconds}")
 
     def stopping(self, message: str) -> None:
-        """Say what an interrupt does."""
+        """Write what an interrupt does."""
         self.talk.line(message)
 
     def end(self, report: HostReport) -> None:
-        """Write a host's result, and what an operator needs to know of a failure."""
+        """Write the result of a host, with the details of each failure."""
         self._flush(report.plan)
         prefix = self._prefix(report.plan)
         for step in report.steps:
             if step.outcome not in SUCCESSES | {"skipped", "detached"}:
                 for line in failure(step):
                     self.talk.line(prefix + line)
-        # A session that was attached to has no plan here; it tells its steps itself.
+        # `attach` has no plan of the session: its own events name the steps.
         outcomes = [step.outcome for step in report.steps] or [said for one in report.earlier for _, said in one.steps]
         counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
         listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do"
@@ -140,7 +140,7 @@ class Console:
 
 
 class Verbatim:
-    """Tells the rollout of one host whose output is what was asked for: it goes to stdout as it is, the rest to stderr.
+    """Shows the rollout of one host whose output is the result: output goes to stdout unchanged, the rest to stderr.
 
     On a terminal control characters are spelled out all the same.
     """
@@ -151,10 +151,10 @@ class Verbatim:
         self.partial = b""
 
     def begin(self, plan: Plan) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
     def event(self, plan: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
-        """Hand output on."""
+        """Write output, notes and waiting."""
         match event:
             case Output(data) if self.terminal:
                 lines, self.partial = _lines(self.partial + data)
@@ -171,11 +171,11 @@ class Verbatim:
                 self.talk.line(printable(f"waiting for {holder}"))
 
     def stopping(self, message: str) -> None:
-        """Say what an interrupt does."""
+        """Write what an interrupt does."""
         self.talk.line(message)
 
     def end(self, report: HostReport) -> None:
-        """Say why a host could not be used; what a step's status means is for who asked for it."""
+        """Write why a host could not be used; the command explains the status of its step."""
         if self.terminal and self.partial:
             self.terminal.line(printable(self.partial))
         for text in (
@@ -187,10 +187,10 @@ class Verbatim:
 
 
 def earlier(event: EarlierSession | Unacknowledged) -> str:
-    """Return in one line whose session it is that was not heard to its end."""
+    """Return one line that names the session whose unacknowledged output follows."""
     how = {"killed": "; its runner was killed", "restarted": "; the target was restarted meanwhile"}
     ended = how.get(event.how, "") if isinstance(event, EarlierSession) else ""
-    return f"what nobody heard of the session of {printable(event.by)} since {printable(event.since)}{ended}:"
+    return f"unacknowledged output of {printable(event.by)}'s session, started {printable(event.since)}{ended}:"
 
 
 def failure(report: StepReport) -> Iterable[str]:

@@ -23,7 +23,7 @@ def write(findings: Iterable[Finding]) -> None:
 
 
 def _data(text: str) -> str:
-    """Escape a message as actions/toolkit does (packages/core/src/command.ts); then spell out what is left."""
+    """Escape a message as actions/toolkit does (packages/core/src/command.ts), then spell out the rest."""
     return printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 

@@ -47,7 +47,7 @@ def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None)
 
 
 def _common(plan: Plan) -> list[Variable]:
-    """Return the variables that all steps have alike: said once, they do not hide the others."""
+    """Return the variables that all steps share: they are shown once, so that the others are seen."""
     first, *rest = plan.steps or (None,)
     if first is None or not rest:
         return []

@@ -25,17 +25,17 @@ STATUSES = {
     69: "the job runner cannot be used there",
     75: "locked: another run is under way",
 }
-"""what the job runner's exit statuses mean, and those of the scripts that start it"""
+"""meaning of the exit statuses of the job runner and of the scripts that start it"""
 FAILURES = {"run": "a job failed", "status": "no good run, or none that is so recent", "verify": "a backup is not good"}
-"""what status 1 means of some commands"""
+"""meaning of status 1, by command"""
 
 
 _Words = Callable[[Arguments, list[Problem]], list[str]]
-"""makes the words behind a command of the job runner"""
+"""makes the arguments of a command of the job runner"""
 
 
 def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
-    """Return what runs a command of the installed job runner."""
+    """Return the function that runs a command of the installed job runner."""
 
     def ask(arguments: Arguments) -> int:
         problems: list[Problem] = []
@@ -57,7 +57,7 @@ def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
 
 
 def _listen(arguments: Arguments, hosts: int) -> Listener:
-    """Return what hands on the output of one host as it is, and tells that of several apart."""
+    """Return a listener that writes the output of a single host unchanged, and names the host with several."""
     if arguments.format == "text" and hosts == 1:
         return console.Verbatim(verbose=arguments.verbose)
     if arguments.format == "json":
@@ -66,7 +66,7 @@ def _listen(arguments: Arguments, hosts: int) -> Listener:
 
 
 def _explain_statuses(command: str, reports: Sequence[HostReport]) -> None:
-    """Say what the statuses of failed steps mean."""
+    """Write the meaning of the statuses of failed steps."""
     talk = Writer(sys.stderr)
     meanings = {**STATUSES, 1: FAILURES.get(command, STATUSES[1])}
     for report in reports:
@@ -80,7 +80,7 @@ def _explain_statuses(command: str, reports: Sequence[HostReport]) -> None:
 
 
 def _word(value: str | None, option: str, problems: list[Problem]) -> list[str]:
-    """Return a positional argument; one that begins with a dash would be taken for an option."""
+    """Return a positional argument; a leading dash is a problem: the job runner would take it for an option."""
     if value and value.startswith("-"):
         problems.append(Problem(None, f"bad {option} `{value}`: it begins with a dash"))
     return [value] if value else []
