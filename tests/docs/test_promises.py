@@ -29,7 +29,7 @@ def rows() -> list[re.Match[str]]:
 
 @cache
 def cited(root: Path = TESTS) -> dict[str, set[str]]:
-    """Return the tests with a number in their names, by number; those of the job runner have capitals, and are left out."""
+    """Return the tests by the number in their names; the job runner's numbers are in capitals, and left out."""
     found: dict[str, set[str]] = {}
     for file in sorted(root.rglob("test_*.py")):
         for node in ast.walk(ast.parse(file.read_bytes())):
