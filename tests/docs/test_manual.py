@@ -1,4 +1,4 @@
-"""Help, reference and man pages say the same, and all that there is."""
+"""Help, reference and man pages agree, and cover every command and flag."""
 
 from __future__ import annotations
 
