@@ -13,8 +13,8 @@ from runsdeploy.commands.marker_query import (
     for_all,
     host_document,
     local_time,
-    query,
     marker_document,
+    query,
     report_of,
     show_failed,
 )

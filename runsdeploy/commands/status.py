@@ -16,8 +16,8 @@ from runsdeploy.commands.marker_query import (
     for_all,
     host_document,
     local_time,
-    query,
     marker_document,
+    query,
     show_failed,
 )
 from runsdeploy.markers.drift import DONE, UNKNOWN, Drift, compare
