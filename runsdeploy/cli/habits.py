@@ -34,7 +34,7 @@ EXPLAINED = {
         "--become-user",
         "--prompt-for-sudo-password",
         "-S",
-    ): "a script says it with `conf root`; it uses `sudo -n`, see docs/how-to.md#become-root",
+    ): "a script says it with `conf root`; it uses `sudo -n`, see docs/how-to.md#log-in-as-a-user-other-than-root",
     ("-i", "--inventory"): "hosts are directories, groups are files `groups/NAME`: `--host @NAME`",
     ("-k", "--ask-pass", "--prompt-for-login-password"): "put your key there once: `runsdeploy ssh.setup --host HOST`",
     ("--private-key", "--identity", "--key-file"): "name it in the ssh configuration: `IdentityFile`",

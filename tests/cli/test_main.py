@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from runsdeploy.cli import habits
 from runsdeploy.cli.main import UNFORESEEN, main
 
 
@@ -254,3 +256,10 @@ def test_a_report_file_that_cannot_be_written_leaves_the_traceback_on_stderr(cap
     told = capsys.readouterr().err
     assert "Traceback" in told
     assert "no report file: no such file or directory" in told
+
+
+def test_a_page_that_a_hint_names_has_that_heading():
+    root = Path(__file__).parents[2]
+    for page, anchor in re.findall(r"(docs/[\w./-]+)#([\w-]+)", " ".join(habits.EXPLAINED.values())):
+        headings = re.findall(r"^#+ (.*)$", (root / page).read_text(), re.MULTILINE)
+        assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
