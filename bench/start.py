@@ -86,7 +86,7 @@ def main() -> int:
             dearest = sorted(own, key=lambda package: -own[package])[: given.top]
             shown = ", ".join(f"{package} ({own[package] * 1000:.1f})" for package in dearest)
             ratios = [median[name] / median[each] for each in (PYTHON, INVOKE)]
-            limit = f"≤ {start.limit:g} x `{start.to}`" if start.limit else "–"
+            limit = f"≤ {start.limit:g} x `{start.to}`" if start.limit else "-"
             wall = f"{median[name] * 1000:.0f} ({min(walls[name]) * 1000:.0f})"
             cells = (name, wall, f"{ratios[0]:.2f}", f"{ratios[1]:.2f}", limit, str(len(modules)), heavy, shown)
             print(f"| {' | '.join(cells)} |", flush=True)
