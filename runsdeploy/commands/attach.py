@@ -15,7 +15,7 @@ from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PATIENCE, Way,
 from runsdeploy.session.bundle import Session, watch
 from runsdeploy.session.reconnect import Link
 from runsdeploy.session.report import Fold, HostReport, exit_status
-from runsdeploy.session.session import ask, new_session
+from runsdeploy.session.run import ask, new_session
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.tree.trees import Host
 

@@ -18,7 +18,7 @@ from runsdeploy.output import console
 from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PARALLEL, Way
 from runsdeploy.session.report import Fold, HostReport
-from runsdeploy.session.session import ask_facts, ask_markers, local_scope, new_session
+from runsdeploy.session.run import ask_facts, ask_markers, local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry

@@ -19,7 +19,7 @@ from runsdeploy.rollout.execution import NO_VERIFY, make_plans
 from runsdeploy.session.bundle import content_of
 from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
-from runsdeploy.session.session import Run, new_session
+from runsdeploy.session.run import Run, new_session
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree import revision
 

@@ -24,7 +24,7 @@ from runsdeploy.events import Event
 from runsdeploy.output.console import discard_output
 from runsdeploy.plan.plan import Plan
 from runsdeploy.session.report import Fold, HostReport
-from runsdeploy.session.session import Run
+from runsdeploy.session.run import Run
 
 
 class Listener(Protocol):

@@ -36,7 +36,7 @@ from runsdeploy.events import LONGEST, Decoder, Event
 from runsdeploy.output import console
 from runsdeploy.output import json as documents
 from runsdeploy.session.report import OUTCOMES, SUCCESSES, Fold
-from runsdeploy.session.session import Run, new_session
+from runsdeploy.session.run import Run, new_session
 from runsdeploy.transport.local import LocalTransport
 from tests import making
 from tests.chaos.impostor import Impostor, Link, Talk, unanswered

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.rollout.rollout import Listener, roll_out
-from runsdeploy.session.session import Run
+from runsdeploy.session.run import Run
 from tests import making
 from tests.session import test_root
 from tests.session.test_root import USER, place, rule
