@@ -12,10 +12,11 @@ from runsdeploy.events import EarlierEvent, Event, Finished, Locked, Unacknowled
 from runsdeploy.output import console, json
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PATIENCE, Way, listener_of
-from runsdeploy.session.bundle import Session, watch
-from runsdeploy.session.reconnect import Link
+from runsdeploy.session.bundle import watch
+from runsdeploy.session.query import ask
+from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.report import Fold, HostReport, exit_status
-from runsdeploy.session.run import ask, new_session
+from runsdeploy.session.session import Session, new_session
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.tree.trees import Host
 
@@ -30,7 +31,7 @@ def attach(arguments: Arguments) -> int:
     way = Way(arguments, hosts[0])
     try:
         for event in _attached(way, arguments):
-            fold.hear(event)
+            fold.add(event)
             listener.hear(fold.plan, event, fold)
         report = fold.close(0.0) if fold.earlier else None
     except HostError as error:
@@ -54,19 +55,21 @@ def _tell(arguments: Arguments, report: HostReport | None, host: Host) -> int:
 
 def _attached(way: Way, arguments: Arguments) -> Iterator[Event]:
     """Yield the newest session that was not heard to its end, and what it says."""
-    found = next((each for each in ask(way.open(), new_session(), "unheard") if isinstance(each, Unacknowledged)), None)
+    found = next(
+        (each for each in ask(way.open(), new_session(), "unacknowledged") if isinstance(each, Unacknowledged)), None
+    )
     if found is None:
         return
     yield found
     theirs = Session(found.session, found.nonce, found.by)
-    link = Link(way.open, arguments.patience)
-    spool = SegmentStream(link, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
-    spool.resume(0 if arguments.all else found.seen)
-    for event in spool.events():
+    reconnector = Reconnector(way.open, arguments.patience)
+    stream = SegmentStream(reconnector, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
+    stream.resume(0 if arguments.all else found.acknowledged)
+    for event in stream.events():
         yield EarlierEvent(event)
         if isinstance(event, Finished):
             yield event
-    spool.part()
+    stream.acknowledge_end()
 
 
 def lock(arguments: Arguments) -> int:

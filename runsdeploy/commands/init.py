@@ -18,7 +18,8 @@ from runsdeploy.output import json
 from runsdeploy.output.console import Writer, printable
 from runsdeploy.plan.sysinfos import text
 from runsdeploy.rollout.execution import ACCEPT_NEW, LOCAL, Way
-from runsdeploy.session.run import ask_facts, new_session
+from runsdeploy.session.query import ask_facts
+from runsdeploy.session.session import new_session
 from runsdeploy.tree.trees import Host, Located, Trees, is_candidate, name_problem
 
 TEMPLATES = Path(__file__).parents[1] / "templates"

@@ -17,8 +17,9 @@ from runsdeploy.markers.marker import Marker, Markers
 from runsdeploy.output import console
 from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PARALLEL, Way
+from runsdeploy.session.query import ask_facts, ask_markers
 from runsdeploy.session.report import Fold, HostReport
-from runsdeploy.session.run import ask_facts, ask_markers, local_scope, new_session
+from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry
@@ -96,7 +97,7 @@ def report_of(host: Host, error: HostError | Locked) -> HostReport:
     """Return how a host went that could not be used, or that somebody holds."""
     fold = Fold(Plan(host, (), ()))
     if isinstance(error, Locked):
-        fold.hear(error)
+        fold.add(error)
         report = fold.close(0.0)
         # What only looks and takes back does not wait.
         return report if error.kind == "operator" else replace(report, hint="try again when it is over")

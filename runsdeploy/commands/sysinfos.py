@@ -15,7 +15,8 @@ from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
 from runsdeploy.plan.sysinfos import text
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, Way
-from runsdeploy.session.run import ask_facts, new_session
+from runsdeploy.session.query import ask_facts
+from runsdeploy.session.session import new_session
 from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.trees import Host, Located, Trees
 

@@ -20,8 +20,10 @@ from runsdeploy.markers.marker import Markers
 from runsdeploy.output import console, json
 from runsdeploy.plan.plan import FactsUnknown, Plan, expected_facts_for, resolve
 from runsdeploy.rollout.rollout import Listener, roll_out
+from runsdeploy.session.query import ask_facts, ask_markers, verify_facts
 from runsdeploy.session.report import Fold, HostReport, exit_status
-from runsdeploy.session.run import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions, verify_facts
+from runsdeploy.session.run import Run
+from runsdeploy.session.session import local_scope, new_session, new_sessions
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.channel import Transport
 from runsdeploy.transport.local import LocalTransport

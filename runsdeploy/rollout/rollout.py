@@ -106,8 +106,8 @@ def roll_out(runs: Sequence[Run], listener: Listener, parallel: int) -> tuple[li
 
 
 _STEPS: tuple[tuple[Callable[[Run], None], str], ...] = (
-    (Run.stop, "stopping after the running step; interrupt again to end it"),
-    (Run.kill, "ending the running step, by force after 5 s; interrupt again to leave it to itself"),
+    (Run.request_stop, "stopping after the running step; interrupt again to end it"),
+    (Run.request_kill, "ending the running step, by force after 5 s; interrupt again to leave it to itself"),
 )
 """what the first signals do"""
 
@@ -148,7 +148,7 @@ class _Rollout:
                 self._tell(functools.partial(self.listener.stopping, message.said))
         for run in self.runs:
             if id(run) not in self.reports:
-                run.abandon()
+                run.discard_files()
                 self.folds[id(run)].finished = "interrupted"
                 self._close(run, _Ended(None, 0.0))
         self.left.set()
@@ -194,7 +194,7 @@ class _Rollout:
     def _do(self, run: Run) -> None:
         began = time.monotonic()
         error: HostError | None = None
-        if run.stopping:
+        if run.stop_requested:
             self.folds[id(run)].finished = "interrupted"
         else:
             self.heard.put((run, None))
@@ -214,7 +214,7 @@ class _Rollout:
         elif isinstance(message, _Ended):
             self._close(run, message)
         else:
-            self.folds[id(run)].hear(message)
+            self.folds[id(run)].add(message)
             self._tell(lambda: self.listener.hear(run.plan, message, self.folds[id(run)]))
             self.handled[id(run)].release()
 

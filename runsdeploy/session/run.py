@@ -1,193 +1,144 @@
-"""Sessions: one plan on one host, segment after segment, files handed from side to side.
+"""Runs: one plan on one host, segment after segment.
 
-Each segment is one channel. What it sends back is decoded and handed on as it comes; files made for the
-other side are kept here, checked, until the bundle of the segment that needs them.
+Each segment is one channel, whose events are handed on as they come. Files that one side makes for the other are kept
+here, verified, until the bundle of the segment that needs them.
 """
 
 from __future__ import annotations
 
-import getpass
 import hashlib
-import os
-import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct, field
-from msgspec.structs import replace
 
-from runsdeploy.errors import HostError, Lost, Position, Refused
-from runsdeploy.events import (
-    Account,
-    Event,
-    Facts,
-    FileData,
-    FileHead,
-    Finished,
-    Locked,
-    MarkerFound,
-    Note,
-    Refusal,
-    Started,
-    encode_word,
-)
-from runsdeploy.markers.marker import Markers
+from runsdeploy.errors import HostError, Lost, Refused
+from runsdeploy.events import Account, Event, FileData, FileHead, Finished, Started
 from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.sysinfos import repair
-from runsdeploy.session.bundle import Bundle, Session, pack, question, watch
-from runsdeploy.session.reconnect import Link
+from runsdeploy.session.bundle import Bundle, pack, watch
+from runsdeploy.session.query import ask, verify_facts
+from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.segment import Segment, cut
+from runsdeploy.session.session import Session, local_scope
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.transport.channel import Transport
 from runsdeploy.transport.local import LocalTransport
-from runsdeploy.tree.recipe import Operation
 
 FILE_LIMIT = 1 << 40
-"""bytes that a file made on a target may have: more is not a file but a mistake"""
-
-
-def new_session(**policy: Any) -> Session:
-    """Make the names of a session; who deploys is `user@machine`. `policy` are fields of `Session`."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "unknown"
-    return Session(secrets.token_hex(16), secrets.token_hex(16), f"{user}@{os.uname().nodename}", **policy)
+"""bytes that a file made on a target may have: a larger size is a mistake of the target"""
 
 
 class Run(Struct):
-    """One session under way."""
+    """One session on its way."""
 
     plan: Plan
     session: Session
     connect: Callable[[], Transport]
-    """returns a living connection to the target; raises Unreachable"""
+    """returns a working connection to the target; raises Unreachable"""
     scope: str = "."
-    """part of the target's state that the session works in and locks: one that only looks is not kept out by another"""
-    spool: SegmentStream | None = None
-    stopping: bool = False
+    """part of the target's state that the session uses and locks: sessions of different scopes may run at once"""
+    stream: SegmentStream | None = None
+    """the events of the running segment"""
+    stop_requested: bool = False
     _folder: str = ""
-    begun: set[str] = field(default_factory=set)
-    """sides on which a session was begun, so that something may lie there"""
-    kept: dict[str, File] = field(default_factory=dict)
-    """files made on one side for the other"""
+    started_sides: set[str] = field(default_factory=set)
+    """sides on which a step started, so that files may be left there"""
+    received: dict[str, File] = field(default_factory=dict)
+    """files that one side made for the other, by their names in the shared space"""
     segments: Sequence[Segment] = ()
-    """what of the plan to run, where that is not all of it"""
+    """the part of the plan to run; empty for all of it"""
 
-    def stop(self) -> None:
-        """Ask that no further step starts; the running one ends first. From any thread."""
-        self.stopping = True
-        self._wish(b"stop")
+    def request_stop(self) -> None:
+        """Request that no further step starts; the running one ends first. From any thread."""
+        self.stop_requested = True
+        self._request(b"stop")
 
-    def abandon(self) -> None:
-        """Remove what is kept here, for nobody waits for the end."""
+    def request_kill(self) -> None:
+        """Request that the running step is ended: by TERM, and by KILL after 5 s. From any thread."""
+        self._request(b"kill")
+
+    def _request(self, word: bytes) -> None:
+        stream = self.stream
+        if stream:
+            stream.request(word)
+
+    def discard_files(self) -> None:
+        """Remove the received files of a run whose end is not waited for."""
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def kill(self) -> None:
-        """Ask that the running step is ended: TERM, and KILL after 5 s. From any thread."""
-        self._wish(b"kill")
-
-    def _wish(self, word: bytes) -> None:
-        spool = self.spool
-        if spool:
-            spool.wish(word)
-
     def events(self) -> Iterator[Event]:
-        """Do it; yield what happens. Raises HostError if the host cannot be used or is lost."""
+        """Run the plan and yield the events. Raises HostError if the host cannot be used or is lost."""
         segments = list(self.segments) or cut(self.plan)
         if not segments:
-            return  # a recipe of comments, as `init` makes it: there is nothing to ask a host for
-        links = {
-            "target": Link(self.connect, self.session.patience),
-            "controller": Link(LocalTransport, self.session.patience),
+            return  # a recipe of comments only, as `init` makes it: nothing to ask a host for
+        reconnectors = {
+            "target": Reconnector(self.connect, self.session.patience),
+            "controller": Reconnector(LocalTransport, self.session.patience),
         }
         if any(segment.side == "target" for segment in segments):
-            # Before any local step: what they make is of no use for a host that is not there.
+            # Before any local step: its files are of no use for an unreachable host.
             self.connect()
         try:
             with tempfile.TemporaryDirectory(prefix="runsdeploy-", ignore_cleanup_errors=True) as folder:
                 self._folder = folder
-                self._verify_facts_first(segments)
-                for side in links:
-                    self._check_root(segments, side)
-                open_sides: set[str] = set()
-                try:
-                    for segment in segments:
-                        if self.stopping:
-                            yield Finished("interrupted")
-                            return
-                        open_sides.add(segment.side)
-                        finished = yield from self._segment(segment, links[segment.side], Path(folder))
-                        if self._cleaned(segment, finished):
-                            open_sides.discard(segment.side)
-                        if finished != "ok" and not (finished == "failed" and self.session.keep_going):
-                            return
-                finally:
-                    for side in open_sides & self.begun:
-                        self._sweep(side)
+                if self.plan.promise and starts_late(segments, "target"):
+                    verify_facts(self.connect(), self.session, self.plan)
+                for side in reconnectors:
+                    if starts_late(segments, side) and needs_root(segments, side):
+                        self._check_root(side)
+                yield from self._segments(segments, reconnectors, Path(folder))
         finally:
-            links["target"].close()
+            reconnectors["target"].close()
 
-    def _transport(self, side: str) -> Transport:
-        return self.connect() if side == "target" else LocalTransport()
+    def _segments(
+        self, segments: Sequence[Segment], reconnectors: dict[str, Reconnector], folder: Path
+    ) -> Iterator[Event]:
+        open_sides: set[str] = set()
+        try:
+            for segment in segments:
+                if self.stop_requested:
+                    yield Finished("interrupted")
+                    return
+                open_sides.add(segment.side)
+                outcome = yield from self._segment(segment, reconnectors[segment.side], folder)
+                ends = ends_session(outcome, keep_going=self.session.keep_going)
+                if segment.last or ends:
+                    open_sides.discard(segment.side)  # the runner itself removed its files
+                if ends:
+                    return
+        finally:
+            for side in open_sides & self.started_sides:
+                self._clean_up(side)
 
-    def _scope(self, side: str) -> str:
-        return self.scope if side == "target" else local_scope(self.plan.host.name)
-
-    def _cleaned(self, segment: Segment, finished: str) -> bool:
-        """Say whether the runner removes its files at the end of a segment."""
-        return segment.last or (finished != "ok" and not (finished == "failed" and self.session.keep_going))
-
-    def _verify_facts_first(self, segments: list[Segment]) -> None:
-        """Ask the target whether it is as promised, where its own first segment would come too late for that."""
-        sides = [segment.side for segment in segments]
-        if self.plan.promise and "target" in sides and sides[0] != "target":
-            verify_facts(self.connect(), self.session, self.plan)
-
-    def _check_root(self, segments: list[Segment], side: str) -> None:
-        """Ask for root before anything runs, where the side's own first segment would come too late for that."""
-        first, needed = segments[0], [step for each in segments for step in each.steps if step.side == side]
-        if first.side == side or not any("root" in step.flags for step in needed):
-            return
-        for event in ask(self._transport(side), self.session, "account"):
-            if isinstance(event, Account) and event.kind == "user":
-                raise Refused("`conf root` needs root, which the login user cannot become by `sudo -n`")
-
-    def _sweep(self, side: str) -> None:
-        """Remove what the session left on a side whose last segment did not come; a lost link cannot."""
-        with suppress(HostError):
-            for _ in ask(self._transport(side), self.session, "sweep", self._scope(side)):
-                pass
-
-    def _segment(self, segment: Segment, link: Link, folder: Path) -> Generator[Event, None, str]:
+    def _segment(self, segment: Segment, reconnector: Reconnector, folder: Path) -> Generator[Event, None, str]:
+        """Run one segment; return its outcome."""
         scope = self._scope(segment.side)
         name = f"segment{segment.number}"
-        spool = SegmentStream(
-            link,
+        stream = SegmentStream(
+            reconnector,
             self.session.nonce,
             lambda offset: watch(self.session, name, scope, offset),
             lambda: self._bundle(segment, scope),
         )
-        spool.last = segment.last
-        self.spool = spool
-        if self.stopping:
-            spool.wish(b"stop")
+        stream.last = segment.last
+        self.stream = stream
+        if self.stop_requested:
+            stream.request(b"stop")
         outcome, incoming = "refused", None
-        for event in spool.events():
+        for event in stream.events():
             match event:
                 case Started():
-                    self.begun.add(segment.side)
+                    self.started_sides.add(segment.side)
                 case Finished():
                     outcome = event.outcome
-                    spool.last = segment.last or outcome != "ok"
+                    stream.last = segment.last or outcome != "ok"
                 case FileHead():
-                    incoming = self._keep(event, segment, folder)
+                    incoming = self._receive(event, segment, folder)
                 case FileData():
                     if incoming:
                         incoming.feed(event.data)
@@ -196,39 +147,73 @@ class Run(Struct):
             if isinstance(event, Started) and self.session.detached and segment.last:
                 yield Finished("detached")
                 return "detached"
-        spool.part()
+        stream.acknowledge_end()
         return outcome
 
     def _bundle(self, segment: Segment, scope: str) -> Bundle:
-        missing = [name for name in segment.needs if name not in self.kept]
+        missing = [name for name in segment.needs if name not in self.received]
         if missing:
-            raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
-        return pack(self.plan, segment, self.session, scope, [self.kept[name] for name in segment.needs])
+            raise Refused(f"`{missing[0]}`, declared by `out`, does not exist: the script that made it removed it")
+        return pack(self.plan, segment, self.session, scope, [self.received[name] for name in segment.needs])
 
-    def _keep(self, head: FileHead, segment: Segment, folder: Path) -> _Incoming:
-        """Return what takes a file in: only those that were asked for, under names of our own."""
+    def _receive(self, head: FileHead, segment: Segment, folder: Path) -> _IncomingFile:
+        """Return the place of a file that is about to come: only files that were requested, under names of our own."""
         if head.name not in segment.returns or head.size > FILE_LIMIT:
-            raise Lost(f"the session sent a file nobody asked for: `{head.name}`", passing=False)
+            raise Lost(f"the session sent a file that was not requested: `{head.name}`", passing=False)
         place = folder / f"{segment.number}-{segment.returns.index(head.name)}"
-        return _Incoming(head, place, self.kept)
+        return _IncomingFile(head, place, self.received)
+
+    def _transport(self, side: str) -> Transport:
+        return self.connect() if side == "target" else LocalTransport()
+
+    def _scope(self, side: str) -> str:
+        return self.scope if side == "target" else local_scope(self.plan.host.name)
+
+    def _check_root(self, side: str) -> None:
+        """Ask whether the login user can become root; raises Refused if not."""
+        for event in ask(self._transport(side), self.session, "account"):
+            if isinstance(event, Account) and event.kind == "user":
+                raise Refused("`conf root` needs root, which the login user cannot become by `sudo -n`")
+
+    def _clean_up(self, side: str) -> None:
+        """Remove the files on a side whose last segment did not run; a lost connection leaves them."""
+        with suppress(HostError):
+            for _ in ask(self._transport(side), self.session, "cleanup", self._scope(side)):
+                pass
 
 
-class _Incoming:
-    """A file on its way to us; it counts once it is whole."""
+def starts_late(segments: Sequence[Segment], side: str) -> bool:
+    """Return whether steps of the other side run before the first of this side: its runner checks its host too late."""
+    sides = [segment.side for segment in segments]
+    return side in sides and sides[0] != side
 
-    def __init__(self, head: FileHead, place: Path, kept: dict[str, File]) -> None:
-        self.head, self.place, self.kept = head, place, kept
+
+def needs_root(segments: Sequence[Segment], side: str) -> bool:
+    """Return whether a step of a side runs as root."""
+    return any("root" in step.flags for segment in segments if segment.side == side for step in segment.steps)
+
+
+def ends_session(outcome: str, *, keep_going: bool) -> bool:
+    """Return whether no segment runs after one of this outcome."""
+    return outcome != "ok" and not (outcome == "failed" and keep_going)
+
+
+class _IncomingFile:
+    """A file that is being received; it is added to `received` once it is complete."""
+
+    def __init__(self, head: FileHead, place: Path, received: dict[str, File]) -> None:
+        self.head, self.place, self.received = head, place, received
         self.left, self.hash, self.file = head.size, hashlib.sha256(), place.open("wb")
-        self._finish_if_whole()
+        self._end_if_complete()
 
     def feed(self, data: bytes) -> None:
-        """Take more of its bytes; raises Lost if they are not what was announced."""
+        """Write more of its bytes; raises Lost if its digest is not the announced one."""
         self.file.write(data)
         self.hash.update(data)
         self.left -= len(data)
-        self._finish_if_whole()
+        self._end_if_complete()
 
-    def _finish_if_whole(self) -> None:
+    def _end_if_complete(self) -> None:
         if self.left:
             return
         self.file.close()
@@ -236,72 +221,4 @@ class _Incoming:
         if self.hash.hexdigest() != head.digest:
             raise Lost(f"file `{head.name}` changed while it was sent", passing=False)
         mode = 0o755 if head.mode & 0o111 else 0o644
-        self.kept[head.name] = File(head.name, "file", mode, self.place, b"", head.size, head.digest)
-
-
-def ask(transport: Transport, session: Session, about: str, scope: str = ".", argument: str = "-") -> Iterator[Event]:
-    """Ask a machine something that `questions.sh` answers: one round trip."""
-    link = Link(lambda: transport, 0)
-    bundle = question(session, about, scope, argument)
-    for event in SegmentStream(link, session.nonce, lambda _: bundle).answer():
-        if isinstance(event, Refusal):
-            raise Refused(event.text)
-        yield event
-
-
-def verify_facts(transport: Transport, session: Session, plan: Plan) -> None:
-    """Ask a machine whether it is as its `sysinfos.conf` promises; raises Refused if not."""
-    for event in ask(transport, session, "promise", argument=plan.promise.word) if plan.promise else ():
-        if plan.promise and isinstance(event, Note):
-            raise Refused(f"{plan.promise.file}: {event.text}", repair(plan.host.name))
-
-
-def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:
-    """Ask a machine for its facts, as operations on sysname, sysdist, sysver and bits."""
-    position = Position("<target>")
-    facts = {
-        event.name: event.values
-        for event in ask(transport, session, "facts")
-        if isinstance(event, Facts) and event.values
-    }
-    return tuple(
-        Operation(name, "=" if name == "bits" else "()", tuple(map(str.encode, values)), position)
-        for name, values in facts.items()
-    )
-
-
-def ask_markers(transport: Transport, session: Session, scope: str, *, whole: bool = False) -> Markers:
-    """Ask a machine for its markers: what a session would go by, or the `whole` of what they say."""
-    markers = Markers()
-    for event in ask(transport, session, "markers", scope, "all" if whole else "-"):
-        if isinstance(event, MarkerFound):
-            markers.add(event)
-        elif isinstance(event, Account):
-            markers.account = event.kind
-    return markers
-
-
-def reset_markers(transport: Transport, session: Session, scope: str, paths: Iterable[str]) -> Markers | Locked:
-    """Take markers back; return those that went, or who keeps the machine from it.
-
-    A path is `OWNER/SCRIPT` or `OWNER/SCRIPT/SUBSYSTEM`, names as `marker.path_of` writes them.
-    """
-    markers = Markers()
-    for event in ask(transport, session, "reset", scope, f"{encode_word(session.by)}:{','.join(paths)}"):
-        if isinstance(event, Locked):
-            return event
-        if isinstance(event, MarkerFound):
-            markers.add(event)
-    return markers
-
-
-def local_scope(host: str) -> str:
-    """Return where on the controller the state of a host's local steps lies, below the state directory."""
-    return f"hosts/{host}"
-
-
-def new_sessions(count: int, **policy: Any) -> list[Session]:
-    """Make the names of the sessions of one deploy: `ID`, `ID-2`, `ID-3` …, each with its own nonce."""
-    first = new_session(**policy)
-    rest = [replace(first, identity=f"{first.identity}-{n}", nonce=secrets.token_hex(16)) for n in range(2, count + 1)]
-    return [first, *rest]
+        self.received[head.name] = File(head.name, "file", mode, self.place, b"", head.size, head.digest)

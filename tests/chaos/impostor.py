@@ -103,7 +103,7 @@ class Talk:
 
     def begin(self) -> None:
         """Say what precedes a spool."""
-        self.say("hello 1 /s", "from 0")
+        self.say("hello 2 /s", "attached 0")
 
     def complain(self, data: bytes) -> None:
         """Write to the channel's stderr."""

@@ -300,7 +300,7 @@ class Fleet:
         """Wait until the hosts know that nobody listens any more: a black hole may hide that for a minute."""
         for proxy in self._ways:
             proxy.cut_now("rst")
-        wait_until(lambda: not [path for path in self.left() if path.name.startswith("heard.")])
+        wait_until(lambda: not [path for path in self.left() if path.name.startswith("attached.")])
 
     def assert_said(self, done: Iterable[Finished], plans: Iterable[Plan]) -> None:
         """All that the steps said was told once, by all deploys together."""
@@ -360,7 +360,7 @@ class Fleet:
             path
             for state in states
             for pattern in ("sessions/*/files", "sessions/*/segment*/run", "sessions/*/segment*/payload*",
-                            "sessions/*/segment*/heard.*")
+                            "sessions/*/segment*/attached.*")
             for path in [*state.glob(pattern), *state.glob(f"hosts/*/{pattern}")]
         )  # fmt: skip
 

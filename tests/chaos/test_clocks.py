@@ -144,7 +144,7 @@ def story(host, operator, tree):
         process.send_signal(signal.SIGKILL)
         wait(process)
     # Until the target knows that nobody listens, the next one is told that somebody has it.
-    wait_until(lambda: not [*host.state.glob("sessions/*/segment*/heard.*")])
+    wait_until(lambda: not [*host.state.glob("sessions/*/segment*/attached.*")])
     earlier = operator.deploy(tree)
     assert [event["how"] for event in earlier.events if "how" in event] == ["finished"], earlier.out.decode()
     told = "".join(each["text"] for each in earlier.events if each["event"] == "output" and each.get("earlier"))
@@ -221,7 +221,7 @@ def test_r15_sessions_of_a_clock_that_was_ahead_do_not_push_out_the_present_one(
     future = 4_000_000_000
     for number in range(25):
         old = target.state / f"sessions/{number:032x}/segment0"
-        plant(old, {"told": "", "finished": "", "about": "me now\n", "spool": "", "nonce": "0\n"})
+        plant(old, {"end_acknowledged": "", "finished": "", "owner": "me now\n", "spool": "", "nonce": "0\n"})
         for path in (*old.iterdir(), old, old.parent):
             os.utime(path, (future, future))
     tree = plant(tmp_path / "tree", {"scripts/a": script("", "echo a"), "univ.run/medusa/default": "a\n"})

@@ -32,11 +32,13 @@ import paramiko
 import pytest
 
 from runsdeploy.errors import HostError, Unreachable
-from runsdeploy.events import LONGEST, Decoder, Event
+from runsdeploy.events import Event
 from runsdeploy.output import console
 from runsdeploy.output import json as documents
+from runsdeploy.session.decoder import LONGEST, Decoder
 from runsdeploy.session.report import OUTCOMES, SUCCESSES, Fold
-from runsdeploy.session.run import Run, new_session
+from runsdeploy.session.run import Run
+from runsdeploy.session.session import new_session
 from runsdeploy.transport.local import LocalTransport
 from tests import making
 from tests.chaos.impostor import Impostor, Link, Talk, unanswered
@@ -114,7 +116,7 @@ def behaviour(name: str, **more: Any) -> Callable[[Callable[[Talk], None]], Call
     return add
 
 
-def unheard(name: str, **more: Any) -> Callable[[Callable[[Talk], None]], Callable[[Talk], None]]:
+def before_reading(name: str, **more: Any) -> Callable[[Callable[[Talk], None]], Callable[[Talk], None]]:
     """Make a function that has not listened a behaviour: it does not even know the nonce."""
 
     def add(act: Callable[[Talk], None]) -> Callable[[Talk], None]:
@@ -289,82 +291,82 @@ BEHAVIOURS += [
 ]
 
 
-@unheard("starts the command, and nothing comes of it", waits=True)
+@before_reading("starts the command, and nothing comes of it", waits=True)
 def _(talk: Talk) -> None:
     talk.link.wait()
 
 
-@unheard("ends the output, but not the command", waits=True)
+@before_reading("ends the output, but not the command", waits=True)
 def _(talk: Talk) -> None:
     talk.channel.shutdown_write()
     talk.link.wait()
 
 
-@unheard("closes the channel without a word")
+@before_reading("closes the channel without a word")
 def _(talk: Talk) -> None:
     talk.channel.close()
 
 
-@unheard("a status, then output, then the end")
+@before_reading("a status, then output, then the end")
 def _(talk: Talk) -> None:
     talk.channel.send_exit_status(0)
     talk.write(b"this account is not available\n")
     talk.exit(None)
 
 
-@unheard("the end of the output, then output")
+@before_reading("the end of the output, then output")
 def _(talk: Talk) -> None:
     talk.channel.shutdown_write()
     talk.flood(b"more\n")
     talk.exit(1)
 
 
-@unheard("a status of 2^32 - 1", outcomes=only("refused", "lost"))
+@before_reading("a status of 2^32 - 1", outcomes=only("refused", "lost"))
 def _(talk: Talk) -> None:
     talk.write(b"no\n")
     talk.exit(0xFFFFFFFF)
 
 
-@unheard("errors for ever", waits=True)
+@before_reading("errors for ever", waits=True)
 def _(talk: Talk) -> None:
     while True:
         talk.complain(b"\x1b[31mbash: cannot\x1b[0m\n" * 1000)
         time.sleep(0 if FULL else 0.02)
 
 
-@unheard("noise before the nonce, 1 GiB of it" if FULL else "noise before the nonce, 24 MiB of it")
+@before_reading("noise before the nonce, 1 GiB of it" if FULL else "noise before the nonce, 24 MiB of it")
 def _(talk: Talk) -> None:
     talk.pour(b"last login: today\n" * 10000, (1024 if FULL else 24) * MIB)
     talk.exit(1)
 
 
-@unheard("noise for ever", waits=True)
+@before_reading("noise for ever", waits=True)
 def _(talk: Talk) -> None:
     while True:
         talk.write(b"last login: today\n")
         time.sleep(0.1)
 
 
-@unheard("noise with terminal escapes", form="text", arguments=("--verbose",))
+@before_reading("noise with terminal escapes", form="text", arguments=("--verbose",))
 def _(talk: Talk) -> None:
     talk.write(b"\x1b[2J\x1b]0;owned\x07\x9b31m\xe2\x80\xae\n" * 100)
     talk.exit(1)
 
 
-@unheard("120 MiB that there was no window for")
+@before_reading("120 MiB that there was no window for")
 def _(talk: Talk) -> None:
     for _ in range(120 * 32):
         talk.flood(bytes(32768))
     talk.exit(1)
 
 
-@unheard("a packet of 100 MiB")
+@before_reading("a packet of 100 MiB")
 def _(talk: Talk) -> None:
     talk.flood(bytes(100 * MIB))
     talk.exit(1)
 
 
-@unheard("100 MiB of errors that there was no window for")
+@before_reading("100 MiB of errors that there was no window for")
 def _(talk: Talk) -> None:
     for _ in range(100 * 32):
         talk.flood(bytes(32768), stderr=True)
@@ -386,26 +388,26 @@ def _(talk: Talk) -> None:
 
 @behaviour("says nothing but another nonce", outcomes=only("refused"))
 def _(talk: Talk) -> None:
-    for text in ("hello 1 /s", "from 0", *OK):
+    for text in ("hello 2 /s", "attached 0", *OK):
         talk.write(talk.event(text, "0" * 32))
     talk.exit()
 
 
 @behaviour("hello and the end, for ever")
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s")
+    talk.say("hello 2 /s")
     talk.exit()
 
 
 @behaviour("hello and no more", interrupted=True)
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s")
+    talk.say("hello 2 /s")
     talk.hang()
 
 
 @behaviour("hellos of odd versions and of 8 KiB")
 def _(talk: Talk) -> None:
-    talk.say("hello 999999999999999 /s", "hello -1 /s", "hello 1 " + "%1b" * 2700, "hello 1 " + "x" * 9000, "hello")
+    talk.say("hello 999999999999999 /s", "hello -1 /s", "hello 2 " + "%1b" * 2700, "hello 2 " + "x" * 9000, "hello")
     talk.exit()
 
 
@@ -417,31 +419,31 @@ def _(talk: Talk) -> None:
 
 @behaviour("begins where nobody asked, further each time", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", f"from {talk.number * 1000}")
+    talk.say("hello 2 /s", f"attached {talk.number * 1000}")
     talk.exit()
 
 
 @behaviour("begins before what was asked for, again and again", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "from 0", START)
+    talk.say("hello 2 /s", "attached 0", START)
     talk.exit()
 
 
 @behaviour("begins at byte 10^15 - 1", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", f"from {10**15 - 1}", START)
+    talk.say("hello 2 /s", f"attached {10**15 - 1}", START)
     talk.exit()
 
 
 @behaviour("begins nowhere", outcomes=only("ok", "lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "from", "from -5", "from x", f"from {10**40}", *OK)
+    talk.say("hello 2 /s", "attached", "attached -5", "attached x", f"attached {10**40}", *OK)
     talk.exit()
 
 
 @behaviour("begins without hello", outcomes=only("ok", "lost"))
 def _(talk: Talk) -> None:
-    talk.say("from 0", *OK)
+    talk.say("attached 0", *OK)
     talk.exit()
 
 
@@ -469,7 +471,7 @@ def _(talk: Talk) -> None:
 
 @behaviour("refuses in 8 KiB of terminal escapes and bidi", outcomes=only("refused"), form="text")
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "refuse bash " + "%1B%5B2J%E2%80%AE%9B%07" * 350)
+    talk.say("hello 2 /s", "refuse bash " + "%1B%5B2J%E2%80%AE%9B%07" * 350)
     talk.exit()
 
 
@@ -685,7 +687,7 @@ def made(talk: Talk, *heads: str, content: bytes = CONTENT) -> None:
             talk.write(content)
         talk.say("finish ok")
     else:
-        talk.say("hello 1 /s", "finish ok")
+        talk.say("hello 2 /s", "finish ok")
     talk.exit()
 
 
@@ -786,7 +788,7 @@ def answers(name: str, *said: str, **more: Any) -> None:
 
     def tell(talk: Talk) -> None:
         talk.listen()
-        talk.say("hello 1 /s")
+        talk.say("hello 2 /s")
         for text in said:
             talk.say(text)
         talk.say("finish ok")
@@ -836,7 +838,7 @@ def _(talk: Talk) -> None:
     inner = talk.event("facts bits 64")
     for _ in range(1000):
         inner = talk.event(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}") + inner
-    talk.say("hello 1 /s")
+    talk.say("hello 2 /s")
     talk.write(inner)
     talk.say("finish ok")
     talk.exit()
@@ -848,7 +850,7 @@ def _(talk: Talk) -> None:
     outcomes=only("would-run", "refused", "skipped"),
 )
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "account root")
+    talk.say("hello 2 /s", "account root")
     for at in range(0, 1_000_000 if FULL else 300_000, 1000):
         talk.say(*(f"marker own ./{'x' * 150}{n}/script" for n in range(at, at + 1000)))
     talk.say("finish ok")
@@ -857,13 +859,13 @@ def _(talk: Talk) -> None:
 
 @behaviour("a question that is not answered", tree="facts", interrupted=True)
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s")
+    talk.say("hello 2 /s")
     talk.hang()
 
 
 @behaviour("an answer without an end", tree="facts", outcomes=frozenset(OUTCOMES))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", *FACTS)
+    talk.say("hello 2 /s", *FACTS)
     talk.exit()
 
 
@@ -1175,11 +1177,11 @@ ACCIDENTS = (on_the_way, in_order, in_number)
 
 
 INSERTED = (
-    b"from 0", b"from 99999", b"hello 2 /x", b"start 1 one", b"end 1 ok 0 0.1 0 none", b"end 2 ok 0 0.1 0 none",
+    b"attached 0", b"attached 99999", b"hello 3 /x", b"start 1 one", b"end 1 ok 0 0.1 0 none", b"end 2 ok 0 0.1 0 none",
     b"finish ok", b"refuse bash %%1b", b"locked session a b c d", b"waiting operator - - - -", b"note %%0a%%ff",
     b"earlier 12 a b killed %(nonce)s 200", b"earlier 12 a b killed 34 999999999999999",
     b"file o 0644 10 " + b"0" * 64, b"file p 0644 0 " + b"0" * 64, b"mark 2 setdone ..", b"facts bits 64",
-    b"unheard 12 segment0 %(nonce)s 5 a b", b"account root", b"marker own ./a/script:value =x",
+    b"unacknowledged 12 segment0 %(nonce)s 5 a b", b"account root", b"marker own ./a/script:value =x",
 )  # fmt: skip
 
 
@@ -1223,7 +1225,7 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     listener.begin(run.plan)
     try:
         for event in again.events():
-            fold.hear(event)
+            fold.add(event)
             listener.hear(run.plan, event, fold)
     except HostError as failed:
         error = failed
@@ -1253,7 +1255,7 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_t15_a_decoder_takes_any_10_mib_in_bounded_time_and_memory(name, chunk):
     """Each MiB costs as much as the one before; 10 of them with RUNSDEPLOY_TEST_FULL."""
-    decoder, began = Decoder(NONCE, heard=True), time.process_time()
+    decoder, began = Decoder(NONCE, in_session=True), time.process_time()
     for _ in range(10 if FULL else 1):
         for at in range(0, len(STREAMS[name]), chunk):
             for _event in decoder.feed(STREAMS[name][at : at + chunk]):
@@ -1280,5 +1282,5 @@ def test_t15_sessions_in_sessions_are_heard_or_taken_for_output(depth):
     inner = event("note x")
     for _ in range(depth):
         inner = event(f"earlier 12ab root@gorgo 2026 killed {NONCE} {len(inner)}") + inner
-    events: list[Event] = list(Decoder(NONCE, heard=True).feed(inner + event("finish ok")))
+    events: list[Event] = list(Decoder(NONCE, in_session=True).feed(inner + event("finish ok")))
     assert type(events[-1]).__name__ == "Finished"

@@ -135,13 +135,13 @@ class Side:
         """Open the gate."""
         (self.home / "go").touch()
 
-    def wished(self, word: str) -> bool:
+    def requested(self, word: str) -> bool:
         """Say whether `stop` or `kill` arrived."""
         return any(self.state.glob(f"sessions/*/*/{word}"))
 
-    def heard(self) -> bool:
+    def attached(self) -> bool:
         """Say whether somebody listens, as far as it is known there."""
-        return any(self.state.glob("sessions/*/*/heard.*"))
+        return any(self.state.glob("sessions/*/*/attached.*"))
 
     def over(self) -> bool:
         """Say whether the session is."""
@@ -229,7 +229,7 @@ def test_r10_the_first_interrupt_lets_the_running_step_end_and_starts_no_other(
     )
     wait_until(lambda: side.has("started"))
     screen.type(CONTROL_C)
-    wait_until(lambda: side.wished("stop"))
+    wait_until(lambda: side.requested("stop"))
     assert screen.process.poll() is None, "it waits for the running step"
     side.let_go()
     done = screen.wait()
@@ -260,7 +260,7 @@ def test_r10_the_second_interrupt_ends_the_running_step_and_all_that_is_in_its_g
     family = group_of(side.pid())
     assert len(family) >= 3
     screen.type(CONTROL_C)
-    wait_until(lambda: side.wished("stop"))
+    wait_until(lambda: side.requested("stop"))
     screen.type(CONTROL_C)
     done = screen.wait()
     assert done.status == done.document["exit_status"] == 130
@@ -279,7 +279,7 @@ def test_r10_a_step_that_ignores_term_is_killed(side, operator, terminal, tmp_pa
     family = group_of(side.pid())
     for word in ("stop", "kill"):
         screen.type(CONTROL_C)
-        wait_until(lambda word=word: side.wished(word))
+        wait_until(lambda word=word: side.requested(word))
     began = time.monotonic()
     done = screen.wait()
     assert time.monotonic() - began < TOO_LONG
@@ -305,7 +305,7 @@ def test_r10_the_third_interrupt_leaves_at_once_and_the_session_ends_without_us(
     (runner,) = (int(path.read_text()) for path in side.state.glob("sessions/*/*/pid"))
     for word in ("stop", "kill"):
         screen.type(CONTROL_C)
-        wait_until(lambda word=word: side.wished(word))
+        wait_until(lambda word=word: side.requested(word))
     # The step keeps its five seconds, however long we take.
     os.kill(runner, signal.SIGSTOP)
     try:
@@ -404,7 +404,7 @@ class Slow(Run):
         self.over.wait(PATIENCE)
         yield from ()
 
-    def _wish(self, _word):
+    def _request(self, _word):
         self.over.set()
         time.sleep(0.5)
 
@@ -437,7 +437,7 @@ def test_r10_sigterm_ends_with_143_and_a_second_one_ends_the_step(side, operator
         family = group_of(side.pid())
         for word in ("stop", "kill"):
             process.send_signal(signal.SIGTERM)
-            wait_until(lambda word=word: side.wished(word))
+            wait_until(lambda word=word: side.requested(word))
         done = wait(process)
     assert done.status == done.document["exit_status"] == 143
     assert done.outcomes == [("a", "interrupted"), ("b", "skipped")]
@@ -457,7 +457,7 @@ def test_r10_a_terminal_that_is_closed_lets_the_running_step_end_and_starts_no_o
     wait_until(lambda: side.has("started"))
     screen.close()
     screen.process.wait(TOO_LONG)
-    wait_until(lambda: not side.heard())
+    wait_until(lambda: not side.attached())
     side.let_go()
     wait_until(side.over)
     assert "finish interrupted" in side.journal()
@@ -523,7 +523,7 @@ def test_r10_interrupts_arrive_though_nobody_reads_what_is_shown(form, operator,
         wait_until(lambda: side.has("started"))
         process.send_signal(signal.SIGINT)
         # If it waited for a reader it would never come.
-        wait_until(lambda: side.wished("stop"))
+        wait_until(lambda: side.requested("stop"))
         side.let_go()
         done = wait(process)
     assert done.status == 130
@@ -549,7 +549,7 @@ def test_r10_a_step_that_sudo_made_roots_is_ended_too(sudo_host, tmp_path):
         assert Path(f"/proc/{side.pid()}").owner() == "root", f"not {USER}"
         for word in ("stop", "kill"):
             process.send_signal(signal.SIGINT)
-            wait_until(lambda word=word: side.wished(word))
+            wait_until(lambda word=word: side.requested(word))
         done = wait(process)
     assert done.status == 130
     assert done.outcomes == [("a", "interrupted"), ("b", "skipped")]

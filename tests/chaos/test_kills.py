@@ -146,9 +146,9 @@ def victims(host, kind):
             found += [each for each in ours.values() if each.parent == runner.pid and each.name == "cat"]
             shells = [each.pid for each in ours.values() if each.parent == runner.pid]
             found += [each for each in ours.values() if each.parent in shells and each.name == "cat"]
-        for heard in segment.glob("heard.*"):
-            follower = ours.get(number_in(heard, 1))
-            bootstrap = ours.get(int(heard.suffix[1:]))
+        for attached in segment.glob("attached.*"):
+            follower = ours.get(number_in(attached, 1))
+            bootstrap = ours.get(int(attached.suffix[1:]))
             if kind == "follower" and follower:
                 found.append(follower)
             # With all its helpers: one of them cleans up behind it.
@@ -266,7 +266,7 @@ def test_r13_r9_what_a_step_said_is_told_however_late_it_reaches_the_spool(fleet
                 process = stack.enter_context(
                     fleet.operator.start(*fleet.operator.deploy_arguments(other, host="h0.univ.run"))
                 )
-                wait_until(lambda: len(list(host.state.glob("sessions/*/segment0/about"))) == 2)
+                wait_until(lambda: len(list(host.state.glob("sessions/*/segment0/owner"))) == 2)
             time.sleep(LATE)
         finally:
             relay.signal(signal.SIGCONT)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.events import Decoder, Output
+from runsdeploy.events import Output
+from runsdeploy.session.decoder import Decoder
 from tests.chaos.test_interrupts import terminal
 from tests.sshd import process_table
 from tests.trees import PATIENCE, Finished, Operator, plant, script, wait_until
@@ -29,10 +30,10 @@ CONTROLLER, RUNNER = 64 << 10, 32 << 10
 PROGRAM = """
 import sys
 from pathlib import Path
-from runsdeploy.session import bundle
+from runsdeploy.session import parameters
 from runsdeploy.cli.main import main
 place, kept = sys.argv[1:3]
-bundle.OUTPUT_KEPT = int(kept) or bundle.OUTPUT_KEPT
+parameters.OUTPUT_KEPT = int(kept) or parameters.OUTPUT_KEPT
 status = main(sys.argv[3:])
 sys.stdout.flush()
 Path(place).write_text(next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM")))
@@ -109,7 +110,7 @@ def spool_of(operator) -> Path:
 
 def outputs(spool, data):
     """Return what is output in bytes of a spool."""
-    decoder = Decoder((spool.parent / "nonce").read_text().strip(), heard=True)
+    decoder = Decoder((spool.parent / "nonce").read_text().strip(), in_session=True)
     events = [*decoder.feed(data), *decoder.end()]
     return b"".join(event.data for event in events if isinstance(event, Output))
 
@@ -265,7 +266,7 @@ def test_r17_output_that_imitates_our_events_is_output(operator):
     guess = "0123456789abcdef" * 2
     zeros = "0" * 64
     earlier = f"earlier {guess} me@here 2026-01-01T00:00:00Z finished {guess} 40"
-    said = ["end 1 ok 0 0.00 0 none", "finish ok", "start 2 b", "mark 1 setdone ", "note owned", "from 0"]
+    said = ["end 1 ok 0 0.00 0 none", "finish ok", "start 2 b", "mark 1 setdone ", "note owned", "attached 0"]
     said += [earlier, f"file x 0644 4 {zeros}", "refuse bash x", "locked session a b c d"]
     forged = [f"\x1e{nonce}{each}\n" for nonce in (f"{guess} ", "", " ") for each in said]
     forged += [f"\x1e{guess}", "\x1e" * 99]

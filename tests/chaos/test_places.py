@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.session.bundle import shell_file
+from runsdeploy.session.program import shell_file
 from tests import trees
 from tests.chaos.places import busybox, place, why_not
 from tests.chaos.proxy import Proxy, through
@@ -332,7 +332,7 @@ case "$*" in
     read -r at <"{there}/at"
     read -r error <"{there}/error"
     exec {strace} -qq -o "{there}/calls" -e signal=none -e trace=write,openat -P "$6/journal" -P "$6/group" \\
-        -P "$6/about" -P "$6/boot" -P "$6/finished" -P "$4/holder" -P "$4/lock" -P "$6/errors" -P "$6/ends" \\
+        -P "$6/owner" -P "$6/boot" -P "$6/finished" -P "$4/holder" -P "$4/lock" -P "$6/errors" -P "$6/ends" \\
         -e "inject=write,openat:error=$error:when=$at" "{real}" "$@"
     ;;
 esac
@@ -1036,7 +1036,7 @@ def test_r8_a_session_that_lives_is_never_pruned(there, operator, tmp_path):
         one = stack.enter_context(under_way(first, *first.deploy_arguments(tree)))
         wait_until(lambda: list(there.state.glob("sessions/*/segment0/group")))
         two = stack.enter_context(under_way(second, *second.deploy_arguments(other, "--wait", "600")))
-        wait_until(lambda: len(list(there.state.glob("sessions/*/segment0/about"))) == 2)
+        wait_until(lambda: len(list(there.state.glob("sessions/*/segment0/owner"))) == 2)
         for number in range(25):
             (there.state / f"sessions/{number:032x}").mkdir(mode=0o700)
         (home / "first").touch()

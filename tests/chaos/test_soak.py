@@ -49,7 +49,7 @@ def assert_nothing_left(host, operator):
     assert (host.state / "holder").read_bytes() == b""
     sessions = list((host.state / "sessions").iterdir())
     assert len(sessions) <= KEPT
-    left = [path for name in ("files", "segment*/run", "segment*/payload*", "segment*/heard.*")
+    left = [path for name in ("files", "segment*/run", "segment*/payload*", "segment*/attached.*")
             for path in (host.state / "sessions").glob(f"*/{name}")]  # fmt: skip
     assert not left
     # What ran last is over, too.

@@ -57,7 +57,7 @@ class Machine:
 
     def remains(self) -> list[Path]:
         return [
-            path for path in self.state.rglob("*") if path.name in ("files", "run") or path.name.startswith("heard")
+            path for path in self.state.rglob("*") if path.name in ("files", "run") or path.name.startswith("attached")
         ]
 
 
@@ -312,7 +312,7 @@ def test_a_session_that_nobody_heard_is_told(operator, machine, tmp_path):
     wait_until(lambda: [*machine.state.glob("sessions/*/segment*/finished")])
     status, said = machine.run(rendered(operator, tree))
     assert status == 0
-    assert re.search(r"earlier session of .* which nobody heard to its end \(finished\):\n", said), said
+    assert re.search(r"unacknowledged output of an earlier session of .*, started .* \(finished\):\n", said), said
     assert said.count("  | hello\n") == 2
     assert "\x1e" not in said
 

@@ -37,7 +37,7 @@ DONE = [began(2), ended(2, "already-done", 0, 0.1, 0)]
 def fold(*events: Event, error: HostError | None = None, steps: int = 2) -> HostReport:
     folded = Fold(making.plan(*(making.step("x\n", number + 1, f"s{number + 1}") for number in range(steps))))
     for event in events:
-        folded.hear(event)
+        folded.add(event)
     return folded.close(1.5, error)
 
 
@@ -66,15 +66,15 @@ CASES = [
     ("the end says failed", [*OK, *DONE, Finished("failed")], None, "failed", ["ok", "already-done"]),
     ("interrupted between steps", [*OK, Finished("interrupted")], None, "interrupted", ["ok", "skipped"]),
     ("interrupted in a step", [began(1), Finished("interrupted")], None, "interrupted", ["lost", "skipped"]),
-    ("refused", [Hello(1, "/s"), Refusal("bash", "no bash")], None, "refused", ["skipped", "skipped"]),
-    ("locked", [Hello(1, "/s"), Locked("session", "root@gorgo", "2026", "", "")], None, "locked",
+    ("refused", [Hello(2, "/s"), Refusal("bash", "no bash")], None, "refused", ["skipped", "skipped"]),
+    ("locked", [Hello(2, "/s"), Locked("session", "root@gorgo", "2026", "", "")], None, "locked",
      ["skipped", "skipped"]),
     ("never reached", [], Unreachable("no route"), "unreachable", ["skipped", "skipped"]),
     ("lost in a step", [began(1)], Lost("gone"), "lost", ["lost", "skipped"]),
     ("lost after all ended", [*OK, *DONE], Lost("gone"), "lost", ["ok", "already-done"]),
     ("refused on our side", [], Refused("changed"), "refused", ["skipped", "skipped"]),
-    ("noise and notes change nothing", [LoginOutput(b"x"), Note("n"), *OK, Output(b"y"), *DONE, Finished("ok")], None, "ok",
-     ["ok", "already-done"]),
+    ("login output and notes change nothing",
+     [LoginOutput(b"x"), Note("n"), *OK, Output(b"y"), *DONE, Finished("ok")], None, "ok", ["ok", "already-done"]),
 ]  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def test_the_reasons_of_a_host_are_told():
 def step_of(*events: Event, conf: str = "") -> StepReport:
     folded = Fold(making.plan(making.step("a\nb\nc\n", conf=conf)))
     for event in (began(1), *events):
-        folded.hear(event)
+        folded.add(event)
     return folded.close(0).steps[0]
 
 
