@@ -97,8 +97,8 @@ def _head(plan: Plan, steps: Sequence[Step]) -> bytes:
         f"The plan of {plan.host.name}, {plan.digest}, rendered by runsdeploy.",
         "",
         "On that host, as the login user: `bash FILE`. It takes the lock of a deploy and leaves its markers,",
-        "so a step that is done does not run again. Exit status 0: all is done, 1: a step failed, 3: the host cannot run it,",
-        "4: the host is held. The file contains the values and files of the plan, secrets too.",
+        "so a step that is done does not run again. Exit status 0: all is done, 1: a step failed,",
+        "3: the host cannot run it, 4: the host is held. The file has all values and files of the plan, secrets too.",
         "",
         *(f"  {step.number}  {_comment(step.script.name)}  {_comment(step.description)}".rstrip() for step in steps),
     ]

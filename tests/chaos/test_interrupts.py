@@ -32,7 +32,7 @@ TOO_LONG = 30
 """seconds after which something that should be done at once is taken for hung"""
 
 GATE = "touch ~/started\nuntil [ -e ~/go ]; do sleep 0.05; done\n"
-"""a section that says it runs, and waits to be let go on"""
+"""a section that reports that it runs, and waits for the gate"""
 
 __all__ = ["place", "rule", "sudo_host"]
 # Under another name: in this module `shared_host` is the ordinary one.
@@ -40,7 +40,7 @@ sudo_host = test_root.shared_host
 
 
 class Terminal:
-    """The program in the foreground of a pseudo-terminal that somebody types at and looks at."""
+    """The program in the foreground of a pseudo-terminal with an operator at it."""
 
     def __init__(self, operator: Operator, *arguments: object, out: int | None = None) -> None:
         """`out` may be subprocess.PIPE: only stdin and stderr are the terminal's then."""
@@ -68,7 +68,7 @@ class Terminal:
             try:
                 self._seen.append(os.read(self._master, 65536))
             except OSError:
-                # The last one who had it open is gone.
+                # The last process that had it open has ended.
                 return
 
     @property
@@ -140,7 +140,7 @@ class Side:
         return any(self.state.glob(f"sessions/*/*/{word}"))
 
     def attached(self) -> bool:
-        """Say whether somebody listens, as far as it is known there."""
+        """Return whether a controller is attached, as far as it is known there."""
         return any(self.state.glob("sessions/*/*/attached.*"))
 
     def over(self) -> bool:
@@ -356,7 +356,7 @@ def test_r10_an_interrupt_while_the_login_is_under_way_starts_nothing(sshd, oper
     operator.ssh_config = slow.ssh_config
     (slow.home / ".bashrc").write_text("touch ~/login; until [ -e ~/go ]; do sleep 0.05; done; PATH=~/bin:$PATH\n")
     side = Side("", slow.home, slow.state)
-    # The runner is at its first `sync` until the wish has arrived: a step that runs by then would run on.
+    # The runner is at its first `sync` until the request has arrived: a step that runs by then would run on.
     plant(slow.home / "bin", {"sync": Executable(SLOW_SYNC.format(state=slow.state, sync=shutil.which("sync")))})
     tree = tree_of(tmp_path, side, a="touch ~/a", b="touch ~/b")
     screen = terminal(*operator.deploy_arguments(tree), out=subprocess.PIPE)
@@ -374,7 +374,7 @@ def test_r10_an_interrupt_while_the_login_is_under_way_starts_nothing(sshd, oper
 
 
 def test_r10_an_interrupt_before_the_connection_starts_nothing(target, operator, terminal, tmp_path):
-    """The address is one where somebody listens and says nothing."""
+    """The address has a listener that sends nothing."""
     import socket  # noqa: PLC0415 - of this test only
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -395,7 +395,7 @@ def test_r10_an_interrupt_before_the_connection_starts_nothing(target, operator,
 
 
 class Slow(Run):
-    """A run that ends while it is told to stop, by somebody who takes his time."""
+    """A run that ends while a slow stop request is being sent."""
 
     over = threading.Event()
 
@@ -409,23 +409,23 @@ class Slow(Run):
         time.sleep(0.5)
 
 
-class Heard(Listener):
-    """Somebody who is told."""
+class Recording(Listener):
+    """A listener that records the messages about interrupts."""
 
     def __init__(self):
-        self.told = []
+        self.messages = []
 
     begin = hear = end = lambda *_: None
 
     def stopping(self, said):
-        self.told.append(said)
+        self.messages.append(said)
 
 
-def test_r10_an_interrupt_that_comes_as_the_last_step_ends_is_told():
-    listener = Heard()
+def test_r10_an_interrupt_at_the_end_of_the_last_step_is_reported():
+    listener = Recording()
     _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1)
     assert number == signal.SIGINT
-    assert ["stopping after" in said for said in listener.told] == [True]
+    assert ["stopping after" in message for message in listener.messages] == [True]
 
 
 # --- signals of others
@@ -463,7 +463,7 @@ def test_r10_a_terminal_that_is_closed_lets_the_running_step_end_and_starts_no_o
     assert "finish interrupted" in side.journal()
     assert side.has("ended")
     assert not side.has("b")
-    # The next session hears how it went, and goes on.
+    # The next session reports how it went, and continues.
     done = operator.deploy(tree)
     assert done.outcomes == [("a", "ok"), ("b", "ok")]
     assert [event["event"] for event in done.events].count("earlier") == 1
@@ -513,7 +513,7 @@ def test_r10_output_that_cannot_be_written_is_an_error_and_no_traceback(operator
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl"])
-def test_r10_interrupts_arrive_though_nobody_reads_what_is_shown(form, operator, tmp_path):
+def test_r10_interrupts_arrive_while_the_output_is_not_read(form, operator, tmp_path):
     """`runsdeploy deploy … | less`, whose pipe is full: the key must not wait for the next page."""
     side = Side("", operator.home, operator.state)
     noisy = "for ((i = 0; i < 3000; i++)); do printf '%0100d\\n' $i; done\n"

@@ -187,12 +187,12 @@ def test_raw_bytes_are_written_as_they_are(event: Event):
     assert encode(event, NONCE) == event.data  # type: ignore[union-attr]
 
 
-def test_r29_what_login_shells_print_before_the_first_event_is_noise():
+def test_r29_bytes_before_the_first_event_are_login_output():
     motd = b"Welcome to \x1b[1mmedusa\x1b[0m\n" + MARK + b"not ours\n"
     assert decode(motd + HELLO + b"out") == [LoginOutput(motd), Hello(2, "/s"), Output(b"out")]
 
 
-def test_without_an_event_everything_is_noise():
+def test_without_an_event_everything_is_login_output():
     assert decode(b"This account is not available.\n") == [LoginOutput(b"This account is not available.\n")]
 
 
@@ -361,7 +361,7 @@ def test_files_of_any_size_arrive_byte_for_byte(contents: list[bytes], places: l
 
 
 @given(st.binary(max_size=100).filter(lambda data: START not in data), st.lists(st.integers(0, 999), max_size=5))
-def test_r29_noise_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
+def test_r29_login_output_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
     expected = [LoginOutput(noise), Hello(2, "/s")] if noise else [Hello(2, "/s")]
     assert decode(*cut(noise + HELLO, places)) == expected
 
@@ -373,7 +373,7 @@ def test_a_text_of_any_bytes_is_one_word(data: str):
     assert not set(encode_word(data)) & set(" \n\x1e:/")
 
 
-def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
+def test_events_of_an_earlier_session_are_kept_apart_from_those_of_this_one():
     before = encode(Started(7, "x"), OTHER) + b"out" + encode(Finished("interrupted"), OTHER)
     head = EarlierSession("0a", "kim@b", "2026", "finished", OTHER, len(before))
     wire = HELLO + encode(head, NONCE) + before + encode(Started(1, "a"), NONCE)
@@ -394,7 +394,7 @@ def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
         ]
 
 
-def test_an_earlier_session_that_told_of_one_before_it():
+def test_an_earlier_session_that_reports_one_before_it():
     first = b"one"
     inner = encode(EarlierSession("0a", "kim@b", "2026", "finished", "01", len(first)), OTHER) + first + b"two"
     head = EarlierSession("0b", "kim@b", "2026", "finished", OTHER, len(inner))
