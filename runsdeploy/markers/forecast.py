@@ -160,7 +160,7 @@ def _verdict(ends: Iterable[Way], doubt: str) -> tuple[str, str]:
 
 
 def _outcome(end: Way) -> str:
-    """Judge an end as `judge` of `shell/runner.sh` does; a failure is a run."""
+    """Judge an end as `judge` of `shell/run_step.sh` does; a failure is a run."""
     if end.yes or not end.no:
         return RUN
     return {True: DONE, False: RUN, None: MAYBE}[_succeeds(end)]
