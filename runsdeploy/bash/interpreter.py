@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from runsdeploy.bash.expansion import Value, fits
 from runsdeploy.bash.lexer import GUARDS, Unclear
 from runsdeploy.bash.parser import parse
-from runsdeploy.bash.state import DECLINED, PARAMETERS, TESTS, WORKS, Mark, Way, assigned, behind, expanded, returned
+from runsdeploy.bash.simple_command import assigned, behind, expanded, returned
+from runsdeploy.bash.state import DECLINED, PARAMETERS, TESTS, WORKS, Mark, Way
 from runsdeploy.bash.syntax_tree import (
     Apart,
     Both,

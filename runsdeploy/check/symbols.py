@@ -9,7 +9,8 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from runsdeploy.bash.treesitter import Argument, Call, Syntax, parse
+from runsdeploy.bash.symbols import Argument, Call, Syntax
+from runsdeploy.bash.treesitter import parse
 from runsdeploy.errors import Position
 from runsdeploy.plan.libraries import BUNDLED, meant_libraries
 from runsdeploy.tree.recipe import VARIABLE

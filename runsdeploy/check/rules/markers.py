@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from runsdeploy.bash.treesitter import Call
+from runsdeploy.bash.symbols import Call
 from runsdeploy.check.finding import Finding, doubt
 from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import Reading

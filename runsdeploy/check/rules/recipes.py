@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from runsdeploy.bash.treesitter import Argument
+from runsdeploy.bash.symbols import Argument
 from runsdeploy.check.finding import Finding, doubt, error
 from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import Reading

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from runsdeploy.bash.treesitter import Mention
+from runsdeploy.bash.symbols import Mention
 from runsdeploy.check.finding import Finding, doubt
 from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import FACTS, Declaration, Reading
