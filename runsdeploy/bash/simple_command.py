@@ -1,4 +1,7 @@
-"""What a simple command makes of a way through a SCRIPT section."""
+"""Effect of one simple command on the state of an execution path, for all commands but guards and functions.
+
+Where the exit status of a command is not tested, the command is assumed to succeed.
+"""
 
 from __future__ import annotations
 
@@ -7,115 +10,124 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from runsdeploy.bash.lexer import Unclear, scan
-from runsdeploy.bash.state import PARAMETERS, TESTS, WORKS, Way
+from runsdeploy.bash.lexer import Undetermined, tokenize
+from runsdeploy.bash.state import ASSUMED_SUCCESS, PARAMETERS, UNKNOWN_STATUS, State
 
-# --- what words change by themselves -------------------------------------------------------------
+# --- expansions and assignments ------------------------------------------------------------------
 
 
-def expanded(way: Way, words: Sequence[str]) -> Way:
-    """Return a way behind the expansion of words, which may set variables."""
+def apply_expansions(state: State, words: Sequence[str]) -> State:
+    """Return the state after the expansion of words: `${x:=1}` and arithmetic set variables."""
     for word in words:
-        way = way.forget(re.findall(r"\$\{(\w+):?=", word))
+        state = state.forget(re.findall(r"\$\{(\w+):?=", word))
         if word.startswith("((") or "$((" in word:
-            way = way.forget(re.findall(r"[A-Za-z_]\w*", word))
-    return way
+            state = state.forget(re.findall(r"[A-Za-z_]\w*", word))
+    return state
 
 
-def assigned(way: Way, setting: str) -> Way:
-    """Return a way behind `NAME=VALUE`."""
-    name, operator, value = re.split(r"(\+?=)", setting, maxsplit=1)
+def assign(state: State, assignment: str) -> State:
+    """Return the state after `NAME=VALUE`, `NAME=(…)` or `NAME+=VALUE`."""
+    name, operator, value = re.split(r"(\+?=)", assignment, maxsplit=1)
     if operator == "+=" or not name.isidentifier():
-        return way.forget([name])
+        return state.forget([name])
     if value.startswith("("):
-        words = way.words([token.text for token in scan(value[1:-1]) if token.text != "\n"])
-        return way.set(name, None if words is None else tuple(words))
-    # There nothing is split.
-    words = way.words([f'"{value}"' if re.fullmatch(r"[$\w{}./:-]*", value) else value])
-    return way.set(name, words[0] if words is not None and len(words) == 1 else None)
+        words = state.expand([token.text for token in tokenize(value[1:-1]) if token.text != "\n"])
+        return state.assign(name, None if words is None else tuple(words))
+    # Bash does not split the value of an assignment into fields: it is as good as quoted.
+    words = state.expand([f'"{value}"' if re.fullmatch(r"[$\w{}./:-]*", value) else value])
+    return state.assign(name, words[0] if words is not None and len(words) == 1 else None)
 
 
 # --- commands ------------------------------------------------------------------------------------
 
-_SUCCEED = frozenset({"true", ":", "trap", "shopt", "echo", "etitle", "estep", "einfo", "ewarn", "eerror", "umask"})
+_ALWAYS_SUCCEED = frozenset(
+    {"true", ":", "trap", "shopt", "echo", "etitle", "estep", "einfo", "ewarn", "eerror", "umask"}
+)
 _TESTS = frozenset({"grep", "cmp", "diff", "let", "read", "expr", "command", "type", "hash", "wait"})
-"""what is called to find something out: its failure is an answer"""
-_SETS = frozenset({"read", "printf", "mapfile", "readarray", "getopts", "let", "unset", "wait"})
+"""commands whose failure is a normal answer"""
+_SETTERS = frozenset({"read", "printf", "mapfile", "readarray", "getopts", "let", "unset", "wait"})
+"""commands that may set the variables they are given"""
 
 
-def behind(way: Way, name: str, arguments: Sequence[str], place: str) -> Way:  # noqa: C901, PLR0911 - one for each command
-    """Return a way behind a command that asks for no marker; raises Unclear."""
+def run(state: State, name: str, arguments: Sequence[str], place: str) -> State:  # noqa: C901, PLR0911 - a case a command
+    """Return the state after a command; raises Undetermined if the text does not show what the command does.
+
+    `place` is the command's line, for messages.
+    """
     match name:
         case "exit":
-            return replace(way.ended(_status(way, arguments)), leaving=name)
+            return replace(state.with_status(_exit_status(state, arguments)), jump=name)
         case "break" | "continue" if not arguments:
-            return replace(way.ended(0), leaving=name)
+            return replace(state.with_status(0), jump=name)
         case "die":
-            return replace(way.ended(1), leaving="exit")
+            return replace(state.with_status(1), jump="exit")
         case "exec" if arguments:
-            return replace(way.ended(WORKS), leaving="exit")
+            return replace(state.with_status(ASSUMED_SUCCESS), jump="exit")
         case "false":
-            return way.ended(1)
+            return state.with_status(1)
         case "shift":
-            return way.forget(PARAMETERS).ended(0)
+            return state.forget(PARAMETERS).with_status(0)
         case "set":
-            return _options(way, arguments).ended(0)
+            return _set_options(state, arguments).with_status(0)
         case "local" | "declare" | "typeset" | "export" | "readonly":
-            return _declared(way, name, arguments).ended(0)
+            return _declare(state, name, arguments).with_status(0)
         case "[" | "[[" | "test":
-            holds = _holds(way, name, arguments)
-            return way.ended(TESTS if holds is None else 0 if holds else 1)
+            holds = _evaluate_test(state, name, arguments)
+            return state.with_status(UNKNOWN_STATUS if holds is None else 0 if holds else 1)
         case "source" | "." if arguments and re.fullmatch(r"/[\w./-]+", arguments[0]):
-            # A file of the target's may set any variable, and knows nothing of markers.
-            return way.forget(name for name, _ in way.values).ended(WORKS)
+            # A file of the target may set any variable, but does not call guards.
+            return state.forget(name for name, _ in state.variables).with_status(ASSUMED_SUCCESS)
     if (
         name in ("eval", "source", ".", "break", "continue")
         or (name == "trap" and "exit" in " ".join(arguments))
         or (name == "kill" and re.search(r"\$\$|\$BASHPID", " ".join(arguments)))
     ):
-        raise Unclear(f"what `{name}` does in {place} is known only when it runs")
-    way = way.forget(arguments) if name in _SETS else way
-    return way.ended(0 if name in _SUCCEED else TESTS if name in _TESTS or name.startswith("((") else WORKS)
+        raise Undetermined(f"what `{name}` does in {place} is known only when it runs")
+    state = state.forget(arguments) if name in _SETTERS else state
+    if name in _ALWAYS_SUCCEED:
+        return state.with_status(0)
+    return state.with_status(UNKNOWN_STATUS if name in _TESTS or name.startswith("((") else ASSUMED_SUCCESS)
 
 
-def returned(way: Way, arguments: Sequence[str]) -> Way:
-    """Return a way behind `return`."""
-    return replace(way.ended(_status(way, arguments)), leaving="return")
+def run_return(state: State, arguments: Sequence[str]) -> State:
+    """Return the state after `return` in a function or library."""
+    return replace(state.with_status(_exit_status(state, arguments)), jump="return")
 
 
-def _status(way: Way, arguments: Sequence[str]) -> int:
+def _exit_status(state: State, arguments: Sequence[str]) -> int:
+    """Return the status that `exit` or `return` ends with."""
     if not arguments or arguments[0] in ("$?", '"$?"'):
-        return way.status
-    words = way.words(arguments)
-    return int(words[0]) & 255 if words and re.fullmatch(rb"\d{1,9}", words[0]) else TESTS
+        return state.status
+    words = state.expand(arguments)
+    return int(words[0]) & 255 if words and re.fullmatch(rb"\d{1,9}", words[0]) else UNKNOWN_STATUS
 
 
-def _options(way: Way, arguments: Sequence[str]) -> Way:
-    """Take `set` into account: `-e` decides where a section ends, and words become parameters."""
+def _set_options(state: State, arguments: Sequence[str]) -> State:
+    """Return the state after `set`: it may change errexit and the positional parameters."""
     if any(not re.match(r"[-+]\w", each) for each in arguments):
-        way = way.forget(PARAMETERS)
+        state = state.forget(PARAMETERS)
     for number, each in enumerate(arguments):
         if re.fullmatch(r"[-+][A-Za-z]+", each) and ("e" in each or arguments[number + 1 : number + 2] == ["errexit"]):
-            way = replace(way, errexit=each[0] == "-")
-    return way
+            state = replace(state, errexit=each[0] == "-")
+    return state
 
 
-def _declared(way: Way, name: str, arguments: Sequence[str]) -> Way:
+def _declare(state: State, name: str, arguments: Sequence[str]) -> State:
     for each in arguments:
         if "=" in each:
-            way = assigned(way, each)
+            state = assign(state, each)
         elif name not in ("export", "readonly"):
-            way = way.forget([each])
-    return way
+            state = state.forget([each])
+    return state
 
 
-def _holds(way: Way, name: str, arguments: Sequence[str]) -> bool | None:
-    """Say whether a test of texts holds; None if that is not known."""
+def _evaluate_test(state: State, name: str, arguments: Sequence[str]) -> bool | None:
+    """Return whether a comparison of strings holds; None if that is not known, and for all other tests."""
     parts = arguments[0].split(" ")[1:-1] if name == "[[" else [each for each in arguments if each != "]"]
     if name == "[[":
-        # There nothing is split; what is on the right is a pattern.
+        # `[[` does not split words into fields. Its right operand is a pattern, so it is not quoted here.
         parts[:2] = [f'"{each}"' if re.fullmatch(r"[$\w{}]+", each) else each for each in parts[:2]]
-    match way.words(parts):
+    match state.expand(parts):
         case [b"-n", text]:
             return text != b""
         case [b"-z", text]:

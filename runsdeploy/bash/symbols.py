@@ -1,34 +1,36 @@
-"""What a bash text does with names."""
+"""Symbols: the variables that a bash text reads and sets, the commands it calls, the functions it defines."""
 
 from __future__ import annotations
 
 from msgspec import Struct, field
 
 
-class Mention(Struct, frozen=True):
-    """A variable, read or set."""
+class Occurrence(Struct, frozen=True):
+    """One place where a variable is read or set."""
 
     name: str
     line: int
+    """from 1"""
     column: int
+    """in characters, from 1"""
     offset: int
-    """bytes before it"""
-    sure: bool = True
-    """False for a read that minds that there may be no value, such as `${x:-80}`"""
+    """in bytes, from 0"""
+    required: bool = True
+    """False for a read that allows for an unset variable, such as `${x:-80}`"""
 
 
 class Argument(Struct, frozen=True):
     """A word of a command."""
 
     text: str
-    """its characters up to the first expansion, quotes removed"""
+    """its characters up to the first expansion, without quotes"""
     literal: bool
-    """whether that is all of it"""
+    """whether `text` is the whole word"""
     line: int
     column: int
     start: int
     end: int
-    """offsets of its bytes"""
+    """byte offsets: the first byte, and the one after the last"""
 
 
 class Call(Struct, frozen=True):
@@ -38,18 +40,18 @@ class Call(Struct, frozen=True):
     arguments: tuple[Argument, ...]
     line: int
     column: int
-    bare: bool = False
-    """whether it is a line of its own, outside of functions, whose status nothing minds"""
+    ignored: bool = False
+    """whether nothing uses its exit status: it is a line of its own, outside of functions, and not the last one"""
 
 
-class Syntax(Struct):
-    """What a text does with names."""
+class Symbols(Struct):
+    """All symbols of a text, in its order."""
 
-    reads: list[Mention] = field(default_factory=list)
-    sets: list[Mention] = field(default_factory=list)
+    reads: list[Occurrence] = field(default_factory=list)
+    sets: list[Occurrence] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
     reads_more: bool = False
-    """whether it may read variables that it does not name: `${!x}`, `eval`"""
+    """whether the text may read variables that it does not name: `${!x}`, `eval`"""
     sets_more: bool = False
-    """whether it may set variables that it does not name: `eval`, `source`"""
+    """whether the text may set variables that it does not name: `eval`, `source`"""

@@ -44,7 +44,7 @@ class Look(Struct):
 
     def told(self, names: Sequence[str]) -> Iterator[tuple[str, Marker]]:
         """Yield the markers with their sides; `names` may be behind shortened ones."""
-        return ((side, marker) for side, markers in self.markers.items() for marker in markers.told(names))
+        return ((side, marker) for side, markers in self.markers.items() for marker in markers.decode(names))
 
 
 def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T], Any]) -> list[Any]:

@@ -88,6 +88,8 @@ TABLE = [
     ("two settings on a line", 'v=2\nw="$v" x="$v"\nshouldrun a "$w" && {\n x\n}\n', ["a=2"], DONE),
     ("variables of a function", 'v=1\nf() { local w="$(x)" v=2; }\nf\nshouldrun a $v || exit\n', ["a=1"], DONE),
     ("deeper than can be followed", f"{': && ' * 3000}:\nshouldrun || exit\n", [""], MAYBE),
+    ("a guard behind two functions in a pipeline", "g() { shouldrun || exit; }\nf() { g; }\nf | cat\n", [""], DONE),
+    ("a guard behind two functions in the background", "g() { shouldrun || exit; }\nf() { g; }\nf &\n", [""], MAYBE),
     ("a guard with a redirection", "shouldrun a 2>/dev/null || exit\n", ["a"], DONE),
 ]  # fmt: skip
 
