@@ -55,7 +55,7 @@ class _Collector:
             left += reversed(list(visit(node)) if visit else node.children)
 
     def add_by_pattern(self) -> None:
-        """Add variables of a text with syntax errors, by regular expressions: an extra name prevents a false warning."""
+        """Add variables of a text with syntax errors by regular expressions: an extra name prevents a false warning."""
         known = {each.name for each in self.symbols.reads}
         for number, line in enumerate(self.lines, 1):
             text = line.decode("utf-8", "replace")

@@ -1,4 +1,4 @@
-"""`check`: what is wrong or doubtful in the trees, without a network."""
+"""`check`: errors and warnings about the trees, without a network."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def check(arguments: Arguments) -> int:
 def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     """Yield what is found, the surest first; raises InputError for what keeps it from looking further."""
     # Parsers that no other command needs.
-    from runsdeploy.check.checker import survey, syntax_errors  # noqa: PLC0415
-    from runsdeploy.check.rules import doubts  # noqa: PLC0415
+    from runsdeploy.check.checker import build_model, syntax_errors  # noqa: PLC0415
+    from runsdeploy.check.rules import apply_rules  # noqa: PLC0415
     from runsdeploy.check.shellcheck import missing, program, shellcheck  # noqa: PLC0415
 
     trees = trees_of(arguments)
     words = choices(arguments.host)
     hosts = select(trees, words, known=True) if words else trees.hosts()
-    seen = survey(trees, hosts, arguments.conf_timeout, whole=not arguments.host, static=arguments.static)
+    model = build_model(trees, hosts, arguments.conf_timeout, complete=not arguments.host, static=arguments.static)
     if program() is None:
         console.show_problems([missing()])
-    yield seen.findings
-    yield syntax_errors(seen, static=arguments.static)
-    yield doubts(seen)
-    yield shellcheck(seen.readings)
+    yield model.findings
+    yield syntax_errors(model, static=arguments.static)
+    yield apply_rules(model)
+    yield shellcheck(model.checked)
 
 
 def _told(findings: Sequence[Finding]) -> list[Finding]:
@@ -59,7 +59,7 @@ def _told(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _is_echo(each: Finding, errors: set[tuple[str, int]], broken: dict[str, str]) -> bool:
-    """Say whether a doubt only repeats an error: of its line, or of a text that bash could not parse."""
+    """Say whether a warning only repeats an error: of its line, or of a text that bash could not parse."""
     file, _ = _place(each)
     # Where the text ended too soon, shellcheck says what was open.
     ended = re.search(r"unexpected (EOF|end of file)", broken.get(file, ""))
@@ -92,10 +92,10 @@ COMMANDS = (
     Command(
         "check",
         check,
-        "tell what is wrong or doubtful in the trees, without a network",
+        "report errors and warnings about the trees, without a network",
         (
             Flag("--host", "only what these hosts use: a name, pattern or `@group`", (), metavar="HOST"),
-            Flag("--strict", "take doubts for errors", default=False),
+            Flag("--strict", "treat warnings as errors", default=False),
             Flag("--static", "execute nothing: CONF sections are read, not run", default=False),
             *(_FORMAT if flag is FORMAT else flag for flag in COMMON),
         ),

@@ -56,7 +56,7 @@ def test_t10_a_mistake_is_told_at_its_line(mistake, checked):
     assert _shellcheck(), "shellcheck is part of `.[dev]`"
     status, findings = checked("mistaken", mistake.mistaken, *mistake.options)
     assert any(map(mistake.is_told_by, findings)), _told(findings)
-    # An error keeps a deploy from starting, a doubt does not.
+    # An error keeps a deploy from starting, a warning does not.
     assert status == (2 if any(finding["severity"] == "error" for finding in findings) else 0)
     for finding in findings:
         if finding["file"] and Path(finding["file"]).exists():

@@ -1,24 +1,26 @@
-"""Doubts: told where an operator would want it, and not where he would be annoyed."""
+"""Warnings: told where an operator would want it, and not where he would be annoyed."""
 
 from __future__ import annotations
 
 import pytest
 
-from runsdeploy.check.checker import survey
-from runsdeploy.check.rules import doubts
+from runsdeploy.check.checker import build_model
+from runsdeploy.check.rules import apply_rules
 from runsdeploy.tree.trees import open_trees
 from tests.trees import Link, plant, script
 
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    """Return the doubts about a tree, as `file:line rule`; CONF is read, not run."""
+    """Return the warnings about a tree, as `file:line rule`; CONF is read, not run."""
 
     def tell(files, path="."):
         monkeypatch.chdir(plant(tmp_path / "tree", {"hosts/medusa/default": "it\n", **files}))
         trees = open_trees(path, tmp_path / "tree", trusted=True)
-        seen = survey(trees, trees.hosts(), 10, whole=True, static=True)
-        return sorted(f"{each.problem.position.place} {each.rule}" for each in doubts(seen) if each.severity == "doubt")
+        model = build_model(trees, trees.hosts(), 10, complete=True, static=True)
+        return sorted(
+            f"{each.problem.position.place} {each.rule}" for each in apply_rules(model) if each.severity == "warning"
+        )
 
     return tell
 

@@ -9,7 +9,7 @@ A block is one small tree in two versions, the good one and the one with the mis
     - it                                   in the good one only
     + port=80                              in the mistaken one only
     ! itt                                  there, and told there as an error
-    ? itt                                  ... as a doubt
+    ? itt                                  ... as a warning
     * itt                                  ... as either
     !=it                                 `!=` `?=` `*=`: in both, and told there in the mistaken one
     ~ unknown script `itt`               a text that message, hint or rule hold, in any case; `|` between alternatives
@@ -35,7 +35,7 @@ DEFAULT = {"scripts/it": 'desc "it"\nscript:\ntrue\n', "hosts/medusa/default": "
 SIGNS = {"␍": "\r", "␀": "\0", "␉": "\t", "␛": "\x1b", "⍽": "\xa0", "⟪BOM⟫": "\ufeff", "⟪FF⟫": "\udcff", "⊣\n": ""}
 """what cannot be seen or would not survive an editor; `⊣` ends a file without a newline"""
 
-SEVERITIES = {"!": ("error",), "?": ("doubt",), "*": ("error", "doubt")}
+SEVERITIES = {"!": ("error",), "?": ("warning",), "*": ("error", "warning")}
 
 _SIGNS = ("  ", "- ", "+ ", "! ", "? ", "* ", "!=", "?=", "*=")
 _HEADER = re.compile(r"@([!?*]?)([-+]?) (\S+)(?: -> (\S+))?\Z")
