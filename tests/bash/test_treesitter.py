@@ -1,4 +1,4 @@
-"""What a text of bash reads, sets and calls, without running it."""
+"""Symbols of bash texts: variables that they read and set, commands that they call."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def test_static_runs_nothing_wherever_it_stands(check, tmp_path):
     }
     check(files, "--static")
     assert not made.exists()
-    # Without it CONF is run, so that this test means something.
+    # Without `--static` CONF is run: the texts above would create the file.
     check(files)
     assert made.exists()
 

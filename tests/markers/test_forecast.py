@@ -1,4 +1,4 @@
-"""Forecasts: what is said of a step before it runs must be what the runner will say of it."""
+"""Forecasts: the forecast of a step must agree with the outcome that the runner will report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GUARD = "shouldrun || exit"
 
 
 def markers(*done: str, account: str = "root", owner: str = "own", script: str = "web") -> Markers:
-    """Make the markers that `setdone SUBSYSTEM[=VALUE]` left; an empty subsystem is the script."""
+    """Return the markers that `setdone SUBSYSTEM [VALUE]` sets; an empty subsystem is the whole script."""
     found = Markers(account=account)
     for each in done:
         subsystem, given, value = each.partition("=")

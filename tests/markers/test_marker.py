@@ -1,4 +1,4 @@
-"""Names of markers, and what markers answer without running anything (R35)."""
+"""File names of markers, and the answers of `shouldrun` from markers (R35)."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _expansions(model: TreeModel) -> Iterator[Finding]:
             # Only one line is searched: a value over several lines is quoted anyway.
             if found[0] in _QUOTED.sub(b"", lines[file][line - 1]):
                 text = found[0].decode("utf-8", "replace")
-                message = f"`{text}` is not expanded: recipes have no expansions"
+                message = f"`{text}` stays as it is: nothing is expanded in a recipe"
                 yield warning("unexpanded", each.position, message, f"in single quotes if it is meant: `'{text}'`")
 
 
