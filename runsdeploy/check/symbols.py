@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from runsdeploy.bash.treesitter import Argument, Call, Syntax, parse
 from runsdeploy.errors import Position
-from runsdeploy.plan.libraries import BUNDLED, meant_libraries
+from runsdeploy.tree.libraries import BUNDLED, meant_libraries
 from runsdeploy.tree.recipe import VARIABLE
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located

@@ -17,12 +17,12 @@ from msgspec import Struct, field
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.conf import TIME_LIMIT, After, Conf, Ref, evaluate
 from runsdeploy.plan.files import File, collect, content_file
-from runsdeploy.plan.libraries import meant_libraries, unknown_libraries
 from runsdeploy.plan.order import find_cycle, stable_order
 from runsdeploy.plan.syntax_check import wrong_in
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
 from runsdeploy.plan.variable import Variable
 from runsdeploy.plan.workdir import Request
+from runsdeploy.tree.libraries import meant_libraries, unknown_libraries
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, file_problem, name_problem

@@ -24,10 +24,10 @@ from msgspec import Struct
 from runsdeploy.errors import Refused, shown
 from runsdeploy.events import encode_word
 from runsdeploy.plan.files import CHUNK, File, content_file
-from runsdeploy.plan.libraries import BUNDLED
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.variable import Value, Variable, assignment
 from runsdeploy.session.segment import Segment
+from runsdeploy.tree.libraries import BUNDLED
 
 COMMAND = (
     "exec /bin/sh -c 'unset -f read dd [; PATH=$PATH:/usr/bin:/bin; read -r _ n"
