@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from runsdeploy.check.finding import Finding, doubt, error
 from runsdeploy.check.model import TreeModel, Use
 from runsdeploy.errors import InputError, Problem, did_you_mean
-from runsdeploy.plan.plan import FactsUnknown, resolve
+from runsdeploy.plan.resolver import FactsUnknown, resolve
 from runsdeploy.plan.syntax_check import wrong
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, parse_recipe

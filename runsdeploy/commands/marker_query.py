@@ -15,7 +15,8 @@ from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker, Markers
 from runsdeploy.output import console
-from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
+from runsdeploy.plan.plan import Plan
+from runsdeploy.plan.resolver import FactsUnknown, resolve
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PARALLEL, Way
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import ask_facts, ask_markers, local_scope, new_session

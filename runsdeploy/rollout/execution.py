@@ -18,7 +18,8 @@ from runsdeploy.commands.inputs import unread_of
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.markers.marker import Markers
 from runsdeploy.output import console, json
-from runsdeploy.plan.plan import FactsUnknown, Plan, expected_facts_for, resolve
+from runsdeploy.plan.plan import Plan
+from runsdeploy.plan.resolver import FactsUnknown, expected_facts_for, resolve
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.session.report import Fold, HostReport, exit_status
 from runsdeploy.session.session import Run, ask_facts, ask_markers, local_scope, new_session, new_sessions, verify_facts
