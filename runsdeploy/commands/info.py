@@ -15,9 +15,9 @@ from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.output import json
 from runsdeploy.output.console import Writer, printable, show_problems
 from runsdeploy.plan.blame import COUNTS, OVERRIDDEN, UNCHANGED, Origin, operation_text, trace
-from runsdeploy.plan.conf import Conf, evaluate
+from runsdeploy.plan.conf import Conf, Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Variable
-from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script

@@ -10,8 +10,8 @@ from runsdeploy.commands.inputs import trees_of
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.output import json
 from runsdeploy.output.console import Writer, printable, show_problems
-from runsdeploy.plan.conf import Conf, evaluate
-from runsdeploy.plan.workdir import Request
+from runsdeploy.plan.conf import Conf, Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.tree.script import Script, is_script, read_script
 from runsdeploy.tree.selection import choices, memberships, select
 from runsdeploy.tree.trees import Host, Trees

@@ -13,13 +13,13 @@ from itertools import pairwise
 from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem
-from runsdeploy.plan.conf import TIME_LIMIT, After, Conf, Ref, evaluate
+from runsdeploy.plan.conf import After, Conf, Ref, Request
+from runsdeploy.plan.evaluation import TIME_LIMIT, evaluate
 from runsdeploy.plan.files import File, collect, content_file
 from runsdeploy.plan.order import find_cycle, stable_order
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.syntax_check import wrong_in
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
-from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.libraries import meant_libraries, unknown_libraries
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script

@@ -13,6 +13,9 @@ from msgspec import Struct
 ROOT = "$RUNS_FILES"
 """how the root of the session's files is shown, and its variable on the side that runs the step"""
 
+NOWHERE = b"\0"
+"""stands for the root of a stage in operations of `after -r`, which are evaluated in another; no bash value holds it"""
+
 
 class Value(Struct, frozen=True):
     """One string of bytes; bash knows no NUL."""

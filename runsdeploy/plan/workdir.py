@@ -20,30 +20,12 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem, shown
-from runsdeploy.tree.recipe import Operation
+from runsdeploy.plan.conf import Request
+from runsdeploy.plan.variable import NOWHERE
 from runsdeploy.tree.script import Script
-from runsdeploy.tree.trees import Host, Located, Trees
+from runsdeploy.tree.trees import Located, Trees
 
 _PREFIX = "runsdeploy-conf-"
-
-NOWHERE = b"\0"
-"""stands for the root of a stage in operations of `after -r`, which are evaluated in another; no bash value holds it"""
-
-
-class Request(Struct, frozen=True):
-    """One script to evaluate for one host."""
-
-    script: Script
-    host: Host | None
-    """None when a script is only described: facts are unknown then, and that is no error"""
-    operations: tuple[Operation, ...] = ()
-    facts: tuple[Operation, ...] = ()
-    """facts found on the target, where no sysinfos.conf promises any; one may be there, made of comments"""
-    shared: tuple[str, ...] = ()
-    """files that earlier steps put into the shared space"""
-    key: str = "0"
-    """names the directory of its rendered templates"""
-
 
 _NOTE_LAST = (
     b"trap '[[ ${BASH_SOURCE[0]} == \"$RUNS_self\" ]] || RUNS_last=$BASH_COMMAND RUNS_last_line=$LINENO' DEBUG; "

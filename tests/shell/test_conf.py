@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import Position
-from runsdeploy.plan.conf import Conf, Request, evaluate
+from runsdeploy.plan.conf import Conf, Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Value, Variable, assignment, quote, shell_word
 from runsdeploy.session import bundle
 from runsdeploy.tree.recipe import Operation
