@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from runsdeploy.check.finding import Finding, doubt, error
 from runsdeploy.check.model import TreeModel, Use
 from runsdeploy.errors import InputError, Problem, did_you_mean
+from runsdeploy.plan.bash_errors import find_syntax_errors
 from runsdeploy.plan.resolver import FactsUnknown, resolve
-from runsdeploy.plan.syntax_check import wrong
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, parse_recipe
 from runsdeploy.tree.script import Script, is_script, read_script
@@ -51,14 +51,14 @@ def survey(trees: Trees, hosts: Sequence[Host], time_limit: float, *, whole: boo
     seen.findings += [finding for use in seen.uses for finding in use.findings]
     seen.findings += [each for use in seen.idle for finding in use.findings for each in _loosely(finding)]
     seen.findings += [error(problem) for problem in memberships(trees)[1]]
-    seen.findings += [error(problem) for problem in trees.misplaced()] if whole else []
+    seen.findings += [error(problem) for problem in trees.misplaced_hosts()] if whole else []
     return seen
 
 
 def syntax_errors(seen: TreeModel, *, static: bool) -> list[Finding]:
     """Return what bash cannot parse; raises InputError for a library or configuration that leads out of the trees."""
     # Sections that are evaluated are parsed with that.
-    return [error(problem) for problem in wrong(_texts(seen, sections=static))]
+    return [error(problem) for problem in find_syntax_errors(_texts(seen, sections=static))]
 
 
 def _texts(seen: TreeModel, *, sections: bool) -> Iterator[tuple[str, bytes]]:
@@ -81,7 +81,7 @@ def _looked_up(seen: TreeModel, use: Use) -> Use:
         if place is None:
             near = seen.trees.near(entry.name, use.host)
             problems.append(Problem(entry.position, f"unknown script `{entry.name}`", near))
-        elif outside := seen.trees.trust.outside(place.path, f"script `{entry.name}`"):
+        elif outside := seen.trees.trust.outside_problem(place.path, f"script `{entry.name}`"):
             problems.append(outside)
         elif isinstance(script, Problem):
             problems.append(script)
@@ -119,12 +119,12 @@ def _recipes(seen: TreeModel, host: Host) -> Iterator[Use]:
     files = {name: place for name, place in seen.names[host.name].items() if place.path not in seen.scripts}
     recipes = {name: place for name, place in files.items() if _is_recipe(name, place, known)}
     included = {entry.name[1:] for place in recipes.values() for entry in _parsed(place) if entry.name.startswith("@")}
-    cookbook = RecipeIncludes(seen.trees, host)
+    includes = RecipeIncludes(seen.trees, host)
     for name in sorted(recipes, key=lambda name: (name != "default", name in included, name)):
-        if recipes[name].path not in cookbook.opened:
-            before = len(cookbook.problems)
-            entries = tuple(cookbook.include(Entry(f"@{name}", (), COMMAND_LINE)))
-            yield Use(host, entries, None, tuple(map(error, cookbook.problems[before:])))
+        if recipes[name].path not in includes.files:
+            before = len(includes.problems)
+            entries = tuple(includes.expand(Entry(f"@{name}", (), COMMAND_LINE)))
+            yield Use(host, entries, None, tuple(map(error, includes.problems[before:])))
 
 
 def _parsed(place: Located) -> Sequence[Entry]:

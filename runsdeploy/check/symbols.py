@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from runsdeploy.bash.treesitter import Argument, Call, Syntax, parse
 from runsdeploy.errors import Position
-from runsdeploy.tree.libraries import BUNDLED, meant_libraries
+from runsdeploy.tree.libraries import BUNDLED, referenced_libraries
 from runsdeploy.tree.recipe import VARIABLE
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located
@@ -152,7 +152,7 @@ def read_text(script: Script, libraries: dict[str, Library]) -> Reading:
     reading = Reading(script, conf, parse(script.body))
     left, loaded = [script.body], {"runs", "DEFAULTS"}
     while left:
-        for name in meant_libraries(left.pop(), libraries) - loaded:
+        for name in referenced_libraries(left.pop(), libraries) - loaded:
             loaded.add(name)
             source = libraries[name].source
             left += [source.path.read_bytes()] if source else []

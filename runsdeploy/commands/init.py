@@ -13,10 +13,10 @@ from msgspec import Struct
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.commands.list import one_host
-from runsdeploy.errors import HostError, InputError, Problem, shown
+from runsdeploy.errors import HostError, InputError, Problem, display_path
 from runsdeploy.output import json
 from runsdeploy.output.console import Writer, printable
-from runsdeploy.plan.sysinfos import text
+from runsdeploy.plan.sysinfos import format_facts
 from runsdeploy.rollout.execution import ACCEPT_NEW, LOCAL, Way
 from runsdeploy.session.session import ask_facts, new_session
 from runsdeploy.tree.trees import Host, Located, Trees, is_candidate, name_problem
@@ -79,7 +79,7 @@ def _facts(arguments: Arguments, host: Host) -> bytes:
     """Return the text of a `sysinfos.conf` as the host tells it; empty if it does not answer."""
     way = Way(arguments, host)
     try:
-        return text(ask_facts(way.open(), new_session())).encode()
+        return format_facts(ask_facts(way.open(), new_session())).encode()
     except HostError as error:
         _talk(f"{host.name}: {error}; its sysinfos.conf is made of comments")
         return b""
@@ -139,11 +139,11 @@ def _obstacle(trees: Trees, place: Located) -> Problem | None:
     """Say why a file cannot be made at a place, if so."""
     folder = place.path.parent
     # Whether others could have written there is asked when it is read.
-    outside = trees.trust.outside(folder, position=place.at())
+    outside = trees.trust.outside_problem(folder, position=place.at())
     if outside:
         return outside
     above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    return None if above.is_dir() else Problem(place.at(), f"cannot be made: `{shown(above)}` is no directory")
+    return None if above.is_dir() else Problem(place.at(), f"cannot be made: `{display_path(above)}` is no directory")
 
 
 def _make(wish: _Wish) -> bool:

@@ -29,7 +29,7 @@ def one_host(arguments: Arguments, trees: Trees) -> Host | None:
 
 def described(trees: Trees, host: Host | None, limit: float) -> list[tuple[Script, Conf]]:
     """Return every script with what its CONF section declares."""
-    inside = [(name, place) for name, place in trees.names(host) if trees.trust.holds(place.path)]
+    inside = [(name, place) for name, place in trees.names(host) if trees.trust.contains(place.path)]
     found = [read_script(name, place) for name, place in inside if is_script(place.path.read_bytes())]
     scripts = [script for script in found if isinstance(script, Script)]
     return list(zip(scripts, evaluate([Request(script, None) for script in scripts], trees, limit), strict=True))
@@ -54,7 +54,7 @@ def hosts(arguments: Arguments) -> int:
     found = select(trees, choices([arguments.pattern]), known=True) if arguments.pattern else trees.hosts()
     groups, problems = memberships(trees)
     # A group that is wrong keeps nobody from looking; it is an error where it is asked for.
-    show_problems([*problems, *trees.misplaced()])
+    show_problems([*problems, *trees.misplaced_hosts()])
     listed = [
         (host.name, recipes_of(trees, host), groups.get(host.name, []), trees.host_directories(host)) for host in found
     ]

@@ -80,9 +80,9 @@ def _plan(arguments: Arguments, trees: Trees, way: Way, look: Look) -> None:
     try:
         if not trees.find("default", look.host):
             return
-        cookbook = RecipeIncludes(trees, look.host)
-        entries = list(cookbook.include(Entry("@default", (), COMMAND_LINE)))
-        look.problems = cookbook.problems
+        includes = RecipeIncludes(trees, look.host)
+        entries = list(includes.expand(Entry("@default", (), COMMAND_LINE)))
+        look.problems = includes.problems
         if not look.problems:
             try:
                 look.plan = resolve(trees, look.host, entries, time_limit=arguments.conf_timeout)

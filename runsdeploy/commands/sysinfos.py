@@ -13,7 +13,7 @@ from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
-from runsdeploy.plan.sysinfos import text
+from runsdeploy.plan.sysinfos import format_facts
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, Way
 from runsdeploy.session.session import ask_facts, new_session
 from runsdeploy.tree.recipe import Operation
@@ -47,7 +47,7 @@ def sysinfos(arguments: Arguments) -> int:
         each = _ask(arguments, host, files.get(host.name))
         told.append(each)
         if each.facts and arguments.format == "text":
-            for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + text(each.facts).splitlines():
+            for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + format_facts(each.facts).splitlines():
                 out.line(line)
         if each.message:
             talk.line(console.printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
@@ -70,7 +70,7 @@ def _files(trees: Trees, hosts: list[Host]) -> dict[str, Located]:
             problems.append(Problem(None, f"host `{host.name}` has no directory in the trees to save to", hint))
             continue
         file = trees.sysinfos(host) or trees.located(places[0].tree, places[0].inside, "sysinfos.conf")
-        outside = trees.trust.outside(file.path)
+        outside = trees.trust.outside_problem(file.path)
         problems += [outside] if outside else []
         files[host.name] = file
     if problems:
@@ -94,7 +94,7 @@ def _ask(arguments: Arguments, host: Host, file: Located | None) -> _Told:
 def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: Located) -> _Told:
     """Write what a host is, once the operator has seen what that changes."""
     path = Path(os.path.realpath(file.path))
-    found, before = text(facts).encode(), path.read_bytes() if path.exists() else None
+    found, before = format_facts(facts).encode(), path.read_bytes() if path.exists() else None
     if before is not None and found.split(b"\n") == _told_lines(before):
         return _Told(host, facts, file.shown, "unchanged")
     _show_difference(file, (before or b""), found)

@@ -166,7 +166,7 @@ def _common(plan: Plan) -> list[Variable]:
 def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[str]:
     where = "on this machine" if step.side == "controller" else "on the target"
     flags = "".join(f", {flag}" for flag in ("root", "once", "onchange", "strict") if flag in step.flags)
-    yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position.place}"
+    yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position.file_line}"
     if reason:
         yield reason
     if step.why:
@@ -349,12 +349,12 @@ def earlier(event: EarlierSession | Unacknowledged) -> str:
 
 def failure(report: StepReport) -> Iterable[str]:
     """Yield the lines that explain a step that did not succeed."""
-    where = report.failed_at or report.step.position.place
+    where = report.failed_at or report.step.position.file_line
     name = printable(report.step.script.name)
     status = "" if report.status is None else f" with status {report.status}"
     if report.outcome == "killed" and report.status:
         status = f" by signal {report.status - 128}"
-    yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position.place})"
+    yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position.file_line})"
     yield from (f"    {printable(line)}" for line in last_lines(report.tail))
     for word, names in (("marked", report.marked), ("not marked", report.unmarked)):
         if names:

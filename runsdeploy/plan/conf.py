@@ -1,4 +1,7 @@
-"""What a CONF section declares: the values, and how each line of a section adds to them."""
+"""What a CONF section declares: the values, and how each call in a section adds to them.
+
+Pure: bash evaluates the section (`evaluation`), and hands each declaration to `add_declaration`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem, did_you_mean
-from runsdeploy.plan.variable import NOWHERE, ROOT, Value, Variable
+from runsdeploy.plan.variable import ROOT, ROOT_PLACEHOLDER, Value, Variable
 from runsdeploy.tree.recipe import Operation, Word, parse_operations
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Host
 
 FLAGS = ("root", "local", "once", "onchange", "strict")
 FUNCTIONS = ("desc", "conf", "after", "var", "out", "ref", "sysinfos")
-BELOW = (
+SCRIPT_FUNCTIONS = (
     *("shouldrun", "setdone", "resetdone", "urequire"),
     *("etitle", "estep", "einfo", "ewarn", "eerror", "die", "is_yes", "is_no", "quietly"),
 )
-"""what SCRIPT sections call: functions that are always loaded there"""
+"""functions that every SCRIPT section can call, and no CONF section"""
 LONG_WORD = 60
-"""characters of a command that was not found that are told: it may be a text whose quote is misplaced"""
+"""characters of an unknown command that a message shows: with a misplaced quote the command is a whole text"""
 
 
 class Request(Struct, frozen=True):
@@ -30,12 +33,12 @@ class Request(Struct, frozen=True):
 
     script: Script
     host: Host | None
-    """None when a script is only described: facts are unknown then, and that is no error"""
+    """None when a script is only described: unknown facts are no error then"""
     operations: tuple[Operation, ...] = ()
     facts: tuple[Operation, ...] = ()
-    """facts found on the target, where no sysinfos.conf promises any; one may be there, made of comments"""
+    """facts found on the target; used only if the host's sysinfos.conf sets none"""
     shared: tuple[str, ...] = ()
-    """files that earlier steps put into the shared space"""
+    """files that earlier steps write to the shared space"""
     key: str = "0"
     """names the directory of its rendered templates"""
 
@@ -51,7 +54,7 @@ class After(Struct, frozen=True):
 
 
 class Out(Struct, frozen=True):
-    """One file promised by `out`."""
+    """One file that the script declares with `out`: it writes the file to the shared space."""
 
     variable: str
     file: str
@@ -60,32 +63,33 @@ class Out(Struct, frozen=True):
 
 
 class Ref(Struct, frozen=True):
-    """One file asked for by `ref`."""
+    """One file that the script refers to with `ref`."""
 
     variable: str
     file: str
     """as written"""
-    how: str
-    """`tree`, `shared` or `missing`"""
-    found: str
-    """path below the session's directory of files, `tree0/scripts/x` or `shared/x`"""
+    where: str
+    """where it was found: `tree`, `shared` or `missing`"""
+    path: str
+    """path below the session's directory of files: `tree0/scripts/x` or `shared/x`"""
     required: bool
     template: bool
     position: Position
 
 
 class Setting(Struct, frozen=True):
-    """One change of a variable by a `runs.conf`, `sysinfos.conf` or CONF section, in order."""
+    """One change of a variable by a `runs.conf`, a `sysinfos.conf` or a CONF section."""
 
     variable: str
     kind: str
+    """`=`, `+=`, `-=` or `()`, as in `Operation`"""
     values: tuple[Value, ...]
     position: Position | None
     """None for facts found on the target"""
 
 
 class Conf(Struct):
-    """What a script declares, for one host and one set of operations."""
+    """What a script declares for one host and one set of operations."""
 
     description: str = ""
     flags: dict[str, Position] = field(default_factory=dict)
@@ -96,52 +100,53 @@ class Conf(Struct):
     variables: list[Variable] = field(default_factory=list)
     messages: str = ""
     """what the section printed"""
-    missing: list[tuple[str, Position]] = field(default_factory=list)
-    """commands that were not found, those that were tested for failure included"""
-    strays: list[str] = field(default_factory=list)
+    not_found: list[tuple[str, Position]] = field(default_factory=list)
+    """commands that were not found, including those whose failure was tested"""
+    plain_assignments: list[str] = field(default_factory=list)
     """variables that were assigned without `var` after a `var`"""
     needs_facts: Position | None = None
-    """set if the section asked for facts that nobody knows yet; then the rest is incomplete"""
+    """position of a `sysinfos` call that stopped the section because the facts are unknown; the rest is incomplete"""
     problems: list[Problem] = field(default_factory=list)
 
 
-def add_declaration(result: Conf, verb: str, position: Position, words: list[str]) -> None:
-    """Add what a line declares, or what is wrong with it."""
+def add_declaration(conf: Conf, verb: str, position: Position, words: list[str]) -> None:
+    """Add one declaration to a Conf, or the problem with it; `verb` and `words` are those of shell/declarations.sh."""
     match verb, words:
         case "problem", [message]:
-            result.problems.append(Problem(position, message))
-        case "missing", [word]:
-            result.missing.append((word, position))
-            if did_you_mean(word, FUNCTIONS) or word in BELOW:
-                _take_unknown(result, word, position)
+            conf.problems.append(Problem(position, message))
+        case "not_found", [word]:
+            conf.not_found.append((word, position))
+            if did_you_mean(word, FUNCTIONS) or word in SCRIPT_FUNCTIONS:
+                _add_unknown_command(conf, word, position)
         case "unknown", [command]:
-            # Told once more for each function and sourced file that it stands in.
-            word, where = result.missing[-1] if result.missing else (command.split()[0], position)
-            _take_unknown(result, word, where)
+            # bash reports it once more for each function and sourced file that the call is in.
+            word, where = conf.not_found[-1] if conf.not_found else (command.split()[0], position)
+            _add_unknown_command(conf, word, where)
         case "flag", [flag]:
-            result.flags.setdefault(flag, position)
+            conf.flags.setdefault(flag, position)
             if flag not in FLAGS:
                 expected = ", ".join(f"`{each}`" for each in FLAGS)
                 message = f"unknown flag `{flag}` of `conf`, expected {expected}"
-                result.problems.append(Problem(position, message, did_you_mean(flag, FLAGS)))
+                conf.problems.append(Problem(position, message, did_you_mean(flag, FLAGS)))
         case (("order" | "once" | "always"), [script, *rest]):
             operations, wrong = parse_operations(Word(word, position) for word in rest)
-            result.problems += [replace(each, message=each.message.replace(NOWHERE.decode(), ROOT)) for each in wrong]
-            result.afters.append(After(verb, script, tuple(operations), position))
+            hidden = ROOT_PLACEHOLDER.decode()
+            conf.problems += [replace(each, message=each.message.replace(hidden, ROOT)) for each in wrong]
+            conf.afters.append(After(verb, script, tuple(operations), position))
         case "out", [name, file]:
-            result.outs.append(Out(name, file, position))
-        case "ref", [name, wanted, how, found, required, template]:
-            result.refs.append(Ref(name, wanted, how, found, required == "yes", template == "yes", position))
+            conf.outs.append(Out(name, file, position))
+        case "ref", [name, file, where, path, required, template]:
+            conf.refs.append(Ref(name, file, where, path, required == "yes", template == "yes", position))
 
 
-def _take_unknown(result: Conf, word: str, position: Position) -> None:
+def _add_unknown_command(conf: Conf, word: str, position: Position) -> None:
     if os.fsencode(word).startswith(codecs.BOM_UTF8):
         hint = rf"`sed -i '1s/^\xef\xbb\xbf//' {position.file}`"
         problem = Problem(position, "byte order mark, expected plain UTF-8", hint)
-        result.problems += [] if problem in result.problems else [problem]
+        conf.problems += [] if problem in conf.problems else [problem]
         return
     word = word if len(word) <= LONG_WORD else f"{word[:LONG_WORD]}…"
-    hint = "it belongs below `script:`" if word in BELOW else did_you_mean(word, FUNCTIONS)
+    hint = "it belongs below `script:`" if word in SCRIPT_FUNCTIONS else did_you_mean(word, FUNCTIONS)
     problem = Problem(position, f"unknown command `{word}` in a CONF section", hint)
-    if problem not in result.problems:
-        result.problems.append(problem)
+    if problem not in conf.problems:
+        conf.problems.append(problem)

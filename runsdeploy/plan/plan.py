@@ -1,4 +1,4 @@
-"""Plans: what will be done on one host, whole, in order, printable, with a digest."""
+"""The plan: all that will be done on one host, complete, in order, printable, with a digest."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from runsdeploy.tree.trees import Host
 
 
 class Step(Struct, frozen=True, dict=True):
-    """One script to run, complete."""
+    """One script to run, with everything that it needs."""
 
     number: int
     """place in the plan, from 1"""
     script: Script
     position: Position
-    """where it was asked for: a line of a recipe, an `after`, the command line"""
+    """where it was requested: a line of a recipe, an `after`, the command line"""
     flags: frozenset[str]
     description: str
     variables: tuple[Variable, ...]
     files: tuple[File, ...]
-    """shipped with it, sorted by path"""
+    """files that are shipped with it, sorted by path"""
     libraries: tuple[str, ...]
-    """libraries of the trees that it may load, sorted"""
+    """names of the trees' libraries that it may load, sorted"""
     outs: tuple[str, ...]
-    """files it makes in the shared space"""
+    """files that it writes to the shared space"""
     uses: tuple[str, ...]
-    """files that earlier steps make there for it"""
+    """files that earlier steps write there for it"""
     why: str
-    """why it is here or not where the recipe has it; empty if nothing is to be said"""
+    """why it is here, or not where the recipe has it; may be empty"""
     messages: str
     """what its CONF section printed"""
 
@@ -46,10 +46,10 @@ class Step(Struct, frozen=True, dict=True):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of what it will do: script, variables, files; not of where it stands."""
+        """SHA-256 of what the step will do: script, variables and files, but not its place in the plan."""
         script = self.script
-        behind = script.body.split(b"\n", script.first_line - 1)[-1]
-        facts: list[object] = ["runsdeploy step 1", behind, sorted(self.flags & {"root", "local", "strict"})]
+        section = script.body.split(b"\n", script.first_line - 1)[-1]
+        facts: list[object] = ["runsdeploy step 1", section, sorted(self.flags & {"root", "local", "strict"})]
         facts += [(each.name, each.array, [value.pieces for value in each.values]) for each in self.variables]
         facts += [file.identity for file in self.files]
         return hashlib.sha256(repr([*facts, self.outs, self.uses]).encode()).hexdigest()
@@ -61,9 +61,9 @@ class Plan(Struct, frozen=True, dict=True):
     host: Host
     steps: tuple[Step, ...]
     libraries: tuple[File, ...]
-    """files of `lib/` that steps load, under `lib/NAME`"""
-    promise: ExpectedFacts | None = None
-    """what the host's `sysinfos.conf` says that it is; checked before the first step, and no part of the digest"""
+    """files of `lib/` that steps may load, under `lib/NAME`"""
+    expected_facts: ExpectedFacts | None = None
+    """facts that the host's `sysinfos.conf` sets; checked before the first step, and not part of the digest"""
 
     @cached_property
     def digest(self) -> str:

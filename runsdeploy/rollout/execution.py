@@ -185,10 +185,12 @@ def make_plans(
         plans.append(None)
         try:
             made = makers[number]()
-            promise = (
-                expected_facts_for(work.promising, host, arguments.conf_timeout) if work.promising else made.promise
+            expected = (
+                expected_facts_for(work.promising, host, arguments.conf_timeout)
+                if work.promising
+                else made.expected_facts
             )
-            plans[number] = replace(made, promise=promise)
+            plans[number] = replace(made, expected_facts=expected)
         except FactsUnknown as error:
             unknown.append(number)
             problems += error.problems if not ways else ()
@@ -199,7 +201,7 @@ def make_plans(
     for said in unread_of(work.trees, work.sets, [each for each in plans if each]) if not unknown else ():
         console.Writer(sys.stderr).line(console.printable(said))
     if arguments.values.get("no_verify_sysinfos"):
-        plans = [each and replace(each, promise=None) for each in plans]
+        plans = [each and replace(each, expected_facts=None) for each in plans]
     for number in unknown:
         host = work.hosts[number]
         try:

@@ -21,7 +21,7 @@ from typing import IO
 
 from msgspec import Struct
 
-from runsdeploy.errors import Refused, shown
+from runsdeploy.errors import Refused, display_path
 from runsdeploy.events import encode_word
 from runsdeploy.plan.files import CHUNK, File, content_file
 from runsdeploy.plan.plan import Plan, Step
@@ -243,7 +243,7 @@ def _open(file: File) -> IO[bytes]:
 
 def _changed(file: File) -> Refused:
     return Refused(
-        f"`{shown(file.source) if file.source else file.path}` changed while it was deployed", "deploy again"
+        f"`{display_path(file.source) if file.source else file.path}` changed while it was deployed", "deploy again"
     )
 
 
@@ -291,7 +291,8 @@ def _yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
 
 def _expected_facts(plan: Plan, segment: Segment) -> str:
     """Return what the target must be like. Before a later segment it was asked, see `session`."""
-    return plan.promise.word if plan.promise and segment.side == "target" and segment.number == 0 else ""
+    expected = plan.expected_facts
+    return expected.encoded if expected and segment.side == "target" and segment.number == 0 else ""
 
 
 def _segment(plan: Plan, segment: Segment, session: Session) -> bytes:

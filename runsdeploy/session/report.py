@@ -21,7 +21,7 @@ from runsdeploy.events import (
     Unacknowledged,
 )
 from runsdeploy.plan.plan import Plan, Step
-from runsdeploy.plan.sysinfos import repair
+from runsdeploy.plan.sysinfos import repair_hint
 
 SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
@@ -110,9 +110,9 @@ class Fold:
                 self._end(self.running, event)
                 self.running = None
             case Refusal(reason, text):
-                promise = self.plan.promise if reason == "promise" else None
-                hint = repair(self.plan.host.name) if promise else ""
-                self.failure = ("refused", f"{promise.file}: {text}" if promise else text, hint)
+                expected = self.plan.expected_facts if reason == "promise" else None
+                hint = repair_hint(self.plan.host.name) if expected else ""
+                self.failure = ("refused", f"{expected.file}: {text}" if expected else text, hint)
             case Locked(kind):
                 remove = f"runsdeploy lock remove --host {self.plan.host.address}"
                 hint = remove if kind == "operator" else "deploy later, or with `--wait`"

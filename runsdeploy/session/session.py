@@ -38,7 +38,7 @@ from runsdeploy.events import (
 from runsdeploy.markers.marker import Markers
 from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.sysinfos import repair
+from runsdeploy.plan.sysinfos import repair_hint
 from runsdeploy.session.bundle import Bundle, Session, pack, question, watch
 from runsdeploy.session.reconnect import Link
 from runsdeploy.session.segment import Segment, cut
@@ -147,7 +147,7 @@ class Run(Struct):
     def _verify_facts_first(self, segments: list[Segment]) -> None:
         """Ask the target whether it is as promised, where its own first segment would come too late for that."""
         sides = [segment.side for segment in segments]
-        if self.plan.promise and "target" in sides and sides[0] != "target":
+        if self.plan.expected_facts and "target" in sides and sides[0] != "target":
             verify_facts(self.connect(), self.session, self.plan)
 
     def _check_root(self, segments: list[Segment], side: str) -> None:
@@ -251,9 +251,10 @@ def ask(transport: Transport, session: Session, about: str, scope: str = ".", ar
 
 def verify_facts(transport: Transport, session: Session, plan: Plan) -> None:
     """Ask a machine whether it is as its `sysinfos.conf` promises; raises Refused if not."""
-    for event in ask(transport, session, "promise", argument=plan.promise.word) if plan.promise else ():
-        if plan.promise and isinstance(event, Note):
-            raise Refused(f"{plan.promise.file}: {event.text}", repair(plan.host.name))
+    expected = plan.expected_facts
+    for event in ask(transport, session, "promise", argument=expected.encoded) if expected else ():
+        if expected and isinstance(event, Note):
+            raise Refused(f"{expected.file}: {event.text}", repair_hint(plan.host.name))
 
 
 def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:

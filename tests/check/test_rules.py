@@ -18,7 +18,9 @@ def told(tmp_path, monkeypatch):
         monkeypatch.chdir(plant(tmp_path / "tree", {"hosts/medusa/default": "it\n", **files}))
         trees = open_trees(path, tmp_path / "tree", trusted=True)
         seen = survey(trees, trees.hosts(), 10, whole=True, static=True)
-        return sorted(f"{each.problem.position.place} {each.rule}" for each in doubts(seen) if each.severity == "doubt")
+        return sorted(
+            f"{each.problem.position.file_line} {each.rule}" for each in doubts(seen) if each.severity == "doubt"
+        )
 
     return tell
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from runsdeploy.check.finding import Finding, doubt
 from runsdeploy.check.model import TreeModel
-from runsdeploy.errors import Position, did_you_mean, shown
+from runsdeploy.errors import Position, did_you_mean, display_path
 from runsdeploy.tree.trees import HOST_NAME, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
@@ -73,7 +73,7 @@ def _unnamed(seen: TreeModel) -> Iterator[Finding]:
         for folder in (path for top in directories(root) if top.name == "hosts" for path in directories(top)):
             marks = [folder / mark for mark in ("default", "runs.conf", "sysinfos.conf") if (folder / mark).is_file()]
             if marks and not HOST_NAME.match(folder.name):
-                yield doubt("unknown-host", Position(shown(marks[0]), 1), f"`{folder.name}` is not a host name")
+                yield doubt("unknown-host", Position(display_path(marks[0]), 1), f"`{folder.name}` is not a host name")
 
 
 def _dangling(seen: TreeModel) -> Iterator[Finding]:
@@ -90,7 +90,7 @@ def _dangling(seen: TreeModel) -> Iterator[Finding]:
     for path in (path for place in dict.fromkeys(places) if seen.whole for path in files_below(place)):
         if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
             message = f"a link to `{path.readlink()}`, which is not there"
-            yield doubt("dangling-link", Position(shown(path), 1), message)
+            yield doubt("dangling-link", Position(display_path(path), 1), message)
 
 
 def _misspelt_defaults(seen: TreeModel) -> Iterator[Finding]:
@@ -124,7 +124,7 @@ def _separators(seen: TreeModel) -> Iterator[Finding]:
 def _group_hosts(seen: TreeModel) -> Iterator[Finding]:
     """In a group, without a directory, and nearly the name of a host that has one."""
     names = {host.name for host in seen.trees.hosts()}
-    groups = {name: place for name, place in seen.trees.groups().items() if seen.trees.trust.holds(place.path)}
+    groups = {name: place for name, place in seen.trees.groups().items() if seen.trees.trust.contains(place.path)}
     for place in groups.values() if seen.whole else ():
         for number, line in enumerate(place.path.read_bytes().decode("utf-8", "replace").split("\n"), 1):
             word = line.partition("#")[0].strip().removeprefix("!")

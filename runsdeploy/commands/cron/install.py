@@ -16,7 +16,7 @@ from typing import Any
 
 from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
 from runsdeploy.commands.cron.builtin_tree import AT, builtin_work, gather, named_hosts, place_of, printable
-from runsdeploy.errors import InputError, Position, Problem, shown
+from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.output import console, json
 from runsdeploy.rollout.execution import CONNECTION, execute
 from runsdeploy.tree.trees import Host
@@ -152,7 +152,7 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
 
 def _read(path: Path) -> bytes:
     """Return a file of JSON; raises InputError if it is none."""
-    where = Position(shown(path))
+    where = Position(display_path(path))
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -181,7 +181,7 @@ def check_settings(program: bytes, files: Mapping[str, bytes], names: Mapping[st
             )
         except subprocess.TimeoutExpired:
             return [Problem(None, f"the job runner's `check` was still running after {CHECK_LIMIT} s")]
-        shown_as = {f"{folder}/{name}": shown(Path(given)) for name, given in names.items()}
+        shown_as = {f"{folder}/{name}": display_path(Path(given)) for name, given in names.items()}
     try:
         told = decode(done.stdout)
     except ValueError:
