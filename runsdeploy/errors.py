@@ -67,7 +67,7 @@ class Problem(Struct, frozen=True, order=True):
 
 
 class RunsError(Exception):
-    """runsdeploy could not do what it was told to do."""
+    """runsdeploy could not do its work."""
 
 
 class InputError(RunsError):

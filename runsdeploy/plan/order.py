@@ -60,7 +60,7 @@ def sort_nodes(nodes: Sequence[Node]) -> tuple[list[Node], list[Problem]]:
     for place, number in enumerate(order):
         late = [nodes[first] for first in before[number] if first > number]
         if late and place != number and not nodes[number].why:
-            nodes[number].why = f"moved behind `{late[-1].script.name}`, which it comes `after`"
+            nodes[number].why = f"moved behind `{late[-1].script.name}` by its `after`"
     return [nodes[number] for number in order], []
 
 

@@ -143,7 +143,7 @@ class _Resolver:
         """Yield the nodes that `after -r` and `-rr` of a node add; each is inserted before it."""
         for after in node.conf.afters:
             if after.script == node.script.name:
-                # In a runs.conf the `after` is meant for the other scripts.
+                # An `after` in a runs.conf applies to the other scripts only.
                 if after.position.file == node.script.source.shown:
                     cycle = f"cycle in `after`: {after.script} → {after.script}"
                     self.problems.append(Problem(after.position, cycle))
@@ -157,7 +157,8 @@ class _Resolver:
                 continue
             script = self._script(after.script, after.position)
             if script:
-                added = Node(script, after.operations, after.position, f"asked for by `{node.script.name}`", node)
+                why = f"added by `after` of `{node.script.name}`"
+                added = Node(script, after.operations, after.position, why, node)
                 nodes.insert(next(n for n, each in enumerate(nodes) if each is node), added)
                 yield added
 
@@ -191,9 +192,9 @@ def _complete(
         raise InputError(problems)
     unknown = next((node for node in nodes if node.conf.needs_facts), None)
     if unknown:
-        message = f"`{unknown.script.name}` asks for sysinfos, and no `sysinfos.conf` of `{host.name}` tells them"
+        message = f"`{unknown.script.name}` needs facts of `{host.name}`, and no `sysinfos.conf` sets them"
         raise FactsUnknown(
-            [Problem(unknown.conf.needs_facts, message, "write one, or deploy: the target is asked then")]
+            [Problem(unknown.conf.needs_facts, message, "write one, or deploy: a deploy finds them on the target")]
         )
     place = trees.sysinfos(host)
     # Every section was evaluated after the same sysinfos.conf, so any one shows what that file sets.
@@ -263,5 +264,6 @@ def _overlap_problems(steps: Sequence[Step]) -> Iterator[Problem]:
     for step in steps:
         for file in step.files:
             if file.path in scripts:
-                message = f"`{step.script.name}` refers to the file of `{scripts[file.path].script.name}`, a step here"
+                name = scripts[file.path].script.name
+                message = f"`{step.script.name}` refers to the file of `{name}`, which is a step too"
                 yield Problem(step.position, message)

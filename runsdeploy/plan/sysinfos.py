@@ -56,7 +56,7 @@ def expected_facts(settings: Iterable[Setting], file: str) -> ExpectedFacts | No
 
 def repair_hint(host: str) -> str:
     """Return what to do about a host whose facts are not the expected ones."""
-    return f"`runsdeploy sysinfos --host {host} --save` writes what it is, `--no-verify-sysinfos` goes on regardless"
+    return f"`runsdeploy sysinfos --host {host} --save` saves its facts, `--no-verify-sysinfos` ignores the difference"
 
 
 def format_facts(facts: Sequence[Operation]) -> str:

@@ -81,7 +81,7 @@ class WorkDirectory(Struct):
     def position(self, number: int, line: int) -> Position:
         """Return the operator's position of a line of a section.
 
-        bash counts past the end of a section whose last line is incomplete; the last line is meant then.
+        bash counts past the end of a section whose last line is incomplete; that becomes the last line.
         """
         return self.sources[number].at(min(line, self.lengths.get(number, line)))
 

@@ -42,7 +42,7 @@ def select(trees: Trees, words: Sequence[Choice], *, known: bool = False) -> lis
     misspelt name otherwise. (Groups may hold hosts without one.)
     """
     selection = _Selection(trees, known=known)
-    found = selection.hosts(words, (), "what was named")
+    found = selection.hosts(words, (), "the list")
     if selection.problems:
         raise InputError(selection.problems)
     return found
@@ -86,8 +86,8 @@ class _Selection:
         exceptions = [Choice(word.text[1:], word.position) for word in words if word.text.startswith("!")]
         given = [word for word in words if not word.text.startswith("!")]
         if exceptions and not given:
-            message = f"{name} only takes away: `!{exceptions[0].text}`"
-            self._problem(exceptions[0], message, "name what to take it from, e.g. `*`")
+            message = f"{name} only excludes hosts: `!{exceptions[0].text}`"
+            self._problem(exceptions[0], message, "name hosts too, e.g. `*`")
             return []
         before = len(self.problems)
         hosts: dict[str, Host] = {}
@@ -101,7 +101,7 @@ class _Selection:
         excluded = {host.name for word in exceptions for host in self._excluded(word, hosts, above, complete=complete)}
         left = [host for host in hosts.values() if host.name not in excluded]
         if hosts and not left and before == len(self.problems):
-            self._problem(exceptions[0], f"nothing is left of {name}: `!{exceptions[0].text}`")
+            self._problem(exceptions[0], f"no host is left of {name}: `!{exceptions[0].text}`")
         return left
 
     def _word(self, word: Choice, above: tuple[str, ...]) -> list[Host]:
@@ -142,7 +142,7 @@ class _Selection:
         found = [host for host in hosts.values() if fnmatchcase(host.name, word.text)]
         if not found and complete:
             hint = did_you_mean(word.text, hosts)
-            self._problem(word, f"`!{word.text}` takes nothing away: no such host is named", hint)
+            self._problem(word, f"`!{word.text}` excludes nothing: no such host is named", hint)
         return found
 
     def group(self, word: Choice, above: tuple[str, ...], *, may_be_empty: bool = False) -> list[Host]:

@@ -245,7 +245,7 @@ class Trees(Struct, frozen=True, dict=True):
         return [
             Problem(
                 next((self.located(place.tree, place.inside, name).at(1) for name in found), place.at()),
-                f"no host has its directory at `{place.inside}`: `{host.name}` is looked for elsewhere",
+                f"no host has its directory at `{place.inside}`: it is not read for `{host.name}`",
                 f"move it to `{host.directory}`",
             )
             for host, place in self._host_directories()

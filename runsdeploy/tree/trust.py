@@ -39,7 +39,7 @@ def owner_problem(path: Path) -> Problem | None:
         message, repair = "others may write it", f"`chmod {every}o-w {word}`"
     else:
         return None
-    hint = f"{repair}, or if you trust whoever may write there: `--trust`"
+    hint = f"{repair}, or if you trust every user who can write there: `--trust`"
     return Problem(Position(display_path(path)), f"{message}: a tree is code", hint)
 
 
@@ -80,7 +80,7 @@ class Trust(Struct, frozen=True, dict=True):
             return None
         real = os.path.realpath(path)
         message = f"{what or f'`{display_path(path)}`'} leads out of the trees, to `{real}`"
-        hint = f"if that is meant, allow it by name: `--allow {shlex.quote(real)}`"
+        hint = f"if this is intended, allow it by name: `--allow {shlex.quote(real)}`"
         return Problem(position or Position(display_path(path)), message, hint)
 
     def open(self, path: Path) -> IO[bytes]:

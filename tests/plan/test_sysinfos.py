@@ -97,7 +97,7 @@ def test_an_unexpected_host_is_refused_with_the_file_and_the_repair():
     fold.hear(Refusal("promise", "`bits` is `64` where `32` is expected"))
     report = fold.close(0.0)
     assert (report.outcome, report.message) == ("refused", f"{FILE}: `bits` is `64` where `32` is expected")
-    assert report.hint.startswith("`runsdeploy sysinfos --host medusa.univ.run --save` writes what it is, ")
+    assert report.hint.startswith("`runsdeploy sysinfos --host medusa.univ.run --save` saves its facts, ")
 
 
 def test_a_refusal_for_another_reason_is_shown_unchanged():

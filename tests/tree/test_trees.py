@@ -283,7 +283,7 @@ def outside(*paths: Path) -> list[tuple[str, str, str]]:
         (
             str(path),
             f"`{path}` leads out of the trees, to `{os.path.realpath(path)}`",
-            f"if that is meant, allow it by name: `--allow {os.path.realpath(path)}`",
+            f"if this is intended, allow it by name: `--allow {os.path.realpath(path)}`",
         )
         for path in paths
     ]
