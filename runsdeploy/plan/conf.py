@@ -18,7 +18,9 @@ from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Host
 
 FLAGS = ("root", "local", "once", "onchange", "strict")
+"""flags that `conf` sets"""
 FUNCTIONS = ("desc", "conf", "after", "var", "out", "ref", "sysinfos")
+"""functions that a CONF section can call"""
 SCRIPT_FUNCTIONS = (
     *("shouldrun", "setdone", "resetdone", "urequire"),
     *("etitle", "estep", "einfo", "ewarn", "eerror", "die", "is_yes", "is_no", "quietly"),

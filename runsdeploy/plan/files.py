@@ -15,7 +15,6 @@ from typing import IO
 from msgspec import Struct
 
 from runsdeploy.errors import Position, Problem, display_path
-from runsdeploy.plan.bash_errors import syntax_errors_in
 from runsdeploy.plan.conf import Conf, Ref
 from runsdeploy.tree.libraries import referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
@@ -153,6 +152,8 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
 
     Names are only complete at run time, so every library counts whose name stands in a text that calls `urequire`.
     """
+    from runsdeploy.plan.bash_errors import syntax_errors_in  # noqa: PLC0415 - only the resolver needs bash
+
     known = trees.libraries()
     found: dict[str, File] = {}
     problems: list[Problem] = []
