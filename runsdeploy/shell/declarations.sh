@@ -168,7 +168,7 @@ out() {
     RUNS_caller
     (($#)) || RUNS_problem '`out` without a name'
     for RUNS_each; do
-        RUNS_is_file_only "$RUNS_each" && continue
+        RUNS_lacks_name "$RUNS_each" && continue
         RUNS_emit out "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}"
         RUNS_change "${RUNS_each%%=*}" '=' "$RUNS_root/shared/${RUNS_each#*=}"
     done
@@ -188,7 +188,7 @@ ref() {
     done
     (($#)) || RUNS_problem '`ref` without a name'
     for RUNS_each; do
-        RUNS_is_file_only "$RUNS_each" && continue
+        RUNS_lacks_name "$RUNS_each" && continue
         RUNS_find "${RUNS_each#*=}"
         RUNS_emit ref "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}" \
             "$RUNS_where" "$RUNS_found" "$RUNS_required" "$RUNS_template"
@@ -200,8 +200,8 @@ ref() {
     done
 }
 
-# RUNS_is_file_only WORD: true, with a problem, if WORD is a file, where `out` and `ref` expect NAME or NAME=FILE.
-RUNS_is_file_only() {
+# RUNS_lacks_name WORD: true, with a problem, if WORD is a file, where `out` and `ref` expect NAME or NAME=FILE.
+RUNS_lacks_name() {
     [[ $1 != *=* && ! $1 =~ ^$RUNS_name$ ]] || return
     RUNS_problem "bad variable name \`$1\`, expected a name, or for a file \`NAME=$1\`"
 }

@@ -37,12 +37,12 @@ def choices(given: Iterable[str]) -> list[Choice]:
 def select(trees: Trees, words: Sequence[Choice], *, known: bool = False) -> list[Host]:
     """Return the hosts of a list, each once, in the order in which they are named; raises InputError.
 
-    A host may be named twice, and a user with one of the names applies; two different users are an error.
+    A host may be named twice; a user with either name applies, and two different users are an error.
     With `known`, a host of the command line must have a directory: a command that connects to nothing would not find a
     misspelt name otherwise. (Groups may hold hosts without one.)
     """
     selection = _Selection(trees, known=known)
-    found = selection.hosts(words, (), "the list")
+    found = selection.hosts(words, (), "the list of hosts")
     if selection.problems:
         raise InputError(selection.problems)
     return found

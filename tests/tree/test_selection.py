@@ -177,9 +177,9 @@ def test_a_group_takes_away_from_itself_only(trees: Trees):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("!gorgo", "the list only excludes hosts: `!gorgo`; name hosts too, e.g. `*`"),
-        ("gorgo,!gorgo", "no host is left of the list: `!gorgo`"),
-        ("*,!*", "no host is left of the list: `!*`"),
+        ("!gorgo", "the list of hosts only excludes hosts: `!gorgo`; name hosts too, e.g. `*`"),
+        ("gorgo,!gorgo", "no host is left of the list of hosts: `!gorgo`"),
+        ("*,!*", "no host is left of the list of hosts: `!*`"),
         ("*,!grgo", "`!grgo` excludes nothing: no such host is named; did you mean `gorgo`?"),
         ("gorgo,!web*", "`!web*` excludes nothing: no such host is named"),
         ("*,!adm@gorgo", "`!adm@gorgo` names a user, expected a host"),
