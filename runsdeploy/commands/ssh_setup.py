@@ -124,15 +124,11 @@ def _accounts(
 
 def _look(arguments: Arguments, account: Account) -> Result | Account:
     """Look with the keys there are; return the account if the key is absent, or may be."""
-    from runsdeploy.transport.connecting import (  # noqa: PLC0415 - only commands that connect load paramiko
-        takes_password,
-    )
-
     try:
         answer = _asked(arguments, account, "look", None)
     except Unauthorized as error:
         # Who refused may be a jump host, which the password is not for.
-        if error.host != account.login[0].name or (error.methods and not takes_password(error.methods)):
+        if error.host != account.login[0].name or (error.methods and not password.takes_password(error.methods)):
             return _failed(account.host, error)
         return replace(account, locked="login")
     except HostError as error:

@@ -44,6 +44,11 @@ def read(file: str) -> Password:
         raise _problem(f"cannot read the password file `{file}`: {(error.strerror or '').lower()}") from error
 
 
+def takes_password(methods: tuple[str, ...]) -> bool:
+    """Return whether one of these methods is about a password; many hosts that use PAM only offer the second."""
+    return "password" in methods or "keyboard-interactive" in methods
+
+
 def can_ask() -> bool:
     """Return whether there is a terminal, and somebody at it."""
     if os.environ.get("CI"):

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from runsdeploy.errors import HostError, InputError, Lost, Refused, Unreachable
 from runsdeploy.transport import connecting
+from runsdeploy.transport.paramiko_library import BoundedTransport
 from runsdeploy.transport.ssh_config import resolve, split_jump, split_user
 from runsdeploy.tree.selection import Choice, select
 from runsdeploy.tree.trees import Trees
@@ -247,8 +248,8 @@ def test_r5_a_half_open_link_is_noticed_while_sending(sshd):
 def test_r5_a_silent_command_is_not_a_lost_one(sshd, monkeypatch):
     """The server answers for it, and that ends the silence."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 60"))
-    asked, ask = [], connecting._ask_whether_alive
-    monkeypatch.setattr(connecting, "_ask_whether_alive", lambda link: (asked.append(time.monotonic()), ask(link)))
+    asked, ask = [], BoundedTransport.send_keepalive
+    monkeypatch.setattr(BoundedTransport, "send_keepalive", lambda link: (asked.append(time.monotonic()), ask(link)))
     with connected(host) as connection:
         stream = connection.open("cat")
         wait_until(lambda: asked and connection._ssh.sock._heard > asked[0])
