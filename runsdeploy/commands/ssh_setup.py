@@ -25,9 +25,9 @@ from runsdeploy.output import console, json
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST
 from runsdeploy.session.authorized_keys import Answer, Question, WrongPassword, ask
 from runsdeploy.transport import known_hosts, password
+from runsdeploy.transport.address import USER
 from runsdeploy.transport.password import Password
 from runsdeploy.transport.public_key import PublicKey, find
-from runsdeploy.transport.ssh_config import USER
 from runsdeploy.tree.trees import Host
 
 _SAID = {

@@ -1,8 +1,7 @@
-"""Commands on a host over SSH: the operator's ssh configuration, known hosts and keys, no prompts.
+"""Connect and log in to a host over SSH, through jump hosts if the ssh configuration has any. Never prompts.
 
-Paramiko is used below its SSHClient: one socket of our own, the host
-key checked between key exchange and authentication, and no more round trips than the protocol has.
-Nothing is ever forwarded to the host: no agent, no X11, no ports.
+Paramiko's SSHClient is not used: the socket is our own, the host key is checked between key exchange and
+authentication, and there are no more round trips than the protocol needs.
 """
 
 from __future__ import annotations
@@ -16,39 +15,45 @@ from msgspec.structs import replace
 
 from runsdeploy.errors import HostError, Unreachable
 from runsdeploy.transport import known_hosts
+from runsdeploy.transport.address import split_jump, split_user
 from runsdeploy.transport.authentication import authenticate
 from runsdeploy.transport.handshake import shake_hands
+from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.paramiko_library import BoundedTransport
 from runsdeploy.transport.password import Password
-from runsdeploy.transport.ssh_config import Settings, reason, resolve, split_jump, split_user
+from runsdeploy.transport.ssh_config import Settings, resolve
 from runsdeploy.transport.ssh_connection import SshConnection
 
 MAX_HOPS = 8
+"""jump hosts on the path to one host"""
 
 _log = logging.getLogger(__name__)
 
 
 class Options(Struct, frozen=True):
-    """What the operator asked for on top of the ssh configuration."""
+    """The operator's options, which add to the ssh configuration."""
 
     ssh_config: str | None = None
-    """a file to read in place of the user's and the system's, as `ssh -F`"""
+    """a file that replaces the user's and the system's configuration, as `ssh -F`"""
     accept_new: bool = False
-    """whether a host key that is not known yet is accepted and recorded"""
+    """whether to accept and record an unknown host key"""
     connect_timeout: float | None = None
-    """seconds for each phase, in place of ConnectTimeout"""
+    """seconds for each phase; None for ConnectTimeout"""
     retry_delays: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """pauses before each new attempt at a connection that broke before authentication"""
+    """seconds before each new attempt, if the connection breaks before authentication"""
     only_key: bytes = b""
-    """the public half of the one key to offer; empty for all there are"""
+    """the public half of the one key to offer; empty for all keys"""
     password: Password | None = None
-    """what to log in with in place of keys; jump hosts take keys"""
+    """the password to log in with in place of keys; jump hosts always get keys"""
     warn: Callable[[str], None] = _log.warning
-    """told of what was accepted and what could not be recorded"""
+    """is called with a message when a new host key was accepted, recorded or not"""
 
 
 def connect(host: str, options: Options, destination: known_hosts.Destination | None = None) -> SshConnection:
-    """Log in to `name` or `user@name`, with what `look_up` said of it if that is known; raises Unreachable."""
+    """Log in to `name` or `user@name`; raises Unreachable.
+
+    `destination` is the result of `known_hosts.look_up`, if the caller has it already.
+    """
     try:
         settings, entries = destination or known_hosts.look_up(host, options.ssh_config)
         return _connect(_with_timeout(settings, options), options, 0, entries)
@@ -72,29 +77,29 @@ def _connect(settings: Settings, options: Options, hops: int, entries: tuple[kno
         below = _connect_jump(settings, options, hops)
         if below:
             undo.callback(below.close)
-        ssh, wire = shake_hands(settings, entries, options.retry_delays, below)
-        undo.callback(wire.close)
+        ssh, sock = shake_hands(settings, entries, options.retry_delays, below)
+        undo.callback(sock.close)
         undo.callback(ssh.close)
         _check_host_key(ssh, settings, options, entries)
         authenticate(ssh, settings, password=options.password, only_key=options.only_key)
-        wire.watch(settings.alive_interval, settings.alive_count, ssh.send_keepalive)
+        sock.watch(settings.alive_interval, settings.alive_count, ssh.send_keepalive)
         undo.pop_all()
     return SshConnection(settings.name, ssh, settings.connect_timeout, below)
 
 
 def _connect_jump(settings: Settings, options: Options, hops: int) -> SshConnection | None:
-    """Log in to the last host to jump through, itself reached through those before it."""
+    """Log in to the last jump host, through the jump hosts before it; None without any."""
     if not settings.jumps:
         return None
     if hops >= MAX_HOPS:
-        raise Unreachable(f"more than {MAX_HOPS} hosts to jump through: ProxyJump of `{settings.name}` goes in circles")
+        raise Unreachable(f"more than {MAX_HOPS} jump hosts: the ProxyJump of `{settings.name}` is circular")
     options = replace(options, only_key=b"", password=None)
     host, port = split_jump(settings.jumps[-1])
-    # a bastion is nobody's deployment target: as for ssh, the login is the operator's own name
-    hop = _with_timeout(resolve(host, options.ssh_config, user=None, port=port), options)
-    if settings.jumps[:-1]:  # like `ssh -J`, in place of what that host's own configuration says
-        hop = replace(hop, jumps=settings.jumps[:-1])
-    return _connect(hop, options, hops + 1, known_hosts.find(hop))
+    # A jump host is not a deployment target: as in ssh, the default login is the operator's own name and not root.
+    jump = _with_timeout(resolve(host, options.ssh_config, user=None, port=port), options)
+    if settings.jumps[:-1]:  # as in `ssh -J`, the list replaces the jump host's own configuration
+        jump = replace(jump, jumps=settings.jumps[:-1])
+    return _connect(jump, options, hops + 1, known_hosts.find(jump))
 
 
 def _check_host_key(

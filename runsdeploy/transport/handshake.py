@@ -1,4 +1,4 @@
-"""From an address to agreed keys."""
+"""From a host's settings to an encrypted connection: TCP connection, key exchange, retries. Nobody is logged in yet."""
 
 from __future__ import annotations
 
@@ -11,30 +11,35 @@ from typing import Any
 from runsdeploy.errors import Unreachable
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.buffered_socket import BufferedSocket
+from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.paramiko_library import WINDOW, BoundedPacketizer, BoundedTransport, paramiko
-from runsdeploy.transport.ssh_config import Settings, reason
+from runsdeploy.transport.ssh_config import Settings
 from runsdeploy.transport.ssh_connection import SshConnection, refusal
 
-_CONNECT_FAILED = 2  # RFC 4254: the jump host could not connect, as opposed to would not
+_CONNECT_FAILED = 2  # RFC 4254, 5.1: the jump host could not connect; 1 is that it prohibits the connection
 _Entries = tuple[known_hosts.Entry, ...]
 
 
 def shake_hands(
     settings: Settings, entries: _Entries, retry_delays: tuple[float, ...], below: SshConnection | None
 ) -> tuple[BoundedTransport, BufferedSocket]:
-    """Connect and agree on keys; what broke early is tried again, for nothing has happened yet."""
+    """Connect and exchange keys; raises Unreachable.
+
+    `entries` are the known keys of the host; `below` is the connection to the jump host, if any. If the connection
+    breaks, another attempt follows after each delay (seconds): before authentication the host has done nothing.
+    """
     for delay in (*retry_delays, None):
         try:
             return _shake_hands_once(settings, entries, below)
         except (paramiko.SSHException, OSError, EOFError) as error:
-            if delay is None or not _is_passing(error) or (below and not below.alive):
+            if delay is None or not _is_transient(error) or (below and not below.alive):
                 raise _unreachable(settings, error, below) from error
-        time.sleep(delay * random.uniform(1, 1.25))  # noqa: S311 - spreads attempts, hides nothing
+        time.sleep(delay * random.uniform(1, 1.25))  # noqa: S311 - spreads the attempts of many controllers
     raise AssertionError("the last attempt raises")
 
 
-def _is_passing(error: Exception) -> bool:
-    """Whether another attempt may do better; a host that is silent for the whole timeout had its chance."""
+def _is_transient(error: Exception) -> bool:
+    """Return whether another attempt may succeed; not after a timeout, which was long enough."""
     if isinstance(error, paramiko.ChannelException):
         return bool(error.code == _CONNECT_FAILED)
     if isinstance(error, paramiko.SSHException):
@@ -45,42 +50,42 @@ def _is_passing(error: Exception) -> bool:
 def _shake_hands_once(
     settings: Settings, entries: _Entries, below: SshConnection | None
 ) -> tuple[BoundedTransport, BufferedSocket]:
-    wire = BufferedSocket(below.open_through(settings.host, settings.port) if below else _dial(settings))
+    buffered = BufferedSocket(below.open_through(settings.host, settings.port) if below else _dial(settings))
     try:
-        link: Any = wire  # whatever sends and receives, says paramiko's manual
-        ssh = BoundedTransport(link, default_window_size=WINDOW, packetizer_class=BoundedPacketizer)
+        sock: Any = buffered  # paramiko's manual accepts any object that sends and receives; its types do not
+        ssh = BoundedTransport(sock, default_window_size=WINDOW, packetizer_class=BoundedPacketizer)
         _prefer(ssh, entries)
-        ssh.banner_timeout = settings.connect_timeout + 1  # so that it is start_client's that ends first
+        ssh.banner_timeout = settings.connect_timeout + 1  # longer, so that the deadline of start_client ends first
         ssh.auth_timeout = settings.connect_timeout
         ssh.start_client(timeout=settings.connect_timeout)
         _require_keys(ssh, settings)
     except BaseException:
-        wire.close()
+        buffered.close()
         raise
-    return ssh, wire
+    return ssh, buffered
 
 
 def _require_keys(ssh: paramiko.Transport, settings: Settings) -> None:
-    """Raise if `start_client` came back because its time was over, which it does without a word."""
+    """Raise TimeoutError if the key exchange is not complete: `start_client` returns normally at its deadline."""
     if not ssh.initial_kex_done:
         ssh.close()
         raise TimeoutError(errno.ETIMEDOUT, f"no answer within {settings.connect_timeout:g} s")
 
 
 def _dial(settings: Settings) -> socket.socket:
-    """Connect to the first address that answers."""
+    """Connect to the first address that answers; raises OSError or Unreachable."""
     failure: OSError | None = None
     for family, kind, protocol, _, address in _addresses(settings):
-        link = socket.socket(family, kind, protocol)
+        sock = socket.socket(family, kind, protocol)
         try:
-            link.settimeout(settings.connect_timeout)
-            link.connect(address)
-            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(settings.connect_timeout)
+            sock.connect(address)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
-            link.close()
+            sock.close()
             failure = error
         else:
-            return link
+            return sock
     raise failure or OSError("it has no address")
 
 
@@ -94,7 +99,7 @@ def _addresses(settings: Settings) -> list[tuple[int, int, int, str, tuple[str |
 
 
 def _prefer(ssh: paramiko.Transport, entries: _Entries) -> None:
-    """Put what is fast, and the kind of host key that is known, in front; remove nothing."""
+    """Prefer fast algorithms, and the kinds of host key that are known; disable none."""
     known = {entry.key.kind for entry in entries if not entry.revoked}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}

@@ -1,4 +1,4 @@
-"""Private keys to offer."""
+"""The private keys to offer to a host, in ssh's order: from the operator's agent and from identity files."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from runsdeploy.transport import known_hosts
+from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.paramiko_library import AgentSSH, paramiko
-from runsdeploy.transport.ssh_config import Settings, public_part, reason
+from runsdeploy.transport.public_key import public_half
+from runsdeploy.transport.ssh_config import Settings
+
+
+class Candidate(Struct, frozen=True):
+    """A key to offer, or the reason why a file has none."""
+
+    label: str
+    """its name in messages"""
+    key: paramiko.PKey | None = None
+    """the key, if it is usable"""
+    hint: str = ""
+    """the command that makes it usable"""
 
 
 class _Agent(AgentSSH):
-    """The agent at a socket; paramiko's own only looks at SSH_AUTH_SOCK."""
+    """The agent at any socket; paramiko's own class uses only SSH_AUTH_SOCK."""
 
-    if TYPE_CHECKING:  # what the stubs leave out
+    if TYPE_CHECKING:  # missing in the type stubs
 
         def _connect(self, conn: socket.socket) -> None: ...
         def _close(self) -> None: ...
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__()
-        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            link.settimeout(timeout)
-            link.connect(path)
-            self._connect(link)
+            connection.settimeout(timeout)
+            connection.connect(path)
+            self._connect(connection)
         except BaseException:
-            link.close()
+            connection.close()
             raise
 
     def close(self) -> None:
-        """Give the agent's socket back."""
+        """Close the socket."""
         self._close()
-
-
-class Candidate(Struct, frozen=True):
-    """A key to offer, or a file that should have held one."""
-
-    label: str
-    """what it is called in messages"""
-    key: paramiko.PKey | None = None
-    """the key, if it can be used"""
-    hint: str = ""
-    """what would make it usable"""
 
 
 @contextlib.contextmanager
 def agent_keys(settings: Settings) -> Iterator[list[paramiko.AgentKey]]:
-    """Give the agent's keys; a missing or broken agent has none."""
+    """Yield the agent's keys, usable within the `with`; none if the agent is missing or broken."""
     agent: _Agent | None = None
     with contextlib.suppress(OSError, paramiko.SSHException):
         agent = _Agent(settings.agent, settings.connect_timeout) if settings.agent else None
@@ -64,13 +66,13 @@ def agent_keys(settings: Settings) -> Iterator[list[paramiko.AgentKey]]:
 
 
 def candidates(settings: Settings, held_by_agent: list[paramiko.AgentKey]) -> Iterator[Candidate]:
-    """Give keys in ssh's order: those of the agent that are configured, its others, then files."""
+    """Yield keys in ssh's order: the agent's keys that are configured, its other keys, then the files."""
     held = {key.asbytes(): key for key in held_by_agent}
-    files = [(file, public_part(file) if held else None) for file in settings.identities]
+    files = [(file, public_half(file) if held else None) for file in settings.identities]
     configured = [blob for _, blob in files if blob and blob in held]
     others = [] if settings.identities_only else list(held)
     for chosen in dict.fromkeys([*configured, *others]):
-        yield Candidate(f"agent's {_described(held[chosen])}", held[chosen])
+        yield Candidate(f"agent's {_describe(held[chosen])}", held[chosen])
     for file, blob in files:
         if (blob is None or blob not in held) and Path(file).is_file():
             yield _from_file(file)
@@ -79,17 +81,15 @@ def candidates(settings: Settings, held_by_agent: list[paramiko.AgentKey]) -> It
 def _from_file(file: str) -> Candidate:
     status = Path(file).stat()
     if status.st_uid == getuid() and stat.S_IMODE(status.st_mode) & 0o077:
-        return Candidate(f"not {file}, which others may read", hint=f"chmod 600 {file}")
+        return Candidate(f"not {file}, other users may read it", hint=f"chmod 600 {file}")
     try:
         key = _load(file, status.st_mtime_ns)
-    except (
-        TypeError,
-        paramiko.PasswordRequiredException,
-    ):  # what cryptography raises for want of a passphrase
-        return Candidate(f"not {file}, which is encrypted", hint=f"ssh-add {file}")
-    except Exception as error:  # noqa: BLE001 - any of a dozen kinds, for a file that ssh would skip as well
-        return Candidate(f"not {file}, which is no usable key ({reason(error)})")
-    return Candidate(f"{file} ({_described(key)})", key)
+    except (TypeError, paramiko.PasswordRequiredException):
+        # cryptography raises TypeError when it needs a passphrase.
+        return Candidate(f"not {file}, it is encrypted", hint=f"ssh-add {file}")
+    except Exception as error:  # noqa: BLE001 - a dozen exception types, for a file that ssh skips as well
+        return Candidate(f"not {file}, it is no usable key ({reason(error)})")
+    return Candidate(f"{file} ({_describe(key)})", key)
 
 
 @functools.lru_cache(maxsize=64)
@@ -97,5 +97,5 @@ def _load(file: str, _changed: int) -> paramiko.PKey:
     return paramiko.PKey.from_path(file)
 
 
-def _described(key: paramiko.PKey) -> str:
+def _describe(key: paramiko.PKey) -> str:
     return str(known_hosts.Key(key.get_name(), key.asbytes()))

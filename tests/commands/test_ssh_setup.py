@@ -313,7 +313,7 @@ def test_a_host_that_takes_no_password_is_not_shown_one(operator, place, passwor
         done = setup(operator, "--password-file", password)
         assert done.status == 3
         assert "accepted no key for user `rd-alice`" in only(done)["message"]
-        assert "takes no password either" in only(done)["hint"]
+        assert "accepts no password either" in only(done)["hint"]
         wait_until(lambda: not host.processes())
         assert "password" not in host.log()
 
