@@ -23,7 +23,7 @@ from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
 from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
 from runsdeploy.output import console, json
 from runsdeploy.rollout.execution import ACCEPT_NEW, HOST
-from runsdeploy.session.authorized_keys import Answer, Question, WrongPassword, ask
+from runsdeploy.session.authorized_keys import Request, Response, WrongPassword, run_setup
 from runsdeploy.transport import known_hosts, password
 from runsdeploy.transport.address import USER
 from runsdeploy.transport.password import Password
@@ -133,9 +133,9 @@ def _look(arguments: Arguments, account: Account) -> Result | Account:
         return replace(account, locked="login")
     except HostError as error:
         return _failed(account.host, error)
-    if answer.said == "password":
+    if answer.outcome == "password":
         return replace(account, locked="sudo")
-    return account if answer.said == "absent" else _verified(arguments, account, answer)
+    return account if answer.outcome == "absent" else _verified(arguments, account, answer)
 
 
 def _add(arguments: Arguments, account: Account, secret: Password | None = None) -> Result:
@@ -146,11 +146,11 @@ def _add(arguments: Arguments, account: Account, secret: Password | None = None)
         return _failed(account.host, error)
 
 
-def _asked(arguments: Arguments, account: Account, mode: Literal["look", "add"], secret: Password | None) -> Answer:
+def _asked(arguments: Arguments, account: Account, mode: Literal["look", "add"], secret: Password | None) -> Response:
     for_login = secret if account.locked == "login" else None
     for_sudo = secret if account.user else None
     with _connected(arguments, account.host, account.login, password=for_login) as connection:
-        return ask(connection, Question(mode, account.host.name, account.user, account.key, for_sudo))
+        return run_setup(connection, Request(mode, account.host.name, account.user, account.key, for_sudo))
 
 
 def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destination, **more: Any) -> Any:
@@ -161,17 +161,17 @@ def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destin
     return closing(connecting.connect(host.address, options, destination))
 
 
-def _verified(arguments: Arguments, account: Account, answer: Answer) -> Result:
+def _verified(arguments: Arguments, account: Account, answer: Response) -> Result:
     """Log in with the key alone, and have a command run: that is what it is for."""
     key, (settings, entries) = account.key, account.own
     alone = replace(settings, identities=(key.private,) if key.private else (), identities_only=False)
     stands = f"the key stands in `{answer.file}`, but"
     try:
         with _connected(arguments, account.host, (alone, entries), only_key=key.blob) as connection:
-            ask(connection, Question("hello", account.host.name))
+            run_setup(connection, Request("hello", account.host.name))
     except Unauthorized as error:
         if not error.offered:
-            return Result(account.host, answer.said, key, f"login with it was not tried: {error.message}")
+            return Result(account.host, answer.outcome, key, f"login with it was not tried: {error.message}")
         why = f"sshd does not accept it for user `{settings.user}`"
         hint = f"as root there: `sshd -T -C user={settings.user} | grep -iE 'authorizedkeys|permitroot|pubkey|allow'`"
         return Result(account.host, "refused", key, f"{stands} {why}", hint)
@@ -182,7 +182,7 @@ def _verified(arguments: Arguments, account: Account, answer: Answer) -> Result:
     hint = (
         "" if named else f"deploys offer it if the agent has it, or ssh's configuration: `IdentityFile {key.private}`"
     )
-    return Result(account.host, answer.said, key, "login with it works", hint)
+    return Result(account.host, answer.outcome, key, "login with it works", hint)
 
 
 def _with_password(arguments: Arguments, secret: Password, accounts: Sequence[Account]) -> Iterator[Result]:
