@@ -155,7 +155,7 @@ def _asked(arguments: Arguments, account: Account, mode: Literal["look", "add"],
 
 def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destination, **more: Any) -> Any:
     """Connect, for the length of a `with`; `more` are options of that."""
-    from runsdeploy.transport import connecting  # noqa: PLC0415 - only commands that connect load paramiko
+    from runsdeploy.transport.ssh import connecting  # noqa: PLC0415 - only commands that connect load paramiko
 
     options = connecting.Options(ssh_config=arguments.ssh_config, accept_new=arguments.accept_new, **more)
     return closing(connecting.connect(host.address, options, destination))

@@ -124,7 +124,7 @@ def _roll_out(  # noqa: PLR0913, PLR0917 - all that was made ready
 
 
 def _load_ssh() -> None:
-    import runsdeploy.transport.connecting  # noqa: F401, PLC0415
+    import runsdeploy.transport.ssh.connecting  # noqa: F401, PLC0415
 
 
 def _look_up(ways: Sequence[Way]) -> None:
@@ -152,7 +152,7 @@ class Way:
         return self._transport
 
     def _connect(self) -> Transport:
-        from runsdeploy.transport import connecting  # noqa: PLC0415 - only commands that connect load paramiko
+        from runsdeploy.transport.ssh import connecting  # noqa: PLC0415 - only commands that connect load paramiko
 
         options = connecting.Options(ssh_config=self._arguments.ssh_config, accept_new=self._arguments.accept_new)
         return connecting.connect(self._host.address, options, self._destination)

@@ -23,7 +23,7 @@ import pytest
 
 from runsdeploy.errors import Lost
 from runsdeploy.session import authorized_keys
-from runsdeploy.transport import connecting
+from runsdeploy.transport.ssh import connecting
 from tests import sshd
 from tests.chaos.test_interrupts import terminal
 from tests.docs.test_docs import INDENTED

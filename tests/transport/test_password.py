@@ -8,8 +8,8 @@ import pytest
 
 from runsdeploy.errors import InputError
 from runsdeploy.transport import password
-from runsdeploy.transport.connecting import Options
 from runsdeploy.transport.password import Password, read
+from runsdeploy.transport.ssh.connecting import Options
 
 SECRET = b"kanari-\xe9 %s"
 

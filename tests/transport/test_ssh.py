@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import HostError, InputError, Lost, Refused, Unreachable
-from runsdeploy.transport import connecting
 from runsdeploy.transport.address import split_jump, split_user
-from runsdeploy.transport.paramiko_library import BoundedTransport
+from runsdeploy.transport.ssh import connecting
+from runsdeploy.transport.ssh.paramiko_library import BoundedTransport
 from runsdeploy.transport.ssh_config import resolve
 from runsdeploy.tree.selection import Choice, select
 from runsdeploy.tree.trees import Trees

@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.openssh import reason
-from runsdeploy.transport.paramiko_library import AgentSSH, paramiko
 from runsdeploy.transport.public_key import public_half
+from runsdeploy.transport.ssh.paramiko_library import AgentSSH, paramiko
 from runsdeploy.transport.ssh_config import Settings
 
 

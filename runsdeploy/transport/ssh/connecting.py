@@ -16,13 +16,13 @@ from msgspec.structs import replace
 from runsdeploy.errors import HostError, Unreachable
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.address import split_jump, split_user
-from runsdeploy.transport.authentication import authenticate
-from runsdeploy.transport.handshake import shake_hands
 from runsdeploy.transport.openssh import reason
-from runsdeploy.transport.paramiko_library import BoundedTransport
 from runsdeploy.transport.password import Password
+from runsdeploy.transport.ssh.authentication import authenticate
+from runsdeploy.transport.ssh.connection import SshConnection
+from runsdeploy.transport.ssh.handshake import shake_hands
+from runsdeploy.transport.ssh.paramiko_library import BoundedTransport
 from runsdeploy.transport.ssh_config import Settings, resolve
-from runsdeploy.transport.ssh_connection import SshConnection
 
 MAX_HOPS = 8
 """jump hosts on the path to one host"""

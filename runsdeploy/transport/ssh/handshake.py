@@ -10,11 +10,11 @@ from typing import Any
 
 from runsdeploy.errors import Unreachable
 from runsdeploy.transport import known_hosts
-from runsdeploy.transport.buffered_socket import BufferedSocket
 from runsdeploy.transport.openssh import reason
-from runsdeploy.transport.paramiko_library import WINDOW, BoundedPacketizer, BoundedTransport, paramiko
+from runsdeploy.transport.ssh.buffered_socket import BufferedSocket
+from runsdeploy.transport.ssh.connection import SshConnection, refusal
+from runsdeploy.transport.ssh.paramiko_library import WINDOW, BoundedPacketizer, BoundedTransport, paramiko
 from runsdeploy.transport.ssh_config import Settings
-from runsdeploy.transport.ssh_connection import SshConnection, refusal
 
 _CONNECT_FAILED = 2  # RFC 4254, 5.1: the jump host could not connect; 1 is that it prohibits the connection
 _Entries = tuple[known_hosts.Entry, ...]

@@ -9,9 +9,9 @@ import contextlib
 import threading
 
 from runsdeploy.errors import Lost, Refused
-from runsdeploy.transport.buffered_socket import CHUNK, Socket
 from runsdeploy.transport.openssh import reason
-from runsdeploy.transport.paramiko_library import paramiko
+from runsdeploy.transport.ssh.buffered_socket import CHUNK, Socket
+from runsdeploy.transport.ssh.paramiko_library import paramiko
 
 STDERR_KEPT = 64 * 1024
 """bytes of a command's stderr that are kept, the last ones"""

@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from runsdeploy.errors import Unauthorized, Unreachable
-from runsdeploy.transport.paramiko_library import paramiko
 from runsdeploy.transport.password import Password, takes_password
-from runsdeploy.transport.private_keys import agent_keys, candidates
+from runsdeploy.transport.ssh.paramiko_library import paramiko
+from runsdeploy.transport.ssh.private_keys import agent_keys, candidates
 from runsdeploy.transport.ssh_config import Settings
 
 _log = logging.getLogger(__name__)
