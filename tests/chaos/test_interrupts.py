@@ -415,7 +415,7 @@ class Heard(Listener):
     def __init__(self):
         self.told = []
 
-    begin = hear = end = lambda *_: None
+    begin = event = end = lambda *_: None
 
     def stopping(self, said):
         self.told.append(said)
@@ -423,7 +423,7 @@ class Heard(Listener):
 
 def test_r10_an_interrupt_that_comes_as_the_last_step_ends_is_told():
     listener = Heard()
-    _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1)
+    _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1, lambda: None)
     assert number == signal.SIGINT
     assert ["stopping after" in said for said in listener.told] == [True]
 

@@ -95,7 +95,7 @@ def heard(at, middle, listener):
     with contextlib.suppress(Lost):
         for event in spool.events():
             fold.hear(event)
-            listener.hear(fold.plan, event, fold)
+            listener.event(fold.plan, event, fold)
             events.append(event)
     return transport.acknowledged(), events
 
@@ -193,5 +193,5 @@ def test_r10_r39_a_wish_that_cannot_be_sent_keeps_nobody_from_the_next():
 
 
 class _Deaf:
-    def hear(self, *_):
+    def event(self, *_):
         pass
