@@ -23,7 +23,7 @@ from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
 from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
-from runsdeploy.session.authorized_keys import SetupRequest, SetupResponse, WrongPassword, run_setup
+from runsdeploy.session.authorized_keys import KeyRequest, KeyResponse, WrongPassword, run_setup
 from runsdeploy.transport import known_hosts, password
 from runsdeploy.transport.address import USER
 from runsdeploy.transport.password import Password
@@ -148,11 +148,11 @@ def _add(arguments: Arguments, account: Account, secret: Password | None = None)
 
 def _asked(
     arguments: Arguments, account: Account, mode: Literal["look", "add"], secret: Password | None
-) -> SetupResponse:
+) -> KeyResponse:
     for_login = secret if account.locked == "login" else None
     for_sudo = secret if account.user else None
     with _connected(arguments, account.host, account.login, password=for_login) as connection:
-        return run_setup(connection, SetupRequest(mode, account.host.name, account.user, account.key, for_sudo))
+        return run_setup(connection, KeyRequest(mode, account.host.name, account.user, account.key, for_sudo))
 
 
 def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destination, **more: Any) -> Any:
@@ -163,14 +163,14 @@ def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destin
     return closing(connecting.connect(host.address, options, destination))
 
 
-def _verified(arguments: Arguments, account: Account, answer: SetupResponse) -> Result:
+def _verified(arguments: Arguments, account: Account, answer: KeyResponse) -> Result:
     """Log in with the new key alone, and run a command."""
     key, (settings, entries) = account.key, account.own
     alone = replace(settings, identities=(key.private,) if key.private else (), identities_only=False)
     stands = f"the key stands in `{answer.file}`, but"
     try:
         with _connected(arguments, account.host, (alone, entries), only_key=key.blob) as connection:
-            run_setup(connection, SetupRequest("hello", account.host.name))
+            run_setup(connection, KeyRequest("hello", account.host.name))
     except Unauthorized as error:
         if not error.offered:
             return Result(account.host, answer.outcome, key, f"login with it was not tried: {error.message}")

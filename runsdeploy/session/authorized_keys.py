@@ -26,7 +26,7 @@ class WrongPassword(Refused):
     """Sudo on the host did not accept the password."""
 
 
-class SetupRequest(Struct, frozen=True):
+class KeyRequest(Struct, frozen=True):
     """A request to one host."""
 
     mode: Literal["hello", "look", "add"]
@@ -41,7 +41,7 @@ class SetupRequest(Struct, frozen=True):
     """the password for sudo, if sudo asks for one"""
 
 
-class SetupResponse(Struct, frozen=True):
+class KeyResponse(Struct, frozen=True):
     """A host's response."""
 
     outcome: str
@@ -50,7 +50,7 @@ class SetupResponse(Struct, frozen=True):
     """path of the authorized_keys file on the host"""
 
 
-def run_setup(transport: Transport, request: SetupRequest) -> SetupResponse:
+def run_setup(transport: Transport, request: KeyRequest) -> KeyResponse:
     """Run a request on a host; raises HostError. The password is sent once, and only to sudo."""
     nonce = secrets.token_hex(16)
     channel = transport.open(COMMAND)
@@ -75,7 +75,7 @@ def run_setup(transport: Transport, request: SetupRequest) -> SetupResponse:
         channel.close()
 
 
-def _exchange(channel: Channel, nonce: str, request: SetupRequest) -> bytes:
+def _exchange(channel: Channel, nonce: str, request: KeyRequest) -> bytes:
     """Send the program, and then password and key, each when the host asks for it; return the host's output."""
     header = (nonce, request.mode, request.user or "-", "yes" if request.password else "no")
     _send(channel, call(program("setup.sh"), *header))
@@ -108,21 +108,21 @@ def _send(channel: Channel, data: bytes) -> None:
         return
 
 
-def _parse_output(output: bytes, stderr: bytes, nonce: str, request: SetupRequest) -> SetupResponse:
+def _parse_output(output: bytes, stderr: bytes, nonce: str, request: KeyRequest) -> KeyResponse:
     frames = re.findall(rb"\x1e%s (\w+) ?([^\n]*)\n" % nonce.encode(), output)
     outcome, text = next((frame for frame in reversed(frames) if frame[0] not in (b"ready", b"sudo")), (b"", b""))
     if outcome == b"refuse":
         message, _, hint = text.partition(b"\t")
         raise Refused(f"`{request.host}`: {_decode(message, request)}", _decode(hint, request))
     if outcome in (b"hello", b"password", b"added", b"present", b"absent"):
-        return SetupResponse(outcome.decode(), _decode(text, request))
+        return KeyResponse(outcome.decode(), _decode(text, request))
     if (b"sudo", b"") in frames:
         raise _sudo_refusal(output.rpartition(nonce.encode())[2], request)
     tail = _decode(b" ".join((output + b"\n" + stderr).split())[-300:], request)
     raise Refused(f"`{request.host}` did not run the program" + (f"; its output: {tail}" if tail else ""))
 
 
-def _sudo_refusal(output: bytes, request: SetupRequest) -> Refused:
+def _sudo_refusal(output: bytes, request: KeyRequest) -> Refused:
     lines = [line.strip() for line in output.replace(b"?", b"", 1).splitlines() if line.strip()]
     if any(b"incorrect" in line or b"try again" in line for line in lines):
         return _wrong_password(request)
@@ -130,11 +130,11 @@ def _sudo_refusal(output: bytes, request: SetupRequest) -> Refused:
     return Refused(f"`sudo` on `{request.host}` refused: {last}", f"sudo must let the login become `{request.user}`")
 
 
-def _wrong_password(request: SetupRequest) -> WrongPassword:
+def _wrong_password(request: KeyRequest) -> WrongPassword:
     return WrongPassword(f"`sudo` on `{request.host}` did not accept the password")
 
 
-def _decode(output: bytes, request: SetupRequest) -> str:
+def _decode(output: bytes, request: KeyRequest) -> str:
     """Return a host's output as text, without the password."""
     hidden = request.password.hide(output) if request.password else output
     return hidden.decode("utf-8", "backslashreplace")

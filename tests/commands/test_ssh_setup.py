@@ -340,7 +340,7 @@ def test_a_host_that_never_answers_is_given_up(target, homes, monkeypatch):
     monkeypatch.setattr(authorized_keys, "PATIENCE", 0.5)
     options = connecting.Options(ssh_config=str(target.ssh_config))
     with closing(connecting.connect(HOST, options)) as connection, pytest.raises(Lost) as caught:
-        authorized_keys.run_setup(connection, authorized_keys.SetupRequest("hello", HOST))
+        authorized_keys.run_setup(connection, authorized_keys.KeyRequest("hello", HOST))
     assert "did not answer" in str(caught.value)
 
 
