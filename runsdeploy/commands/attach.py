@@ -12,10 +12,11 @@ from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.events import EarlierEvent, Event, Finished, Unacknowledged
 from runsdeploy.output import console, json
 from runsdeploy.plan.plan import Plan
-from runsdeploy.session.bundle import Session, watch
-from runsdeploy.session.reconnect import Link
+from runsdeploy.session.bundle import watch
+from runsdeploy.session.query import ask
+from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.report import Fold, HostReport, exit_status
-from runsdeploy.session.session import ask, new_session
+from runsdeploy.session.session import Session, new_session
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.tree.trees import Host
@@ -31,7 +32,7 @@ def attach(arguments: Arguments) -> int:
     connection = connection_to(arguments, hosts[0])
     try:
         for event in _attached(connection, arguments):
-            fold.hear(event)
+            fold.add(event)
             listener.event(fold.plan, event, fold)
         report = fold.close(0.0) if fold.earlier else None
     except HostError as error:
@@ -56,17 +57,18 @@ def _report(arguments: Arguments, report: HostReport | None, host: Host) -> int:
 def _attached(connection: HostConnection, arguments: Arguments) -> Iterator[Event]:
     """Yield the newest session with unacknowledged output, then its events."""
     found = next(
-        (each for each in ask(connection.open(), new_session(), "unheard") if isinstance(each, Unacknowledged)), None
+        (each for each in ask(connection.open(), new_session(), "unacknowledged") if isinstance(each, Unacknowledged)),
+        None,
     )
     if found is None:
         return
     yield found
     theirs = Session(found.session, found.nonce, found.by)
-    link = Link(connection.open, arguments.patience)
-    spool = SegmentStream(link, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
-    spool.resume(0 if arguments.all else found.seen)
-    for event in spool.events():
+    reconnector = Reconnector(connection.open, arguments.patience)
+    stream = SegmentStream(reconnector, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
+    stream.resume(0 if arguments.all else found.acknowledged)
+    for event in stream.events():
         yield EarlierEvent(event)
         if isinstance(event, Finished):
             yield event
-    spool.part()
+    stream.acknowledge_end()

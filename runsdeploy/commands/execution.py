@@ -16,9 +16,9 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.planning import Planned, make_plans
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.rollout.work import Work
-from runsdeploy.session.bundle import Session
 from runsdeploy.session.report import Fold, HostReport, exit_status
-from runsdeploy.session.session import Run, new_sessions
+from runsdeploy.session.run import Run
+from runsdeploy.session.session import Session, new_sessions
 from runsdeploy.transport.host_connection import HostConnection, preload
 from runsdeploy.tree import revision
 from runsdeploy.tree.trees import Host

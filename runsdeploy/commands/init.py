@@ -11,7 +11,8 @@ from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.commands.new_file import NewFile, make_all, say
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.plan.sysinfos import text
-from runsdeploy.session.session import ask_facts, new_session
+from runsdeploy.session.query import ask_facts
+from runsdeploy.session.session import new_session
 from runsdeploy.tree.trees import Host, Trees
 
 

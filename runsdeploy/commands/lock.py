@@ -10,7 +10,8 @@ from runsdeploy.errors import HostError
 from runsdeploy.events import Locked, encode_word
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
-from runsdeploy.session.session import ask, new_session
+from runsdeploy.session.query import ask
+from runsdeploy.session.session import new_session
 from runsdeploy.tree.trees import Host
 
 

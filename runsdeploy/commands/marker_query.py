@@ -17,8 +17,9 @@ from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker, Markers
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
+from runsdeploy.session.query import ask_facts, ask_markers
 from runsdeploy.session.report import Fold, HostReport
-from runsdeploy.session.session import ask_facts, ask_markers, local_scope, new_session
+from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
@@ -42,7 +43,7 @@ class HostMarkers(Struct):
 
     def all(self, names: Sequence[str]) -> Iterator[tuple[str, Marker]]:
         """Yield the markers with their sides; `names` are full names that may stand behind shortened ones."""
-        return ((side, marker) for side, markers in self.markers.items() for marker in markers.told(names))
+        return ((side, marker) for side, markers in self.markers.items() for marker in markers.decode(names))
 
 
 def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T], Any]) -> list[Any]:
@@ -98,7 +99,7 @@ def report_of(host: Host, error: HostError | Locked) -> HostReport:
     """Return the report of a host that could not be used, or is locked."""
     fold = Fold(Plan(host, (), ()))
     if isinstance(error, Locked):
-        fold.hear(error)
+        fold.add(error)
         report = fold.close(0.0)
         # These commands do not wait for a lock.
         return report if error.kind == "operator" else replace(report, hint="try again when it is over")

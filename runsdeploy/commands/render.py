@@ -21,7 +21,8 @@ from runsdeploy.rollout.planning import make_plans
 from runsdeploy.session.bundle import content_of
 from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
-from runsdeploy.session.session import Run, new_session
+from runsdeploy.session.run import Run
+from runsdeploy.session.session import new_session
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree import revision
 
@@ -75,12 +76,12 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     listener.out = listener.talk
     ended, shared = "", []
     for event in run.events():
-        fold.hear(event)
+        fold.add(event)
         listener.event(plan, event, fold)
         if isinstance(event, Finished):
             # The files are removed with the session.
             ended = event.outcome
-            shared = [content_file(file.path, content_of(file), file.mode) for file in run.kept.values()]
+            shared = [content_file(file.path, content_of(file), file.mode) for file in run.received.values()]
     if ended != "ok":
         listener.end(fold.close(0.0))
         return [], 1

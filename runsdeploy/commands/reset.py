@@ -23,8 +23,9 @@ from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.session.query import reset_markers
 from runsdeploy.session.report import exit_status
-from runsdeploy.session.session import local_scope, new_session, reset_markers
+from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
 
 

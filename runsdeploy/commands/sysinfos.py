@@ -15,7 +15,8 @@ from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.sysinfos import text
-from runsdeploy.session.session import ask_facts, new_session
+from runsdeploy.session.query import ask_facts
+from runsdeploy.session.session import new_session
 from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.trees import Host, Located, Trees
 

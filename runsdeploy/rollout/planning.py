@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.plan.plan import FactsUnknown, Plan, expected_facts_for, resolve
 from runsdeploy.rollout.work import Work
+from runsdeploy.session.query import ask_facts
 from runsdeploy.session.report import Fold, HostReport
-from runsdeploy.session.session import ask_facts, new_session
+from runsdeploy.session.session import new_session
 from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.tree.trees import Host
 

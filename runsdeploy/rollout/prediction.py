@@ -5,7 +5,8 @@ from __future__ import annotations
 from runsdeploy.markers.forecast import forecast
 from runsdeploy.markers.marker import Markers
 from runsdeploy.plan.plan import Plan
-from runsdeploy.session.session import ask_markers, local_scope, new_session, verify_facts
+from runsdeploy.session.query import ask_markers, verify_facts
+from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.transport.local import LocalTransport
 

@@ -20,7 +20,7 @@ from runsdeploy.events import Event
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.interrupts import handling
 from runsdeploy.session.report import Fold, HostReport
-from runsdeploy.session.session import Run
+from runsdeploy.session.run import Run
 
 
 class Listener(Protocol):
@@ -60,8 +60,8 @@ LEAVING = 2.0
 """seconds that a listener whose output nobody reads may delay the end after the third interrupt"""
 
 _STEPS: tuple[tuple[Callable[[Run], None], str], ...] = (
-    (Run.stop, "stopping after the running step; interrupt again to end it"),
-    (Run.kill, "ending the running step, by force after 5 s; interrupt again to leave it running"),
+    (Run.request_stop, "stopping after the running step; interrupt again to end it"),
+    (Run.request_kill, "ending the running step, by force after 5 s; interrupt again to leave it running"),
 )
 """what the first and the second interrupt do"""
 
@@ -117,7 +117,7 @@ class _Rollout:
                 self._notify(functools.partial(self.listener.stopping, message.message))
         for run in self.runs:
             if id(run) not in self.reports:
-                run.abandon()
+                run.discard_files()
                 self.folds[id(run)].finished = "interrupted"
                 self._close(run, _Ended(None, 0.0))
         self.over.set()
@@ -167,7 +167,7 @@ class _Rollout:
         """Run one session and queue its events."""
         began = time.monotonic()
         error: HostError | None = None
-        if run.stopping:
+        if run.stop_requested:
             self.folds[id(run)].finished = "interrupted"
         else:
             self.messages.put((run, None))
@@ -188,7 +188,7 @@ class _Rollout:
         elif isinstance(message, _Ended):
             self._close(run, message)
         else:
-            self.folds[id(run)].hear(message)
+            self.folds[id(run)].add(message)
             self._notify(lambda: self.listener.event(run.plan, message, self.folds[id(run)]))
             self.handled[id(run)].release()
 

@@ -10,7 +10,7 @@ from typing import Literal
 from msgspec import Struct
 
 from runsdeploy.errors import Lost, Refused
-from runsdeploy.session.bundle import COMMAND, call, program
+from runsdeploy.session.program import COMMAND, call, program
 from runsdeploy.transport.channel import Channel, Transport
 from runsdeploy.transport.password import Password
 from runsdeploy.transport.public_key import PublicKey
@@ -44,7 +44,7 @@ class KeyRequest(Struct, frozen=True):
 class KeyResponse(Struct, frozen=True):
     """A host's response."""
 
-    outcome: str
+    result: str
     """`hello`; for the key `added`, `present`, `absent`; `password` if sudo needs one and the request has none"""
     file: str = ""
     """path of the authorized_keys file on the host"""
@@ -110,12 +110,12 @@ def _send(channel: Channel, data: bytes) -> None:
 
 def _parse_output(output: bytes, stderr: bytes, nonce: str, request: KeyRequest) -> KeyResponse:
     frames = re.findall(rb"\x1e%s (\w+) ?([^\n]*)\n" % nonce.encode(), output)
-    outcome, text = next((frame for frame in reversed(frames) if frame[0] not in (b"ready", b"sudo")), (b"", b""))
-    if outcome == b"refuse":
+    result, text = next((frame for frame in reversed(frames) if frame[0] not in (b"ready", b"sudo")), (b"", b""))
+    if result == b"refuse":
         message, _, hint = text.partition(b"\t")
         raise Refused(f"`{request.host}`: {_decode(message, request)}", _decode(hint, request))
-    if outcome in (b"hello", b"password", b"added", b"present", b"absent"):
-        return KeyResponse(outcome.decode(), _decode(text, request))
+    if result in (b"hello", b"password", b"added", b"present", b"absent"):
+        return KeyResponse(result.decode(), _decode(text, request))
     if (b"sudo", b"") in frames:
         raise _sudo_refusal(output.rpartition(nonce.encode())[2], request)
     tail = _decode(b" ".join((output + b"\n" + stderr).split())[-300:], request)

@@ -1,4 +1,4 @@
-"""Links: the way to a machine that outlives its connections."""
+"""Reconnecting: a connection to one machine that is opened again after it broke, for a limited time."""
 
 from __future__ import annotations
 
@@ -11,60 +11,60 @@ from runsdeploy.events import Event, Note
 from runsdeploy.transport.channel import Channel, Transport
 
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""seconds before each new attempt, the last for all further ones: a path that is back is found within five"""
+"""seconds before each new attempt, the last for all further ones: a network that works again is noticed within 5 s"""
 
 STEADY = 5.0
-"""seconds that a connection must have lived to count: one that breaks again and again uses up our patience"""
+"""seconds that a connection must have lived to reset the time limit: one that breaks again and again uses it up"""
 
 
-class Link:
-    """A way to one machine, opened again after it broke; not shared between threads."""
+class Reconnector:
+    """A connection to one machine, opened again after it broke; not shared between threads."""
 
     def __init__(self, connect: Callable[[], Transport], patience: float) -> None:
-        """`connect` returns a connection that lives; `patience` is how many seconds a broken one may take to return."""
+        """`connect` returns a working connection; after a break, attempts go on for `patience` seconds."""
         self._connect, self._patience = connect, patience
         self._transport: Transport | None = None
-        self._down = self._up = 0.0
+        self._down_since = self._up_since = 0.0
         self._attempts = 0
-        self._told = False
+        self._reported = False
 
     def open(self, command: str) -> Channel:
         """Start a command on the machine; raises HostError."""
         self._transport = self._connect()
         return self._transport.open(command)
 
-    def hear(self) -> Iterator[Event]:
-        """Take note that the machine is there; yield how long it was not."""
-        self._up = time.monotonic()
-        if self._told:
-            yield Note(f"connected again after {self._up - self._down:.1f} s")
-        self._told = False
+    def connected(self) -> Iterator[Event]:
+        """Record that the machine answered; after a reported break yield how long it took."""
+        self._up_since = time.monotonic()
+        if self._reported:
+            yield Note(f"connected again after {self._up_since - self._down_since:.1f} s")
+        self._reported = False
 
-    def recover(self, failure: HostError, *, begun: bool) -> Iterator[Event]:
-        """Pause before another attempt, and yield why; raises the failure if no attempt can mend it.
+    def pause(self, failure: HostError, *, started: bool) -> Iterator[Event]:
+        """Wait before the next attempt and yield the reason; raises the failure if another attempt is no use.
 
-        `begun` says that something may have happened on the machine: then it is Lost, whatever kept us from it.
+        `started`: something may have run on the machine. Then the failure that is raised is always Lost.
         """
         if self._transport:
             self._transport.close()
         now = time.monotonic()
-        if self._up and now - self._up > STEADY:
-            self._down, self._attempts = 0.0, 0
-        self._up = 0.0
-        passing = failure.passing or (begun and isinstance(failure, Refused))
-        if not passing or (self._down and now - self._down > self._patience):
-            if begun and not isinstance(failure, Lost):
+        if self._up_since and now - self._up_since > STEADY:
+            self._down_since, self._attempts = 0.0, 0
+        self._up_since = 0.0
+        passing = failure.passing or (started and isinstance(failure, Refused))
+        if not passing or (self._down_since and now - self._down_since > self._patience):
+            if started and not isinstance(failure, Lost):
                 raise Lost(failure.message, failure.hint) from failure
             raise failure
-        self._down = self._down or now
-        if not self._told:
-            self._told = True
+        self._down_since = self._down_since or now
+        if not self._reported:
+            self._reported = True
             yield Note(f"{failure.message}; connecting again, for up to {self._patience:g} s")
         pause = PAUSES[min(self._attempts, len(PAUSES) - 1)]
         self._attempts += 1
         time.sleep(pause * random.uniform(0.75, 1))  # noqa: S311 - spreads attempts, hides nothing
 
     def close(self) -> None:
-        """Give the connection up."""
+        """Close the connection."""
         if self._transport:
             self._transport.close()

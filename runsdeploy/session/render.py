@@ -1,7 +1,7 @@
-"""A plan as one bash file that runs without runsdeploy, and leaves what a deploy leaves.
+"""A plan as one bash file that runs without runsdeploy and leaves what a deploy leaves.
 
-It lays out what a bundle holds and starts the runner that a bundle brings: see `shell/render.sh`. The same plan makes
-the same bytes: what names one execution is made up where it runs.
+The file writes the members of a bundle and starts the same runner, see `shell/render.sh`. The same plan makes the same
+bytes: the names of the session are made where the file runs.
 """
 
 from __future__ import annotations
@@ -14,17 +14,21 @@ from runsdeploy.errors import Problem
 from runsdeploy.plan.files import File, content_file
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.variable import quote, shell_word
-from runsdeploy.session.bundle import Session, content_of, keeps, members, script_path, shell_file
+from runsdeploy.session.bundle import content_of, keeps_state, members
+from runsdeploy.session.parameters import script_path
+from runsdeploy.session.program import shell_file
 from runsdeploy.session.segment import Segment
+from runsdeploy.session.session import Session
 
 RUNTIME = "segment0/run"
-"""where the programs lie among the files"""
+"""directory of the programs among the members"""
+
 BY = "rendered"
-"""stands in markers for whoever will run it"""
+"""placeholder in markers for the user who will run the file"""
 
 
 def problems(plan: Plan, *, local_done: bool) -> list[Problem]:
-    """Say why a plan cannot be rendered: steps of the other side, unless those were `local_done` before."""
+    """Return why a plan cannot be rendered: it has local steps, unless those are `local_done` already."""
     found = []
     target_made: set[str] = set()
     for step in plan.steps:
@@ -36,19 +40,19 @@ def problems(plan: Plan, *, local_done: bool) -> list[Problem]:
             found.append(Problem(step.position, message, "deploy it, or leave it out"))
         elif not local_done:
             message = f"`{step.script.name}` is local: the target cannot run it"
-            found.append(Problem(step.position, message, "`--run-local` runs it here, now, and includes what it makes"))
+            found.append(Problem(step.position, message, "`--run-local` runs it here, now, and includes its files"))
     if not any(step.side == "target" for step in plan.steps):
         found.append(Problem(None, f"nothing of the plan of `{plan.host.name}` runs on the target"))
     return found
 
 
 def local_segment(plan: Plan) -> Segment | None:
-    """Return the local steps of a plan as one segment, with the files that they make for the others."""
+    """Return the local steps of a plan as one segment, with their files for the target; None without local steps."""
     steps = tuple(step for step in plan.steps if step.side == "controller")
-    return Segment(0, "controller", steps, (), _made_here(plan), last=True) if steps else None
+    return Segment(0, "controller", steps, (), _files_for_target(plan), last=True) if steps else None
 
 
-def _made_here(plan: Plan) -> tuple[str, ...]:
+def _files_for_target(plan: Plan) -> tuple[str, ...]:
     makers: dict[str, Step] = {}
     wanted: set[str] = set()
     for step in plan.steps:
@@ -59,16 +63,19 @@ def _made_here(plan: Plan) -> tuple[str, ...]:
 
 
 def render(plan: Plan, revisions: Sequence[str] = (), shared: Sequence[File] = ()) -> Iterator[bytes]:
-    """Yield the file's bytes; `shared` are files that local steps made. Raises Refused if a file changed meanwhile."""
+    """Yield the file's bytes; `shared` are files that local steps made.
+
+    Raises Refused if a file changed after the plan was made.
+    """
     steps = tuple(step for step in plan.steps if step.side == "target")
     segment = Segment(0, "target", steps, tuple(file.path for file in shared), (), last=True)
     session = Session("", "", BY, detached=True, revisions=lambda: revisions)
     left = {member.path: member for member in members(plan, segment, session, shared)}
     left[f"{RUNTIME}/bootstrap.sh"] = content_file(f"{RUNTIME}/bootstrap.sh", shell_file("bootstrap.sh"))
-    promised = plan.promise.file if plan.promise else ""
+    facts_file = plan.promise.file if plan.promise else ""
     yield _head(plan, steps)
     yield shell_file("render.sh")
-    yield _line("begin", plan.host.name, "yes" if keeps(plan, "target") else "no", promised)
+    yield _line("begin", plan.host.name, "yes" if keeps_state(plan, "target") else "no", facts_file)
     for step in steps:
         script = step.script
         where, user = _comment(str(step.position)), "root" if "root" in step.flags else "the login user"
@@ -80,7 +87,7 @@ def render(plan: Plan, revisions: Sequence[str] = (), shared: Sequence[File] = (
             if path in left:
                 above = script.first_line - 1 if path == f"files/{script_path(step)}" else 0
                 yield _member(left.pop(path), above)
-    yield b"\n# --- what all steps share, and what runs them: the same in every rendered plan but for libraries\n"
+    yield b"\n# --- shared files and the runner: the same in every rendered plan but for libraries\n"
     yield from map(_member, left.values())
     yield b"\nrun\n"
 
@@ -89,9 +96,9 @@ def _head(plan: Plan, steps: Sequence[Step]) -> bytes:
     lines = [
         f"The plan of {plan.host.name}, {plan.digest}, rendered by runsdeploy.",
         "",
-        "On that host, as the user who logs in: `bash FILE`. It takes the lock of a deploy and leaves its markers,",
-        "so what is done is not done again. Exit status 0: all is done, 1: a step failed, 3: the host cannot run it,",
-        "4: somebody holds the host. It holds the values and files of the plan, secrets too.",
+        "On that host, as the login user: `bash FILE`. It takes the lock of a deploy and leaves its markers,",
+        "so a step that is done does not run again. Exit status 0: all is done, 1: a step failed,",
+        "3: the host cannot run it, 4: the host is held. The file has all values and files of the plan, secrets too.",
         "",
         *(f"  {step.number}  {_comment(step.script.name)}  {_comment(step.description)}".rstrip() for step in steps),
     ]
@@ -99,7 +106,7 @@ def _head(plan: Plan, steps: Sequence[Step]) -> bytes:
 
 
 def _comment(text: str) -> str:
-    """Return a text that stays in its line, and is UTF-8."""
+    """Return a text as one line of UTF-8."""
     return "".join(each if each.isprintable() else "?" for each in text)
 
 
@@ -112,9 +119,9 @@ def _word(text: str) -> bytes:
 
 
 def _member(member: File, above: int = 0) -> bytes:
-    """Return what lays out a file, directory or link; `above` is how many empty lines its text begins with."""
+    """Return the call that writes a file, directory or link; its first `above` lines are left empty."""
     if member.kind == "directory":
-        # What is below it must be written whoever we are.
+        # Its files must be written by any user.
         return _line("folder", f"{member.mode | 0o700:04o}", member.path)
     if member.kind == "link":
         return _line("link", member.target, member.path)
@@ -128,7 +135,7 @@ def _member(member: File, above: int = 0) -> bytes:
 
 
 def _readable(data: bytes) -> bool:
-    """Say whether a text comes out of a here-document as it went in, and out of an editor too."""
+    """Return whether a here-document and an editor keep a text as it is."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
@@ -138,7 +145,7 @@ def _readable(data: bytes) -> bool:
 
 def _here(words: Sequence[str], data: bytes) -> bytes:
     end = b"END"
-    # A line of the text that is the delimiter would end it there.
+    # A line of the text that equals the delimiter would end the here-document.
     while end in data.split(b"\n"):
         end += b"_"
     return _line(*words)[:-1] + b" <<'" + end + b"'\n" + data + end + b"\n"

@@ -1,4 +1,4 @@
-"""Reports: events folded against the plan. What was not heard is never taken for success."""
+"""Reports: a plan and the events of its run, folded into outcomes. A missing event is never taken for success."""
 
 from __future__ import annotations
 
@@ -27,34 +27,35 @@ SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
     "failed", "killed", "timeout", "interrupted", "skipped", "lost", "unreachable", "locked", "refused", "detached"
 }  # fmt: skip
-"""all that can be said of a step or a host"""
+"""all outcomes of a step or a host"""
 
 EARLIER_KEPT, STEPS_KEPT = 1000, 10_000
-"""sessions before this one, and steps of each, that are kept: more cannot be"""
+"""earlier sessions, and steps of each, that are kept: a target keeps fewer"""
+
 TAIL_LINES = 10
 TAIL_BYTES = 4096
-"""how much of a step's output is kept to be shown when it fails"""
+"""lines and bytes of a step's output that are shown when it fails"""
 
 
 class StepReport(Struct):
-    """How one step went."""
+    """The outcome of one step."""
 
     step: Step
     outcome: str = "skipped"
     status: int | None = None
     seconds: float = 0.0
     failed_at: Position | None = None
-    """the operator's line that failed, if it was seen"""
+    """the line of the operator's script that failed, if known"""
     marked: list[str] = field(default_factory=list)
-    """subsystems for which `setdone` returned; empty text for the script as a whole"""
+    """subsystems that `setdone` marked; empty text for the script as a whole"""
     unmarked: list[str] = field(default_factory=list)
-    """subsystems for which `shouldrun` said yes, without a `setdone` after it"""
+    """subsystems for which `shouldrun` answered yes, without a `setdone` after it"""
     tail: bytes = b""
     """the end of its output"""
 
 
 class HostReport(Struct):
-    """How one host went."""
+    """The outcome of one host."""
 
     plan: Plan
     outcome: str
@@ -63,30 +64,30 @@ class HostReport(Struct):
     hint: str = ""
     seconds: float = 0.0
     earlier: list[EarlierReport] = field(default_factory=list)
-    """sessions before this one that nobody had heard to their end"""
+    """earlier sessions without a final acknowledgement"""
 
 
 class EarlierReport(Struct):
-    """How a session went that nobody heard to its end, as it says itself."""
+    """What the unacknowledged output of an earlier session reports."""
 
     session: EarlierSession | Unacknowledged
     steps: list[list[str]] = field(default_factory=list)
-    """script and outcome of the steps that were not heard of; `lost` for one that did not end"""
+    """script and outcome of each step in that output; `lost` for one that did not end"""
 
-    def hear(self, event: Event) -> None:
-        """Take one of its events into account."""
+    def add(self, event: Event) -> None:
+        """Add one event of that session."""
         match event:
             case Started(_, script) if len(self.steps) < STEPS_KEPT:
                 self.steps.append([script, "lost"])
             case Ended() if self.steps and self.steps[-1][1] == "lost":
                 self.steps[-1][1] = event.outcome
             case Ended():
-                # Its beginning had been heard.
+                # Its start was acknowledged before.
                 self.steps.append(["", event.outcome])
 
 
 class Fold:
-    """Hears the events of one host."""
+    """A fold of the events of one host."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -96,8 +97,8 @@ class Fold:
         self.failure: tuple[str, str, str] | None = None
         self.earlier: list[EarlierReport] = []
 
-    def hear(self, event: Event) -> None:
-        """Take one event into account; those about steps that were not planned are ignored."""
+    def add(self, event: Event) -> None:
+        """Add one event; events of steps that are not in the plan are ignored."""
         match event:
             case Started(number) if number in self.steps:
                 self.running = self.steps[number]
@@ -110,17 +111,17 @@ class Fold:
                 self._end(self.running, event)
                 self.running = None
             case Refusal(reason, text):
-                promise = self.plan.promise if reason == "promise" else None
-                hint = repair(self.plan.host.name) if promise else ""
-                self.failure = ("refused", f"{promise.file}: {text}" if promise else text, hint)
+                expected = self.plan.promise if reason == "facts" else None
+                hint = repair(self.plan.host.name) if expected else ""
+                self.failure = ("refused", f"{expected.file}: {text}" if expected else text, hint)
             case Locked(kind):
                 remove = f"runsdeploy lock remove --host {self.plan.host.address}"
                 hint = remove if kind == "operator" else "deploy later, or with `--wait`"
                 self.failure = ("locked", f"the host is held: {event}", hint)
             case EarlierSession() | Unacknowledged() if len(self.earlier) < EARLIER_KEPT:
                 self.earlier.append(EarlierReport(event))
-            case EarlierEvent(past) if self.earlier:
-                self.earlier[-1].hear(past)
+            case EarlierEvent(inner) if self.earlier:
+                self.earlier[-1].add(inner)
             case Finished() if event.outcome != "ok":
                 self.finished = event.outcome
 
@@ -129,12 +130,12 @@ class Fold:
         if event.outcome in SUCCESSES:
             return
         source = report.step.script.source
-        # A failure that the section survived may be older than what bash itself said when it gave up.
+        # A failed line that did not end the section may be older than bash's own last message.
         line = event.line if event.how == "exit" else max(event.line, _line_in(report.tail, source.path.name))
         report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
 
     def close(self, seconds: float, error: HostError | None = None) -> HostReport:
-        """Judge the host when nothing more will be heard."""
+        """Return the report of the host when no more events come."""
         steps = list(self.steps.values())
         outcome, message, hint = self._judge(steps, error)
         if outcome == "detached":
@@ -152,12 +153,12 @@ class Fold:
         if failed:
             return ("timeout" if failed.outcome == "timeout" else "failed"), "", ""
         if self.finished != "ok":
-            attach = f"hear the rest with `runsdeploy attach --host {self.plan.host.address}`"
-            said = ("the session goes on by itself", attach) if self.finished == "detached" else ("", "")
-            return self.finished, *said
+            attach = f"see the rest with `runsdeploy attach --host {self.plan.host.address}`"
+            texts = ("the session continues by itself", attach) if self.finished == "detached" else ("", "")
+            return self.finished, *texts
         if all(step.outcome in SUCCESSES for step in steps):
             return "ok", "", ""
-        return "lost", "the session ended without a word on how", "deploy again: what is marked is not done twice"
+        return "lost", "the session ended without an outcome", "deploy again: a step with a marker does not run twice"
 
 
 _ERRORS: dict[type[HostError], str] = {
@@ -179,7 +180,7 @@ def _mark(report: StepReport, action: str, subsystem: str) -> None:
 
 
 def _line_in(tail: bytes, name: str) -> int:
-    """Return the line of the script that bash's own message names, if such a message came last."""
+    """Return the line number in bash's own message about a script, if the output ends with one; else 0."""
     lines = tail.splitlines() or [b""]
     _, found, rest = lines[-1].partition(f"/{name}: line ".encode("utf-8", "surrogateescape"))
     number = rest.partition(b":")[0]
@@ -187,14 +188,14 @@ def _line_in(tail: bytes, name: str) -> int:
 
 
 def last_lines(data: bytes) -> list[bytes]:
-    """Return the last lines of an output."""
+    """Return the last TAIL_LINES lines of an output."""
     return list(deque(data.splitlines(), TAIL_LINES))
 
 
 def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
-    """Return the exit status of a command that did this (SPEC 7).
+    """Return the exit status of a command with these reports (SPEC 7); `interrupted` is the signal or 0.
 
-    130 or 143 for a signal, else 4 locked, 1 a step failed, 3 a host could not be used, 0.
+    130 or 143 for a signal, else 1 a step failed, 124 a step timed out, 3 a host could not be used, 4 locked, else 0.
     """
     outcomes = {report.outcome for report in reports}
     steps = {step.outcome for report in reports for step in report.steps}
@@ -208,5 +209,5 @@ def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
         return 3
     if "locked" in outcomes:
         return 4
-    # Nothing unknown is ever reported as success; of what was detached nothing was asked to be known.
+    # Nothing unknown is ever reported as success; of a detached session the operator asked for no outcome.
     return 0 if outcomes <= SUCCESSES | {"detached"} else 3

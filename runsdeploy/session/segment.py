@@ -1,4 +1,4 @@
-"""Segments: a plan cut where the side changes, with the files that cross at each cut."""
+"""Segments: a plan cut where the side changes, with the files that go to the other side at each cut."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class Segment(Struct, frozen=True):
     """`controller` or `target`"""
     steps: tuple[Step, ...]
     needs: tuple[str, ...]
-    """files of the shared space that the other side made for it"""
+    """files of the shared space that come from the other side"""
     returns: tuple[str, ...]
-    """files that it makes for a later segment of the other side"""
+    """files that go to a later segment of the other side"""
     last: bool
     """whether no later segment runs on this side"""
 
 
 def cut(plan: Plan) -> list[Segment]:
-    """Cut a plan into segments."""
-    runs = [tuple(steps) for _, steps in groupby(plan.steps, key=lambda step: step.side)]
-    home = {step.number: number for number, steps in enumerate(runs) for step in steps}
-    needs: list[set[str]] = [set() for _ in runs]
-    returns: list[set[str]] = [set() for _ in runs]
+    """Cut a plan into segments, in order."""
+    groups = [tuple(steps) for _, steps in groupby(plan.steps, key=lambda step: step.side)]
+    home = {step.number: number for number, steps in enumerate(groups) for step in steps}
+    needs: list[set[str]] = [set() for _ in groups]
+    returns: list[set[str]] = [set() for _ in groups]
     makers: dict[str, Step] = {}
     for step in plan.steps:
         for file in step.uses:
@@ -39,7 +39,7 @@ def cut(plan: Plan) -> list[Segment]:
                 needs[home[step.number]].add(file)
                 returns[home[maker.number]].add(file)
         makers.update(dict.fromkeys(step.outs, step))
-    sides = [steps[0].side for steps in runs]
+    sides = [steps[0].side for steps in groups]
     return [
         Segment(
             number,
@@ -48,7 +48,7 @@ def cut(plan: Plan) -> list[Segment]:
             *_sorted(needs[number], returns[number]),
             sides[number] not in sides[number + 1 :],
         )
-        for number, steps in enumerate(runs)
+        for number, steps in enumerate(groups)
     ]
 
 

@@ -1,7 +1,7 @@
-"""Spools: what a segment says where it runs, heard from its first byte to its last over connections that may die.
+"""The events of one segment, each once, over connections that may break.
 
-A connection that dies changes nothing there. The next one asks for what follows the last byte that came; if it
-is not known whether the segment was started, it is sent again, and the other side sees to it that it starts once.
+A break changes nothing on the other side. The next connection requests the spool behind the last byte received; while
+it is not known whether the segment was started, it is sent again, and the other side makes sure that it starts once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from contextlib import suppress
 from runsdeploy.errors import HostError, Lost, Refused
 from runsdeploy.events import (
     Attached,
-    Decoder,
     EarlierEvent,
     Ended,
     Event,
@@ -27,194 +26,204 @@ from runsdeploy.events import (
     Refusal,
     Started,
 )
-from runsdeploy.session.bundle import COMMAND, Bundle
-from runsdeploy.session.reconnect import Link
+from runsdeploy.session.bundle import Bundle
+from runsdeploy.session.decoder import Decoder
+from runsdeploy.session.program import COMMAND
+from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.transport.channel import Channel
 
 LOGIN_LIMIT = 20.0
-"""seconds that a login shell may take; one that waits for our end of the input gets it then"""
+"""seconds that a login shell may take; then the input is closed, for one that reads it to its end"""
 
 LOGIN_GRACE = 5.0
-"""seconds that it may then take to say why"""
+"""seconds that it may then take to report why it did not start the session"""
 
-BEAT = 15.0
-"""seconds between signs of life: a runner that hears none for a minute takes us for gone"""
+HEARTBEAT = 15.0
+"""seconds between heartbeats: a runner without one for 60 s takes the controller for gone"""
 
 NOT_FOUND = 127
-"""what a shell ends with for a command that is not there (POSIX, XCU 2.8.2)"""
+"""exit status of a shell for a command that does not exist (POSIX, XCU 2.8.2)"""
 
 PIECE = 32768
-"""bytes of an archive that are sent at a time: each that goes through shows that somebody reads"""
+"""bytes of an archive that are sent at a time: each piece that is sent shows that the other side reads"""
 
 END_LIMIT = 5.0
-"""seconds for the target to confirm that it was heard to the end; a connection more has as long again, twice"""
+"""seconds for the target to confirm the final acknowledgement; with another connection at most twice as long in all"""
 
 PROGRESS = 65536
-"""bytes that a connection must have brought to be worth another at once"""
+"""bytes that a connection must have brought to be reopened without a pause"""
 
-NOISE_SHOWN = 200
-"""bytes of a login shell's noise that are quoted when it said nothing else"""
+LOGIN_OUTPUT_SHOWN = 200
+"""bytes of login output that a message quotes"""
 
 
 class SegmentStream:
-    """One segment, heard once."""
+    """The events of one segment."""
 
     def __init__(
-        self, link: Link, nonce: str, ask: Callable[[int], Bundle], send: Callable[[], Bundle] | None = None
+        self,
+        reconnector: Reconnector,
+        nonce: str,
+        watch: Callable[[int], Bundle],
+        start: Callable[[], Bundle] | None = None,
     ) -> None:
-        """`ask` makes what asks for the spool from a byte on, `send` what starts the segment before that."""
-        self._link, self._nonce, self._ask, self._send = link, nonce, ask, send
-        self._known = False
+        """`watch` makes the request for the spool from a byte on, `start` the one that starts the segment."""
+        self._reconnector, self._nonce, self._watch, self._start = reconnector, nonce, watch, start
         self._decoder = Decoder(nonce)
         self._lock = threading.Lock()
-        self._wishes: list[bytes] = []
+        self._requests: list[bytes] = []
         self._channel: Channel | None = None
         self.last = True
-        """whether no segment follows there, which would say that this one was heard"""
-        self.begun = False
+        """whether no later segment follows there, whose start would acknowledge the end of this one"""
+        self.started = False
         """whether the segment is known to have been started"""
-        self.offset = 0
-        """bytes of the spool that were taken"""
-        self._over = False
-        self._taken = 0
-        self._whole = 0
-        """bytes of the spool that were shown"""
-        self._half = ""
+        self.received = 0
+        """bytes of the spool that were received"""
+        self._acknowledged = 0
+        """bytes of the spool that were shown to their last line"""
+        self._open_line = ""
+        self._received_here = 0
+        """bytes of the spool that this connection brought"""
+        self._ended = False
+        self._end_acknowledged = False
 
     def resume(self, offset: int) -> None:
-        """Go on behind a byte of a segment that somebody else started."""
-        self.begun, self.offset, self._whole = True, offset, offset
+        """Begin at a byte of a segment that another controller started."""
+        self.started, self.received, self._acknowledged = True, offset, offset
 
-    def wish(self, word: bytes) -> None:
-        """Ask for `stop` or `kill`, now or as soon as there is a connection. From any thread."""
+    def request(self, word: bytes) -> None:
+        """Send a `stop` or `kill` request, now or as soon as there is a connection. From any thread."""
         with self._lock:
-            self._wishes.append(word)
+            self._requests.append(word)
             channel = self._channel
         if channel:
-            _tell_aside(channel, word)
+            _send_aside(channel, word)
 
     def events(self) -> Iterator[Event]:
-        """Yield what happens, to the end; an event was handled when the next is asked for. Raises HostError."""
-        while not self._over:
-            self._taken = 0
+        """Yield all events; the caller has handled one when it takes the next. Raises HostError."""
+        while not self._ended:
+            self._received_here = 0
             try:
                 yield from self._connection()
             except HostError as error:
-                yield from self._link.recover(error, begun=self.begun)
+                yield from self._reconnector.pause(error, started=self.started)
             else:
-                # Whoever lags behind what the target keeps is sent away, and comes back behind the hole.
-                if self._taken < PROGRESS and not self._over:
-                    yield from self._link.recover(Lost("the session's output ended before it did"), begun=self.begun)
+                # The runner cuts off a controller that lags behind what it keeps: that one reconnects behind the hole.
+                if self._received_here < PROGRESS and not self._ended:
+                    lost = Lost("the session's output ended before it did")
+                    yield from self._reconnector.pause(lost, started=self.started)
 
-    def part(self) -> None:
-        """See to it that the target knows that it was heard to its end, where nothing follows to tell it.
+    def acknowledge_end(self) -> None:
+        """Wait until the target has recorded that all output was received, unless a later segment shows it.
 
-        Else the next deploy would be told once more. If the link broke just then, it takes another connection.
+        Without the record the next deploy would report the session again. A broken connection is opened once more.
         """
-        if self._known or not self.begun:
+        if self._end_acknowledged or not self.started:
             return
-        self._link.close()
-        # A host that goes down with its last step takes us no longer than that.
-        again = threading.Thread(target=self._part, daemon=True)
+        self._reconnector.close()
+        # A thread: a host that shuts down with its last step must not block the controller for longer than this.
+        again = threading.Thread(target=self._acknowledge_end, daemon=True)
         again.start()
         again.join(2 * END_LIMIT)
 
-    def _part(self) -> None:
+    def _acknowledge_end(self) -> None:
         with suppress(HostError):
             for _ in self._connection():
                 pass
 
     def answer(self) -> Iterator[Event]:
-        """Yield what is said to a question, which has no spool. Raises HostError."""
+        """Yield the answer to a question, which has no spool. Raises HostError."""
         yield from self._connection()
 
     def _connection(self) -> Iterator[Event]:
-        channel = self._link.open(COMMAND)
-        pulse = _Heartbeat(channel)
+        """Yield the events that one connection brings."""
+        channel = self._reconnector.open(COMMAND)
+        heartbeat = _Heartbeat(channel)
         try:
-            _upload(channel, pulse, self._send() if self._send and not self.begun else self._ask(self.offset))
-            data = yield from self._preamble(channel, pulse)
-            while not self._over:
-                yield from self._take(data)
-                if self._over:
+            starting = self._start if not self.started else None
+            _upload(channel, heartbeat, starting() if starting else self._watch(self.received))
+            data = yield from self._preamble(channel, heartbeat)
+            while not self._ended:
+                yield from self._decode(data)
+                if self._ended:
                     break
-                _tell(channel, b"%d" % self._whole)
+                _send_line(channel, b"%d" % self._acknowledged)
                 data = channel.receive()
                 if not data:
                     return
-            if self.begun:
-                self._known = self._told(channel)
+            if self.started:
+                self._end_acknowledged = self._send_end(channel)
         finally:
             with self._lock:
                 self._channel = None
-            pulse.stop()
+            heartbeat.stop()
             channel.close()
 
-    def _preamble(self, channel: Channel, pulse: _Heartbeat) -> Generator[Event, None, bytes]:
-        """Yield what precedes the spool; return the first of its bytes that came with it."""
-        decoder, heard, noise = Decoder(self._nonce), False, b""
+    def _preamble(self, channel: Channel, heartbeat: _Heartbeat) -> Generator[Event, None, bytes]:
+        """Yield the events before the spool; return the first bytes of the spool, if they came with those."""
+        decoder, greeted, login_output = Decoder(self._nonce), False, b""
         while data := channel.receive():
             for event in decoder.feed(data):
                 match event:
                     case Hello():
-                        heard = True
-                        pulse.hear()
-                        yield from self._link.hear()
+                        greeted = True
+                        heartbeat.login_done()
+                        yield from self._reconnector.connected()
                     case LoginOutput():
-                        noise = (noise + event.data)[:NOISE_SHOWN]
-                    case Refusal() if self.begun:
-                        raise Lost(f"the target cannot go on with the session: {event.text}", passing=False)
+                        login_output = (login_output + event.data)[:LOGIN_OUTPUT_SHOWN]
+                    case Refusal() if self.started:
+                        raise Lost(f"the target cannot continue the session: {event.text}", passing=False)
                     case Refusal() | Finished():
-                        self._over = True
+                        self._ended = True
                     case Attached():
-                        yield from self._begin(event.offset)
-                        self._listen(channel, pulse)
+                        yield from self._begin_at(event.offset)
+                        self._send_requests(channel, heartbeat)
                         return decoder.rest()
                 yield event
-                if self._over:
+                if self._ended:
                     return b""
         yield from decoder.end()
-        if pulse.gave_up:
-            said = noise.decode("utf-8", "replace").strip()
+        if heartbeat.gave_up:
+            quoted = login_output.decode("utf-8", "replace").strip()
             took = f"the login shell did not start the session within {LOGIN_LIMIT + LOGIN_GRACE:g} s"
-            raise Refused(f"{took}; it printed: {said!r}")
-        raise _silence(channel, noise, heard=heard)
+            raise Refused(f"{took}; it printed: {quoted!r}")
+        raise _no_session(channel, login_output, greeted=greeted)
 
-    def _begin(self, offset: int) -> Iterator[Event]:
-        if offset < self.offset:
-            raise Lost("the target goes back behind what was heard of the session", passing=False)
-        if offset > self.offset:
-            dropped = offset - self.offset
-            yield Note(f"{dropped} bytes of output were dropped: the target keeps no more for who lags behind")
-            self._decoder = Decoder(self._nonce, heard=True)
-            self._whole = offset
-        self.begun, self.offset = True, offset
+    def _begin_at(self, offset: int) -> Iterator[Event]:
+        if offset < self.received:
+            raise Lost("the target repeats output that was received before", passing=False)
+        if offset > self.received:
+            dropped = offset - self.received
+            yield Note(f"{dropped} bytes of output were dropped: the target keeps no more for a slow reader")
+            self._decoder = Decoder(self._nonce, in_session=True)
+            self._acknowledged = offset
+        self.started, self.received = True, offset
 
-    def _listen(self, channel: Channel, pulse: _Heartbeat) -> None:
-        pulse.begin()
+    def _send_requests(self, channel: Channel, heartbeat: _Heartbeat) -> None:
+        heartbeat.begin()
         with self._lock:
             self._channel = channel
-            for word in self._wishes:
-                _tell_aside(channel, word)
+            for word in self._requests:
+                _send_aside(channel, word)
 
-    def _take(self, data: bytes) -> Iterator[Event]:
-        self.offset += len(data)
-        self._taken += len(data)
+    def _decode(self, data: bytes) -> Iterator[Event]:
+        """Yield the events of a piece of the spool; then its lines may be acknowledged."""
+        self.received += len(data)
+        self._received_here += len(data)
         for event in self._decoder.feed(data):
-            self._over = isinstance(event, Finished | Refusal | Locked)
-            self._half = _half(event, self._half)
+            self._ended = isinstance(event, Finished | Refusal | Locked)
+            self._open_line = open_line_after(event, self._open_line)
             yield event
-            if self._over:
+            if self._ended:
                 return
-        # What stands in an unfinished line may not have been shown yet, whatever follows it but the end of its step;
-        # and what an earlier session said makes sense from its beginning only.
-        end = data.rfind(b"\n") + 1
-        if end and self._half != "behind" and not self._decoder.nested:
-            self._whole = self.offset - len(data) + end
+        # An unfinished line may not be shown before its end comes, whatever follows it but the end of its step; and
+        # the spool of an earlier session can only be decoded from its beginning.
+        if self._open_line != "covered" and not self._decoder.nested:
+            self._acknowledged = behind_last_line(data, self.received, self._acknowledged)
 
-    def _told(self, channel: Channel) -> bool:
-        """Say that all was heard; return whether that is known to have got there, or need not be."""
-        _tell(channel, b"told")
+    def _send_end(self, channel: Channel) -> bool:
+        """Send the final acknowledgement; return whether it is known to have arrived, or need not be."""
+        _send_line(channel, b"end")
         if not self.last:
             return True
         late = threading.Event()
@@ -236,91 +245,96 @@ class SegmentStream:
         return not late.is_set()
 
 
-def _half(event: Event, before: str) -> str:
-    """Say where an unfinished line of output stands: `last`, `behind` another event, or nowhere."""
-    said = event.event if isinstance(event, EarlierEvent) else event
-    match said:
+def open_line_after(event: Event, before: str) -> str:
+    """Return the place of an unfinished line of output: `last`, `covered` by a later event, or empty for none."""
+    match event.event if isinstance(event, EarlierEvent) else event:
         case Output(data):
             return "" if data.endswith(b"\n") else "last"
         case Started() | Ended() | Finished():
             return ""
-    return "behind" if before else ""
+    return "covered" if before else ""
+
+
+def behind_last_line(piece: bytes, end: int, before: int) -> int:
+    """Return the offset behind the last whole line of a piece that ends at offset `end`; `before` if it has none."""
+    length = piece.rfind(b"\n") + 1
+    return end - len(piece) + length if length else before
 
 
 class _Heartbeat:
-    """Keeps a channel from waiting for ever: for a login shell at first, later for a runner that takes us for gone."""
+    """Keep a channel from blocking for ever: a time limit for the login shell, then heartbeats for the runner."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._heard, self._begun, self._over = threading.Event(), False, threading.Event()
-        self._moved = time.monotonic()
+        self._logged_in, self._beating, self._stopped = threading.Event(), False, threading.Event()
+        self._progress = time.monotonic()
         self.gave_up = False
-        threading.Thread(target=self._beat, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def hear(self) -> None:
-        """Take note that the login shell let us through."""
-        self._heard.set()
+    def login_done(self) -> None:
+        """End the time limit: the login shell started the bootstrap."""
+        self._logged_in.set()
 
-    def move(self) -> None:
-        """Take note that something of what we send got through."""
-        self._moved = time.monotonic()
+    def progress(self) -> None:
+        """Restart the time limit: some bytes were sent."""
+        self._progress = time.monotonic()
 
     def begin(self) -> None:
-        """Give signs of life from now on: nothing else is being sent."""
-        self._begun = True
+        """Send heartbeats from now on: nothing else is being sent."""
+        self._beating = True
 
     def stop(self) -> None:
-        """End it."""
-        self._over.set()
-        self._heard.set()
+        """End the thread."""
+        self._stopped.set()
+        self._logged_in.set()
 
-    def _beat(self) -> None:
-        # It counts from the last byte that got through: a large archive takes long on a slow link.
-        while (left := self._moved + LOGIN_LIMIT - time.monotonic()) > 0 and not self._heard.wait(left):
+    def _run(self) -> None:
+        # The limit counts from the last byte sent: a large archive takes long on a slow link.
+        while (left := self._progress + LOGIN_LIMIT - time.monotonic()) > 0 and not self._logged_in.wait(left):
             pass
-        if not self._heard.is_set():
-            # A login shell that reads our input to its end would wait for ever, and so would we.
+        if not self._logged_in.is_set():
+            # A login shell that reads its input to the end would wait for ever, and the controller with it.
             self._channel.close_input()
-            if not self._heard.wait(LOGIN_GRACE):
+            if not self._logged_in.wait(LOGIN_GRACE):
                 self.gave_up = True
                 self._channel.close()
-        while not self._over.wait(BEAT):
-            if self._begun:
-                _tell(self._channel, b"")
+        while not self._stopped.wait(HEARTBEAT):
+            if self._beating:
+                _send_line(self._channel, b"")
 
 
-def _tell(channel: Channel, word: bytes) -> None:
-    """Say something that can be lost: whether the connection lives is seen where it is read."""
+def _send_line(channel: Channel, line: bytes) -> None:
+    """Send a line that may be lost: the reading side notices a broken connection."""
     with suppress(HostError):
-        channel.send(word + b"\n")
+        channel.send(line + b"\n")
 
 
-def _tell_aside(channel: Channel, word: bytes) -> None:
-    """Say a wish: a target that lets nothing be sent must not keep us from listening to the operator."""
-    threading.Thread(target=_tell, args=(channel, word), daemon=True).start()
+def _send_aside(channel: Channel, line: bytes) -> None:
+    """Send a request in a thread: a target that accepts no bytes must not block the operator's next signal."""
+    threading.Thread(target=_send_line, args=(channel, line), daemon=True).start()
 
 
-def _upload(channel: Channel, pulse: _Heartbeat, bundle: Bundle) -> None:
+def _upload(channel: Channel, heartbeat: _Heartbeat, bundle: Bundle) -> None:
     try:
         for chunk in bundle.chunks():
             for at in range(0, len(chunk), PIECE):
                 channel.send(chunk[at : at + PIECE])
-                pulse.move()
+                heartbeat.progress()
     except Lost:
-        # It may have said why before it stopped listening: that is what the operator wants to read.
+        # The other side may have sent its reason before it stopped reading: that is what the operator must see.
         return
     finally:
         bundle.archive.close()
 
 
-def _silence(channel: Channel, noise: bytes, *, heard: bool) -> HostError:
-    """Say what it means that a channel ended before the session began."""
-    if heard:
+def _no_session(channel: Channel, login_output: bytes, *, greeted: bool) -> HostError:
+    """Return what it means that a channel ended before the session began."""
+    if greeted:
         return Lost("the connection was closed before the session began")
-    said = (noise + channel.stderr())[:NOISE_SHOWN].decode("utf-8", "replace").strip()
+    quoted = (login_output + channel.stderr())[:LOGIN_OUTPUT_SHOWN].decode("utf-8", "replace").strip()
     status = channel.exit_status()
-    if status is None and not said:
+    if status is None and not quoted:
         return Lost("the connection was closed before the session began")
-    if status == NOT_FOUND and not said:
+    if status == NOT_FOUND and not quoted:
         return Refused("the target has no `sh`, or no `dd`")
-    return Refused(f"the login shell did not start the session (status {status}); it printed: {said!r}")
+    return Refused(f"the login shell did not start the session (status {status}); it printed: {quoted!r}")

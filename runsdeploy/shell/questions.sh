@@ -1,23 +1,23 @@
 # shellcheck shell=sh
-# What the bootstrap answers where nothing is to be run: it is sent with it only then. Header as in
-# bootstrap.sh; SEGMENT is the question, OFFSET what it is about.
+# The bootstrap's answers to questions about a machine; sent with the bootstrap only for a question. The header is that of
+# bootstrap.sh; SEGMENT is the question, OFFSET its argument.
 #
 # shellcheck disable=SC2154 # nonce, state, directory …: bootstrap.sh
 
 answer() {
     case $segment in
     facts) facts ;;
-    promise) promise ;;
+    facts-check) check_facts ;;
     markers) markers ;;
-    reset) take_back ;;
+    reset) reset_markers ;;
     account) account ;;
-    sweep) sweep ;;
-    unheard) unheard ;;
+    cleanup) clean_up ;;
+    unacknowledged) unacknowledged ;;
     holder) holder ;;
     hold) hold ;;
     release) release ;;
     esac
-    say finish ok
+    emit finish ok
 }
 
 # The facts of this machine, see facts.sh.
@@ -26,29 +26,29 @@ facts() {
     for name in sysname sysdist sysver bits; do
         # shellcheck disable=SC2154 # by eval
         eval "found=\$$name"
-        say facts "$name${found:+ $found}"
+        emit facts "$name${found:+ $found}"
     done
 }
 
-# What of the promise OFFSET does not hold here.
-promise() {
+# The expected facts in OFFSET that this machine does not have.
+check_facts() {
     found=$(contradictions "$offset")
-    [ -z "$found" ] || say note "$(word "$found")"
+    [ -z "$found" ] || emit note "$(encode "$found")"
 }
 
-# say_markers OWNER: each line of the input is about a marker, which it names.
-say_markers() { sed "s/^/$(printf '\036')$nonce marker $1 /"; }
+# emit_markers OWNER: an event for each line of the input, which begins with the path of a marker.
+emit_markers() { sed "s/^/$(printf '\036')$nonce marker $1 /"; }
 
-# list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines that markers hold. `shouldrun` trusts no link.
+# list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines of the markers. `shouldrun` trusts no link.
 list_markers() {
     owner=$1 markers=$2/markers
     shift 2
     # shellcheck disable=SC2016 # expanded by that shell
     "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && find . -type l | sed "s/$/:trusted no/" &&
-        grep -rs "$2" .' sh "$markers" "$lines" | say_markers "$owner"
+        grep -rs "$2" .' sh "$markers" "$lines" | emit_markers "$owner"
 }
 
-# Their values, which is what a session would go by; with an OFFSET of `all` all that they say.
+# The values of all markers, by which `shouldrun` answers; with an OFFSET of `all` all their lines.
 markers() {
     case $offset in all) lines='^[a-z]* [^ ]*$' ;; *) lines='^value ' && check_markers ;; esac
     list_markers own "$state"
@@ -58,16 +58,16 @@ markers() {
     account
 }
 
-# As the runner does before its first step.
+# The same check as the runner's before its first step.
 check_markers() {
     [ -d "$state/markers" ] || return 0
     found=$(find "$state/markers" \( -perm -020 -o -perm -002 -o ! -user "$(id -u)" \) ! -type l 2>/dev/null | head -n 1)
     [ -z "$found" ] || refuse state "cannot trust \`$found\`: another user may write it"
 }
 
-# Take markers back, and say which: OFFSET is BY:OWNER/PATH,OWNER/PATH…, each a marker or all of a script's. Not while
-# a session runs, which may have asked them, nor where an operator keeps the target for himself.
-take_back() {
+# Remove markers and list the removed ones: OFFSET is BY:OWNER/PATH,OWNER/PATH…, each a marker or all of a script's. Not
+# while a session runs, whose steps may have read them, nor while another operator holds the target.
+reset_markers() {
     by=${offset%%:*}
     if [ -e "$state/hold" ] && ! { read -r keeper _ <"$state/hold" && [ "$keeper" = "$by" ]; }; then
         holder
@@ -80,9 +80,9 @@ take_back() {
         tries=0
         until flock -n 9; do
             found=$(holder)
-            # Between saying no more and giving the lock back there is a moment.
+            # A runner empties `holder` a moment before it releases the lock.
             if [ -n "$found" ] || [ $((tries += 1)) -gt 2 ]; then
-                printf '%s\n' "${found:-$(say "locked session - - - -")}"
+                printf '%s\n' "${found:-$(emit "locked session - - - -")}"
                 return
             fi
             sleep 1
@@ -98,7 +98,7 @@ take_back() {
     : >"$state/holder"
 }
 
-# remove OWNER DIRECTORY PATH [COMMAND...]: durable once it is said.
+# remove OWNER DIRECTORY PATH [COMMAND...]: the events come after the removal is on the disk.
 remove() {
     owner=$1 markers=$2/markers path=$3
     shift 3
@@ -108,10 +108,10 @@ remove() {
         rm -rf "./$2" || exit
         case $2 in */*) cd "./${2%/*}" || exit ;; esac
         sync . 2>/dev/null || sync' sh "$markers" "$path" 2>&1) || refuse state "cannot remove \`$markers/$path\`: $removed"
-    [ -z "$removed" ] || printf '%s\n' "$removed" | say_markers "$owner"
+    [ -z "$removed" ] || printf '%s\n' "$removed" | emit_markers "$owner"
 }
 
-# Who we are, and whether that can be root.
+# The kind of login user: root, one that can become root, or neither.
 account() {
     kind=user
     if [ "$(id -u)" = 0 ]; then
@@ -119,43 +119,44 @@ account() {
     elif sudo -n true 2>/dev/null; then
         kind=sudo
     fi
-    say account "$kind"
+    emit account "$kind"
 }
 
-# Remove what a session that ended elsewhere left here.
-sweep() {
+# Remove the files of a session that ended on the other side.
+clean_up() {
     set -- "$directory/files" "$directory"/segment*/run "$directory"/segment*/payload*
     rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
 }
 
-# The newest session that nobody heard to its end.
-unheard() {
+# The newest segment without a final acknowledgement.
+unacknowledged() {
     # shellcheck disable=SC2012,SC2045 # the names are ours: hexadecimal
     for session in $(ls -1t "$state/sessions" 2>/dev/null); do
         for here in "$state/sessions/$session"/segment*; do
-            if [ -e "$here/about" ] && [ ! -e "$here/told" ]; then
-                seen=0
-                { [ ! -e "$here/seen" ] || read -r seen <"$here/seen"; } && read -r spoken <"$here/nonce" &&
-                    read -r by since <"$here/about" && say "unheard $session ${here##*/} $spoken $seen $by $since"
+            if [ -e "$here/owner" ] && [ ! -e "$here/end_acknowledged" ]; then
+                acknowledged=0
+                { [ ! -e "$here/acknowledged" ] || read -r acknowledged <"$here/acknowledged"; } &&
+                    read -r spool_nonce <"$here/nonce" && read -r by since <"$here/owner" &&
+                    emit "unacknowledged $session ${here##*/} $spool_nonce $acknowledged $by $since"
                 return
             fi
         done
     done
 }
 
-# Who has the target: a session that holds its lock, and the operator who holds it for himself.
+# The holders of the target: a session that holds its lock, and an operator who holds it by `lock add`.
 holder() {
     if [ -s "$state/holder" ] && command -v flock >/dev/null 2>&1 && ! flock -n "$state/lock" true 2>/dev/null; then
-        read -r by since doing which <"$state/holder" && say "locked session $by $since $doing $which"
+        read -r by since doing which <"$state/holder" && emit "locked session $by $since $doing $which"
     fi
-    say_hold
+    operator
 }
 
-say_hold() {
-    if [ -e "$state/hold" ]; then read -r by since doing <"$state/hold" && say "locked operator $by $since $doing -"; fi
+operator() {
+    if [ -e "$state/hold" ]; then read -r by since doing <"$state/hold" && emit "locked operator $by $since $doing -"; fi
 }
 
-# OFFSET is BY:REASON, each encoded.
+# Hold the target for an operator: OFFSET is BY:REASON, each encoded.
 hold() {
     mkdir -p "$state" 2>/dev/null
     if (set -C && echo "${offset%%:*} $(date -u +%Y-%m-%dT%H:%M:%SZ) ${offset#*:}" >"$state/hold") 2>/dev/null; then
@@ -166,8 +167,8 @@ hold() {
     fi
 }
 
-# Whose it was is said first: it may have been somebody else's.
+# Release the target. The operator who held it comes first: it may have been another one.
 release() {
-    say_hold
+    operator
     rm -f "$state/hold" || refuse state "cannot remove \`$state/hold\`"
 }

@@ -1,12 +1,12 @@
-# The head of a rendered plan: what lays the files out that follow it, and runs them as a deploy would. The steps run under
-# the very runner that a deploy sends; here is only what a controller does: begin, show, stop, and say how it ended.
+# The head of a rendered plan: functions that write the files behind it, and run the plan as a deploy does. The steps run
+# under the same runner; here is the part of the controller: start, show, stop, and report the outcome.
 #
 # shellcheck disable=SC2154 # bootstrap.sh, which comes among the files: nonce, state, directory, here
 
 if (($#)); then
     # `--dry-run` must not deploy.
     printf "a rendered plan takes no arguments, found \`%q\`; \`bash FILE\` deploys it to this machine, " "$1" >&2
-    printf 'and what that does is told at its head\n' >&2
+    printf 'its first lines describe it\n' >&2
     exit 2
 fi
 set -f
@@ -22,9 +22,9 @@ quit() {
     exit "$status"
 }
 
-# begin HOST MARKS PROMISE_FILE: where the files lie until the plan is known to be whole.
+# begin HOST MARKS FACTS_FILE: make the directory for the files, until the plan is known to be complete.
 begin() {
-    RUNS_host=$1 RUNS_marks=$2 RUNS_promised=$3
+    RUNS_host=$1 RUNS_marks=$2 RUNS_facts_file=$3
     ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 402)) || quit 3 "bash $BASH_VERSION is too old, expected 4.2 or later"
     RUNS_work=$(mktemp -d) || quit 3 "cannot make a directory for the files of the plan"
     trap clean EXIT
@@ -36,14 +36,14 @@ clean() {
     trap '' INT TERM HUP
     [[ -z $RUNS_tail ]] || kill -KILL "$RUNS_tail" 2>/dev/null
     [[ -z $RUNS_waiter ]] || kill "$RUNS_waiter" 2>/dev/null
-    rm -rf "$RUNS_work" ${here:+"$here/heard.$$"}
+    rm -rf "$RUNS_work" ${here:+"$here/attached.$$"}
 }
 
-# The first lets the running step end, as it does in a deploy; the second ends it; the third leaves.
+# interrupted SIGNAL: as in a deploy, the first interrupt requests a stop, the second kills the step, the third leaves.
 interrupted() {
     RUNS_signal=$1
     [[ -n $RUNS_tail ]] || quit $((128 + $(kill -l "$1")))
-    ((++RUNS_interrupts < 3)) || quit $((128 + $(kill -l "$1"))) "left; what was asked to stop stays asked"
+    ((++RUNS_interrupts < 3)) || quit $((128 + $(kill -l "$1"))) "left; the stop request stays"
     if [[ $1 == TERM || $RUNS_interrupts == 2 ]]; then
         : >"$here/kill"
         printf '%s\n' "ending the running step" >&2
@@ -53,7 +53,7 @@ interrupted() {
     fi
 }
 
-# step NUMBER SCRIPT FILE FIRST_LINE: what follows is its own; the line is where its text begins in the operator's file.
+# step NUMBER SCRIPT FILE FIRST_LINE: a step, whose files follow; FIRST_LINE is that of its text in the operator's file.
 step() { RUNS_names[$1]=$2 RUNS_sources[$1]=$3 RUNS_firsts[$1]=$4; }
 
 # folder MODE PATH
@@ -62,15 +62,15 @@ folder() { { mkdir -p "$RUNS_work/$2" && chmod "$1" "$RUNS_work/$2"; } || quit 3
 # link TARGET PATH
 link() { { mkdir -p "$RUNS_work/${2%/*}" && ln -s "$1" "$RUNS_work/$2"; } || quit 3 "cannot make \`$2\`"; }
 
-# put MODE PATH [LINES] [base64|open]: a file is our stdin, below so many empty lines, which stand for what was above it;
-# an open one has no newline at its end.
+# put MODE PATH [LINES] [base64|open]: write stdin to a file, below so many empty lines (its CONF section); `open` for one
+# without a newline at its end.
 put() {
     local path=$RUNS_work/$2 lines=${3:-0} text
     mkdir -p "${path%/*}"
     if ! {
         for (( ; lines > 0; lines--)); do echo; done
         case ${4-} in
-        base64) plain ;;
+        base64) decode_base64 ;;
         open) text=$(cat && echo .) && printf %s "${text%?.}" ;;
         *) cat ;;
         esac
@@ -79,7 +79,7 @@ put() {
     fi
 }
 
-plain() {
+decode_base64() {
     if ! command -v base64 >/dev/null; then
         openssl base64 -d
     elif [[ $(printf 'YQ==\n' | base64 -d 2>/dev/null) == a ]]; then
@@ -92,12 +92,13 @@ plain() {
 # random: 32 hexadecimal digits.
 random() { od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'; }
 
-# run: all files are there, so the plan is whole.
+# run: the last line of a rendered plan, so all files are there.
 run() {
     # shellcheck source-path=SCRIPTDIR source=bootstrap.sh
     . "$RUNS_work/segment0/run/bootstrap.sh"
-    # What the bootstrap says is for a controller.
-    say() {
+    # Events of the bootstrap are meant for a controller: only a refusal is shown.
+    # shellcheck disable=SC2329 # called by bootstrap.sh
+    emit() {
         case $* in
         'refuse '*)
             decode "${*##* }"
@@ -106,29 +107,29 @@ run() {
         *) printf '\036%s %s\n' "$nonce" "$*" ;;
         esac
     }
-    settle
+    reset_environment
     need head wc tail mkdir mkfifo mv rm cp cat dd sync od tr sed grep env id ls find sleep df
     nonce=$(random) session=$(random) segment=segment0 scope=. marks=$RUNS_marks
     length=$(du -sk "$RUNS_work" | { read -r size _ && echo $((size * 1024)); })
     find_bash
     find_state
-    make_place
+    make_directory
     set +f
     cp -RPp "$RUNS_work/"* "$directory/" || no_space "$directory"
     set -f
-    announce
+    complete_files
     exec 8>>"$here/alive"
     ! command -v flock >/dev/null || flock -n 8
     start
     exec 8>&-
-    hear
-    judge
+    follow_spool
+    report
 }
 
-# What only the machine knows that runs it: who we are.
-announce() {
+# Complete the files by the names of this user, this machine and this session.
+complete_files() {
     local by meta
-    by=$(word "$(id -un)")%40$(word "$(uname -n)")%3Arender
+    by=$(encode "$(id -un)")%40$(encode "$(uname -n)")%3Arender
     printf 'RUNS_segment_session=%s RUNS_segment_by=%s\n' "$session" "$by" >>"$here/run/segment.sh"
     set +f
     for meta in "$here/run/step/"*/meta.sh; do
@@ -143,12 +144,12 @@ announce() {
 
 decode() { printf -v RUNS_decoded %b "${1//%/\\x}"; }
 
-# hear: show what the spool gets, until the runner has said how it ended, or somebody that it is no more.
-hear() {
+# follow_spool: show the spool until its last event, which wait_for_runner writes for a dead runner.
+follow_spool() {
     local part line=''
-    # Not before the session began: its steps have the locale that we were called with.
+    # Not earlier: the steps must have the locale of the caller.
     LC_ALL=C
-    # What is meant for us, a terminal tells to all that it started.
+    # A terminal sends its signals to all processes of its group: these must ignore them.
     exec 6< <(trap '' INT TERM HUP && exec tail -c +1 -f "$here/spool" 2>/dev/null)
     RUNS_tail=$!
     trap 'RUNS_ending=interrupted' USR1
@@ -156,7 +157,7 @@ hear() {
     RUNS_waiter=$!
     until [[ -n $RUNS_ending ]]; do
         if IFS= read -r -t 1 -u 6 part; then
-            tell "$line$part"
+            show_line "$line$part"
             line=''
         elif (($? > 128)); then
             line+=$part
@@ -164,31 +165,32 @@ hear() {
             break
         fi
     done
-    : >"$here/told"
+    : >"$here/end_acknowledged"
 }
 
-# tell LINE: an event of ours stands at the end of a line, behind output that had no end yet.
-tell() {
+# show_line LINE: an event is at the end of a line, behind output without a newline.
+show_line() {
     local mark
-    for mark in "$nonce" ${RUNS_past-}; do
+    for mark in "$nonce" ${RUNS_earlier-}; do
         if [[ $1 == *$'\036'"$mark "* ]]; then
-            [[ $1 == $'\036'* ]] || show "${1%%$'\036'"$mark "*}"
+            [[ $1 == $'\036'* ]] || show_output "${1%%$'\036'"$mark "*}"
             # shellcheck disable=SC2086 # words on purpose
-            if [[ $mark == "$nonce" ]]; then hear_event ${1#*$'\036'"$mark "}; else hear_past ${1#*$'\036'"$mark "}; fi
+            if [[ $mark == "$nonce" ]]; then show_event ${1#*$'\036'"$mark "}; else show_earlier ${1#*$'\036'"$mark "}; fi
             return
         fi
     done
-    show "$1"
+    show_output "$1"
 }
 
-# A terminal would obey control characters.
-show() {
+# show_output LINE: without control characters, which a terminal would obey.
+show_output() {
     [[ -z ${1//[[:space:]]/} ]] || RUNS_last=$1
     printf '  | %s\n' "${1//[$'\001'-$'\010'$'\013'-$'\037'$'\177']/?}"
 }
 
-hear_event() {
-    RUNS_past=''
+# show_event VERB WORD...: show an event; the last one sets RUNS_ending.
+show_event() {
+    RUNS_earlier=''
     case $1 in
     start)
         RUNS_last=''
@@ -209,12 +211,12 @@ hear_event() {
         ;;
     earlier)
         decode "$3"
-        printf 'earlier session of %s since %s, which nobody heard to its end (%s):\n' "$RUNS_decoded" "$4" "$5"
-        RUNS_past=$6
+        printf 'unacknowledged output of an earlier session of %s, started %s (%s):\n' "$RUNS_decoded" "$4" "$5"
+        RUNS_earlier=$6
         ;;
     refuse)
         decode "$3"
-        [[ $2 != promise ]] || RUNS_decoded="$RUNS_promised: $RUNS_decoded"
+        [[ $2 != facts ]] || RUNS_decoded="$RUNS_facts_file: $RUNS_decoded"
         RUNS_ending=refused
         ;;
     locked)
@@ -225,7 +227,8 @@ hear_event() {
     esac
 }
 
-hear_past() {
+# show_earlier VERB WORD...: show an event of an earlier session.
+show_earlier() {
     case $1 in
     start)
         decode "$3"
@@ -246,8 +249,8 @@ count() {
     ((++RUNS_counts[n]))
 }
 
-# locate NUMBER STATUS LINE HOW: say where a step failed. A failure that it survived may be older than what bash itself
-# said when it gave up.
+# locate NUMBER STATUS LINE HOW: show the line of a step that failed. A failed line that did not end the step may be older
+# than bash's own last message.
 locate() {
     local line=$3 file=${RUNS_sources[$1]}
     if [[ $4 != exit && $RUNS_last =~ "/${file##*/}: line "([0-9]+): ]] && ((BASH_REMATCH[1] > line)); then
@@ -257,21 +260,22 @@ locate() {
     printf "%s: \`%s\` failed (status %s)\n" "$file" "${RUNS_names[$1]}" "$2" >&2
 }
 
-judge() {
-    local n said=''
+# report: show the outcome, and exit with its status.
+report() {
+    local n counts=''
     for n in "${!RUNS_outcomes[@]}"; do
-        [[ -z ${RUNS_counts[n]-} ]] || said+="${said:+, }${RUNS_counts[n]} ${RUNS_outcomes[n]}"
+        [[ -z ${RUNS_counts[n]-} ]] || counts+="${counts:+, }${RUNS_counts[n]} ${RUNS_outcomes[n]}"
     done
     case $RUNS_ending in
     ok | failed)
-        printf '%s: %s (%s)\n' "$RUNS_host" "$RUNS_ending" "$said"
+        printf '%s: %s (%s)\n' "$RUNS_host" "$RUNS_ending" "$counts"
         [[ $RUNS_ending == ok ]] || quit 1
         quit 0
         ;;
     locked) quit 4 "locked: $RUNS_decoded" ;;
     refused) quit 3 "refused: $RUNS_decoded" ;;
     esac
-    printf '%s: interrupted%s\n' "$RUNS_host" "${said:+ ($said)}"
+    printf '%s: interrupted%s\n' "$RUNS_host" "${counts:+ ($counts)}"
     [[ -z ${RUNS_signal-} ]] || quit $((128 + $(kill -l "$RUNS_signal")))
     quit 3
 }

@@ -1,13 +1,13 @@
 # The library `runs`: shouldrun, setdone, resetdone, urequire. Loaded into every SCRIPT section.
 #
-# A marker is a file RUNS_STATE/markers/SCRIPT/SUBSYSTEM, names percent-encoded. What a step asks and
-# marks is written to RUNS_STEP/acts, from which the runner judges how the step ended.
+# A marker is a file RUNS_STATE/markers/SCRIPT/SUBSYSTEM, names percent-encoded. Each use of a marker is recorded in
+# RUNS_STEP/acts, from which the runner derives the outcome of the step.
 
-# What `shouldrun` returns for "no": `shouldrun || exit` hands it on, and no program uses it by itself.
+# Status of `shouldrun` for "no": `shouldrun || exit` passes it on, and programs do not use it.
 RUNS_DECLINED=100
 
-# RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one.
-# Of a locale that is not there bash complains whenever LC_ALL is put back, which is not the script's fault.
+# RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one. Without stderr: bash complains about
+# a missing locale whenever LC_ALL is restored, which is not the fault of the script.
 RUNS_encode() { RUNS_encode_bytes "$1"; } 2>/dev/null
 
 RUNS_encode_bytes() {
@@ -38,17 +38,17 @@ RUNS_sha256() {
     fi | while IFS=' ' read -r RUNS_sum _; do printf '%s' "$RUNS_sum"; done
 }
 
-# RUNS_name TEXT: as RUNS_encode, but never longer than a file system takes (255 bytes).
+# RUNS_name TEXT: as RUNS_encode, but never longer than a name in a file system (255 bytes).
 RUNS_name() {
     RUNS_encode "$1"
     if ((${#RUNS_encoded} > 200)); then
-        # `%+` is never made by encoding, so a shortened name is no other's full name.
+        # Encoding never makes `%+`, so a shortened name equals no full name.
         RUNS_encoded=${RUNS_encoded:0:100}%+$(printf %s "$1" | RUNS_sha256)
     fi
 }
 
-# What cannot be told must not pass for success: on a full disk there is room put aside for it.
-RUNS_act() {
+# RUNS_record ACT: a step whose acts cannot be recorded must not count as a success. On a full disk it uses the reserve.
+RUNS_record() {
     printf '%s\n' "$1" >>"$RUNS_STEP/acts" && return
     rm -f "$RUNS_STATE/reserve"
     if ! printf '%s\n' "$1" >>"$RUNS_STEP/acts"; then
@@ -57,9 +57,10 @@ RUNS_act() {
     fi
 }
 
+# RUNS_wrong MESSAGE: print it, and let the step fail whatever its status is.
 RUNS_wrong() {
     printf '%s\n' "$1" >&2
-    RUNS_act wrong
+    RUNS_record wrong
 }
 
 # RUNS_marker [SUBSYSTEM]: set RUNS_folder and RUNS_file.
@@ -76,14 +77,14 @@ shouldrun() {
     RUNS_encode "${1-}"
     RUNS_subsystem=$RUNS_encoded
     if [[ ! -e $RUNS_file && ! -L $RUNS_file ]]; then
-        RUNS_act "shouldrun $RUNS_subsystem"
+        RUNS_record "shouldrun $RUNS_subsystem"
         return 0
     fi
-    # Neither true nor false: guessing would lose work or do it twice. (Whether others may write
-    # there the runner has seen for all markers at once.)
+    # Neither yes nor no: a guess would skip work or do it twice. (The runner has checked all markers at once for write
+    # permissions of others.)
     if [[ ! -f $RUNS_file || -L $RUNS_file || ! -O $RUNS_file || ! -r $RUNS_file || -L $RUNS_folder ]]; then
         printf -v RUNS_value %q "$RUNS_SCRIPT"
-        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user; \`runsdeploy reset --host ${RUNS_HOST-} --script $RUNS_value\` takes it away"
+        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: not a file of this user; \`runsdeploy reset --host ${RUNS_HOST-} --script $RUNS_value\` removes it"
         builtin exit 1
     fi
     # A marker made by hand may lack its last newline.
@@ -94,11 +95,11 @@ shouldrun() {
         RUNS_encode "=$2"
         # Not [[: the section may have set nocasematch.
         if [ "$RUNS_value" != "$RUNS_encoded" ]; then
-            RUNS_act "shouldrun $RUNS_subsystem"
+            RUNS_record "shouldrun $RUNS_subsystem"
             return 0
         fi
     fi
-    RUNS_act "declined $RUNS_subsystem"
+    RUNS_record "declined $RUNS_subsystem"
     return "$RUNS_DECLINED"
 }
 
@@ -109,9 +110,9 @@ setdone() {
         RUNS_value=$RUNS_encoded
     fi
     RUNS_marker "${1-}"
-    # Before the marker: done must not mean that what others need of it is gone.
+    # Before the marker: a step that is marked as done must have its files, which others may need.
     if ! (umask 077 && RUNS_keep "${RUNS_OUTS-}" "${RUNS_SHARED-}"); then
-        RUNS_wrong "cannot keep what \`$RUNS_SCRIPT\` made in \`$RUNS_OUTS\`"
+        RUNS_wrong "cannot keep the files of \`$RUNS_SCRIPT\` in \`$RUNS_OUTS\`"
         return 1
     fi
     if ! RUNS_write "$RUNS_value" && { rm -f "$RUNS_STATE/reserve" && ! RUNS_write "$RUNS_value"; }; then
@@ -119,16 +120,16 @@ setdone() {
         return 1
     fi
     RUNS_encode "${1-}"
-    RUNS_act "setdone $RUNS_encoded"
+    RUNS_record "setdone $RUNS_encoded"
 }
 
-# RUNS_copy FROM TO: whole or not at all.
+# RUNS_copy FROM TO: complete or not at all.
 RUNS_copy() {
     [[ $2 != */* || -d ${2%/*} ]] || mkdir -p "${2%/*}" || return
     cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
 }
 
-# RUNS_keep TO FROM: the step's `out` files; those that root keeps belong to the user whose state it is.
+# RUNS_keep TO FROM: copy the step's `out` files; copies made by root belong to the owner of the state directory.
 RUNS_keep() {
     local RUNS_each
     # shellcheck disable=SC2154 # meta.sh
@@ -138,15 +139,15 @@ RUNS_keep() {
     done
 }
 
-# Durable once it returns: the bytes, then the name, then the directory. One subshell: the umask is the
-# script's, and every process counts.
+# RUNS_write VALUE: write the marker. On the disk once it returns: the bytes, then the name, then the directory. A
+# subshell, because the umask belongs to the script; only one, because each process takes time.
 RUNS_write() (
     umask 077
     set +e
     trap - ERR
-    # A name that no marker can have: what a crash leaves is not taken for one.
+    # A name that no marker can have: a file that a crash leaves must not count as one.
     RUNS_new=$RUNS_folder/.new.$BASHPID
-    # The directory's own name too must be on the disk.
+    # The name of the directory must be on the disk too.
     [[ -d $RUNS_folder ]] || { mkdir -p "$RUNS_folder" && sync "${RUNS_folder%/*}" "${RUNS_folder%/*/*}"; } || exit
     {
         printf 'runsdeploy marker 1\n' &&
@@ -162,17 +163,17 @@ resetdone() {
     local RUNS_folder RUNS_file RUNS_encoded
     RUNS_marker "${1-}"
     if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
-        RUNS_wrong "cannot take back the marker \`$RUNS_file\`"
+        RUNS_wrong "cannot remove the marker \`$RUNS_file\`"
         return 1
     }
-    # The directory that held the name.
+    # The directory that the removed name was in.
     (($#)) || RUNS_folder=${RUNS_folder%/*}
     [[ ! -d $RUNS_folder ]] || sync "$RUNS_folder"
     RUNS_encode "${1-}"
-    RUNS_act "resetdone $RUNS_encoded"
+    RUNS_record "resetdone $RUNS_encoded"
 }
 
-# urequire LIB...: from the trees' lib/, then the bundled ones; loading twice is free.
+# urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
     local RUNS_each
     for RUNS_each; do

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Adds a public key to an account's authorized_keys. POSIX sh; nothing runs until the channel has brought the whole
-# program (bundle.COMMAND).
+# program (program.COMMAND).
 #
 # Header: NONCE MODE USER PASSWORD. MODE is `hello`, `look` or `add`; USER owns the file, `-` for the login;
 # PASSWORD is whether the controller has one for sudo. After the frame `ready` the controller sends the key, one line.
@@ -8,7 +8,7 @@
 #
 # Everything runs as the account itself: a user's symbolic link cannot make root write to another place.
 #
-# shellcheck disable=SC2154 # p: bundle.COMMAND; nonce, mode: also the header of `as_user`
+# shellcheck disable=SC2154 # p: program.COMMAND; nonce, mode: also the header of `as_user`
 
 # The system's directories come first: a `sudo` in the account's own directories must not get the password.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
@@ -22,7 +22,7 @@ if [ -n "${BASH_VERSION-}" ]; then
     unset -f $(env | sed -n 's/^BASH_FUNC_\([^=]*\)%%=.*/\1/p')
 fi
 
-# frame OUTCOME [TEXT]
+# frame RESULT [TEXT]
 frame() { printf '\036%s %s\n' "$nonce" "$*"; }
 
 # refuse MESSAGE [REPAIR]

@@ -1,8 +1,8 @@
-# What bash reads before a SCRIPT section (its BASH_ENV): libraries, values, and where failures are.
+# The BASH_ENV of a SCRIPT section, read by bash before it: libraries, values, and a record of failed lines.
 #
 # The section itself is run as `bash FILE`, so $0, $LINENO and bash's messages are those of its file.
 
-# shellcheck disable=SC2154 # RUNS_step_*: meta.sh, made by bundle.py
+# shellcheck disable=SC2154 # RUNS_step_*: meta.sh, made by parameters.py
 
 unset BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
 export -n RUNS_RUN RUNS_STEP RUNS_STATE RUNS_OUTS
@@ -16,8 +16,8 @@ urequire DEFAULTS
 # shellcheck source=/dev/null
 . "$RUNS_STEP/values.sh"
 
-# RUNS_failed HOW [COMMAND]: note the operator's line that failed last, or that called `exit`: the innermost
-# one in the section's own file, whatever library it called. A COMMAND is told, with its line in a library of the trees.
+# RUNS_failed HOW [COMMAND]: record the line of the section that failed last or called `exit`: the innermost line in the
+# section's own file, not one of a library. A COMMAND is printed, with its line in a library of the trees.
 RUNS_failed() {
     local RUNS_i RUNS_inside=''
     for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
@@ -35,7 +35,7 @@ trap 'RUNS_failed last' ERR
 
 exit() {
     local RUNS_code=${1-$?}
-    # That of a subshell need not be the end.
+    # The `exit` of a subshell need not end the section.
     if ((BASH_SUBSHELL)); then RUNS_failed last; else RUNS_failed exit; fi
     builtin exit "$RUNS_code"
 }

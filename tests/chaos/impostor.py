@@ -1,4 +1,4 @@
-"""An SSH server that lies: it lets anybody in, listens to a session as a real target would, and says what it likes.
+"""An SSH server that lies: it lets anybody in, reads a session as a real target would, and answers what it likes.
 
 A behaviour acts on one of three levels: on the bare socket, before there is any SSH; in the SSH protocol, by what
 it does at a phase (`auth`, `open`, `exec`); or as the program that a channel starts, which knows the session's nonce::
@@ -47,14 +47,14 @@ class Talk:
         """which of all the channels this is, from 1"""
         self.nonce = self.session = self.segment = ""
         self.length = 0
-        """bytes of the archive; 0 where only the spool is asked for, or a question"""
+        """bytes of the archive; 0 for a request of the spool, or a question"""
         self.asked = ""
-        """the byte of the spool to begin at, or what a question is about"""
+        """the byte of the spool to begin at, or the argument of a question"""
         self._input = channel.makefile("rb")
         if link.narrow:
             channel.in_window_threshold = 1 << 62
 
-    def listen(self) -> None:
+    def read_request(self) -> None:
         """Read the program, the header and the archive."""
         self._read(int(self._line().split()[-1]))
         words = self._line().decode().split()
@@ -97,13 +97,13 @@ class Talk:
         """Return the bytes of an event."""
         return b"\x1e" + (nonce or self.nonce).encode() + b" " + text.encode() + b"\n"
 
-    def say(self, *texts: str) -> None:
+    def emit(self, *texts: str) -> None:
         """Write events."""
         self.write(b"".join(self.event(text) for text in texts))
 
     def begin(self) -> None:
-        """Say what precedes a spool."""
-        self.say("hello 1 /s", "from 0")
+        """Write the events before a spool."""
+        self.emit("hello 2 /s", "attached 0")
 
     def complain(self, data: bytes) -> None:
         """Write to the channel's stderr."""
@@ -126,7 +126,7 @@ class Talk:
         self.channel.close()
 
     def hang(self) -> None:
-        """Say nothing more, as long as anybody listens."""
+        """Send nothing more, as long as the channel is open."""
         self.link.impostor.silent.set()
         self.link.wait()
 
@@ -139,7 +139,7 @@ class Link(paramiko.ServerInterface):
         self.transport = _Machine(below)
         self.transport.link = self
         self.narrow = False
-        """whether channels take what `Talk.listen` reads, and not a byte more"""
+        """whether channels take what `Talk.read_request` reads, and not a byte more"""
 
     def serve(self) -> None:
         """Speak SSH until the connection ends."""
@@ -179,7 +179,7 @@ class Link(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED if answer is None else answer
 
     def check_channel_exec_request(self, channel: paramiko.Channel, _command: bytes) -> bool:
-        """Start a command: the behaviour, once it was said that it started."""
+        """Start a command: the behaviour, after the reply that it started."""
         answer = self._at("exec")
         if answer is not None:
             return bool(answer)
@@ -295,7 +295,7 @@ class Impostor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.over.set()
-        # A listener that is only closed goes on waiting; one that is shut down does not.
+        # A listener that is only closed continues to wait; one that is shut down does not.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()

@@ -30,7 +30,7 @@ FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 DOMAIN = "univ.run"
 GUARDS = ("script", "subsystem", "once", "onchange")
 NO_BACKSLASH = bytes(byte for byte in range(256) if byte != ord("\\"))
-"""a backslash could not be told from the spelling of a byte that is no UTF-8"""
+"""a backslash would look like the spelling of a byte that is no UTF-8"""
 
 
 def sized(small: int, full: int) -> int:
@@ -56,7 +56,7 @@ class Step:
     """`target` or `controller`"""
     guard: str
     output: bytes
-    """what it says when it runs"""
+    """its output"""
 
     @property
     def marker(self) -> str:
@@ -74,13 +74,13 @@ class Plan:
     host: str
     steps: tuple[Step, ...]
     files: Mapping[str | bytes, Content] = field(repr=False)
-    """the part of a tree that says so"""
+    """the part of a tree with this guard"""
     trace: Path
     """where the steps write what they did"""
 
     @property
     def output(self) -> bytes:
-        """What all steps say together."""
+        """The output of all steps."""
         return b"".join(step.output for step in self.steps)
 
     def traced(self) -> list[tuple[str, str]]:
@@ -115,7 +115,7 @@ class Maker:
     pause: float = 0.02
     """seconds that a step which takes its time takes, again and again"""
     most: int = 20_000
-    """bytes that one step says or hands on"""
+    """bytes that one step writes or passes on"""
 
     def make(self, host: str, steps: int, sides: Iterable[str] | None = None) -> Plan:
         """Make a plan; `sides` are those of its steps, at random unless given."""
@@ -181,7 +181,7 @@ class Maker:
 
 
 def cksum(data: bytes) -> bytes:
-    """Return what the program of that name says of bytes: POSIX's CRC, and their number."""
+    """Return what the program of that name prints for bytes: POSIX's CRC, and their number."""
     total, length = 0, len(data)
     for byte in [*data, *length.to_bytes((length.bit_length() + 7) // 8, "little")]:
         total = (total << 8 & 0xFFFFFFFF) ^ _TABLE[total >> 24 ^ byte]
@@ -205,8 +205,8 @@ def events_of(out: bytes) -> list[dict[str, Any]]:
     return [event for event in events if "event" in event]
 
 
-def said(events: Iterable[Mapping[str, Any]], host: str) -> bytes:
-    """Return the bytes that the steps of a host wrote, by what was told of them, those of earlier sessions too."""
+def output_of(events: Iterable[Mapping[str, Any]], host: str) -> bytes:
+    """Return the output of a host's steps that the events report, that of earlier sessions too."""
     return b"".join(spelled(event["text"]) for event in outputs(events, host))
 
 
@@ -221,7 +221,7 @@ def spelled(text: str) -> bytes:
 
 
 def difference(found: bytes, expected: bytes) -> str:
-    """Say where two outputs part, for a reader; empty if they do not."""
+    """Describe where two outputs differ; empty if they do not."""
     if found == expected:
         return ""
     at = next(
@@ -243,7 +243,7 @@ MOST_DEPLOYS = 8
 
 
 class Fleet:
-    """Some hosts, and somebody who deploys to them, all as new for each case."""
+    """Some hosts, and an operator who deploys to them, all as new for each case."""
 
     def __init__(self, hosts: list[FakeHost], directory: Path) -> None:
         self.hosts = hosts
@@ -286,30 +286,30 @@ class Fleet:
         return ",".join(plan.host for plan in plans)
 
     def until_done(self, tree: Path, plans: list[Plan], *more: str) -> list[Finished]:
-        """Deploy until it says that all is done, and return what each attempt said."""
+        """Deploy until all is done; return all attempts."""
         done: list[Finished] = []
         while not done or done[-1].status:
-            assert len(done) < MOST_DEPLOYS, told(done)
+            assert len(done) < MOST_DEPLOYS, summary(done)
             done.append(self.operator.deploy(tree, *more, host=self.names(plans)))
-            assert done[-1].status in (0, 1, 3), told(done)
+            assert done[-1].status in (0, 1, 3), summary(done)
             if done[-1].status:
-                self.part()
+                self.await_unattended()
         return done
 
-    def part(self) -> None:
-        """Wait until the hosts know that nobody listens any more: a black hole may hide that for a minute."""
+    def await_unattended(self) -> None:
+        """Wait until the hosts know that no controller is attached: a black hole may hide that for 60 s."""
         for proxy in self._ways:
             proxy.cut_now("rst")
-        wait_until(lambda: not [path for path in self.left() if path.name.startswith("heard.")])
+        wait_until(lambda: not [path for path in self.left() if path.name.startswith("attached.")])
 
-    def assert_said(self, done: Iterable[Finished], plans: Iterable[Plan]) -> None:
-        """All that the steps said was told once, by all deploys together."""
+    def assert_output(self, done: Iterable[Finished], plans: Iterable[Plan]) -> None:
+        """All deploys together report the whole output of the steps once."""
         done = list(done)
         events = [event for each in done for event in events_of(each.out)]
         for plan in plans:
-            apart = difference(said(events, plan.host), plan.output)
+            apart = difference(output_of(events, plan.host), plan.output)
             if apart:
-                raise AssertionError(f"{plan.host}: {apart}\n{told(done)}")
+                raise AssertionError(f"{plan.host}: {apart}\n{summary(done)}")
 
     def assert_done(self, plans: Iterable[Plan], *abandoned: str) -> None:
         """Each step of each plan ran once, and nothing is left anywhere but what was `abandoned`."""
@@ -320,13 +320,13 @@ class Fleet:
         self.assert_clean(*abandoned)
 
     def assert_nothing_to_do(self, tree: Path, plans: list[Plan]) -> None:
-        """One more deploy, over a path that works, does nothing and has nothing to tell."""
+        """One more deploy, over a path that works, does nothing and reports no output."""
         self.configure({})
         again = self.operator.deploy(tree, host=self.names(plans))
-        repeated = {plan.host: said(events_of(again.out), plan.host) for plan in plans}
+        repeated = {plan.host: output_of(events_of(again.out), plan.host) for plan in plans}
         if again.status or any(repeated.values()):
             raise AssertionError(
-                f"repeated: { {host: data[-200:] for host, data in repeated.items()} }\n{told([again])}"
+                f"repeated: { {host: data[-200:] for host, data in repeated.items()} }\n{summary([again])}"
             )
 
     def processes(self) -> list[Process]:
@@ -345,7 +345,7 @@ class Fleet:
             time.sleep(0.02)
 
     def assert_clean(self, *abandoned: str) -> None:
-        """Nothing of sessions that are over is left; but what is `abandoned` may be, if nobody else can see it."""
+        """No file of a session that is over is left, but for `abandoned` ones that no other user can read."""
         left = self.left()
         wrong = [path for path in left if path.name not in abandoned]
         assert not wrong, "left: " + " ".join(
@@ -360,7 +360,7 @@ class Fleet:
             path
             for state in states
             for pattern in ("sessions/*/files", "sessions/*/segment*/run", "sessions/*/segment*/payload*",
-                            "sessions/*/segment*/heard.*")
+                            "sessions/*/segment*/attached.*")
             for path in [*state.glob(pattern), *state.glob(f"hosts/*/{pattern}")]
         )  # fmt: skip
 
@@ -375,8 +375,8 @@ def command(process: Process) -> str:
 _WELL = (None, "ok", "already-done")
 
 
-def told(done: Iterable[Finished]) -> str:
-    """Return what some deploys said, without the output and without what went well."""
+def summary(done: Iterable[Finished]) -> str:
+    """Return the messages of some deploys: no output, no successes."""
     parts = []
     for number, each in enumerate(done):
         lines = [f"--- deploy {number}: status {each.status}", *each.talk.splitlines()[-5:]]

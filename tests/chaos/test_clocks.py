@@ -82,7 +82,7 @@ def skewed(library, tmp_path):
     finally:
         host.stop()
         assert not host.processes()
-        # Who is killed, or ends by `_exit`, leaves his behind.
+        # A process that is killed, or ends by `_exit`, leaves its file behind.
         for path in shared_clocks() - before:
             path.unlink()
 
@@ -110,15 +110,15 @@ def tree_of(tmp_path: Path, more: str = "") -> Path:
     )
 
 
-def seen(done):
+def shown(done):
     """Return all that an operator sees, but for what differs between any two runs."""
 
-    def told(event):
+    def lasting(event):
         return {k: v for k, v in event.items() if k not in ("seconds", "position", "session", "since", "earlier")}
 
     steps = [{k: v for k, v in step.items() if k not in ("seconds", "position")} for step in done.steps]
     output = "".join(event["text"] for event in done.events if event["event"] == "output")
-    events = [json.dumps(told(event), sort_keys=True) for event in done.events if event["event"] != "output"]
+    events = [json.dumps(lasting(event), sort_keys=True) for event in done.events if event["event"] != "output"]
     return done.status, done.hosts, steps, output, events
 
 
@@ -131,7 +131,7 @@ def markers(state):
 
 
 def story(host, operator, tree):
-    """Return what is seen of a deploy, another, one whose controller is killed, and the one behind that."""
+    """Return what is shown of a deploy, another, one whose controller is killed, and the one behind that."""
     first, second = operator.deploy(tree), operator.deploy(tree)
     slow = plant(tree.parent / "slow", {
         "scripts/b/slow": script("", f'echo begin\necho begun >>"{tree.parent}/begun"\nsleep 1\necho end\nsetdone'),
@@ -143,13 +143,13 @@ def story(host, operator, tree):
         wait_until((tree.parent / "begun").exists)
         process.send_signal(signal.SIGKILL)
         wait(process)
-    # Until the target knows that nobody listens, the next one is told that somebody has it.
-    wait_until(lambda: not [*host.state.glob("sessions/*/segment*/heard.*")])
+    # Until the target knows that no controller is attached, the next deploy finds it locked.
+    wait_until(lambda: not [*host.state.glob("sessions/*/segment*/attached.*")])
     earlier = operator.deploy(tree)
     assert [event["how"] for event in earlier.events if "how" in event] == ["finished"], earlier.out.decode()
-    told = "".join(each["text"] for each in earlier.events if each["event"] == "output" and each.get("earlier"))
-    assert told.endswith("end\n"), earlier.out.decode()
-    return seen(first), seen(second), seen(earlier)[:3], markers(host.state)
+    output = "".join(each["text"] for each in earlier.events if each["event"] == "output" and each.get("earlier"))
+    assert output.endswith("end\n"), earlier.out.decode()
+    return shown(first), shown(second), shown(earlier)[:3], markers(host.state)
 
 
 def test_r15_t28_a_clock_that_is_ten_years_off_changes_nothing(skewed, tmp_path):
@@ -172,7 +172,7 @@ def test_r15_t28_a_clock_that_is_ten_years_off_changes_nothing(skewed, tmp_path)
 
 @pytest.mark.parametrize("skew", ["+3652d", "-3652d"])
 def test_r15_t28_a_clock_that_is_put_right_during_a_run_changes_nothing(skewed, tmp_path, skew):
-    """Neither a time limit nor a listener's silence is measured by it."""
+    """Neither a time limit nor the silence of a controller is measured by it."""
     host, clock = skewed
     operator = Operator(tmp_path / "operator", host.ssh_config)
     steps = {
@@ -202,7 +202,7 @@ def aged(state: Path, when: str) -> str:
 
 @pytest.mark.parametrize("when", ["10 years ago", "10 years"])
 def test_r15_what_a_session_still_needs_is_not_pruned_when_the_clock_is_stepped(target, operator, tmp_path, when):
-    """A machine without a battery has the time of 1970 until the network tells it another."""
+    """A machine without a battery has the time of 1970 until the network sets it."""
     steps = {
         "a/first": script("out made", f'echo made >"$made"\n{aged(target.state, when)}'),
         "a/local": script("conf local\nref -r made", 'cat "$made"'),
@@ -217,11 +217,11 @@ def test_r15_what_a_session_still_needs_is_not_pruned_when_the_clock_is_stepped(
 
 
 def test_r15_sessions_of_a_clock_that_was_ahead_do_not_push_out_the_present_one(target, operator, tmp_path):
-    """The newest session is the one that just ended, whatever the times of the files say."""
+    """The newest session is the one that just ended, whatever the times of the files are."""
     future = 4_000_000_000
     for number in range(25):
         old = target.state / f"sessions/{number:032x}/segment0"
-        plant(old, {"told": "", "finished": "", "about": "me now\n", "spool": "", "nonce": "0\n"})
+        plant(old, {"end_acknowledged": "", "finished": "", "owner": "me now\n", "spool": "", "nonce": "0\n"})
         for path in (*old.iterdir(), old, old.parent):
             os.utime(path, (future, future))
     tree = plant(tmp_path / "tree", {"scripts/a": script("", "echo a"), "univ.run/medusa/default": "a\n"})
@@ -232,7 +232,7 @@ def test_r15_sessions_of_a_clock_that_was_ahead_do_not_push_out_the_present_one(
 
 
 def test_r15_a_session_that_waits_for_the_lock_is_not_pruned_when_the_clock_is_stepped(target, operator, tmp_path):
-    """It has nobody to tell that its files are gone."""
+    """It could not report that its files are gone."""
     go = tmp_path / "go"
     body = f'echo >>"{tmp_path}/begun"\nuntil [ -e "{go}" ]; do sleep 0.05; done\n{aged(target.state, "10 years ago")}'
     first = plant(tmp_path / "first", {"scripts/a": script("", body), "univ.run/medusa/default": "a\n"})

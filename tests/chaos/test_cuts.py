@@ -1,7 +1,7 @@
 """Connections that are cut: at random, at each phase of the protocol, and again and again.
 
 The proxies stand between real ssh and a real sshd. What is asserted is always the same: each step ran exactly once,
-all that the steps said was told once, each is marked, and nothing is left.
+the whole output of the steps was shown once, each step is marked, and no file is left.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests.chaos.plans import Fleet, chance_of, cksum, events_of, said, sized, told
+from tests.chaos.plans import Fleet, chance_of, cksum, events_of, output_of, sized, summary
 from tests.chaos.proxy import Fault, Proxy, through
 from tests.sshd import FakeHost
 from tests.trees import Executable, plant, script, wait, wait_until
@@ -75,7 +75,7 @@ def test_t1_r2_r3_r6_r7_random_cuts_lose_nothing_and_repeat_nothing(fleet, case)
             name: [(each.up, each.down, each.cut) for each in proxy.connections] for name, proxy in ways.items()
         }
         print(f"{cuts} cuts, {len(done)} deploys, {told_ways}")
-    fleet.assert_said(done, plans)
+    fleet.assert_output(done, plans)
     fleet.assert_done(plans)
     fleet.assert_nothing_to_do(tree, plans)
 
@@ -96,10 +96,10 @@ def uncut(hosts, tmp_path_factory):
     plan = small_plan(fleet, "h0")
     with Proxy(hosts[0].port) as proxy:
         fleet.configure({plan.host: proxy})
-        fleet.assert_said(fleet.until_done(fleet.plant([plan]), [plan]), [plan])
+        fleet.assert_output(fleet.until_done(fleet.plant([plan]), [plan]), [plan])
         carried = proxy.connections[0]
     with Proxy(hosts[0].port, Fault("up", 6_000, "fin", None)) as proxy:
-        # By then the login is over, and the program is on its way, which says nothing before it is whole.
+        # By then the login is over, and the program is on its way, which sends nothing before it is complete.
         fleet.configure({plan.host: proxy})
         fleet.operator.deploy(fleet.directory / "tree", "--patience", "0.1", host=plan.host)
         login = proxy.connections[0].down
@@ -127,7 +127,7 @@ def sweep(fleet, chains):
         fleet.configure(ways, *LINES)
         done = fleet.until_done(tree, plans)
         print({name: [(each.up, each.down, each.cut) for each in proxy.connections] for name, proxy in ways.items()})
-    fleet.assert_said(done, plans)
+    fleet.assert_output(done, plans)
     fleet.assert_done(plans)
     fleet.assert_nothing_to_do(tree, plans)
 
@@ -154,8 +154,8 @@ def test_t2_r2_r3_a_sweep_of_cuts_through_login_upload_and_answer(fleet, uncut, 
 
 
 @pytest.mark.parametrize("part", range(sized(2, 60)))
-def test_t2_r3_r6_a_sweep_of_cuts_through_what_the_target_says(fleet, uncut, part):
-    """From the login on to the last 512 bytes; whoever comes back hears the rest, and is cut again in it."""
+def test_t2_r3_r6_a_sweep_of_cuts_through_the_bytes_of_the_target(fleet, uncut, part):
+    """From the login on to the last 512 bytes; each new connection is cut again in the rest."""
     chance = chance_of(f"answers-{part}")
     _, down, login = uncut
     chains = []
@@ -168,7 +168,7 @@ def test_t2_r3_r6_a_sweep_of_cuts_through_what_the_target_says(fleet, uncut, par
     sweep(fleet, chains)
 
 
-def test_r7_files_that_come_back_are_whole_however_often_the_link_is_cut(fleet):
+def test_r7_returned_files_are_whole_however_often_the_connection_is_cut(fleet):
     """A file that one side makes for the other is big, and the link dies again and again while it travels."""
     chance = chance_of("files")
     size = 120_000
@@ -206,7 +206,7 @@ def test_r7_files_that_come_back_are_whole_however_often_the_link_is_cut(fleet):
         cuts = sum(proxy.cuts for proxy in ways.values())
         print(f"{cuts} cuts")
     events = [event for each in done for event in events_of(each.out)]
-    assert {plan.host: said(events, plan.host) for plan in plans} == expected, told(done)
+    assert {plan.host: output_of(events, plan.host) for plan in plans} == expected, summary(done)
     assert cuts >= 2 * HOSTS
     fleet.assert_quiet()
     fleet.assert_clean()
@@ -246,12 +246,12 @@ def test_r1_what_breaks_before_the_login_is_unreachable_and_touches_nothing(flee
         began = time.monotonic()
         done = fleet.operator.deploy(tree, "--parallel", "60", host=",".join([*names, plan.host]))
         took = time.monotonic() - began
-    assert done.status == 3, told([done])
-    assert done.hosts == dict.fromkeys(names, "unreachable") | {plan.host: "ok"}, told([done])
+    assert done.status == 3, summary([done])
+    assert done.hosts == dict.fromkeys(names, "unreachable") | {plan.host: "ok"}, summary([done])
     assert all(host["message"] for host in done.document["hosts"] if host["outcome"] == "unreachable")
     assert not host.state.exists()
     assert took < 60
-    fleet.assert_said([done], [plan])
+    fleet.assert_output([done], [plan])
     fleet.assert_done([plan])
 
 
@@ -264,7 +264,7 @@ def cutting_plan(fleet, body):
     return plan, plant(fleet.directory / "tree", files)
 
 
-def test_r4_a_chatty_script_is_heard_through_a_cut_each_fifth_of_a_second(fleet):
+def test_r4_a_chatty_script_is_shown_in_full_through_a_cut_each_fifth_of_a_second(fleet):
     count, cuts, go = sized(60, 100), 3, fleet.directory / "go"
     body = f"i=0; until ((i >= {count})) && [[ -e {go} ]]; do echo line $i; echo err $i >&2; sleep 0.05; ((++i)); done"
     plan, tree = cutting_plan(fleet, f"{body}; echo $i >{go}")
@@ -279,9 +279,9 @@ def test_r4_a_chatty_script_is_heard_through_a_cut_each_fifth_of_a_second(fleet)
                     go.touch()
             done = wait(process)
         print(f"{proxy.cuts} cuts in {len(proxy.connections)} connections")
-    assert done.status == 0, told([done])
+    assert done.status == 0, summary([done])
     lines = int(go.read_text())
-    assert done.output == "".join(f"line {i}\nerr {i}\n" for i in range(lines)), told([done])
+    assert done.output == "".join(f"line {i}\nerr {i}\n" for i in range(lines)), summary([done])
     assert plan.traced() == [("h0/s0", "begin"), ("h0/s0", "worked"), ("h0/s0", "marked")]
 
 
@@ -301,7 +301,7 @@ exec {program} "$@"
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_r3_r8_who_sends_a_session_again_that_is_slow_to_begin_only_follows_it_and_leaves_nothing(fleet, name):
+def test_r3_r8_a_session_that_is_sent_again_while_it_starts_slowly_is_only_followed_and_leaves_nothing(fleet, name):
     """The connection breaks when all is sent, and the target is slow just then."""
     host, place = fleet.hosts[0], fleet.directory
     plan, tree = cutting_plan(fleet, "echo said")
@@ -314,7 +314,7 @@ def test_r3_r8_who_sends_a_session_again_that_is_slow_to_begin_only_follows_it_a
             with fleet.operator.start(*fleet.operator.deploy_arguments(tree, host=plan.host)) as process:
                 wait_until((place / "slow").exists)
                 if name == "tar":
-                    # It is over when the connection breaks, over which nothing was said of it.
+                    # It is over when the connection breaks, which had not brought its events.
                     host.freeze()
                     (place / "go").touch()
                     wait_until(lambda: [*host.state.glob("sessions/*/segment0/finished")])
@@ -324,7 +324,7 @@ def test_r3_r8_who_sends_a_session_again_that_is_slow_to_begin_only_follows_it_a
         (host.home / ".bashrc").unlink()
         for each in host.processes():
             each.signal(signal.SIGCONT)
-    assert done.status == 0, told([done])
+    assert done.status == 0, summary([done])
     assert done.output == "said\n"
     assert plan.traced() == [("h0/s0", "begin"), ("h0/s0", "worked"), ("h0/s0", "marked")]
     fleet.assert_quiet()
@@ -356,7 +356,7 @@ def test_r5_t30_a_black_hole_is_noticed_and_left(fleet):
                         break
                 assert process.wait(60) == 0
         events = events_of(b"".join(lines))
-        assert said(events, plan.host) == b"before\nbehind\n"
+        assert output_of(events, plan.host) == b"before\nbehind\n"
         assert plan.traced() == [("h0/s0", "begin"), ("h0/s0", "worked"), ("h0/s0", "marked")], attempt
     print(f"noticed after {noticed}, back after {back} more seconds")
     assert len(noticed) == len(back) == sized(1, 20)

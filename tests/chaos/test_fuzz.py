@@ -212,7 +212,7 @@ def test_t9_a_long_recipe_takes_no_longer_than_its_length():
         assert time.process_time() - began < 10 * SLOW, data[:20]
 
 
-def test_t9_all_problems_of_a_recipe_are_told_in_one_go(rng):
+def test_t9_all_problems_of_a_recipe_are_reported_at_once(rng):
     """Those of two recipes in a row are those of the one and those of the other."""
     told = 0
     for _ in range(CASES // 4):

@@ -1,4 +1,4 @@
-"""R18, R36, T13: scripts that never end, ask, hide, or leave somebody behind; and what is never asked for (R19)."""
+"""R18, R36, T13: scripts that never end, ask, hide, or leave a process behind; and what is never asked for (R19)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Hostile:
     body: str
     outcome: str
     left: bool = False
-    """whether it leaves somebody in the background, of whom a note tells"""
+    """whether it leaves a process in the background, which a note reports"""
 
 
 HOSTILE = {
@@ -79,7 +79,7 @@ def read_pid(path):
 
 @pytest.fixture
 def operators(tmp_path):
-    """Make operators who deploy to this machine, each with a state of his own."""
+    """Make operators who deploy to this machine, each with a state directory of its own."""
     made = []
 
     def make(name):
@@ -131,7 +131,7 @@ class Ending:
                 if process.pid not in free and any(group.match(each) for each in process.environment())
             ]  # fmt: skip
 
-        # Who was killed may take a moment to be gone; who was not stays.
+        # A killed process may take a moment to be gone; others stay.
         with contextlib.suppress(AssertionError):
             wait_until(lambda: not left())
         yield from (f"process {process.pid} (`{process.name}`) survived" for process in left())
@@ -144,14 +144,14 @@ def _endure(operator, name):
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("_turn", range(20 if FULL else 1))
-def test_r18_t13_hostile_scripts_end_in_time_as_they_should_and_leave_nobody_in_their_group(_turn, operators):
+def test_r18_t13_hostile_scripts_end_in_time_as_they_should_and_leave_no_process_in_their_group(_turn, operators):
     """All at once, each on a target of its own: nearly all of it is waiting."""
     with ThreadPoolExecutor(len(HOSTILE)) as pool:
         endings = dict(zip(HOSTILE, pool.map(lambda name: _endure(operators(name), name), HOSTILE), strict=True))
     assert {name: found for name, ending in endings.items() if (found := list(ending.problems(name)))} == {}
 
 
-def test_r18_r36_who_is_left_in_the_background_has_nothing_of_ours_and_holds_nobody_up(operators):
+def test_r18_r36_a_background_process_has_no_descriptor_of_ours_and_blocks_nothing(operators):
     """Only the three usual descriptors; the lock, the journal and our pipe from the runner to its steps are not his."""
     operator = operators("operator")
     body = "sleep inf & echo $! >~/child\nexit 0"
@@ -165,7 +165,7 @@ def test_r18_r36_who_is_left_in_the_background_has_nothing_of_ours_and_holds_nob
     assert open_files["0"] == "/dev/null"
     assert open_files["1"] == open_files["2"]
     assert open_files["1"].startswith("pipe:")
-    # Somebody else, who would have to wait for a lock that is held.
+    # Another operator, who would have to wait for a lock that is held.
     operator.environment["USER"] = operator.environment["LOGNAME"] = "somebody-else"
     began = time.monotonic()
     assert operator.deploy(tree_of(operator, "other", b="true")).outcomes == [("b", "ok")]
@@ -180,7 +180,7 @@ def test_r16_r18_a_daemon_that_writes_on_does_not_fill_the_disk(operators):
     assert operator.deploy(tree_of(operator, "tree", a=body)).outcomes == [("a", "ok")]
     child = read_pid(operator.home / "child")
     (spool,) = operator.state.glob("sessions/*/*/spool")
-    # The runner gives whoever wrote last a second to get it through.
+    # The runner waits 1 s for the last output in the pipe.
     wait_until(lambda: read_pid(spool.parent / "pid") not in process_table())
 
     def written():
@@ -250,10 +250,10 @@ def test_r13_r18_a_runner_that_is_killed_leaves_neither_its_step_nor_us_hanging(
     assert not (operator.home / "b").exists()
 
 
-# --- nobody is ever asked
+# --- no program ever asks
 
 
-def test_r19_sudo_that_would_ask_is_refused_before_anything_runs_and_asks_nobody(
+def test_r19_sudo_that_would_ask_is_refused_before_anything_runs_and_never_asks(
     sudo_host, terminal, operator, tmp_path
 ):
     """On a terminal, where sudo could ask if it saw one."""

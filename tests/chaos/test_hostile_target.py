@@ -1,11 +1,11 @@
-"""Targets that lie, break off, never stop or never begin: whatever they do, the controller ends in time and in truth.
+"""Targets that lie, break off, never stop or never begin: the controller always ends in time and with a true report.
 
 Each behaviour is a machine of its own (`impostor`) that a real deploy is sent to. Of each the same is asked: it ends
 within its time and the memory it may have, with a documented status and valid JSON, without a traceback, it writes
-nothing that was not asked for, and calls nothing done that was not said to be. Behaviours that look like a step which
-takes long are ended by the operator's signals, which must always work.
+nothing that was not requested, and reports nothing as done without an event. Behaviours that look like a slow step
+are ended by the operator's signals, which must always work.
 
-The second half has no machine: what a real session said is altered at random and heard again in this process.
+The second half has no machine: the bytes of a real session are altered at random and decoded again in this process.
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ import paramiko
 import pytest
 
 from runsdeploy.errors import HostError, Unreachable
-from runsdeploy.events import LONGEST, Decoder, Event
+from runsdeploy.events import Event
 from runsdeploy.output import console
 from runsdeploy.output import json as documents
+from runsdeploy.session.decoder import LONGEST, Decoder
 from runsdeploy.session.report import OUTCOMES, SUCCESSES, Fold
-from runsdeploy.session.session import Run, new_session
+from runsdeploy.session.run import Run
+from runsdeploy.session.session import new_session
 from runsdeploy.transport.local import LocalTransport
 from tests import making
 from tests.chaos.impostor import Impostor, Link, Talk, unanswered
@@ -89,7 +91,7 @@ class Behaviour:
     absent: str = ""
     """what must not be in the output, a pattern"""
     waits: bool = False
-    """whether nearly all of it is waiting for somebody's patience to end"""
+    """whether it mostly waits until a time limit is over"""
 
 
 def only(*outcomes: str) -> frozenset[str]:
@@ -101,21 +103,21 @@ BEHAVIOURS: list[Behaviour] = []
 
 
 def behaviour(name: str, **more: Any) -> Callable[[Callable[[Talk], None]], Callable[[Talk], None]]:
-    """Make a function that tells a session a behaviour; it has listened to all that was sent."""
+    """Make a function a behaviour that has read the whole request of the session."""
 
     def add(act: Callable[[Talk], None]) -> Callable[[Talk], None]:
-        def tell(talk: Talk) -> None:
-            talk.listen()
+        def act_then(talk: Talk) -> None:
+            talk.read_request()
             act(talk)
 
-        BEHAVIOURS.append(Behaviour(name, tell=tell, **more))
+        BEHAVIOURS.append(Behaviour(name, tell=act_then, **more))
         return act
 
     return add
 
 
-def unheard(name: str, **more: Any) -> Callable[[Callable[[Talk], None]], Callable[[Talk], None]]:
-    """Make a function that has not listened a behaviour: it does not even know the nonce."""
+def before_reading(name: str, **more: Any) -> Callable[[Callable[[Talk], None]], Callable[[Talk], None]]:
+    """Make a function a behaviour that has read nothing: it does not even know the nonce."""
 
     def add(act: Callable[[Talk], None]) -> Callable[[Talk], None]:
         BEHAVIOURS.append(Behaviour(name, tell=act, **more))
@@ -231,7 +233,7 @@ def _(link: socket.socket) -> None:
 
 
 def never(link: Link) -> None:
-    """Answer no more, not even to the question whether anybody is there."""
+    """Answer no more, not even a keepalive."""
     link.impostor.over.wait(HUNG)
 
 
@@ -241,7 +243,7 @@ def hang_up(link: Link) -> None:
 
 
 def banners(link: Link) -> int:
-    """Send banners for as long as anybody reads them; the login comes after."""
+    """Send banners as long as they are read; the login comes after."""
     message = paramiko.Message()
     message.add_byte(bytes([53]))  # SSH_MSG_USERAUTH_BANNER
     message.add_string("\x1b[2Jwelcome " * 2000)
@@ -289,82 +291,82 @@ BEHAVIOURS += [
 ]
 
 
-@unheard("starts the command, and nothing comes of it", waits=True)
+@before_reading("starts the command, and nothing comes of it", waits=True)
 def _(talk: Talk) -> None:
     talk.link.wait()
 
 
-@unheard("ends the output, but not the command", waits=True)
+@before_reading("ends the output, but not the command", waits=True)
 def _(talk: Talk) -> None:
     talk.channel.shutdown_write()
     talk.link.wait()
 
 
-@unheard("closes the channel without a word")
+@before_reading("closes the channel without a word")
 def _(talk: Talk) -> None:
     talk.channel.close()
 
 
-@unheard("a status, then output, then the end")
+@before_reading("a status, then output, then the end")
 def _(talk: Talk) -> None:
     talk.channel.send_exit_status(0)
     talk.write(b"this account is not available\n")
     talk.exit(None)
 
 
-@unheard("the end of the output, then output")
+@before_reading("the end of the output, then output")
 def _(talk: Talk) -> None:
     talk.channel.shutdown_write()
     talk.flood(b"more\n")
     talk.exit(1)
 
 
-@unheard("a status of 2^32 - 1", outcomes=only("refused", "lost"))
+@before_reading("a status of 2^32 - 1", outcomes=only("refused", "lost"))
 def _(talk: Talk) -> None:
     talk.write(b"no\n")
     talk.exit(0xFFFFFFFF)
 
 
-@unheard("errors for ever", waits=True)
+@before_reading("errors for ever", waits=True)
 def _(talk: Talk) -> None:
     while True:
         talk.complain(b"\x1b[31mbash: cannot\x1b[0m\n" * 1000)
         time.sleep(0 if FULL else 0.02)
 
 
-@unheard("noise before the nonce, 1 GiB of it" if FULL else "noise before the nonce, 24 MiB of it")
+@before_reading("login output before the nonce, 1 GiB of it" if FULL else "login output before the nonce, 24 MiB of it")
 def _(talk: Talk) -> None:
     talk.pour(b"last login: today\n" * 10000, (1024 if FULL else 24) * MIB)
     talk.exit(1)
 
 
-@unheard("noise for ever", waits=True)
+@before_reading("login output for ever", waits=True)
 def _(talk: Talk) -> None:
     while True:
         talk.write(b"last login: today\n")
         time.sleep(0.1)
 
 
-@unheard("noise with terminal escapes", form="text", arguments=("--verbose",))
+@before_reading("login output with terminal escapes", form="text", arguments=("--verbose",))
 def _(talk: Talk) -> None:
     talk.write(b"\x1b[2J\x1b]0;owned\x07\x9b31m\xe2\x80\xae\n" * 100)
     talk.exit(1)
 
 
-@unheard("120 MiB that there was no window for")
+@before_reading("120 MiB that there was no window for")
 def _(talk: Talk) -> None:
     for _ in range(120 * 32):
         talk.flood(bytes(32768))
     talk.exit(1)
 
 
-@unheard("a packet of 100 MiB")
+@before_reading("a packet of 100 MiB")
 def _(talk: Talk) -> None:
     talk.flood(bytes(100 * MIB))
     talk.exit(1)
 
 
-@unheard("100 MiB of errors that there was no window for")
+@before_reading("100 MiB of errors that there was no window for")
 def _(talk: Talk) -> None:
     for _ in range(100 * 32):
         talk.flood(bytes(32768), stderr=True)
@@ -374,38 +376,38 @@ def _(talk: Talk) -> None:
 # --- with the right nonce: how a session begins
 
 
-@behaviour("listens to everything and says nothing", waits=True)
+@behaviour("reads everything and sends nothing", waits=True)
 def _(talk: Talk) -> None:
     talk.link.wait()
 
 
-@behaviour("listens to everything and hangs up")
+@behaviour("reads everything and hangs up")
 def _(talk: Talk) -> None:
     talk.link.transport.close()
 
 
 @behaviour("says nothing but another nonce", outcomes=only("refused"))
 def _(talk: Talk) -> None:
-    for text in ("hello 1 /s", "from 0", *OK):
+    for text in ("hello 2 /s", "attached 0", *OK):
         talk.write(talk.event(text, "0" * 32))
     talk.exit()
 
 
 @behaviour("hello and the end, for ever")
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s")
+    talk.emit("hello 2 /s")
     talk.exit()
 
 
 @behaviour("hello and no more", interrupted=True)
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s")
+    talk.emit("hello 2 /s")
     talk.hang()
 
 
 @behaviour("hellos of odd versions and of 8 KiB")
 def _(talk: Talk) -> None:
-    talk.say("hello 999999999999999 /s", "hello -1 /s", "hello 1 " + "%1b" * 2700, "hello 1 " + "x" * 9000, "hello")
+    talk.emit("hello 999999999999999 /s", "hello -1 /s", "hello 2 " + "%1b" * 2700, "hello 2 " + "x" * 9000, "hello")
     talk.exit()
 
 
@@ -417,31 +419,31 @@ def _(talk: Talk) -> None:
 
 @behaviour("begins where nobody asked, further each time", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", f"from {talk.number * 1000}")
+    talk.emit("hello 2 /s", f"attached {talk.number * 1000}")
     talk.exit()
 
 
 @behaviour("begins before what was asked for, again and again", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "from 0", START)
+    talk.emit("hello 2 /s", "attached 0", START)
     talk.exit()
 
 
 @behaviour("begins at byte 10^15 - 1", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", f"from {10**15 - 1}", START)
+    talk.emit("hello 2 /s", f"attached {10**15 - 1}", START)
     talk.exit()
 
 
 @behaviour("begins nowhere", outcomes=only("ok", "lost"))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "from", "from -5", "from x", f"from {10**40}", *OK)
+    talk.emit("hello 2 /s", "attached", "attached -5", "attached x", f"attached {10**40}", *OK)
     talk.exit()
 
 
 @behaviour("begins without hello", outcomes=only("ok", "lost"))
 def _(talk: Talk) -> None:
-    talk.say("from 0", *OK)
+    talk.emit("attached 0", *OK)
     talk.exit()
 
 
@@ -449,41 +451,41 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     if talk.number == 1:
         talk.begin()
-        talk.say(START)
+        talk.emit(START)
     talk.link.transport.close()
 
 
 @behaviour("a step that says nothing, for ever", interrupted=True, steps=("lost", "skipped"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(START)
+    talk.emit(START)
     talk.hang()
 
 
 @behaviour("a step, and no window for the operator's word", at={"open": narrow}, interrupted=True)
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(START)
+    talk.emit(START)
     talk.hang()
 
 
 @behaviour("refuses in 8 KiB of terminal escapes and bidi", outcomes=only("refused"), form="text")
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "refuse bash " + "%1B%5B2J%E2%80%AE%9B%07" * 350)
+    talk.emit("hello 2 /s", "refuse bash " + "%1B%5B2J%E2%80%AE%9B%07" * 350)
     talk.exit()
 
 
 @behaviour("refuses after all was well", outcomes=only("refused"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(*OK[:-1], "refuse state no")
+    talk.emit(*OK[:-1], "refuse state no")
     talk.exit()
 
 
 @behaviour("held by somebody with terminal escapes", outcomes=only("locked"), form="text")
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say("locked session %1B%5D0;owned%07 %0Amedusa.univ.run:%20ok %E2%80%AE -")
+    talk.emit("locked session %1B%5D0;owned%07 %0Amedusa.univ.run:%20ok %E2%80%AE -")
     talk.exit()
 
 
@@ -491,7 +493,7 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     talk.begin()
     for _ in range(500):
-        talk.say("waiting operator %1B%5B2J" + "x" * 1000 + " - - -")
+        talk.emit("waiting operator %1B%5B2J" + "x" * 1000 + " - - -")
     talk.hang()
 
 
@@ -499,7 +501,7 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     forged = f"%0A{HOST}:%20ok%20(2%20ok)%20in%200.10%20s"
     talk.begin()
-    talk.say(f"note {forged}", f"earlier 12ab {forged} {forged} killed 34cd 0", "finish ok")
+    talk.emit(f"note {forged}", f"earlier 12ab {forged} {forged} killed 34cd 0", "finish ok")
     talk.exit()
 
 
@@ -509,21 +511,21 @@ def _(talk: Talk) -> None:
 @behaviour("ok without any step", outcomes=only("lost"), steps=("skipped", "skipped"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say("finish ok")
+    talk.emit("finish ok")
     talk.exit()
 
 
 @behaviour("ends of steps that did not start", outcomes=only("lost"), steps=("skipped", "skipped"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say("end 1 ok 0 0.01 0 none", "end 2 ok 0 0.01 0 none", "finish ok")
+    talk.emit("end 1 ok 0 0.01 0 none", "end 2 ok 0 0.01 0 none", "finish ok")
     talk.exit()
 
 
 @behaviour("starts of steps that do not end", outcomes=only("lost"), steps=("lost", "lost"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say("start 1 one", "start 2 two", "finish ok")
+    talk.emit("start 1 one", "start 2 two", "finish ok")
     talk.exit()
 
 
@@ -531,43 +533,45 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     talk.begin()
     for number in (0, 3, 10**15 - 1):
-        talk.say(f"start {number} ../../x", f"mark {number} setdone x", f"end {number} ok 0 999999999999999.9 999 exit")
-    talk.say("finish ok")
+        talk.emit(
+            f"start {number} ../../x", f"mark {number} setdone x", f"end {number} ok 0 999999999999999.9 999 exit"
+        )
+    talk.emit("finish ok")
     talk.exit()
 
 
 @behaviour("an end of numbers of 15 digits", outcomes=only("failed"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(START, "end 1 failed 999 999999999999999.999 999999999999999 exit", "finish failed")
+    talk.emit(START, "end 1 failed 999 999999999999999.999 999999999999999 exit", "finish failed")
     talk.exit()
 
 
 @behaviour("killed by no signal there is", outcomes=only("failed"), form="text")
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(START, "end 1 killed 1 0.01 0 none", "finish failed")
+    talk.emit(START, "end 1 killed 1 0.01 0 none", "finish failed")
     talk.exit()
 
 
 @behaviour("two ends of everything", outcomes=only("ok"), steps=("ok", "ok"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(*OK, "finish failed", START, "end 1 failed 1 0.01 0 none", "finish ok")
+    talk.emit(*OK, "finish failed", START, "end 1 failed 1 0.01 0 none", "finish ok")
     talk.exit()
 
 
 @behaviour("more after the end, without an end", outcomes=only("ok"), steps=("ok", "ok"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(*OK)
+    talk.emit(*OK)
     talk.pour(b"x" * 65536, 16 * MIB)
 
 
 @behaviour("words that nobody knows", outcomes=only("ok"), form="jsonl")
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(
+    talk.emit(
         OK[0],
         "obey rm%20-rf",
         "",
@@ -579,29 +583,29 @@ def _(talk: Talk) -> None:
         "mark 1 x y",
         "x" * 9000,
     )
-    talk.say(*OK[1:])
+    talk.emit(*OK[1:])
     talk.exit()
 
 
 @behaviour("100,000 marks of traversing names", outcomes=only("ok"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(OK[0])
+    talk.emit(OK[0])
     for at in range(0, 100_000, 1000):
-        talk.say(
+        talk.emit(
             *(f"mark 1 {'setdone' if n % 2 else 'shouldrun'} ../../../../tmp/{n // 2}" for n in range(at, at + 1000))
         )
-    talk.say(*OK[1:])
+    talk.emit(*OK[1:])
     talk.exit()
 
 
 @behaviour("15,000 questions, never a mark", outcomes=only("ok"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(OK[0])
+    talk.emit(OK[0])
     for at in range(0, 15_000, 1000):
-        talk.say(*(f"mark 1 shouldrun {n}" for n in range(at, at + 1000)))
-    talk.say(*OK[1:])
+        talk.emit(*(f"mark 1 shouldrun {n}" for n in range(at, at + 1000)))
+    talk.emit(*OK[1:])
     talk.exit()
 
 
@@ -610,27 +614,27 @@ def _(talk: Talk) -> None:
 )
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(START)
+    talk.emit(START)
     talk.pour(b"x" * 65536, (200 if FULL else 24) * MIB)
-    talk.say(END, "finish failed")
+    talk.emit(END, "finish failed")
     talk.exit()
 
 
 @behaviour("64 MiB of short lines" if FULL else "2 MiB of short lines", outcomes=only("ok"), form="jsonl")
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(OK[0])
+    talk.emit(OK[0])
     talk.pour(b"x\n" * 16384, (64 if FULL else 2) * MIB)
-    talk.say(*OK[1:])
+    talk.emit(*OK[1:])
     talk.exit()
 
 
 @behaviour("output that there was no window for", form="text", interrupted=True, refusable=True)
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(START)
-    # Faster than anybody shows it: what is not shown yet must not pile up. Where the machine is too busy for that it
-    # is a step which says much, until the operator has seen enough.
+    talk.emit(START)
+    # Faster than it can be shown: output that is not shown yet must not pile up. On a busy machine it is a step with
+    # much output, until the operator stops it.
     enough = threading.Timer(5, talk.link.impostor.silent.set)
     enough.daemon = True
     enough.start()
@@ -642,19 +646,19 @@ def _(talk: Talk) -> None:
 @behaviour("output that would obey a terminal", form="text", outcomes=only("ok"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(OK[0])
+    talk.emit(OK[0])
     talk.write(b"\x1b[2J\x1b]52;c;b3duZWQ=\x07\x9b\xc2\x9b\xe2\x80\xae\xff\r\b\n" * 100 + b"\x1b")
-    talk.say(*OK[1:])
+    talk.emit(*OK[1:])
     talk.exit()
 
 
 @behaviour("4 MiB of marks that are none", outcomes=only("ok"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(OK[0])
+    talk.emit(OK[0])
     talk.pour(talk.event("no") * 800, 4 * MIB)
     talk.pour(b"\x1e" * 65536, 4 * MIB)
-    talk.say(*OK[1:])
+    talk.emit(*OK[1:])
     talk.exit()
 
 
@@ -679,13 +683,13 @@ def made(talk: Talk, *heads: str, content: bytes = CONTENT) -> None:
     """Run the first step, and send files."""
     if talk.length:
         talk.begin()
-        talk.say(*OK[:2])
+        talk.emit(*OK[:2])
         for head in heads:
-            talk.say(head)
+            talk.emit(head)
             talk.write(content)
-        talk.say("finish ok")
+        talk.emit("finish ok")
     else:
-        talk.say("hello 1 /s", "finish ok")
+        talk.emit("hello 2 /s", "finish ok")
     talk.exit()
 
 
@@ -713,7 +717,7 @@ sends("a file that is a device for everybody", HEAD.replace("0644", "7777"), out
 @behaviour("a file of 10 GiB that does not come", tree="file", interrupted=True, steps=("ok", "skipped"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.say(*OK[:2], f"file o 0644 {10 << 30} {DIGEST}")
+    talk.emit(*OK[:2], f"file o 0644 {10 << 30} {DIGEST}")
     talk.hang()
 
 
@@ -721,7 +725,7 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     if talk.length:
         talk.begin()
-        talk.say(*OK[:2], HEAD.replace(" o ", " p "))
+        talk.emit(*OK[:2], HEAD.replace(" o ", " p "))
     talk.link.wait()
 
 
@@ -735,7 +739,7 @@ def _(talk: Talk) -> None:
         inner = talk.event(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}") + inner
     talk.begin()
     talk.write(inner)
-    talk.say("finish ok")
+    talk.emit("finish ok")
     talk.exit()
 
 
@@ -743,7 +747,7 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     if talk.number == 1:
         talk.begin()
-        talk.say(f"earlier 12ab root@gorgo 2026 finished {talk.nonce} {10**15 - 1}", *OK)
+        talk.emit(f"earlier 12ab root@gorgo 2026 finished {talk.nonce} {10**15 - 1}", *OK)
     talk.exit()
 
 
@@ -751,8 +755,8 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     talk.begin()
     for _ in range(100):
-        talk.say(*[f"earlier 12ab {'x' * 200} 2026 killed 34cd 0"] * 1000)
-    talk.say(*OK)
+        talk.emit(*[f"earlier 12ab {'x' * 200} 2026 killed 34cd 0"] * 1000)
+    talk.emit(*OK)
     talk.exit()
 
 
@@ -760,9 +764,9 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     inner = b"".join(talk.event(f"start {n} {'x' * 60}") for n in range(1000)) * 200
     talk.begin()
-    talk.say(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}")
+    talk.emit(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}")
     talk.write(inner)
-    talk.say(*OK)
+    talk.emit(*OK)
     talk.exit()
 
 
@@ -772,27 +776,27 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     inner = b"".join(map(talk.event, (*OK, "locked session a b c d", HEAD))) + CONTENT + talk.event("refuse bash no")
     talk.begin()
-    talk.say(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}")
+    talk.emit(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}")
     talk.write(inner)
-    talk.say("finish ok")
+    talk.emit("finish ok")
     talk.exit()
 
 
 # --- with the right nonce: answers
 
 
-def answers(name: str, *said: str, **more: Any) -> None:
+def answers(name: str, *texts: str, **more: Any) -> None:
     """Add a behaviour that answers a question."""
 
-    def tell(talk: Talk) -> None:
-        talk.listen()
-        talk.say("hello 1 /s")
-        for text in said:
-            talk.say(text)
-        talk.say("finish ok")
+    def reply(talk: Talk) -> None:
+        talk.read_request()
+        talk.emit("hello 2 /s")
+        for text in texts:
+            talk.emit(text)
+        talk.emit("finish ok")
         talk.exit()
 
-    BEHAVIOURS.append(Behaviour(name, tell=tell, **more))
+    BEHAVIOURS.append(Behaviour(name, tell=reply, **more))
 
 
 FACTS = ("facts sysname linux", "facts sysdist debian linux", "facts sysver 12", "facts bits 64")
@@ -836,9 +840,9 @@ def _(talk: Talk) -> None:
     inner = talk.event("facts bits 64")
     for _ in range(1000):
         inner = talk.event(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}") + inner
-    talk.say("hello 1 /s")
+    talk.emit("hello 2 /s")
     talk.write(inner)
-    talk.say("finish ok")
+    talk.emit("finish ok")
     talk.exit()
 
 
@@ -848,22 +852,22 @@ def _(talk: Talk) -> None:
     outcomes=only("would-run", "refused", "skipped"),
 )
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", "account root")
+    talk.emit("hello 2 /s", "account root")
     for at in range(0, 1_000_000 if FULL else 300_000, 1000):
-        talk.say(*(f"marker own ./{'x' * 150}{n}/script" for n in range(at, at + 1000)))
-    talk.say("finish ok")
+        talk.emit(*(f"marker own ./{'x' * 150}{n}/script" for n in range(at, at + 1000)))
+    talk.emit("finish ok")
     talk.exit()
 
 
 @behaviour("a question that is not answered", tree="facts", interrupted=True)
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s")
+    talk.emit("hello 2 /s")
     talk.hang()
 
 
 @behaviour("an answer without an end", tree="facts", outcomes=frozenset(OUTCOMES))
 def _(talk: Talk) -> None:
-    talk.say("hello 1 /s", *FACTS)
+    talk.emit("hello 2 /s", *FACTS)
     talk.exit()
 
 
@@ -887,7 +891,7 @@ class Outcome:
     faults: list[BaseException]
 
 
-# The program, which says at its very end how much memory it had: of a process that is gone nobody can ask it.
+# The program, which at its very end prints the memory that it used: that of an ended process is unknown.
 PROGRAM = """\
 import os, sys
 end = os._exit
@@ -930,7 +934,7 @@ def deploy(each: Behaviour, directory: Path) -> Outcome:
 
 
 def read(path: Path) -> bytes:
-    """Take what a file holds, if there is one, and no more than anybody would look at."""
+    """Take what a file holds, if there is one, and no more than a reader would look at."""
     if not path.exists():
         return b""
     with path.open("rb") as file:
@@ -972,7 +976,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("each", BEHAVIOURS, ids=lambda each: each.name.replace(" ", "-"))
-def test_t15_r39_s9_a_hostile_target_harms_nothing_and_nobody_is_told_a_lie(each, outcomes):
+def test_t15_r39_s9_a_hostile_target_harms_nothing_and_no_report_is_wrong(each, outcomes):
     done: Outcome = outcomes[each.name].result()
     told = done.out.decode("utf-8", "backslashreplace")
     print(f"{done.seconds:.1f} s, {done.peak >> 20} MiB, status {done.status}\n{told[-3000:]}\n{done.talk[-3000:]}")
@@ -996,7 +1000,7 @@ def test_t15_r39_s9_a_hostile_target_harms_nothing_and_nobody_is_told_a_lie(each
 
 
 def judge(each: Behaviour, done: Outcome, document: dict[str, Any]) -> None:
-    """Compare a document with what was said."""
+    """Compare a document with the events."""
     assert document["exit_status"] == done.status
     if document.get("dry_run"):
         assert {step["outcome"] for host in document["hosts"] for step in host["steps"]} <= each.outcomes | {"maybe"}
@@ -1019,37 +1023,37 @@ def judge(each: Behaviour, done: Outcome, document: dict[str, Any]) -> None:
 CASES = 10_000 if FULL else 300
 SEED = int(os.environ.get("RUNSDEPLOY_TEST_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
 CONNECTIONS = 12
-"""after which a machine is gone: a session that comes back for ever must not keep the test"""
+"""after which a machine is gone: a session that reconnects for ever must not block the test"""
 
 
 @dataclass
 class Recorded:
-    """What both sides of a real session said, channel by channel."""
+    """The bytes of a real session, channel by channel."""
 
     run: Run
     channels: list[bytes]
 
 
 class _Recorder:
-    """The local transport, whose channels are listened in on."""
+    """The local transport, whose channels are recorded."""
 
     alive = True
 
     def __init__(self) -> None:
-        self.heard: list[bytearray] = []
+        self.channels: list[bytearray] = []
 
     def open(self, command: str) -> Any:
         channel = LocalTransport().open(command)
-        heard = bytearray()
-        self.heard.append(heard)
+        recording = bytearray()
+        self.channels.append(recording)
         receive = channel.receive
 
-        def overhear() -> bytes:
+        def record() -> bytes:
             data = receive()
-            heard.extend(data)
+            recording.extend(data)
             return data
 
-        channel.receive = overhear  # type: ignore[method-assign]
+        channel.receive = record  # type: ignore[method-assign]
         return channel
 
     def close(self) -> None:
@@ -1057,7 +1061,7 @@ class _Recorder:
 
 
 class _Replay:
-    """A channel that says what it was given, in chunks of any size, and listens to nothing."""
+    """A channel that brings the given bytes in chunks of any size, and ignores its input."""
 
     def __init__(self, data: bytes, dice: random.Random) -> None:
         self.data, self.dice, self.at = data, dice, 0
@@ -1069,17 +1073,17 @@ class _Replay:
         """Take it."""
 
     def receive(self) -> bytes:
-        """Say some more."""
+        """Return the next chunk."""
         size = self.dice.choice((1, 7, 100, 4096, 1 << 18))
         self.at += size
         return self.data[self.at - size : self.at]
 
     def stderr(self) -> bytes:
-        """Say nothing."""
+        """Return nothing."""
         return b""
 
     def exit_status(self) -> int | None:
-        """Say that all is well."""
+        """Return success."""
         return 0
 
     def close(self) -> None:
@@ -1087,7 +1091,7 @@ class _Replay:
 
 
 class _Replayed:
-    """A machine that says altered transcripts, for as many connections as it is there."""
+    """A machine that replays altered transcripts, for a limited number of connections."""
 
     alive = True
 
@@ -1123,7 +1127,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         recorder = _Recorder()
         run = Run(PLAN, new_session(patience=1.0), lambda: recorder)
         assert [type(event).__name__ for event in run.events()][-1] == "Finished"
-    return Recorded(run, [bytes(heard) for heard in recorder.heard])
+    return Recorded(run, [bytes(channel) for channel in recorder.channels])
 
 
 def altered(data: bytes, nonce: str, dice: random.Random) -> bytes:
@@ -1175,17 +1179,17 @@ ACCIDENTS = (on_the_way, in_order, in_number)
 
 
 INSERTED = (
-    b"from 0", b"from 99999", b"hello 2 /x", b"start 1 one", b"end 1 ok 0 0.1 0 none", b"end 2 ok 0 0.1 0 none",
+    b"attached 0", b"attached 99999", b"hello 3 /x", b"start 1 one", b"end 1 ok 0 0.1 0 none", b"end 2 ok 0 0.1 0 none",
     b"finish ok", b"refuse bash %%1b", b"locked session a b c d", b"waiting operator - - - -", b"note %%0a%%ff",
     b"earlier 12 a b killed %(nonce)s 200", b"earlier 12 a b killed 34 999999999999999",
     b"file o 0644 10 " + b"0" * 64, b"file p 0644 0 " + b"0" * 64, b"mark 2 setdone ..", b"facts bits 64",
-    b"unheard 12 segment0 %(nonce)s 5 a b", b"account root", b"marker own ./a/script:value =x",
+    b"unacknowledged 12 segment0 %(nonce)s 5 a b", b"account root", b"marker own ./a/script:value =x",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl"])
 def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, recorded, monkeypatch):
-    """Run it again with RUNSDEPLOY_TEST_SEED. What a report calls ok, the bytes must have said."""
+    """Run it again with RUNSDEPLOY_TEST_SEED. A step that a report calls ok must be ok in the bytes."""
     print(f"seed {SEED}")
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("runsdeploy.session.reconnect.PAUSES", (0.0,))
@@ -1223,7 +1227,7 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     listener.begin(run.plan)
     try:
         for event in again.events():
-            fold.hear(event)
+            fold.add(event)
             listener.event(run.plan, event, fold)
     except HostError as failed:
         error = failed
@@ -1232,7 +1236,7 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     return report, time.process_time() - began
 
 
-def test_a_session_that_was_recorded_is_heard_as_it_was(recorded):
+def test_a_recorded_session_is_replayed_with_the_same_report(recorded):
     """The control: without an accident the same comes out."""
     report, _ = replay(recorded.run, recorded.channels, random.Random(1), documents.Silent())
     assert (report.outcome, [step.outcome for step in report.steps]) == ("failed", ["ok", "failed"])
@@ -1253,7 +1257,7 @@ STREAMS = {
 @pytest.mark.parametrize("name", STREAMS)
 def test_t15_a_decoder_takes_any_10_mib_in_bounded_time_and_memory(name, chunk):
     """Each MiB costs as much as the one before; 10 of them with RUNSDEPLOY_TEST_FULL."""
-    decoder, began = Decoder(NONCE, heard=True), time.process_time()
+    decoder, began = Decoder(NONCE, in_session=True), time.process_time()
     for _ in range(10 if FULL else 1):
         for at in range(0, len(STREAMS[name]), chunk):
             for _event in decoder.feed(STREAMS[name][at : at + chunk]):
@@ -1273,12 +1277,12 @@ def test_t15_a_decoder_keeps_no_more_than_one_event():
 
 
 @pytest.mark.parametrize("depth", [2, 100, 1000])
-def test_t15_sessions_in_sessions_are_heard_or_taken_for_output(depth):
+def test_t15_nested_earlier_sessions_are_decoded_or_taken_for_output(depth):
     def event(text: str) -> bytes:
         return b"\x1e" + NONCE.encode() + b" " + text.encode() + b"\n"
 
     inner = event("note x")
     for _ in range(depth):
         inner = event(f"earlier 12ab root@gorgo 2026 killed {NONCE} {len(inner)}") + inner
-    events: list[Event] = list(Decoder(NONCE, heard=True).feed(inner + event("finish ok")))
+    events: list[Event] = list(Decoder(NONCE, in_session=True).feed(inner + event("finish ok")))
     assert type(events[-1]).__name__ == "Finished"

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.rollout.rollout import Listener, roll_out
-from runsdeploy.session.session import Run
+from runsdeploy.session.run import Run
 from tests import making
 from tests.session import test_root
 from tests.session.test_root import USER, place, rule
@@ -32,7 +32,7 @@ TOO_LONG = 30
 """seconds after which something that should be done at once is taken for hung"""
 
 GATE = "touch ~/started\nuntil [ -e ~/go ]; do sleep 0.05; done\n"
-"""a section that says it runs, and waits to be let go on"""
+"""a section that reports that it runs, and waits for the gate"""
 
 __all__ = ["place", "rule", "sudo_host"]
 # Under another name: in this module `shared_host` is the ordinary one.
@@ -40,7 +40,7 @@ sudo_host = test_root.shared_host
 
 
 class Terminal:
-    """The program in the foreground of a pseudo-terminal that somebody types at and looks at."""
+    """The program in the foreground of a pseudo-terminal with an operator at it."""
 
     def __init__(self, operator: Operator, *arguments: object, out: int | None = None) -> None:
         """`out` may be subprocess.PIPE: only stdin and stderr are the terminal's then."""
@@ -68,7 +68,7 @@ class Terminal:
             try:
                 self._seen.append(os.read(self._master, 65536))
             except OSError:
-                # The last one who had it open is gone.
+                # The last process that had it open has ended.
                 return
 
     @property
@@ -135,13 +135,13 @@ class Side:
         """Open the gate."""
         (self.home / "go").touch()
 
-    def wished(self, word: str) -> bool:
+    def requested(self, word: str) -> bool:
         """Say whether `stop` or `kill` arrived."""
         return any(self.state.glob(f"sessions/*/*/{word}"))
 
-    def heard(self) -> bool:
-        """Say whether somebody listens, as far as it is known there."""
-        return any(self.state.glob("sessions/*/*/heard.*"))
+    def attached(self) -> bool:
+        """Return whether a controller is attached, as far as it is known there."""
+        return any(self.state.glob("sessions/*/*/attached.*"))
 
     def over(self) -> bool:
         """Say whether the session is."""
@@ -229,7 +229,7 @@ def test_r10_the_first_interrupt_lets_the_running_step_end_and_starts_no_other(
     )
     wait_until(lambda: side.has("started"))
     screen.type(CONTROL_C)
-    wait_until(lambda: side.wished("stop"))
+    wait_until(lambda: side.requested("stop"))
     assert screen.process.poll() is None, "it waits for the running step"
     side.let_go()
     done = screen.wait()
@@ -260,7 +260,7 @@ def test_r10_the_second_interrupt_ends_the_running_step_and_all_that_is_in_its_g
     family = group_of(side.pid())
     assert len(family) >= 3
     screen.type(CONTROL_C)
-    wait_until(lambda: side.wished("stop"))
+    wait_until(lambda: side.requested("stop"))
     screen.type(CONTROL_C)
     done = screen.wait()
     assert done.status == done.document["exit_status"] == 130
@@ -279,7 +279,7 @@ def test_r10_a_step_that_ignores_term_is_killed(side, operator, terminal, tmp_pa
     family = group_of(side.pid())
     for word in ("stop", "kill"):
         screen.type(CONTROL_C)
-        wait_until(lambda word=word: side.wished(word))
+        wait_until(lambda word=word: side.requested(word))
     began = time.monotonic()
     done = screen.wait()
     assert time.monotonic() - began < TOO_LONG
@@ -305,7 +305,7 @@ def test_r10_the_third_interrupt_leaves_at_once_and_the_session_ends_without_us(
     (runner,) = (int(path.read_text()) for path in side.state.glob("sessions/*/*/pid"))
     for word in ("stop", "kill"):
         screen.type(CONTROL_C)
-        wait_until(lambda word=word: side.wished(word))
+        wait_until(lambda word=word: side.requested(word))
     # The step keeps its five seconds, however long we take.
     os.kill(runner, signal.SIGSTOP)
     try:
@@ -356,7 +356,7 @@ def test_r10_an_interrupt_while_the_login_is_under_way_starts_nothing(sshd, oper
     operator.ssh_config = slow.ssh_config
     (slow.home / ".bashrc").write_text("touch ~/login; until [ -e ~/go ]; do sleep 0.05; done; PATH=~/bin:$PATH\n")
     side = Side("", slow.home, slow.state)
-    # The runner is at its first `sync` until the wish has arrived: a step that runs by then would run on.
+    # The runner is at its first `sync` until the request has arrived: a step that runs by then would run on.
     plant(slow.home / "bin", {"sync": Executable(SLOW_SYNC.format(state=slow.state, sync=shutil.which("sync")))})
     tree = tree_of(tmp_path, side, a="touch ~/a", b="touch ~/b")
     screen = terminal(*operator.deploy_arguments(tree), out=subprocess.PIPE)
@@ -374,7 +374,7 @@ def test_r10_an_interrupt_while_the_login_is_under_way_starts_nothing(sshd, oper
 
 
 def test_r10_an_interrupt_before_the_connection_starts_nothing(target, operator, terminal, tmp_path):
-    """The address is one where somebody listens and says nothing."""
+    """The address has a listener that sends nothing."""
     import socket  # noqa: PLC0415 - of this test only
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -395,7 +395,7 @@ def test_r10_an_interrupt_before_the_connection_starts_nothing(target, operator,
 
 
 class Slow(Run):
-    """A run that ends while it is told to stop, by somebody who takes his time."""
+    """A run that ends while a slow stop request is being sent."""
 
     over = threading.Event()
 
@@ -404,28 +404,28 @@ class Slow(Run):
         self.over.wait(PATIENCE)
         yield from ()
 
-    def _wish(self, _word):
+    def _request(self, _word):
         self.over.set()
         time.sleep(0.5)
 
 
-class Heard(Listener):
-    """Somebody who is told."""
+class Recording(Listener):
+    """A listener that records the messages about interrupts."""
 
     def __init__(self):
-        self.told = []
+        self.messages = []
 
     begin = event = end = lambda *_: None
 
     def stopping(self, said):
-        self.told.append(said)
+        self.messages.append(said)
 
 
-def test_r10_an_interrupt_that_comes_as_the_last_step_ends_is_told():
-    listener = Heard()
+def test_r10_an_interrupt_at_the_end_of_the_last_step_is_reported():
+    listener = Recording()
     _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1, lambda: None)
     assert number == signal.SIGINT
-    assert ["stopping after" in said for said in listener.told] == [True]
+    assert ["stopping after" in message for message in listener.messages] == [True]
 
 
 # --- signals of others
@@ -437,7 +437,7 @@ def test_r10_sigterm_ends_with_143_and_a_second_one_ends_the_step(side, operator
         family = group_of(side.pid())
         for word in ("stop", "kill"):
             process.send_signal(signal.SIGTERM)
-            wait_until(lambda word=word: side.wished(word))
+            wait_until(lambda word=word: side.requested(word))
         done = wait(process)
     assert done.status == done.document["exit_status"] == 143
     assert done.outcomes == [("a", "interrupted"), ("b", "skipped")]
@@ -457,13 +457,13 @@ def test_r10_a_terminal_that_is_closed_lets_the_running_step_end_and_starts_no_o
     wait_until(lambda: side.has("started"))
     screen.close()
     screen.process.wait(TOO_LONG)
-    wait_until(lambda: not side.heard())
+    wait_until(lambda: not side.attached())
     side.let_go()
     wait_until(side.over)
     assert "finish interrupted" in side.journal()
     assert side.has("ended")
     assert not side.has("b")
-    # The next session hears how it went, and goes on.
+    # The next session reports how it went, and continues.
     done = operator.deploy(tree)
     assert done.outcomes == [("a", "ok"), ("b", "ok")]
     assert [event["event"] for event in done.events].count("earlier") == 1
@@ -513,7 +513,7 @@ def test_r10_output_that_cannot_be_written_is_an_error_and_no_traceback(operator
 
 
 @pytest.mark.parametrize("form", ["text", "jsonl"])
-def test_r10_interrupts_arrive_though_nobody_reads_what_is_shown(form, operator, tmp_path):
+def test_r10_interrupts_arrive_while_the_output_is_not_read(form, operator, tmp_path):
     """`runsdeploy deploy … | less`, whose pipe is full: the key must not wait for the next page."""
     side = Side("", operator.home, operator.state)
     noisy = "for ((i = 0; i < 3000; i++)); do printf '%0100d\\n' $i; done\n"
@@ -523,7 +523,7 @@ def test_r10_interrupts_arrive_though_nobody_reads_what_is_shown(form, operator,
         wait_until(lambda: side.has("started"))
         process.send_signal(signal.SIGINT)
         # If it waited for a reader it would never come.
-        wait_until(lambda: side.wished("stop"))
+        wait_until(lambda: side.requested("stop"))
         side.let_go()
         done = wait(process)
     assert done.status == 130
@@ -549,7 +549,7 @@ def test_r10_a_step_that_sudo_made_roots_is_ended_too(sudo_host, tmp_path):
         assert Path(f"/proc/{side.pid()}").owner() == "root", f"not {USER}"
         for word in ("stop", "kill"):
             process.send_signal(signal.SIGINT)
-            wait_until(lambda word=word: side.wished(word))
+            wait_until(lambda word=word: side.requested(word))
         done = wait(process)
     assert done.status == 130
     assert done.outcomes == [("a", "interrupted"), ("b", "skipped")]

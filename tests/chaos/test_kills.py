@@ -1,6 +1,6 @@
 """Processes that are killed: the controller at any time, and on the target whatever there is to kill.
 
-What the steps did is in their traces; what of it was told, in the events of all deploys together.
+The traces have what the steps did; the events of all deploys together have what was reported.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests import sshd
-from tests.chaos.plans import Fleet, chance_of, difference, events_of, outputs, said, sized, spelled, told
+from tests.chaos.plans import Fleet, chance_of, difference, events_of, output_of, outputs, sized, spelled, summary
 from tests.sshd import FakeHost, process_table
 from tests.trees import Executable, Operator, plant, script, wait, wait_until
 
@@ -46,7 +46,7 @@ def fleet(hosts, tmp_path):
 
 
 def killed_after(fleet, tree, plans, seconds, *more):
-    """Start a deploy, kill it after a while if it still runs, and return what it said until then."""
+    """Start a deploy, kill it after a while if it still runs, and return its events until then."""
     process = fleet.operator.start(*fleet.operator.deploy_arguments(tree, *more, host=fleet.names(plans)))
     timer = threading.Timer(seconds, process.kill)
     timer.start()
@@ -54,15 +54,15 @@ def killed_after(fleet, tree, plans, seconds, *more):
         done = wait(process)
     timer.cancel()
     timer.join()
-    # Until the target knows that nobody listens any more, whoever comes next is told that somebody has it.
-    fleet.part()
+    # Until the target knows that no controller is attached, the next deploy finds it locked.
+    fleet.await_unattended()
     return done
 
 
 def without_repeats(done, plan):
-    """Return what was told of a host, and what of it was told again.
+    """Return the reported output of a host, and the parts that were reported twice.
 
-    What a deploy had shown when it was killed, but could not confirm any more, the next one tells once more.
+    Output that a killed deploy had shown but not acknowledged is shown once more by the next one.
     """
     whole, repeated = b"", []
     for each in done:
@@ -92,15 +92,15 @@ def test_t3_r9_r41_a_controller_that_is_killed_loses_nothing_and_repeats_no_step
         seconds = chance.choice([chance.uniform(0, 0.5), chance.uniform(0.4, 2), chance.uniform(0.4, 2)])
         print(f"killed after {seconds:.3f} s")
         done.append(killed_after(fleet, tree, plans, seconds, "--patience", PATIENCE))
-        assert done[-1].status in (0, 3, -signal.SIGKILL), told(done)
+        assert done[-1].status in (0, 3, -signal.SIGKILL), summary(done)
     done += fleet.until_done(tree, plans, "--patience", PATIENCE)
     for plan in plans:
         found, repeated = without_repeats(done, plan)
         for each in repeated:
-            print(f"{plan.host}: told twice, {len(each)} bytes in {len(each.splitlines())} lines: {each[:60]!r}")
+            print(f"{plan.host}: reported twice, {len(each)} bytes in {len(each.splitlines())} lines: {each[:60]!r}")
         apart = difference(found, plan.output)
-        assert not apart, f"{plan.host}: {apart}\n{told(done)}"
-    # Between two segments nobody on the target can know that the controller is dead; later sessions sweep that.
+        assert not apart, f"{plan.host}: {apart}\n{summary(done)}"
+    # Between two segments no process on the target notices that the controller died; later sessions remove its files.
     fleet.assert_done(plans, "files", "run")
     fleet.assert_nothing_to_do(tree, plans)
 
@@ -110,7 +110,7 @@ def test_t3_r9_r41_a_controller_that_is_killed_loses_nothing_and_repeats_no_step
 
 VICTIMS = ("step", "runner", "both", "relay", "follower", "bootstrap")
 HELPERS = 3
-"""children of a bootstrap that follows: what follows the spool, waits for the runner, listens to the controller"""
+"""children of a bootstrap that follows: what follows the spool, waits for the runner, reads the controller's lines"""
 
 
 def segments(host):
@@ -146,9 +146,9 @@ def victims(host, kind):
             found += [each for each in ours.values() if each.parent == runner.pid and each.name == "cat"]
             shells = [each.pid for each in ours.values() if each.parent == runner.pid]
             found += [each for each in ours.values() if each.parent in shells and each.name == "cat"]
-        for heard in segment.glob("heard.*"):
-            follower = ours.get(number_in(heard, 1))
-            bootstrap = ours.get(int(heard.suffix[1:]))
+        for attached in segment.glob("attached.*"):
+            follower = ours.get(number_in(attached, 1))
+            bootstrap = ours.get(int(attached.suffix[1:]))
             if kind == "follower" and follower:
                 found.append(follower)
             # With all its helpers: one of them cleans up behind it.
@@ -176,22 +176,24 @@ def strike(host, kind, plan, wanted, process):
 
 
 def assert_honest(fleet, plan, host, done):
-    """What is marked got that far, what returned from its mark is marked, and nothing else is told as done."""
+    """A marked step got that far, a step that returned from its mark is marked, and no other is reported as done."""
     report = next(each for each in done.document["hosts"] if each["host"] == plan.host)
     steps = {step["script"]: step["outcome"] for step in report["steps"]}
     marked, trace = plan.markers(host.state, fleet.operator.state), plan.traced()
-    assert report["outcome"] != "ok" or all(marked.values()), (marked, told([done]))
+    assert report["outcome"] != "ok" or all(marked.values()), (marked, summary([done]))
     for step in plan.steps:
-        assert not marked[step.name] or (step.name, "worked") in trace, f"{step} was marked\n{told([done])}"
+        assert not marked[step.name] or (step.name, "worked") in trace, f"{step} was marked\n{summary([done])}"
         if step.guard in ("script", "subsystem"):
             assert (step.name, "marked") not in trace or marked[step.name], (
-                f"the mark of {step} was lost\n{told([done])}"
+                f"the mark of {step} was lost\n{summary([done])}"
             )
-        assert steps[step.name] not in ("ok", "already-done") or marked[step.name], f"{step} was not ok\n{told([done])}"
+        assert steps[step.name] not in ("ok", "already-done") or marked[step.name], (
+            f"{step} was not ok\n{summary([done])}"
+        )
 
 
 @pytest.mark.parametrize("case", range(sized(5, 70)))
-def test_t4_r13_what_is_killed_on_the_target_is_told_and_done_again(fleet, case):
+def test_t4_r13_a_killed_process_on_the_target_is_reported_and_its_step_runs_again(fleet, case):
     """A step, its runner, both, or what carries the output: never ok without being so, no mark too many or too few."""
     chance = chance_of(f"targets-{case}")
     plans = [fleet.maker(chance, most=5_000).make(f"h{n}", 5, ["target"] * 5) for n in range(2)]
@@ -204,15 +206,15 @@ def test_t4_r13_what_is_killed_on_the_target_is_told_and_done_again(fleet, case)
         before = [len(plan.traced()) for plan in plans]
         with fleet.operator.start(*arguments) as process, ThreadPoolExecutor() as pool:
             wanted = [a + b for a, b in zip(before, more, strict=True)]
-            # Heard meanwhile: once a pipe is full that nobody reads, nothing goes on that could be struck.
-            heard = pool.submit(wait, process)
+            # Read meanwhile: a full pipe that is not read would stop the session before it can be struck.
+            result = pool.submit(wait, process)
             hits = list(pool.map(strike, fleet.hosts, kinds, plans, wanted, [process] * len(plans)))
-            done.append(heard.result())
+            done.append(result.result())
         print(kinds, hits, done[-1].hosts)
         struck |= set(kinds)
         for plan, host, kind in zip(plans, fleet.hosts, kinds, strict=True):
             assert_honest(fleet, plan, host, done[-1])
-            assert kind not in ("follower", "bootstrap") or done[-1].hosts[plan.host] == "ok", told(done)
+            assert kind not in ("follower", "bootstrap") or done[-1].hosts[plan.host] == "ok", summary(done)
     done += fleet.until_done(tree, plans, "--patience", PATIENCE)
     events = [event for each in done for event in events_of(each.out)]
     for plan, host in zip(plans, fleet.hosts, strict=True):
@@ -222,9 +224,9 @@ def test_t4_r13_what_is_killed_on_the_target_is_told_and_done_again(fleet, case)
             # Once it is marked it does not run again; and before that, at most as often as it was killed.
             assert 1 <= words.count("begin") <= 3
             assert step.guard not in ("script", "subsystem") or words.count("marked") <= 1, (step, words)
-            # What a step said that ran to its end was told whole, whoever else was killed.
+            # The output of a step that ran to its end was reported in full, whichever process was killed.
             if words.count("begin") == 1 and not struck & {"relay"}:
-                assert step.output in said(events, plan.host), f"{step.name}\n{told(done)}"
+                assert step.output in output_of(events, plan.host), f"{step.name}\n{summary(done)}"
     fleet.assert_quiet()
     fleet.assert_clean()
     fleet.assert_nothing_to_do(tree, plans)
@@ -235,7 +237,7 @@ LATE = 2.5
 
 
 @pytest.mark.parametrize("ends", ["stays, killed", "dies, killed", "dies, by itself"])
-def test_r13_r9_what_a_step_said_is_told_however_late_it_reaches_the_spool(fleet, ends):
+def test_r13_r9_output_of_a_step_is_reported_however_late_it_reaches_the_spool(fleet, ends):
     """What copies it is not scheduled, while the runner or its controller dies; nothing is taken for all too early."""
     controller, runner = ends.split(", ")
     host, place = fleet.hosts[0], fleet.directory
@@ -251,7 +253,7 @@ def test_r13_r9_what_a_step_said_is_told_however_late_it_reaches_the_spool(fleet
         if controller == "dies":
             process.kill()
             process.wait()
-            fleet.part()
+            fleet.await_unattended()
         relay.signal(signal.SIGSTOP)
         try:
             (place / "go").touch()
@@ -266,14 +268,14 @@ def test_r13_r9_what_a_step_said_is_told_however_late_it_reaches_the_spool(fleet
                 process = stack.enter_context(
                     fleet.operator.start(*fleet.operator.deploy_arguments(other, host="h0.univ.run"))
                 )
-                wait_until(lambda: len(list(host.state.glob("sessions/*/segment0/about"))) == 2)
+                wait_until(lambda: len(list(host.state.glob("sessions/*/segment0/owner"))) == 2)
             time.sleep(LATE)
         finally:
             relay.signal(signal.SIGCONT)
         done = wait(process)
-    text = said(events_of(done.out), "h0.univ.run")
-    # What the first deploy had not confirmed is told again.
-    assert text in (b"early\nlate\n", b"late\n"), told([done])
+    text = output_of(events_of(done.out), "h0.univ.run")
+    # Output that the first deploy had not acknowledged is shown again.
+    assert text in (b"early\nlate\n", b"late\n"), summary([done])
     assert done.hosts == {"h0.univ.run": "interrupted" if controller == "stays" else "ok"}
 
 
@@ -284,7 +286,7 @@ exec strace -f -qq -o /dev/null -P "${{!#}}/group" -e trace=openat -e inject=ope
 
 
 def test_r13_no_step_runs_before_it_is_written_down_what_is_to_be_killed(tmp_path):
-    """A runner may be killed at any time; the file that says what it runs takes a second to open here."""
+    """A runner may be killed at any time; here the file with its process group takes 1 s to open."""
     if not shutil.which("strace") or subprocess.run(["strace", "true"], check=False, capture_output=True).returncode:
         pytest.skip("needs strace, and leave to trace")
     programs = plant(tmp_path / "bin", {"setsid": Executable(SLOW_SETSID.format(setsid=shutil.which("setsid")))})
@@ -292,7 +294,7 @@ def test_r13_no_step_runs_before_it_is_written_down_what_is_to_be_killed(tmp_pat
     body = 'read -r _ _ _ _ group _ </proc/$$/stat; echo "$group"; cat "$RUNS_RUN/../group"'
     tree = plant(tmp_path / "tree", {"scripts/a": script("", body), "univ.run/h0/default": "a\n"})
     done = operator.deploy(tree, host="h0.univ.run")
-    assert done.status == 0, told([done])
+    assert done.status == 0, summary([done])
     group, written = done.output.split()
     assert written == group
 
@@ -333,7 +335,7 @@ def machine():
 
 @pytest.mark.parametrize("controller", ["stays", "dies"])
 @pytest.mark.parametrize("case", range(sized(2, 25)))
-def test_t4_r11_a_restart_of_the_target_is_told_and_what_was_marked_stays(machine, tmp_path, case, controller):
+def test_t4_r11_a_restart_of_the_target_is_reported_and_markers_stay(machine, tmp_path, case, controller):
     host, boot = machine
     chance = chance_of(f"restarts-{case}-{controller}")
     fleet = Fleet([host], tmp_path / "fleet")
@@ -346,7 +348,7 @@ def test_t4_r11_a_restart_of_the_target_is_told_and_what_was_marked_stays(machin
         time.sleep(chance.uniform(0, 0.05))
         if controller == "dies":
             process.kill()
-        # First, or who comes back at once would see that the runner is gone, but not yet why.
+        # First, or a controller that reconnects at once would see that the runner is gone, but not yet why.
         boot.write_text(f"{case}-{controller}-{time.monotonic()}\n")
         killed = kill_all(host)
         first = wait(process)
@@ -354,10 +356,10 @@ def test_t4_r11_a_restart_of_the_target_is_told_and_what_was_marked_stays(machin
     running = not all(marked.values())
     print(f"{killed} processes killed at {plan.traced()[-1]}, {sum(marked.values())} steps marked")
     if controller == "stays":
-        assert (first.status == 0) <= (not running), told([first])
-        assert first.status in (0, 3), told([first])
+        assert (first.status == 0) <= (not running), summary([first])
+        assert first.status in (0, 3), summary([first])
         if first.status:
-            assert "the target was restarted" in first.out.decode(), told([first])
+            assert "the target was restarted" in first.out.decode(), summary([first])
             assert first.hosts == {plan.host: "interrupted"}
     trace = plan.traced()
     for step in plan.steps:
@@ -367,7 +369,7 @@ def test_t4_r11_a_restart_of_the_target_is_told_and_what_was_marked_stays(machin
     done = fleet.until_done(tree, [plan], "--patience", PATIENCE)
     if controller == "dies" and running:
         assert any(event["event"] == "earlier" and event["how"] == "restarted" for event in events_of(done[0].out)), (
-            told(done)
+            summary(done)
         )
     for name, times in plan.runs().items():
         assert times == 1 or (times == 2 and not marked[name]), (name, times, marked)
@@ -377,7 +379,7 @@ def test_t4_r11_a_restart_of_the_target_is_told_and_what_was_marked_stays(machin
 
 
 def kill_all(host):
-    """Kill everything but the sshd that listens, as a power cut does; return how many that were."""
+    """Kill everything but the listening sshd, as a power cut does; return how many processes that were."""
     count = 0
     while found := host.processes():
         for process in found:
@@ -394,7 +396,7 @@ PEOPLE = 8
 
 @pytest.mark.parametrize("case", range(sized(2, 50)))
 def test_t7_r14_of_eight_deploys_at_once_one_at_a_time_gets_the_host(fleet, case):
-    """Some wait and some do not; in each second round whoever has the host is killed, and the next one gets it."""
+    """Some wait and some do not; in each second round the holder of the host is killed, and the next one gets it."""
     chance = chance_of(f"contests-{case}")
     trace = fleet.directory / "trace"
     kill = case % 2 == 1
@@ -426,13 +428,13 @@ def test_t7_r14_of_eight_deploys_at_once_one_at_a_time_gets_the_host(fleet, case
     print(list(zip([bool(way) for way in ways], outcomes, strict=True)))
     allowed = {"ok", "locked"}
     for way, outcome, each in zip(ways, outcomes, done, strict=True):
-        assert outcome in (allowed - {"locked"} if way else allowed) | ({"interrupted"} if kill else set()), told(
+        assert outcome in (allowed - {"locked"} if way else allowed) | ({"interrupted"} if kill else set()), summary(
             [each]
         )
         assert each.status == {"ok": 0, "locked": 4, "interrupted": 3}[outcome]
     assert outcomes.count("interrupted") == kill
     assert outcomes.count("ok") >= 1
-    # One at a time: nobody comes in before the one inside went out, or was killed there.
+    # One at a time: no session enters before the one inside left, or was killed there.
     words = [line.split() for line in trace.read_text().splitlines()]
     if kill:
         words.remove(["in", inside])
@@ -444,7 +446,7 @@ def test_t7_r14_of_eight_deploys_at_once_one_at_a_time_gets_the_host(fleet, case
 
 
 def holder_of(host):
-    """Return the process of the runner that has the host's lock, by what it says of itself; 0 if nobody has."""
+    """Return the process id in the host's `holder` file; 0 if the host is not held."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((host.state / "holder").read_text().split()[3].rpartition("%20")[2])
     return 0

@@ -1,4 +1,4 @@
-"""Login shells, and what they make of a session's surroundings: noise, locales, umasks, hostile environments.
+"""Login shells, and what they do to the environment of a session: login output, locales, umasks, hostile environments.
 
 Every session either does exactly what was meant, or is refused by a message that quotes what got in the way, and
 then nothing ran and nothing was written. The accounts exist in a mount namespace of one sshd only, each with its
@@ -75,7 +75,7 @@ RC = {
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody who can log in: what he finds, and what his key may do."""
+    """An account that can log in: its files, and what its key may do."""
 
     shell: str = "bash"
     rc: str = ""
@@ -107,7 +107,7 @@ class Session:
 
     @property
     def message(self) -> str:
-        """Return what was said of a host that could not be used."""
+        """Return the message of a host that could not be used."""
         message: str = self.report.get("message") or ""
         return message
 
@@ -177,7 +177,7 @@ class Crowd(FakeHost):
             super().start()
 
     def processes(self) -> list[Process]:
-        """Give everything alive in sshd's own mount namespace: noise may have started anything."""
+        """Give everything alive in sshd's own mount namespace: a login shell may have started anything."""
         if not self.space and self._process:
             self.space = namespace(self._process.pid)
         if self.space in ("", namespace(os.getpid())):
@@ -342,7 +342,7 @@ def wanted(environment: Mapping[str, str]) -> str:
     return (lines + b"700\n" * 4 + b"no newline").decode("utf-8", "backslashreplace")
 
 
-# What a bash that runs something of the operator's says of a locale that is not there; nobody else may say it.
+# The message of a bash that runs the operator's text, about a missing locale; no other program may print it.
 COMPLAINT = re.compile(
     rf"(/usr/bin/|/bin/)?bash: warning: setlocale: LC_\w+: cannot change locale \(({'|'.join(ABSENT)})\)\n"
 )
@@ -357,7 +357,7 @@ def wrong_with(session: Session, environment: Mapping[str, str] = {}) -> list[st
     files = {"value": (VALUE, 0o644), "grö ße": (SHIPPED, 0o644), "program": (b"echo executed\n", 0o755)}
     files["installed"] = (b"installed\n", 0o644)
     output, complaints = COMPLAINT.subn("", session.output)
-    nowhere = environment.get("LC_ALL") in ABSENT  # of the others bash says nothing
+    nowhere = environment.get("LC_ALL") in ABSENT  # bash prints nothing about the others
     made = session.home / "made"
     found = {path.name: (path.read_bytes(), mode_of(path)) for path in made.iterdir()}
     marks = {"first/script", "second/script", path_of(b"first", "grün 中".encode())}
@@ -404,15 +404,15 @@ def tree(tmp_path):
     return plant(tmp_path / "tree", TREE)
 
 
-# --- noise of login shells
+# --- output of login shells
 
 SIGN = "Nur für Gäste"
-"""what a login shell says before it gets in the way"""
+"""output of a login shell before it gets in the way"""
 
 
 @dataclass(frozen=True)
 class LoginOutput:
-    """Something that people have in their rc files, as each shell says it."""
+    """Something that people have in their rc files, in the words of each shell."""
 
     sh: str
     """for bash, dash and zsh"""
@@ -427,14 +427,14 @@ class LoginOutput:
 
 
 def alike(text: str, *, harmless: bool = True) -> LoginOutput:
-    """Return what all shells say in the same words."""
+    """Return a text that all shells understand."""
     return LoginOutput(text, text, text, harmless=harmless)
 
 
 NOISE = {
     "words": alike(f"echo '{SIGN}'; sh -c 'echo on stderr too >&2'; cat ~/motd"),
     "escapes": alike(r"printf '\033]0;title\007\033]52;c;aGk=\007\033P$q q\033\\\033[2J\r\0\377'"),
-    "imitation": alike(r"printf '\036hello 1 x\n\036 finish ok\n\036\036'"),
+    "imitation": alike(r"printf '\036hello 2 x\n\036 finish ok\n\036\036'"),
     "half a line": alike("printf 'no newline'"),
     "much": alike("sh -c \"head -c 300000 /dev/zero | tr '\\0' x\""),
     "terminal": alike(f"echo '{SIGN}'; stty erase '^H'; stty -ixon; tput clear; mesg n; tty; clear; true"),
@@ -533,7 +533,7 @@ def noisy(crowd, locales, tmp_path_factory):
 
 
 @pytest.mark.parametrize("shell", RC_SHELLS)
-def test_r25_r29_t11_noise_changes_nothing_or_is_quoted(shell, noisy):
+def test_r25_r29_t11_login_output_changes_nothing_or_is_quoted(shell, noisy):
     ours = {cell: session for cell, session in noisy.items() if cell.shell == shell}
     assert ours
     none_wrong(ours, [cell.wrong(session) for cell, session in ours.items()])
@@ -560,7 +560,7 @@ def test_r21_every_locale_is_the_scripts_own_and_ours_is_none(crowd, locales, tr
 # --- umasks
 
 
-def test_r25_umasks_are_nobodys_business(crowd, tree, operator):
+def test_r25_umasks_of_the_login_change_nothing(crowd, tree, operator):
     masks = ("002", "027", "0177")
     ended = crowd.deploy([Account(rc=f"umask {mask}\n") for mask in masks], tree, operator, *VALUES)
     none_wrong(masks, map(wrong_with, ended))
@@ -670,7 +670,7 @@ OTHERS = {
 
 
 STUCK = ("sleep 1000", "sleep 1000 & exit", "yes")
-"""where it hangs, where it left somebody behind, and where it never stops"""
+"""where it hangs, where it left a process behind, and where it never stops"""
 ECHO = "the key's own command"
 
 
@@ -694,14 +694,14 @@ def test_r29_r30_what_takes_the_place_of_the_login_shell_runs_nothing_of_ours(no
 
 
 def test_r29_a_login_shell_that_never_gets_on_is_given_up(not_a_shell):
-    """It must not be waited for as long as it likes: neither where it hangs, nor where it left somebody behind."""
+    """It must not be waited for without limit: neither where it hangs, nor where it left a process behind."""
     none_wrong(STUCK, [not_a_shell[name].refused_with(SIGN) for name in STUCK])
 
 
 def test_r29_a_shell_that_only_says_no(crowd, tree, operator):
     accounts = [Account("false"), Account("/nowhere/shell"), Account("/usr/bin/env")]
     ended = crowd.deploy(accounts, tree, operator, *VALUES)
-    # Of a shell that does not exist sshd only says that the key is wrong.
+    # For a shell that does not exist sshd only reports that the key is wrong.
     assert not ended[0].refused_with("status 1")
     assert ended[1].outcome == "unreachable"
     assert not ended[1].new()
@@ -722,7 +722,7 @@ KEYS = {
 ABLE = ("restrict", "no-pty", "no-user-rc", 'command="exec $SHELL -c \\"$SSH_ORIGINAL_COMMAND\\""')
 
 
-def test_r30_keys_that_may_do_less_are_refused_with_what_they_said(crowd, tree, operator):
+def test_r30_keys_that_may_do_less_are_refused_with_their_output(crowd, tree, operator):
     ended = crowd.deploy([Account(options=options) for options in (*KEYS, *ABLE)], tree, operator, *VALUES)
     less, able = ended[: len(KEYS)], ended[len(KEYS) :]
     none_wrong(KEYS, [session.refused_with(said) for session, said in zip(less, KEYS.values(), strict=True)])
@@ -806,7 +806,7 @@ def test_r26_a_bash_elsewhere_is_found(tree, operator):
 
 
 def test_s11_nothing_is_forwarded_to_a_step(sshd, tmp_path):
-    """Whatever the configuration and the operator's environment say: neither asked for, nor there."""
+    """Whatever the configuration and the operator's environment have: neither requested, nor there."""
     client = ("ForwardAgent yes", "ForwardX11 yes", "ForwardX11Trusted yes", "SendEnv *", "Tunnel yes")
     client += ("LocalForward 127.0.0.1:1 127.0.0.1:2", "RemoteForward 127.0.0.1:3 127.0.0.1:4", "DynamicForward 5")
     host = sshd(server=("AcceptEnv *", "X11Forwarding yes", "LogLevel DEBUG3", "PermitTunnel yes"), client=client)

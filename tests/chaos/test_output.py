@@ -1,4 +1,4 @@
-"""R16, R17, T12: much output, hostile output, and whoever is too slow for it."""
+"""R16, R17, T12: much output, hostile output, and readers that are too slow for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.events import Decoder, Output
+from runsdeploy.events import Output
+from runsdeploy.session.decoder import Decoder
 from tests.chaos.test_interrupts import terminal
 from tests.sshd import process_table
 from tests.trees import PATIENCE, Finished, Operator, plant, script, wait_until
@@ -29,10 +30,10 @@ CONTROLLER, RUNNER = 64 << 10, 32 << 10
 PROGRAM = """
 import sys
 from pathlib import Path
-from runsdeploy.session import bundle
+from runsdeploy.session import parameters
 from runsdeploy.cli.main import main
 place, kept = sys.argv[1:3]
-bundle.OUTPUT_KEPT = int(kept) or bundle.OUTPUT_KEPT
+parameters.OUTPUT_KEPT = int(kept) or parameters.OUTPUT_KEPT
 status = main(sys.argv[3:])
 sys.stdout.flush()
 Path(place).write_text(next(line for line in Path("/proc/self/status").open() if line.startswith("VmHWM")))
@@ -43,7 +44,7 @@ sys.exit(status)
 
 @pytest.fixture
 def operator(tmp_path):
-    """Somebody who deploys to this machine: the runner and its spool are the same as over ssh."""
+    """An operator who deploys to this machine: the runner and its spool are the same as over ssh."""
     operator = Operator(tmp_path / "operator")
     yield operator
     mark = f"RUNSDEPLOY_STATE_DIR={operator.state}".encode()
@@ -109,7 +110,7 @@ def spool_of(operator) -> Path:
 
 def outputs(spool, data):
     """Return what is output in bytes of a spool."""
-    decoder = Decoder((spool.parent / "nonce").read_text().strip(), heard=True)
+    decoder = Decoder((spool.parent / "nonce").read_text().strip(), in_session=True)
     events = [*decoder.feed(data), *decoder.end()]
     return b"".join(event.data for event in events if isinstance(event, Output))
 
@@ -142,7 +143,7 @@ def test_r16_t12_much_output_takes_no_memory_on_either_side(name, operator, tmp_
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("turn", range(50 if FULL else 2))
 def test_r17_t12_ten_mib_of_random_bytes_arrive_exactly(turn, operator):
-    """What the target keeps is compared byte for byte; what JSON says of it, as far as it can."""
+    """What the target keeps is compared byte for byte; the JSON report of it, as far as it can."""
     seed = random.randrange(1 << 32)
     print(f"seed {seed}, turn {turn}")
     data = random.Random(seed).randbytes(10 << 20)
@@ -170,9 +171,9 @@ KEPT = 512 << 10
 
 
 @pytest.mark.parametrize("body", ["seq -w 1000000", "yes | head -c 8000000", "head -c 8000000 /dev/zero | tr '\\0' x"])
-def test_r16_a_reader_who_lags_behind_gets_both_ends_and_is_told_what_is_missing(body, operator):
+def test_r16_a_slow_reader_gets_both_ends_and_the_size_of_the_gap(body, operator):
     """Nobody reads until the script has ended: what is between may be dropped, the events never."""
-    # The next step starts only when all of it has been heard of.
+    # The next step starts only when all of it was acknowledged.
     tree = tree_of(operator, a=f"echo first; {body}; echo last; touch ~/written; sleep 0.5; exit 3", b="echo next")
     with Deploy(operator, tree, "--keep-going", kept=KEPT) as deploy:
         wait_until((operator.home / "written").exists)
@@ -199,7 +200,7 @@ def test_r16_a_reader_who_lags_behind_gets_both_ends_and_is_told_what_is_missing
     assert spool.stat().st_blocks * 512 <= 4 * KEPT
 
 
-def test_r16_r9_what_was_dropped_is_not_told_as_zeros_by_the_next_session(operator):
+def test_r16_r9_dropped_output_is_not_reported_as_zeros_by_the_next_session(operator):
     """The controller died before the script wrote; a hole in its spool is no output."""
     body = "touch ~/started; until [ -e ~/go ]; do sleep 0.05; done; seq -w 1000000; sleep 0.5; touch ~/written"
     with Deploy(operator, tree_of(operator, a=body), "--patience", "1", kept=KEPT) as deploy:
@@ -219,7 +220,7 @@ def test_r16_r9_what_was_dropped_is_not_told_as_zeros_by_the_next_session(operat
     assert sum(path.stat().st_blocks * 512 for path in operator.state.glob("sessions/*/*/spool")) <= 8 * KEPT
 
 
-def test_r16_a_terminal_nobody_looks_at_does_not_stop_the_script(terminal, operator):
+def test_r16_a_terminal_that_is_not_read_does_not_stop_the_script(terminal, operator):
     body = "for ((i = 0; i < 3000; i++)); do printf '%0100d\\n' $i; done; touch ~/ended"
     screen = terminal(*operator.deploy_arguments(tree_of(operator, a=body), form="text"))
     screen.looking.clear()
@@ -265,7 +266,7 @@ def test_r17_output_that_imitates_our_events_is_output(operator):
     guess = "0123456789abcdef" * 2
     zeros = "0" * 64
     earlier = f"earlier {guess} me@here 2026-01-01T00:00:00Z finished {guess} 40"
-    said = ["end 1 ok 0 0.00 0 none", "finish ok", "start 2 b", "mark 1 setdone ", "note owned", "from 0"]
+    said = ["end 1 ok 0 0.00 0 none", "finish ok", "start 2 b", "mark 1 setdone ", "note owned", "attached 0"]
     said += [earlier, f"file x 0644 4 {zeros}", "refuse bash x", "locked session a b c d"]
     forged = [f"\x1e{nonce}{each}\n" for nonce in (f"{guess} ", "", " ") for each in said]
     forged += [f"\x1e{guess}", "\x1e" * 99]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.session.bundle import shell_file
+from runsdeploy.session.program import shell_file
 from tests import trees
 from tests.chaos.places import busybox, place, why_not
 from tests.chaos.proxy import Proxy, through
@@ -57,7 +57,7 @@ def there(shared_place):
 
 @pytest.fixture
 def own():
-    """A host whose mounts nobody else minds."""
+    """A host in a mount namespace of its own."""
     with place(HOST, server=("PermitUserEnvironment yes",)) as there:
         fresh(there)
         yield there
@@ -103,7 +103,7 @@ def wrong_after(done, first="ok"):
     )
 
 
-def told(wrong):
+def lines_of(wrong):
     """Return all that is wrong in lines of its own: pytest shortens what is long."""
     return "\n".join(f"{case}: {each}" for case, found in wrong.items() for each in found)
 
@@ -157,7 +157,7 @@ def climb(there, operator, tree, options, said):
     wrong = [f"torn: {each}" for each in torn(there.state)]
     if done.status == 0:
         return [*wrong, *([] if marked(there.state) else ["ok without its marker"])]
-    # With room for a step to begin but not for what it says to us, that step fails and says so.
+    # With room for a step to begin but not for its output, that step fails and reports it.
     text = done.out.decode() if done.hosts == {HOST: "failed"} else message(done)
     if (
         done.hosts not in ({HOST: "refused"}, {HOST: "failed"})
@@ -180,7 +180,7 @@ def test_r12_t6_a_disk_of_any_size_is_enough_or_refused_with_what_is_free(there,
     for size in SIZES:
         found = climb(there, operator(there), tree, f"size={size}k", r"1 MiB.*\d KiB and \d+ inodes free")
         wrong |= {f"{size} KiB": found} if found else {}
-    assert not wrong, told(wrong)
+    assert not wrong, lines_of(wrong)
 
 
 @needs_places
@@ -193,12 +193,12 @@ def test_r12_r24_t6_a_disk_of_any_number_of_inodes_is_enough_or_refused_with_wha
         except subprocess.TimeoutExpired:
             found = ["it hangs"]
         wrong |= {f"{count} inodes": found} if found else {}
-    assert not wrong, told(wrong)
+    assert not wrong, lines_of(wrong)
 
 
 @needs_places
 def test_r12_an_archive_that_does_not_fit_is_refused_though_it_is_still_being_sent(there, operator, tmp_path):
-    # More than the connection takes in before somebody reads it.
+    # More than the connection takes in before it is read.
     big = os.urandom(6 << 20)
     tree = tree_of(tmp_path, {"a": script("ref f=big", "true")}, **{"scripts/big": big})
     fresh(there, "mode=700,size=4m")
@@ -220,7 +220,7 @@ ON_A_FULL_DISK = {
     "says much and fails": (f"{FILL}\nhead -c 60000 /dev/zero | tr '\\0' x\nexit 5", {"failed"}),
     "says more than was put aside": (f"{FILL}\nhead -c 3000000 /dev/zero | tr '\\0' x\nexit 6", {"failed", "lost"}),
 }
-"""What a step does, and how it may end, which is told."""
+"""what a step does, and its possible outcomes"""
 
 
 @needs_places
@@ -244,7 +244,7 @@ def test_r12_a_step_that_fills_the_disk_ends_as_it_ended_and_its_markers_are_tru
 
 SLOW_CAT = """\
 #!/bin/sh
-# Only who copies the spool calls it without arguments.
+# Only the relay calls it without arguments.
 if [ $# = 0 ]; then
     {slow}
 fi
@@ -332,7 +332,7 @@ case "$*" in
     read -r at <"{there}/at"
     read -r error <"{there}/error"
     exec {strace} -qq -o "{there}/calls" -e signal=none -e trace=write,openat -P "$6/journal" -P "$6/group" \\
-        -P "$6/about" -P "$6/boot" -P "$6/finished" -P "$4/holder" -P "$4/lock" -P "$6/errors" -P "$6/ends" \\
+        -P "$6/owner" -P "$6/boot" -P "$6/finished" -P "$4/holder" -P "$4/lock" -P "$6/errors" -P "$6/ends" \\
         -e "inject=write,openat:error=$error:when=$at" "{real}" "$@"
     ;;
 esac
@@ -384,7 +384,7 @@ def _wrong_with_a_fault(there, operator, tree):
 
 @pytest.fixture
 def faulty(own):
-    """A host where the so manieth call fails: files `at` and `error` say which."""
+    """A host where the so manieth call fails: files `at` and `error` have the number and the error."""
     if not shutil.which("strace"):
         pytest.skip("needs the package strace")
     folder = own.host.directory / "faults"
@@ -394,7 +394,7 @@ def faulty(own):
 
 
 @needs_places
-def test_r12_t6_any_program_of_ours_that_fails_is_told_and_the_next_deploy_finishes(faulty, operator, tmp_path):
+def test_r12_t6_a_failure_of_any_program_of_ours_is_reported_and_the_next_deploy_finishes(faulty, operator, tmp_path):
     there, folder = faulty
     found = {name: program(name) for name in ("wc", "strace")}
     for tool in TOOLS:
@@ -413,11 +413,11 @@ def test_r12_t6_any_program_of_ours_that_fails_is_told_and_the_next_deploy_finis
             found = wrong_with_a_fault(there, operator(there), tree)
             here = (folder / "calls").read_text().splitlines()
             wrong |= {f"{number} {error} {here[number - 1] if len(here) >= number else '-'}": found} if found else {}
-    assert not wrong, told(wrong)
+    assert not wrong, lines_of(wrong)
 
 
 @needs_places
-def test_r12_t6_a_runner_that_cannot_write_says_so_and_the_next_deploy_finishes(faulty, operator, tmp_path):
+def test_r12_t6_a_runner_that_cannot_write_reports_it_and_the_next_deploy_finishes(faulty, operator, tmp_path):
     there, folder = faulty
     plant(
         there.see("/usr/local/bin"),
@@ -434,7 +434,7 @@ def test_r12_t6_a_runner_that_cannot_write_says_so_and_the_next_deploy_finishes(
         found = wrong_with_a_fault(there, operator(there), tree)
         here = [line for line in (folder / "calls").read_text().splitlines() if "INJECTED" in line]
         wrong |= {f"{number} {here}": found} if found else {}
-    assert not wrong, told(wrong)
+    assert not wrong, lines_of(wrong)
 
 
 # --- R22, R23, R24: mounts that allow less
@@ -534,7 +534,7 @@ def test_r23_what_needs_no_marker_runs_from_any_place_that_can_be_written_and_su
 
 
 @needs_places
-def test_r23_a_directory_that_somebody_else_made_is_not_used(own, operator, tmp_path):
+def test_r23_a_directory_of_another_user_is_not_used(own, operator, tmp_path):
     own.run(f'mount -o remount,ro "{own.host.state}"')
     for path in ("/run", "/dev/shm", "/tmp"):
         own.disk(path, "mode=1777")
@@ -636,7 +636,7 @@ def test_r26_bash_of_another_directory_is_found(posix, operator, tmp_path):
 @pytest.mark.parametrize("version", ["3.2", "4.1"])
 def test_r26_an_old_bash_is_refused_with_version_and_path(posix, operator, tmp_path, version):
     posix.disk("/usr/local/bin", "mode=755")
-    # What it says of itself is what counts; a real one is tried by the test below.
+    # Its own report counts here; the test below uses a real one.
     asked = f"case $* in *BASH_VERSION*) echo '{version}.48(1)-release' && exit ;; esac"
     text = f'#!/bin/sh\n{asked}\nexec /usr/bin/bash "$@"\n'
     plant(posix.see("/usr/local/bin"), {"bash": Executable(text)})
@@ -673,7 +673,7 @@ def test_r26_the_bashes_at_hand(own, operator, tmp_path):
             found += [] if killed.outcomes == [("a", "timeout")] else [str(killed.outcomes)]
         idle(own)
         wrong |= {program.name: found} if found else {}
-    assert not wrong, told(wrong)
+    assert not wrong, lines_of(wrong)
 
 
 NEWER = {
@@ -839,7 +839,7 @@ def test_r27_t29_a_program_that_is_missing_is_done_without_or_named(boxes, opera
     operator.deploy(tree)
     again = operator.deploy(tree)
     assert not wrong_after(again, "already-done")
-    assert not wrong, told(wrong)
+    assert not wrong, lines_of(wrong)
 
 
 @needs_places
@@ -876,7 +876,9 @@ exec "{real}/tar" "$@"
 
 
 @needs_places
-def test_r3_r27_without_flock_who_comes_back_while_a_session_is_unpacked_does_not_take_it_for_dead(own, tmp_path):
+def test_r3_r27_without_flock_a_controller_that_reconnects_during_unpacking_does_not_take_the_session_for_dead(
+    own, tmp_path
+):
     own.hide("flock", "tar")
     os.mkfifo(tmp_path / "go")
     real = own.host.directory / "real"
@@ -888,7 +890,7 @@ def test_r3_r27_without_flock_who_comes_back_while_a_session_is_unpacked_does_no
         with under_way(operator, *operator.deploy_arguments(tree)) as process:
             wait_until((tmp_path / "slow").exists)
             proxy.cut_now("rst")
-            wait_until(lambda: buried(own) or pauses.update(pausing(own)) or len(pauses) > 1)
+            wait_until(lambda: ended_for_runner(own) or pauses.update(pausing(own)) or len(pauses) > 1)
             (tmp_path / "go").write_text("\n")
             done = wait(process)
     assert done.hosts == {HOST: "ok"}, done.talk
@@ -896,12 +898,12 @@ def test_r3_r27_without_flock_who_comes_back_while_a_session_is_unpacked_does_no
 
 
 def pausing(there):
-    """Return who waits on a host, between two looks."""
+    """Return the processes that wait on a host, between two looks."""
     return {process for process in there.host.processes() if process.name == "sleep"}
 
 
-def buried(there):
-    """Return whether somebody said for a runner that it is no more."""
+def ended_for_runner(there):
+    """Return whether a process wrote the end of a session for a dead runner."""
     return any(b" finish interrupted" in path.read_bytes() for path in there.state.glob("sessions/*/segment*/spool"))
 
 
@@ -926,7 +928,7 @@ def kill_runners(there):
 
 
 def kill_everything(there):
-    """Kill what the session started, as logind does when it ends: all at once, so that nobody can tell of another."""
+    """Kill what the session started, as logind does when it ends: all at once, so that none can report another."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for process in there.host.processes():
             process.signal(number)
@@ -934,7 +936,9 @@ def kill_everything(there):
 
 @needs_places
 @pytest.mark.parametrize("controller", ["lives", "is gone"])
-def test_r37_a_runner_that_goes_with_its_login_is_told_and_its_steps_run_again(there, operator, tmp_path, controller):
+def test_r37_a_runner_that_ends_with_its_login_is_reported_and_its_steps_run_again(
+    there, operator, tmp_path, controller
+):
     operator = operator(there)
     begun = there.host.home / f"begun-{controller}"
     slow = f'{GUARD}\nif [[ ! -e "{begun}" ]]; then : >"{begun}"; sleep 3601.25; fi\nsetdone'
@@ -980,7 +984,7 @@ def test_r8_what_a_cleanup_that_was_killed_leaves_is_private_and_swept(own, oper
     tree = tree_of(tmp_path, {"a": script("conf once; var secret=hush", "true")})
     with under_way(operator, *operator.deploy_arguments(tree)) as process:
         wait_until((home / "reached").exists)
-        # It lives, and so nobody touches what is its own.
+        # It lives, so its files stay.
         other = Operator(tmp_path / "other", own.host.ssh_config).deploy(tree)
         assert other.hosts == {HOST: "locked"}
         assert shipped(own.state)
@@ -1011,7 +1015,7 @@ def test_r8_s14_what_a_controller_that_died_between_two_segments_left_is_swept(t
             process.wait()
         idle(there)
         assert shipped(there.state)
-        # It might have come back for its next segment; not after a day.
+        # It might have reconnected for its next segment; not after a day.
         there.run(f'find "{there.host.state}/sessions" -exec touch -h -d "2 days ago" {{}} +')
         assert operator.deploy(tree_of(tmp_path, {"q": script("", "true")}, name="next")).status == 0
         idle(there)
@@ -1036,7 +1040,7 @@ def test_r8_a_session_that_lives_is_never_pruned(there, operator, tmp_path):
         one = stack.enter_context(under_way(first, *first.deploy_arguments(tree)))
         wait_until(lambda: list(there.state.glob("sessions/*/segment0/group")))
         two = stack.enter_context(under_way(second, *second.deploy_arguments(other, "--wait", "600")))
-        wait_until(lambda: len(list(there.state.glob("sessions/*/segment0/about"))) == 2)
+        wait_until(lambda: len(list(there.state.glob("sessions/*/segment0/owner"))) == 2)
         for number in range(25):
             (there.state / f"sessions/{number:032x}").mkdir(mode=0o700)
         (home / "first").touch()

@@ -96,7 +96,7 @@ class Machine:
         pytest.fail("the disk is never at rest")
 
     def listen(self, how: signal.Signals) -> None:
-        """Let whoever connects wait, or wait no more."""
+        """Let new connections wait, or wait no more."""
         assert self.place.host._process
         self.place.host._process.send_signal(how)
 
@@ -104,7 +104,7 @@ class Machine:
         """Cut the power of a machine under way, start it again as another boot, and return what was noted before."""
         host = self.place.host
         copy = self.folder / "copy"
-        # Who comes back finds a machine that does not answer yet, and not one without its disk.
+        # A controller that reconnects finds a machine that does not answer yet, not one without its disk.
         self.listen(signal.SIGSTOP)
         for process in host.processes():
             process.signal(signal.SIGKILL)
@@ -157,7 +157,7 @@ def machine(turned_on):
 
 @pytest.fixture
 def operator(machine, tmp_path):
-    """Somebody who deploys to that machine."""
+    """An operator who deploys to that machine."""
     return Operator(tmp_path / "operator", machine.place.host.ssh_config)
 
 
@@ -194,7 +194,7 @@ def markers(state: Path) -> dict[tuple[str, str], str]:
 
 
 def brief(done: Finished) -> str:
-    """Return what a deploy told, but for the output of its steps."""
+    """Return the report of a deploy, without the output of its steps."""
     told = [line for line in done.text.splitlines() if '"event": "output"' not in line]
     return "\n".join([*told, done.talk])
 
@@ -226,7 +226,7 @@ def check(state: Path, before: set[tuple[str, ...]], after: set[tuple[str, ...]]
     return wrong
 
 
-def test_t5_r11_b5_after_a_power_cut_all_marks_are_there_that_were_set_and_all_are_whole(machine, operator, tmp_path):
+def test_t5_r11_b5_after_a_power_cut_all_markers_that_were_set_exist_and_are_whole(machine, operator, tmp_path):
     """The disk is copied at random moments of one deploy; each copy is then looked at as after a restart."""
     chance = chance_of("power")
     cuts, wrong, said = [], [], []
@@ -277,12 +277,12 @@ def test_t5_r11_b5_after_a_power_cut_all_marks_are_there_that_were_set_and_all_a
     ],
 )
 @pytest.mark.parametrize("case", range(sized(1, 25)))
-def test_r11_t5_after_a_power_cut_the_restart_is_told_and_the_next_deploy_goes_on(
+def test_r11_t5_after_a_power_cut_the_restart_is_reported_and_the_next_deploy_continues(
     machine, operator, tmp_path, controller, case
 ):
-    """Also when the disk lost what the controller had heard already."""
+    """Also when the disk lost bytes that the controller had received."""
     chance = chance_of(f"restart-{controller}-{case}")
-    # Whoever listens has heard more than the disk may have kept: nothing brings a spool to it.
+    # The controller may have received more than the disk kept: the spool is never flushed.
     go = tmp_path / "go"
     # The last step does not end before the cut, however late that comes.
     gate = f'[[ $name != s{STEPS - 1} ]] || until [[ -e "{go}" ]]; do sleep 0.05; done'
@@ -402,7 +402,7 @@ def torn_or_lost(root: Path, marker: Path, run: Marking) -> tuple[set[str], int]
 
 
 @pytest.mark.parametrize("words", [(), ("part",), ("part", "value")])
-def test_t5_b5_whatever_is_lost_of_one_setdone_its_mark_is_whole_and_certain(tmp_path, words):
+def test_t5_b5_after_any_loss_within_one_setdone_its_marker_is_whole_and_certain(tmp_path, words):
     """Every prefix of its calls, and of each every choice of what was not brought to the disk."""
     (tmp_path / "state/markers/web").mkdir(parents=True)
     wrong, cases = torn_or_lost(tmp_path, *traced_setdone(tmp_path, *words))

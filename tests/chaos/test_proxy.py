@@ -167,7 +167,7 @@ def test_without_a_fault_all_arrives_and_is_counted_both_ways(echo):
         assert echo.heard == [data]
 
 
-def test_a_side_that_has_no_more_to_say_still_hears(serve):
+def test_a_side_that_sends_no_more_still_receives(serve):
     def answer(server, number, link):
         server.listen(number, link)
         link.sendall(b"heard all")
@@ -278,7 +278,7 @@ def test_a_black_hole_forwards_nothing_and_closes_nothing(echo):
     wait_until(lambda: echo.ends[0])  # the end of the proxy ends it
 
 
-def test_a_peer_that_gives_up_in_a_black_hole_is_not_heard_of(echo):
+def test_a_peer_that_gives_up_in_a_black_hole_is_not_noticed(echo):
     with Proxy(echo.port, Fault("down", 1, "hole")) as proxy:
         with connected(proxy) as link:
             link.sendall(b"ab")
@@ -399,7 +399,7 @@ def test_while_it_pauses_new_connections_wait_and_old_ones_go_on(echo):
             assert late.recv(1) == b"c"
 
 
-def test_a_port_that_nobody_listens_on_is_a_refusal():
+def test_a_port_without_a_listener_is_a_refusal():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # nobody else's, and not listened on
         with Proxy(taken.getsockname()[1]) as proxy:
@@ -469,7 +469,7 @@ def test_ssh_goes_through_the_proxy_with_strict_host_keys(host):
         assert proxy.down > 1000
 
 
-def test_ssh_notices_a_black_hole_as_soon_as_it_is_told_to(host):
+def test_ssh_notices_a_black_hole_within_its_configured_time(host):
     with Proxy(host.port) as proxy:
         configuration = through(host, proxy, alive=1, alive_count=1)
         command = ["ssh", "-F", configuration, host.name, "echo there; exec sleep 60"]

@@ -49,7 +49,7 @@ def assert_nothing_left(host, operator):
     assert (host.state / "holder").read_bytes() == b""
     sessions = list((host.state / "sessions").iterdir())
     assert len(sessions) <= KEPT
-    left = [path for name in ("files", "segment*/run", "segment*/payload*", "segment*/heard.*")
+    left = [path for name in ("files", "segment*/run", "segment*/payload*", "segment*/attached.*")
             for path in (host.state / "sessions").glob(f"*/{name}")]  # fmt: skip
     assert not left
     # What ran last is over, too.
@@ -119,7 +119,7 @@ def notes(process):
 
 
 def tell(what: str, seconds: list[float], promised: float) -> None:
-    """Print what was measured, beside what is promised; what is certain is only that it comes to an end."""
+    """Print the measurements beside the promises; only that it ends is asserted."""
     print(f"{what}: {', '.join(f'{each:.2f}' for each in sorted(seconds))} s; promised {promised} s")
     assert max(seconds) < HUNG
 
@@ -133,7 +133,7 @@ def talking(tmp_path: Path, more: str = "") -> Path:
 
 
 def test_t30_r5_a_dead_peer_is_noticed(target, tmp_path):
-    """By what the operator's ssh configuration says; without that, after three times 15 s."""
+    """By the operator's ssh configuration; without it, after three times 15 s."""
     found = []
     for case in range(sized(3, 50)):
         place = tmp_path / f"case{case}"
@@ -173,7 +173,7 @@ def test_t30_r5_the_session_goes_on_when_the_path_is_back(target, tmp_path):
                 finally:
                     process.kill()
             assert proxy.cuts
-    tell(f"after {away} s without a path and its return, the session was heard again after", found, 5)
+    tell(f"after {away} s without a path and its return, the session was shown again after", found, 5)
 
 
 def test_t30_a_held_lock_is_answered_at_once(operator, tmp_path):

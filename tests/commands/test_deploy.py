@@ -73,8 +73,8 @@ def idle(host, operator=None):
 def acknowledged(host, text):
     """Say whether the one session of the host knows that a text of a step was shown."""
     (segment,) = host.state.glob("sessions/*/segment*")
-    said, seen = (segment / "spool").read_bytes(), segment / "seen"
-    return text in said and seen.exists() and int(seen.read_text() or 0) >= said.index(text) + len(text)
+    written, offset = (segment / "spool").read_bytes(), segment / "acknowledged"
+    return text in written and offset.exists() and int(offset.read_text() or 0) >= written.index(text) + len(text)
 
 
 def sessions(host):
@@ -254,7 +254,7 @@ def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp
 
 # --- what is left
 
-RECORDS = "about|alive|boot|errors|finished|group|journal|nonce|pid|relay|seen|spool|started|stop|told"
+RECORDS = "(end_)?acknowledged|alive|boot|errors|finished|group|journal|nonce|owner|pid|relay|spool|started|stop"
 LEFT = re.compile(
     rf"lock|holder|reserve|outs(/.*)?|sessions|sessions/[0-9a-f]{{32}}|markers(/.*)?|sessions/[0-9a-f]{{32}}/segment\d+(/({RECORDS}))?"
 )
@@ -442,7 +442,7 @@ def test_r9_the_controllers_death_lets_the_running_step_end_and_starts_no_other(
         gate.reached()
         process.kill()
         process.wait()
-    wait_until(lambda: not list(host.state.glob("sessions/*/*/heard.*")))
+    wait_until(lambda: not list(host.state.glob("sessions/*/*/attached.*")))
     gate.open()
     done = operator.deploy(tree)
     assert done.outcomes == [("a", "already-done"), ("b", "ok")]
@@ -459,7 +459,7 @@ def test_r13_a_runner_that_is_killed_is_no_success_and_takes_its_step_along(oper
         done = wait(process)
     assert done.status == 3
     assert done.hosts[HOST] == "interrupted"
-    assert "the session's runner was killed, and so what it ran" in [each.get("text") for each in done.events]
+    assert "the session's runner was killed, and its running step" in [each.get("text") for each in done.events]
     idle(host)
     assert done.outcomes == [("a", "lost"), ("b", "skipped")]
 
@@ -741,7 +741,7 @@ def test_one_hosts_errors_are_known_before_any_is_touched(fleet, tmp_path):
     [
         "echo Welcome; echo to >&2",
         r"printf '\033]0;title\007\033[2J\r\0'",
-        r"printf '\036hello 1 x\n\036'",
+        r"printf '\036hello 2 x\n\036'",
         "printf 'no newline'",
         "head -c 300000 /dev/zero | tr '\\0' x",
         (
@@ -925,4 +925,4 @@ def test_r14_a_holder_that_has_not_said_who_it_is_has_no_empty_name(operator, ho
         done = operator.deploy(tree_of(tmp_path, {"a": script()}))
     assert (done.status, done.hosts) == (4, {HOST: "locked"})
     message = done.document["hosts"][0]["message"]
-    assert message == "the host is held: a session that has not said whose it is"
+    assert message == "the host is held: a session whose owner is not recorded yet"

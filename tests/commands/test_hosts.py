@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.session.bundle import COMMAND
+from runsdeploy.session.program import COMMAND
 from tests.trees import Operator, plant, script
 
 FACTS = "sysname=(linux)\nsysdist=(debian linux)\nsysver=(12)\nbits=64\n"

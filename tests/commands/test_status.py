@@ -333,7 +333,7 @@ def test_r33_a_marker_that_is_a_link_is_told_as_what_it_is_and_taken_away(whole,
         (once / "script").symlink_to(theirs / "script")
     failed = operator.deploy(tree, "--script", "once")
     assert failed.outcomes == [("once", "failed")]
-    assert f"`runsdeploy reset --host {HOST} --script once` takes it away" in failed.output
+    assert f"`runsdeploy reset --host {HOST} --script once` removes it" in failed.output
     assert operator.deploy(tree, "--dry-run", "--script", "once").steps[0]["outcome"] != "already-done"
     assert states(ask(operator, tree, "status"))["once"][0] == "untrusted"
     assert ask(operator, tree, "status", "--exit-code").status == 6

@@ -97,7 +97,7 @@ def test_s12_r17_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunk
     console.out, console.talk = Writer(io.StringIO()), Writer(io.StringIO())
     fold = Fold(planned)
     for event in [Started(1, "a"), *map(Output, chunks)]:
-        fold.hear(event)
+        fold.add(event)
         console.event(planned, event, fold)
     console._flush(planned)
     text = console.out.stream.getvalue()  # type: ignore[attr-defined]
@@ -122,7 +122,7 @@ def test_s12_what_a_killed_step_said_is_told_to_the_last_byte_even_of_half_a_cha
     for listener, shown in ((Lines(), b'"text": "\\\\xe2\\\\x82"'), (Console(1), b"whole \\xe2\\x82\n")):
         fold = Fold(plan)
         for event in (Started(1, "web"), Output(b"whole "), Output(b"\xe2\x82"), Finished("interrupted")):
-            fold.hear(event)
+            fold.add(event)
             listener.event(plan, event, fold)
         listener.end(fold.close(0.0))
         assert shown in capsysbinary.readouterr().out

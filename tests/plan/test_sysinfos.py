@@ -7,14 +7,16 @@ import subprocess
 import pytest
 
 from runsdeploy.errors import Position
-from runsdeploy.events import Facts, Refusal, encode
+from runsdeploy.events import Facts, Refusal
 from runsdeploy.plan.conf import Setting
 from runsdeploy.plan.plan import Plan
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts, text
 from runsdeploy.plan.variable import Value
-from runsdeploy.session.bundle import Session, members
+from runsdeploy.session.bundle import members
+from runsdeploy.session.event_line import encode
 from runsdeploy.session.report import Fold
 from runsdeploy.session.segment import cut
+from runsdeploy.session.session import Session
 from runsdeploy.tree.recipe import Operation
 from tests.making import plan, step
 
@@ -94,7 +96,7 @@ def test_a_promise_is_no_part_of_what_a_plan_is():
 
 def test_a_broken_promise_is_told_with_its_file_and_the_repair():
     fold = Fold(promising(step()))
-    fold.hear(Refusal("promise", "`bits` is `64` where `32` is promised"))
+    fold.add(Refusal("facts", "`bits` is `64` where `32` is promised"))
     report = fold.close(0.0)
     assert (report.outcome, report.message) == ("refused", f"{FILE}: `bits` is `64` where `32` is promised")
     assert report.hint.startswith("`runsdeploy sysinfos --host medusa.univ.run --save` writes what it is, ")
@@ -102,7 +104,7 @@ def test_a_broken_promise_is_told_with_its_file_and_the_repair():
 
 def test_a_refusal_for_another_reason_is_told_as_it_is():
     fold = Fold(promising(step()))
-    fold.hear(Refusal("sudo", "no sudo"))
+    fold.add(Refusal("sudo", "no sudo"))
     report = fold.close(0.0)
     assert (report.message, report.hint) == ("no sudo", "")
 

@@ -10,11 +10,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from runsdeploy.events import (
-    LONGEST,
-    MARK,
     Account,
     Attached,
-    Decoder,
     EarlierEvent,
     EarlierSession,
     Ended,
@@ -35,26 +32,26 @@ from runsdeploy.events import (
     Unacknowledged,
     Waiting,
     decode_word,
-    encode,
     encode_word,
-    parse,
 )
+from runsdeploy.session.decoder import LONGEST, Decoder
+from runsdeploy.session.event_line import MARK, encode, parse
 
 NONCE = "00112233445566778899aabbccddeeff"
 OTHER = "ffeeddccbbaa99887766554433221100"
 START = MARK + NONCE.encode() + b" "
 SHA = "a" * 64
-HELLO = encode(Hello(1, "/s"), NONCE)
+HELLO = encode(Hello(2, "/s"), NONCE)
 
 TABLE: list[tuple[str, Event]] = [
-    ("hello 1 %2Fvar%2Flib%2Frunsdeploy", Hello(1, "/var/lib/runsdeploy")),
+    ("hello 2 %2Fvar%2Flib%2Frunsdeploy", Hello(2, "/var/lib/runsdeploy")),
     ("refuse bash the%20target%20has%20no%20%60bash%60", Refusal("bash", "the target has no `bash`")),
     ("refuse space ", Refusal("space", "")),
     ("locked session root%40medusa 2026 a session%201", Locked("session", "root@medusa", "2026", "a", "session 1")),
     ("locked operator kim%40b 2026 - -", Locked("operator", "kim@b", "2026", "", "")),
     ("waiting session kim%40b 2026 a%20b -", Waiting(Locked("session", "kim@b", "2026", "a b", ""))),
-    ("from 17", Attached(17)),
-    ("unheard 0a segment3 0b 5 kim%40b 2026", Unacknowledged("0a", "segment3", "0b", 5, "kim@b", "2026")),
+    ("attached 17", Attached(17)),
+    ("unacknowledged 0a segment3 0b 5 kim%40b 2026", Unacknowledged("0a", "segment3", "0b", 5, "kim@b", "2026")),
     ("note two%0Alines", Note("two\nlines")),
     ("note %FF", Note("\udcff")),
     ("start 1 a", Started(1, "a")),
@@ -88,7 +85,7 @@ FOREIGN = [
     " ",
     "hello",
     "hello x /",
-    "hello 1 a b",
+    "hello 2 a b",
     "hello -1 a",
     "hello 1234567890123456 a",
     "Hello 1 a",
@@ -99,10 +96,10 @@ FOREIGN = [
     "start \u0661",
     "start 1\r",
     "start 1 a b",
-    "from -1",
+    "attached -1",
     "locked nobody a b c d",
     "earlier ../x a b finished 0a 1",
-    "unheard 0a segment 0b 1 a b",
+    "unacknowledged 0a segment 0b 1 a b",
     " start 1",
     "end 1 lost 0 0.0 0 none",
     "end 1 skipped 0 0.0 0 none",
@@ -182,7 +179,7 @@ def test_a_byte_may_be_encoded_that_need_not_be():
 def test_a_line_that_is_no_event_is_output_even_behind_the_nonce(line: str):
     assert parse(line.encode()) is None
     wire = START + line.encode() + b"\n"
-    assert decode(HELLO + wire) == [Hello(1, "/s"), Output(wire)]
+    assert decode(HELLO + wire) == [Hello(2, "/s"), Output(wire)]
 
 
 @pytest.mark.parametrize("event", [LoginOutput(b"n"), Output(b"o"), FileData(b"f")])
@@ -190,30 +187,30 @@ def test_raw_bytes_are_written_as_they_are(event: Event):
     assert encode(event, NONCE) == event.data  # type: ignore[union-attr]
 
 
-def test_r29_what_login_shells_print_before_the_first_event_is_noise():
+def test_r29_bytes_before_the_first_event_are_login_output():
     motd = b"Welcome to \x1b[1mmedusa\x1b[0m\n" + MARK + b"not ours\n"
-    assert decode(motd + HELLO + b"out") == [LoginOutput(motd), Hello(1, "/s"), Output(b"out")]
+    assert decode(motd + HELLO + b"out") == [LoginOutput(motd), Hello(2, "/s"), Output(b"out")]
 
 
-def test_without_an_event_everything_is_noise():
+def test_without_an_event_everything_is_login_output():
     assert decode(b"This account is not available.\n") == [LoginOutput(b"This account is not available.\n")]
 
 
 def test_an_event_may_stand_in_the_middle_of_a_line_of_output():
     wire = HELLO + b"abc" + encode(Started(2, "a"), NONCE) + b"def\n"
-    assert decode(wire) == [Hello(1, "/s"), Output(b"abc"), Started(2, "a"), Output(b"def\n")]
+    assert decode(wire) == [Hello(2, "/s"), Output(b"abc"), Started(2, "a"), Output(b"def\n")]
 
 
 def test_an_event_that_never_ends_is_given_back_when_the_channel_does():
-    assert decode(HELLO + START + b"start 1") == [Hello(1, "/s"), Output(START + b"start 1")]
+    assert decode(HELLO + START + b"start 1") == [Hello(2, "/s"), Output(START + b"start 1")]
 
 
 @pytest.mark.parametrize("length", [LONGEST - 1, LONGEST, LONGEST + 1, 3 * LONGEST])
 def test_a_line_longer_than_an_event_may_be_is_output(length: int):
     wire = START + b"note " + b"a" * (length - len(START) - 5)
     expected = Note("a" * (length - len(START) - 5)) if length < LONGEST else Output(wire + b"\n")
-    assert decode(HELLO + wire + b"\n") == [Hello(1, "/s"), expected]
-    assert decode(HELLO, *cut(wire + b"\n", list(range(0, length, 7)))) == [Hello(1, "/s"), expected]
+    assert decode(HELLO + wire + b"\n") == [Hello(2, "/s"), expected]
+    assert decode(HELLO, *cut(wire + b"\n", list(range(0, length, 7)))) == [Hello(2, "/s"), expected]
 
 
 def test_r16_output_without_end_does_not_pile_up_in_the_decoder():
@@ -324,7 +321,7 @@ def test_r17_events_between_output_that_imitates_them_all_arrive_in_order(stream
         else part
         for part in stream
     ]
-    events: list[Event] = [Hello(1, "/s"), *(event for part in calm for event in part)]
+    events: list[Event] = [Hello(2, "/s"), *(event for part in calm for event in part)]
     wire = b"".join(encode(event, NONCE) for event in events)
     expected = joined([event for event in events if not (isinstance(event, Output) and not event.data)])
     assert decode(*cut(wire, places)) == expected
@@ -334,7 +331,7 @@ def test_r17_events_between_output_that_imitates_them_all_arrive_in_order(stream
 def test_r17_output_that_imitates_events_stays_output_byte_for_byte(parts: list[bytes], places: list[int]):
     data = b"".join(parts).replace(START, MARK + OTHER.encode() + b" ")
     events = decode(HELLO, *cut(data, places))
-    assert events == ([Hello(1, "/s"), Output(data)] if data else [Hello(1, "/s")])
+    assert events == ([Hello(2, "/s"), Output(data)] if data else [Hello(2, "/s")])
 
 
 @settings(max_examples=40)
@@ -364,8 +361,8 @@ def test_files_of_any_size_arrive_byte_for_byte(contents: list[bytes], places: l
 
 
 @given(st.binary(max_size=100).filter(lambda data: START not in data), st.lists(st.integers(0, 999), max_size=5))
-def test_r29_noise_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
-    expected = [LoginOutput(noise), Hello(1, "/s")] if noise else [Hello(1, "/s")]
+def test_r29_login_output_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
+    expected = [LoginOutput(noise), Hello(2, "/s")] if noise else [Hello(2, "/s")]
     assert decode(*cut(noise + HELLO, places)) == expected
 
 
@@ -376,7 +373,7 @@ def test_a_text_of_any_bytes_is_one_word(data: str):
     assert not set(encode_word(data)) & set(" \n\x1e:/")
 
 
-def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
+def test_events_of_an_earlier_session_are_kept_apart_from_those_of_this_one():
     before = encode(Started(7, "x"), OTHER) + b"out" + encode(Finished("interrupted"), OTHER)
     head = EarlierSession("0a", "kim@b", "2026", "finished", OTHER, len(before))
     wire = HELLO + encode(head, NONCE) + before + encode(Started(1, "a"), NONCE)
@@ -389,7 +386,7 @@ def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
         assert said == b"out"
         rest = [each for each in events if not (isinstance(each, EarlierEvent) and isinstance(each.event, Output))]
         assert rest == [
-            Hello(1, "/s"),
+            Hello(2, "/s"),
             head,
             EarlierEvent(Started(7, "x")),
             EarlierEvent(Finished("interrupted")),
@@ -397,11 +394,14 @@ def test_what_an_earlier_session_said_is_told_apart_from_what_this_one_says():
         ]
 
 
-def test_an_earlier_session_that_told_of_one_before_it():
+def test_an_earlier_session_that_reports_one_before_it():
     first = b"one"
     inner = encode(EarlierSession("0a", "kim@b", "2026", "finished", "01", len(first)), OTHER) + first + b"two"
     head = EarlierSession("0b", "kim@b", "2026", "finished", OTHER, len(inner))
     events = list(Decoder(NONCE).feed(HELLO + encode(head, NONCE) + inner))
     assert events[1:] == [
-        head, EarlierSession("0a", "kim@b", "2026", "finished", "01", 3), EarlierEvent(Output(b"one")), EarlierEvent(Output(b"two"))
-    ]  # fmt: skip
+        head,
+        EarlierSession("0a", "kim@b", "2026", "finished", "01", 3),
+        EarlierEvent(Output(b"one")),
+        EarlierEvent(Output(b"two")),
+    ]

@@ -1,4 +1,4 @@
-"""A dry run is exact: over random trees and markers, what it says is what the next deploy does.
+"""A dry run is exact: over random trees and markers, its predictions are what the next deploy does.
 
 The trees are deployed to this machine by the program's own function, in this process: a case costs half a second.
 """
@@ -138,7 +138,7 @@ def recipe(rng, names):
 
 
 @pytest.fixture
-def said(monkeypatch, capfdbinary, tmp_path):
+def run_here(monkeypatch, capfdbinary, tmp_path):
     """Run a command in this process; return its status and document."""
     for name in [each for each in os.environ if each.startswith("RUNS")]:
         monkeypatch.delenv(name)
@@ -149,18 +149,18 @@ def said(monkeypatch, capfdbinary, tmp_path):
     def run(*words):
         capfdbinary.readouterr()
         status = main([*words, "--format", "json"])
-        told = capfdbinary.readouterr()
-        return status, json.loads(told.out), told.err.decode(errors="replace")
+        written = capfdbinary.readouterr()
+        return status, json.loads(written.out), written.err.decode(errors="replace")
 
     return run
 
 
-def compare(said, tree):
-    """Dry-run, then deploy; return what was said of each step, with what happened."""
+def compare(run_here, tree):
+    """Dry-run, then deploy; return the prediction for each step, and its outcome."""
     words = ["deploy", "--local", "--path", str(tree), "--host", HOST]
-    status, dry, talk = said(*words, "--dry-run")
+    status, dry, talk = run_here(*words, "--dry-run")
     assert status == 0, talk
-    _, done, _ = said(*words, "--keep-going")
+    _, done, _ = run_here(*words, "--keep-going")
     foretold, happened = dry["hosts"][0], done["hosts"][0]
     assert foretold["plan"] == happened["plan"]
     return [
@@ -171,7 +171,7 @@ def compare(said, tree):
 
 @pytest.mark.timeout(3600 if CASES > 60 else 300)
 @pytest.mark.parametrize("part", range(PARTS))
-def test_what_a_dry_run_says_is_what_the_deploy_does(part, said, tmp_path):
+def test_a_deploy_does_what_its_dry_run_predicts(part, run_here, tmp_path):
     """RUNSDEPLOY_EXACT_SEED shows a case again."""
     seeds = [int(SEED)] if SEED else [random.randrange(1 << 32) for _ in range(CASES // TURNS // PARTS + 1)]
     broken, count, unknown = [], 0, []
@@ -187,7 +187,7 @@ def test_what_a_dry_run_says_is_what_the_deploy_does(part, said, tmp_path):
         plant(tree, {f"scripts/{name}": one(rng, names, name) for name in names})
         plant(tree, {"hosts/medusa/default": recipe(rng, names)})
         for turn in range(TURNS):
-            for name, foretold, reason, happened in compare(said, tree):
+            for name, foretold, reason, happened in compare(run_here, tree):
                 count += 1
                 text = (tree / "scripts" / name).read_text()
                 if foretold == "maybe":
@@ -201,26 +201,26 @@ def test_what_a_dry_run_says_is_what_the_deploy_does(part, said, tmp_path):
     assert len(unknown) < count / 2 or SEED
 
 
-def test_markers_are_read_in_one_round_trip_and_nothing_is_changed(said, tmp_path, monkeypatch):
+def test_markers_are_read_in_one_round_trip_and_nothing_is_changed(run_here, tmp_path, monkeypatch):
     tree = plant(
         tmp_path / "tree",
         {f"scripts/s{n}": script("", "shouldrun || exit\nsetdone") for n in range(20)}
         | {"hosts/medusa/default": "".join(f"s{n}\n" for n in range(20))},
     )
-    assert {happened for *_, happened in compare(said, tree)} == {"ok"}
+    assert {happened for *_, happened in compare(run_here, tree)} == {"ok"}
     opened = []
     real = LocalTransport.open
     monkeypatch.setattr(LocalTransport, "open", lambda *given: opened.append(given) or real(*given))
-    _, dry, _ = said("deploy", "--local", "--path", str(tree), "--host", HOST, "--dry-run")
+    _, dry, _ = run_here("deploy", "--local", "--path", str(tree), "--host", HOST, "--dry-run")
     assert {step["outcome"] for step in dry["hosts"][0]["steps"]} == {"already-done"}
     assert len(opened) == 1
 
 
-def test_a_dry_run_is_refused_for_markers_that_the_deploy_refuses(said, tmp_path):
+def test_a_dry_run_is_refused_for_markers_that_the_deploy_refuses(run_here, tmp_path):
     tree = plant(tmp_path / "tree", {"scripts/a": script("conf once"), "hosts/medusa/default": "a\n"})
     marker = plant(tmp_path / "state/markers", {"a/script": "runsdeploy marker 1\n"}) / "a/script"
     marker.chmod(0o666)
     for more in (["--dry-run"], []):
-        status, document, _ = said("deploy", "--local", "--path", str(tree), "--host", HOST, *more)
+        status, document, _ = run_here("deploy", "--local", "--path", str(tree), "--host", HOST, *more)
         assert (status, document["hosts"][0]["outcome"]) == (3, "refused")
         assert str(marker) in document["hosts"][0]["message"]

@@ -23,7 +23,7 @@ DONE = ["already-done"]
 
 @pytest.fixture
 def operator(tmp_path):
-    """Somebody who needs no host to render."""
+    """An operator, who needs no host to render."""
     return Operator(tmp_path / "operator", environment={"RUNSDEPLOY_NO_VERIFY_SYSINFOS": ""})
 
 
@@ -57,7 +57,7 @@ class Machine:
 
     def remains(self) -> list[Path]:
         return [
-            path for path in self.state.rglob("*") if path.name in ("files", "run") or path.name.startswith("heard")
+            path for path in self.state.rglob("*") if path.name in ("files", "run") or path.name.startswith("attached")
         ]
 
 
@@ -82,7 +82,7 @@ def deployed(operator, machine, tree, *more):
 
 
 def outcomes(said: str) -> list[tuple[str, str]]:
-    """Steps and how they ended, as the file told it."""
+    """Return steps and their outcomes, as the file printed them."""
     ends = re.findall(r"^(ok|already-done|failed|killed|interrupted) +(\S+)  [\d.]+ s$", said, re.MULTILINE)
     return [(name, outcome) for outcome, name in ends]
 
@@ -146,7 +146,7 @@ def test_what_was_deployed_is_done_for_the_rendered_plan(operator, machine, tmp_
     assert "medusa.univ.run: ok (5 already-done)" in said
 
 
-def test_a_marker_says_the_same_but_for_who_and_when(operator, machine, tmp_path):
+def test_a_marker_is_the_same_but_for_user_and_time(operator, machine, tmp_path):
     tree = plant(tmp_path / "tree", MANY)
     machine.run(rendered(operator, tree))
     other = Machine(tmp_path / "other")
@@ -195,7 +195,7 @@ def test_a_failure_stops_it_and_names_the_operator_s_line(operator, machine, tmp
     assert not machine.remains()
 
 
-def test_what_bash_itself_says_names_the_line_too(operator, machine, tmp_path):
+def test_a_message_of_bash_names_the_line_too(operator, machine, tmp_path):
     files = {"scripts/bad": script("", "echo one\necho ${x?missing}"), "univ.run/medusa/default": "bad\n"}
     tree = plant(tmp_path / "tree", files)
     status, said = machine.run(rendered(operator, tree))
@@ -284,7 +284,7 @@ def test_a_file_that_was_cut_off_does_nothing(operator, machine, tmp_path):
     assert machine.run(operator.directory / "plan.sh")[0] == 0
 
 
-def test_the_promise_is_kept_there_too(operator, machine, tmp_path):
+def test_expected_facts_are_verified_there_too(operator, machine, tmp_path):
     files = {
         "scripts/a": script("", "touch ~/ran"),
         "univ.run/medusa/default": "a\n",
@@ -305,14 +305,14 @@ def test_output_cannot_obey_a_terminal_and_is_in_order(operator, machine, tmp_pa
     assert "  | one?[2J?\n  | two café\n  | no end\nok " in said
 
 
-def test_a_session_that_nobody_heard_is_told(operator, machine, tmp_path):
+def test_unacknowledged_output_of_an_earlier_session_is_shown(operator, machine, tmp_path):
     files = {"scripts/a": script("", "echo hello; touch ~/ran"), "univ.run/medusa/default": "a\n"}
     tree = plant(tmp_path / "tree", files)
     deployed(operator, machine, tree, "--detach")
     wait_until(lambda: [*machine.state.glob("sessions/*/segment*/finished")])
     status, said = machine.run(rendered(operator, tree))
     assert status == 0
-    assert re.search(r"earlier session of .* which nobody heard to its end \(finished\):\n", said), said
+    assert re.search(r"unacknowledged output of an earlier session of .*, started .* \(finished\):\n", said), said
     assert said.count("  | hello\n") == 2
     assert "\x1e" not in said
 
@@ -385,7 +385,7 @@ def test_json_holds_the_text_or_where_it_is(operator, tmp_path):
     (["--host", HOST, "--output", "home"], f"`home` is a directory, expected a file; e.g. `--output home/{HOST}.sh`"),
     (["--host", HOST, "--script", "nosuch"], "unknown script `nosuch`"),
 ])  # fmt: skip
-def test_bad_input_is_told_and_nothing_is_written(operator, tmp_path, words, message):
+def test_bad_input_is_reported_and_nothing_is_written(operator, tmp_path, words, message):
     tree = plant(tmp_path / "tree", {**MANY, "hosts/other/default": "lib\n"})
     done = operator.run("render", "--path", tree, *words)
     assert (done.status, message in done.talk, done.out) == (2, True, b""), done.talk

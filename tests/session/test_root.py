@@ -104,7 +104,7 @@ WHO = 'id -un >>"$HOME_OF/who"'
 
 
 def tree_of(tmp_path, host, scripts):
-    """Write a tree whose scripts may say who they are, in the user's home whatever their own is."""
+    """Write a tree whose scripts can write their user to the home of the login user."""
     files = {f"scripts/{name}": text.replace("$HOME_OF", str(host.home)) for name, text in scripts.items()}
     return plant(tmp_path / "tree", {**files, "hosts/medusa/default": "".join(f"{name}\n" for name in scripts)})
 
@@ -162,7 +162,7 @@ def test_roots_markers_are_shown_and_taken_back_as_the_login_users_are(operator,
     assert markers(roots_state(target)) == markers(target.state) == []
 
 
-def test_that_roots_markers_cannot_be_read_is_told(operator, target, tmp_path):
+def test_unreadable_markers_of_root_are_reported(operator, target, tmp_path):
     tree = tree_of(tmp_path, target, {"mine": script("conf once"), "roots": script("conf root once")})
     done = operator.run("status", "--path", tree, "--host", HOST, "--ssh-config", target.ssh_config, "--format", "json")
     assert [each["script"] for each in done.document["hosts"][0]["markers"]] == ["mine"]
@@ -211,7 +211,7 @@ def test_a_root_step_killed_by_a_signal_is_killed(operator, target, tmp_path):
 
 @pytest.mark.usefixtures("rule")
 def test_r8_s14_what_a_root_step_leaves_in_its_directory_is_swept(operator, target, tmp_path):
-    """The user who cleans up may not remove what is root's."""
+    """The login user may not remove files of root."""
     tree = tree_of(tmp_path, target, {"it": script("conf root", "mkdir made; echo secret >made/file; chmod 700 made")})
     assert operator.deploy(tree).status == 0
     wait_until(lambda: not target.processes())
@@ -273,7 +273,7 @@ def test_a_dry_run_sees_roots_markers(operator, target, tmp_path):
     assert foretold() == ["already-done", "already-done"]
 
 
-def test_a_dry_run_that_may_not_see_roots_markers_says_maybe(operator, target, tmp_path):
+def test_a_dry_run_that_cannot_read_roots_markers_predicts_maybe(operator, target, tmp_path):
     tree = tree_of(
         tmp_path,
         target,

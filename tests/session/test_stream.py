@@ -1,4 +1,4 @@
-"""What is acknowledged was shown: a controller that is killed takes nothing with it."""
+"""Acknowledged output was shown before: no output is lost with a killed controller."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runsdeploy.events import EarlierEvent, Output
 from runsdeploy.output.console import Console
 from runsdeploy.output.json import Lines
 from runsdeploy.session.bundle import Bundle
-from runsdeploy.session.reconnect import Link
+from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.report import Fold
 from runsdeploy.session.stream import SegmentStream
 from tests.making import plan, step
@@ -21,7 +21,7 @@ OURS, THEIRS = "a" * 32, "b" * 32
 
 
 def line(nonce, text):
-    """Return a line of ours, as the runner writes it."""
+    """Return the line of an event, as the runner writes it."""
     return b"\x1e" + nonce.encode() + b" " + text + b"\n"
 
 
@@ -53,23 +53,23 @@ STREAM = (
 
 
 class Breaking:
-    """A transport whose only channel brings the beginning of the spool in two pieces and then breaks."""
+    """A transport with one channel, which brings the beginning of the spool in two pieces and then breaks."""
 
     alive = True
 
     def __init__(self, pieces):
-        self.pieces = [line(OURS, b"hello 0 /state") + line(OURS, b"from 0"), *pieces]
-        self.said = []
-        self.asks = 0
+        self.pieces = [line(OURS, b"hello 2 /state") + line(OURS, b"attached 0"), *pieces]
+        self.sent = []
+        self.opened = 0
 
     def open(self, _command):
-        self.asks += 1
-        if self.asks > 1:
+        self.opened += 1
+        if self.opened > 1:
             raise Lost("gone", passing=False)
         return self
 
     def send(self, data):
-        self.said.append(data)
+        self.sent.append(data)
 
     def receive(self):
         if not self.pieces:
@@ -83,18 +83,18 @@ class Breaking:
 
     def acknowledged(self):
         """Return the bytes of the spool that were acknowledged."""
-        return max([int(each) for each in self.said if re.fullmatch(rb"\d+\n", each)], default=0)
+        return max([int(each) for each in self.sent if re.fullmatch(rb"\d+\n", each)], default=0)
 
 
-def heard(at, middle, listener):
-    """Hear the spool up to a byte, in two pieces; return what was acknowledged, and the events."""
+def received(at, middle, listener):
+    """Receive the spool up to a byte, in two pieces; return the acknowledged offset and the events."""
     transport = Breaking([STREAM[:middle], STREAM[middle:at]])
-    spool = SegmentStream(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
-    spool.resume(0)
+    stream = SegmentStream(Reconnector(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    stream.resume(0)
     fold, events = Fold(plan(step(number=1, name="one"), step(number=2, name="two"))), []
     with contextlib.suppress(Lost):
-        for event in spool.events():
-            fold.hear(event)
+        for event in stream.events():
+            fold.add(event)
             listener.event(fold.plan, event, fold)
             events.append(event)
     return transport.acknowledged(), events
@@ -109,7 +109,7 @@ class _Nothing:
 
 
 def output_of(spool):
-    """Return the output that a piece of the spool holds."""
+    """Return the steps' output in a piece of the spool."""
     return re.sub(rb"\x1e[ab]{32} [^\n]*\n", b"", spool)
 
 
@@ -120,39 +120,39 @@ def cuts():
             yield at, middle
 
 
-def test_t3_r9_what_is_acknowledged_was_shown_to_its_last_byte(capsysbinary):
-    """Else what a killed controller kept back would be lost: nobody would ask for it again."""
+def test_t3_r9_acknowledged_output_was_shown_to_its_last_byte(capsysbinary):
+    """Else output that a killed controller did not show would be lost: no other would request it again."""
     for at, middle in cuts():
-        acknowledged, _ = heard(at, middle, Lines())
+        acknowledged, _ = received(at, middle, Lines())
         lines = [standard.loads(each) for each in capsysbinary.readouterr().out.splitlines()]
         text = "".join(each["text"] for each in lines if each["event"] == "output")
         shown = re.sub(rb"\\x(..)", lambda found: bytes.fromhex(found[1].decode()), text.encode())
         assert shown.startswith(output_of(STREAM[:acknowledged])), (middle, acknowledged)
 
 
-def test_t3_r9_what_is_acknowledged_stands_on_a_screen(capsysbinary, monkeypatch):
+def test_t3_r9_acknowledged_output_is_on_the_screen(capsysbinary, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     for at, middle in cuts():
-        acknowledged, _ = heard(at, middle, Console(1))
-        told = capsysbinary.readouterr()
-        shown = (told.out + told.err).decode()
+        acknowledged, _ = received(at, middle, Console(1))
+        written = capsysbinary.readouterr()
+        shown = (written.out + written.err).decode()
         for words in ("first", "half �", "word", "whole", "half of a line �", "no end"):
             raw = words.replace("�", "").encode()
             behind = STREAM.find(b"\n", STREAM.index(raw)) + 1
             assert acknowledged < behind or words.rstrip(" �") in shown, (middle, acknowledged, words)
 
 
-def test_t3_r9_what_an_earlier_session_said_is_acknowledged_as_a_whole():
-    """From its middle on nobody could tell its events from output."""
+def test_t3_r9_an_earlier_session_is_acknowledged_as_a_whole():
+    """Its events can be decoded from its beginning only."""
     begins, ends = STREAM.index(EARLIER), STREAM.index(EARLIER) + len(EARLIER)
     for at, middle in cuts():
-        acknowledged, events = heard(at, middle, _Deaf())
+        acknowledged, events = received(at, middle, _Ignoring())
         assert not begins <= acknowledged < ends, (at, middle)
         assert all(isinstance(event, EarlierEvent) for event in events if isinstance(event, Output) and at < ends)
 
 
 class Stuck(Breaking):
-    """A transport whose channel takes neither a wish nor has more to say until it is let go."""
+    """A transport whose channel accepts no request and brings nothing until it is released."""
 
     def __init__(self):
         super().__init__([])
@@ -169,29 +169,31 @@ class Stuck(Breaking):
         return super().receive()
 
 
-def test_r10_r39_a_wish_that_cannot_be_sent_keeps_nobody_from_the_next():
-    """Nor from the signal after it, by which the operator leaves."""
+def test_r10_r39_an_unsent_stop_request_does_not_block_the_next_request():
+    """Nor the signal after it, with which the operator leaves."""
     transport = Stuck()
-    spool = SegmentStream(Link(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
-    spool.resume(0)
-    spool.wish(b"stop")
+    stream = SegmentStream(Reconnector(lambda: transport, 0), OURS, lambda _offset: Bundle(b"", _Nothing()))
+    stream.resume(0)
+    stream.request(b"stop")
 
-    def hear():
+    def receive():
         with contextlib.suppress(Lost):
-            list(spool.events())
+            list(stream.events())
 
-    hearing, wishing = (threading.Thread(target=each, daemon=True) for each in (hear, lambda: spool.wish(b"kill")))
+    receiver, requester = (
+        threading.Thread(target=each, daemon=True) for each in (receive, lambda: stream.request(b"kill"))
+    )
     try:
-        hearing.start()
+        receiver.start()
         assert transport.asked.wait(30)
-        wishing.start()
-        wishing.join(10)
-        assert not wishing.is_alive()
+        requester.start()
+        requester.join(10)
+        assert not requester.is_alive()
     finally:
         transport.free.set()
-        hearing.join()
+        receiver.join()
 
 
-class _Deaf:
+class _Ignoring:
     def event(self, *_):
         pass

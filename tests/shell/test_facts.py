@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.events import Facts, parse
+from runsdeploy.events import Facts
+from runsdeploy.session.event_line import parse
 
 FACTS = Path(__file__).parents[2] / "runsdeploy" / "shell" / "facts.sh"
 PUBLISHED = Path(__file__).with_name("os-release")

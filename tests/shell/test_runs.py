@@ -75,7 +75,7 @@ class Target:
 
 
 class Ran(NamedTuple):
-    """How a section ended, what it said, and what it asked and marked."""
+    """How a section ended: its output, and its uses of markers."""
 
     status: int
     out: bytes
@@ -131,7 +131,7 @@ def test_resetdone_where_nothing_was_marked_is_no_failure(target: Target):
         assert (done.status, done.err) == (0, "")
 
 
-def test_the_idiom_ends_the_section_and_says_why(target: Target):
+def test_the_idiom_ends_the_section_with_its_reason(target: Target):
     section = "shouldrun || exit\necho did\nsetdone"
     assert target.run(section) == (0, b"did\n", "", ["shouldrun", "setdone"])
     assert target.run(section) == (100, b"", "", ["declined"])
@@ -301,7 +301,7 @@ def test_r31_r35_markers_of_any_bytes_are_kept_apart(
     assert target.markers() == {path_of(script, subsystem) for script, subsystem in unique}
 
 
-def test_a_marker_says_what_was_done_and_in_which_session(target: Target):
+def test_a_marker_records_what_was_done_and_in_which_session(target: Target):
     target.run("setdone a 'v 1'")
     lines = (target.state / "markers/web/subsystem=a").read_text().splitlines()
     assert lines[:2] == ["runsdeploy marker 1", "value %3Dv%201"]

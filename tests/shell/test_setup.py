@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from runsdeploy.session.bundle import COMMAND, call, program
+from runsdeploy.session.program import COMMAND, call, program
 
 KIND, BLOB = "ssh-ed25519", "AAAAC3NzaC1lZDI1NTE5AAAAIPHQn+2FvYOmoVdGtmOWFEQWIlfTmEPUS5jBkOAJLg9V"
 LINE = f"{KIND} {BLOB} me@here (é)"

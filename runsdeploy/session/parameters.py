@@ -1,0 +1,96 @@
+"""Parameters of the runner: the texts of `segment.sh` and of each step's `meta.sh`, assignments that bash reads."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+
+from runsdeploy.events import encode_word
+from runsdeploy.plan.plan import Plan, Step
+from runsdeploy.plan.variable import Value, Variable, assignment
+from runsdeploy.session.segment import Segment
+from runsdeploy.session.session import Session
+
+OUTPUT_KEPT = 32 << 20
+"""bytes that a target keeps of each end of a step's output, for a controller that is slower than the step"""
+
+
+def segment_parameters(plan: Plan, segment: Segment, session: Session) -> bytes:
+    """Return the text of `segment.sh`."""
+    return _assignments(
+        RUNS_segment_host=plan.host.name,
+        RUNS_segment_session=session.identity,
+        RUNS_segment_plan=plan.digest,
+        RUNS_segment_by=encode_word(session.by),
+        RUNS_segment_timeout=str(round(session.timeout * 100)),
+        RUNS_segment_patience=str(math.ceil(session.patience)),
+        RUNS_segment_wait=str(math.ceil(session.wait)),
+        RUNS_segment_detach=yes(session.detached),
+        RUNS_segment_output=str(OUTPUT_KEPT),
+        RUNS_segment_steps=[str(step.number) for step in segment.steps],
+        RUNS_segment_root=yes(any("root" in step.flags and step.side == segment.side for step in plan.steps)),
+        RUNS_segment_keep_going=yes(session.keep_going),
+        RUNS_segment_last=yes(segment.last),
+        RUNS_segment_returns=segment.returns,
+        RUNS_segment_expected_facts=expected_facts_of(plan, segment),
+        RUNS_segment_marking=[step.script.name for step in segment.steps if sets_marker(step)],
+    )
+
+
+def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
+    """Return the text of a step's `meta.sh`."""
+    path = script_path(step)
+    once = next((flag for flag in ("onchange", "once") if flag in step.flags), "")
+    return _assignments(
+        RUNS_step_number=str(step.number),
+        RUNS_step_script=step.script.name,
+        RUNS_step_file=path,
+        RUNS_step_folder=os.path.dirname(path),  # noqa: PTH120 - a path of another machine
+        RUNS_step_digest=step.digest,
+        RUNS_step_root=yes("root" in step.flags),
+        RUNS_step_strict=yes("strict" in step.flags),
+        RUNS_step_once=once,
+        RUNS_step_origin=_origin(plan, step, session),
+        RUNS_step_outs=step.outs,
+        RUNS_step_uses=step.uses,
+    )
+
+
+def script_path(step: Step) -> str:
+    """Return the path of a step's SCRIPT section, below the session's directory of files."""
+    return f"tree{step.script.source.tree}/{step.script.source.inside}"
+
+
+def expected_facts_of(plan: Plan, segment: Segment) -> str:
+    """Return the facts that the runner must verify, as one word; later segments rely on a check before, see `run`."""
+    return plan.promise.word if plan.promise and segment.side == "target" and segment.number == 0 else ""
+
+
+def sets_marker(step: Step) -> bool:
+    """Return whether a step may set a marker."""
+    return bool(step.flags & {"once", "onchange"}) or b"setdone" in step.script.body
+
+
+def yes(condition: bool) -> str:  # noqa: FBT001 - it is the question
+    """Return `yes` or `no`, as bash reads it."""
+    return "yes" if condition else "no"
+
+
+def _origin(plan: Plan, step: Step, session: Session) -> str:
+    """Return the lines that a marker holds about the origin of its step, besides those that the runner adds."""
+    facts = {"plan": plan.digest, "script": step.script.digest, "by": encode_word(session.by)}
+    revisions = session.revisions()
+    if step.script.source.tree < len(revisions) and (revision := revisions[step.script.source.tree]):
+        facts["revision"] = encode_word(revision)
+    return "".join(f"{name} {value}\n" for name, value in facts.items())
+
+
+def _assignments(**values: str | Iterable[str]) -> bytes:
+    """Return bash assignments of texts and lists of texts."""
+    lines = []
+    for name, value in values.items():
+        texts = [value] if isinstance(value, str) else list(value)
+        each = tuple(Value((text.encode("utf-8", "surrogateescape"),)) for text in texts)
+        lines.append(assignment(Variable(name, not isinstance(value, str), each)))
+    return b"".join(lines)
