@@ -81,11 +81,11 @@ class InputError(RunsError):
 class HostError(RunsError):
     """A host that could not be used.
 
-    `hint` is the command that repairs it, or empty; `passing` says that another attempt may succeed.
+    `hint` is the command that repairs it, or empty; `transient` says that another attempt may succeed.
     """
 
-    def __init__(self, message: str, hint: str = "", *, passing: bool = False) -> None:
-        self.message, self.hint, self.passing = message, hint, passing
+    def __init__(self, message: str, hint: str = "", *, transient: bool = False) -> None:
+        self.message, self.hint, self.transient = message, hint, transient
         super().__init__(f"{message}; {hint}" if hint else message)
 
 
@@ -106,12 +106,12 @@ class Unauthorized(Unreachable):
         hint: str = "",
         *,
         host: str,
-        passing: bool = False,
+        transient: bool = False,
         offered: bool = True,
         methods: tuple[str, ...] = (),
     ) -> None:
         self.host, self.offered, self.methods = host, offered, methods
-        super().__init__(message, hint, passing=passing)
+        super().__init__(message, hint, transient=transient)
 
 
 class Refused(HostError):
@@ -121,8 +121,8 @@ class Refused(HostError):
 class Lost(HostError):
     """The connection ended before the session reported its end."""
 
-    def __init__(self, message: str, hint: str = "", *, passing: bool = True) -> None:
-        super().__init__(message, hint, passing=passing)
+    def __init__(self, message: str, hint: str = "", *, transient: bool = True) -> None:
+        super().__init__(message, hint, transient=transient)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -51,8 +51,8 @@ class Reconnector:
         if self._up_since and now - self._up_since > STEADY:
             self._down_since, self._attempts = 0.0, 0
         self._up_since = 0.0
-        passing = failure.passing or (started and isinstance(failure, Refused))
-        if not passing or (self._down_since and now - self._down_since > self._patience):
+        transient = failure.transient or (started and isinstance(failure, Refused))
+        if not transient or (self._down_since and now - self._down_since > self._patience):
             if started and not isinstance(failure, Lost):
                 raise Lost(failure.message, failure.hint) from failure
             raise failure

@@ -159,7 +159,7 @@ class Run(Struct):
     def _receive(self, head: FileHead, segment: Segment, folder: Path) -> _IncomingFile:
         """Return the place of a file that is about to come: only files that were requested, under names of our own."""
         if head.name not in segment.returns or head.size > FILE_LIMIT:
-            raise Lost(f"the session sent a file that was not requested: `{head.name}`", passing=False)
+            raise Lost(f"the session sent a file that was not requested: `{head.name}`", transient=False)
         place = folder / f"{segment.number}-{segment.returns.index(head.name)}"
         return _IncomingFile(head, place, self.received)
 
@@ -219,6 +219,6 @@ class _IncomingFile:
         self.file.close()
         head = self.head
         if self.hash.hexdigest() != head.digest:
-            raise Lost(f"file `{head.name}` changed while it was sent", passing=False)
+            raise Lost(f"file `{head.name}` changed while it was sent", transient=False)
         mode = 0o755 if head.mode & 0o111 else 0o644
         self.received[head.name] = File(head.name, "file", mode, self.place, b"", head.size, head.digest)

@@ -172,7 +172,7 @@ class SegmentStream:
                     case LoginOutput():
                         login_output = (login_output + event.data)[:LOGIN_OUTPUT_SHOWN]
                     case Refusal() if self.started:
-                        raise Lost(f"the target cannot continue the session: {event.text}", passing=False)
+                        raise Lost(f"the target cannot continue the session: {event.text}", transient=False)
                     case Refusal() | Finished():
                         self._ended = True
                     case Attached():
@@ -191,7 +191,7 @@ class SegmentStream:
 
     def _begin_at(self, offset: int) -> Iterator[Event]:
         if offset < self.received:
-            raise Lost("the target repeats output that was received before", passing=False)
+            raise Lost("the target repeats output that was received before", transient=False)
         if offset > self.received:
             dropped = offset - self.received
             yield Note(f"{dropped} bytes of output were dropped: the target keeps no more for a slow reader")

@@ -65,7 +65,7 @@ class Breaking:
     def open(self, _command):
         self.opened += 1
         if self.opened > 1:
-            raise Lost("gone", passing=False)
+            raise Lost("gone", transient=False)
         return self
 
     def send(self, data):
@@ -73,7 +73,7 @@ class Breaking:
 
     def receive(self):
         if not self.pieces:
-            raise Lost("broken", passing=False)
+            raise Lost("broken", transient=False)
         return self.pieces.pop(0)
 
     def close_input(self):

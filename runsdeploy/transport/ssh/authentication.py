@@ -46,13 +46,13 @@ def authenticate(
                 break
     listed = ", ".join(tried) or "nothing, there is no key to offer"
     message = f"`{settings.name}` accepted no key for user `{settings.user}`; tried: {listed}"
-    passing = not ssh.is_active()
-    methods = () if stop or passing else _methods(ssh, settings.user)
+    transient = not ssh.is_active()
+    methods = () if stop or transient else _methods(ssh, settings.user)
     hint = f"runsdeploy ssh.setup --host {settings.user}@{settings.name}"
     if methods and not takes_password(methods):
         hint = "it accepts no password either: a user who can log in there must add your public key"
     raise Unauthorized(
-        message, next(iter(hints), hint), host=settings.name, passing=passing, offered=offered, methods=methods
+        message, next(iter(hints), hint), host=settings.name, transient=transient, offered=offered, methods=methods
     )
 
 
@@ -105,7 +105,7 @@ def _offer_password(ssh: paramiko.Transport, settings: Settings, password: Passw
             further = ssh.auth_interactive(user, answer)
     except (paramiko.SSHException, OSError, EOFError) as error:
         if "imeout" in str(error):
-            raise Unreachable(f"`{name}` sent no answer to the password", passing=True) from None
+            raise Unreachable(f"`{name}` sent no answer to the password", transient=True) from None
         refused = True
     if refused and len(asked) > 1:
         more = ", ".join(f"`{text.strip()}`" for text in asked)

@@ -60,7 +60,7 @@ def connect(host: str, options: Options, destination: known_hosts.Destination | 
     except HostError:
         raise
     except Exception as error:  # a hostile server can make paramiko raise anything
-        raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}", passing=True) from error
+        raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}", transient=True) from error
 
 
 def _with_timeout(settings: Settings, options: Options) -> Settings:

@@ -94,7 +94,7 @@ def _addresses(settings: Settings) -> list[tuple[int, int, int, str, tuple[str |
         found = socket.getaddrinfo(settings.host, settings.port, settings.family, socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
         message = f"`{settings.name}` has no address: `{settings.host}`: {reason(error)}"
-        raise Unreachable(message, passing=True) from error
+        raise Unreachable(message, transient=True) from error
     return list(found)  # type: ignore[arg-type]
 
 
@@ -114,4 +114,4 @@ def _unreachable(settings: Settings, error: Exception, below: SshConnection | No
     place = f"`{settings.name}`{through}"
     if not settings.known_as.startswith(settings.name) or below:
         place += f" ({settings.host} port {settings.port})"
-    return Unreachable(f"cannot connect to {place}: {refusal(error)}", passing=True)
+    return Unreachable(f"cannot connect to {place}: {refusal(error)}", transient=True)
