@@ -10,7 +10,7 @@ import sys
 import threading
 from typing import Any, List, NoReturn, Sequence
 
-from . import commands, voice
+from .commands import commands, output
 from .errors import BAD_INPUT, BadInput, Fault, Problem, reason
 
 _REENTERED = "RUNSDEPLOY_JOBS_LOCALE"
@@ -109,11 +109,11 @@ def _form(words: Sequence[str]) -> str:
 
 
 def _tell(form: str, fault: Fault) -> int:
-    voice.write(f"{fault}\n", sys.stderr)
+    output.write(f"{fault}\n", sys.stderr)
     if form == "json":
         problems: List[Any] = [dict(each._asdict()) for each in getattr(fault, "problems", ())]
         document = {"schema": 1, "exit_status": fault.status, "error": fault.message, "problems": problems}
-        voice.write(json.dumps(document) + "\n", sys.stdout)
+        output.write(json.dumps(document) + "\n", sys.stdout)
     return fault.status
 
 

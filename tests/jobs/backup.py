@@ -8,8 +8,8 @@ import stat
 import subprocess
 from pathlib import Path
 
-from runsdeploy.jobs import archive
-from runsdeploy.jobs.manifest import Manifest, Member
+from runsdeploy.jobs.archive import archive
+from runsdeploy.jobs.archive.manifest import Manifest, Member
 
 IDENTITY = "20261025T003000Z-a1b2c3"
 CREATED = 1792888200

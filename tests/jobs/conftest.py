@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from runsdeploy import zipapp
-from runsdeploy.jobs.manifest import Member
-from runsdeploy.jobs.staging import stage
-from runsdeploy.jobs.survey import Wanted
+from runsdeploy.jobs.archive.manifest import Member
+from runsdeploy.jobs.staging.scan import Wanted
+from runsdeploy.jobs.staging.staging import stage
 from tests.jobs.staged import Stage, check
 from tests.jobs.system import System
 

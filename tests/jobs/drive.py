@@ -13,8 +13,9 @@ import resource
 import sys
 
 sys.path.insert(0, sys.argv[1])
-from runsdeploy.jobs import archive, restore
+from runsdeploy.jobs.archive import archive
 from runsdeploy.jobs.errors import Fault
+from runsdeploy.jobs.restore import restore
 from tests.jobs.backup import backup, state
 
 

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
-from runsdeploy.jobs import archive, restore
-from runsdeploy.jobs.database import COMPANIONS
+from runsdeploy.jobs.archive import archive
 from runsdeploy.jobs.errors import FAILED, RESTORE_NEEDED
+from runsdeploy.jobs.restore import restore
+from runsdeploy.jobs.staging.database import COMPANIONS
 from tests.jobs import crash
 from tests.jobs.backup import backup, state, without_kept
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.jobs import archive
+from runsdeploy.jobs.archive import archive
 from tests.jobs import backup
 from tests.jobs.system import System
 from tests.jobs.test_killed import FINAL, FULL, History, check_clean, check_lines, check_saved, counted, strace

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy import zipapp
-from runsdeploy.jobs import lock
+from runsdeploy.jobs.disk import lock
 from runsdeploy.jobs.errors import Fault
 from tests.jobs.system import System, outcomes, tree
 

@@ -1,0 +1,276 @@
+"""Archives: the backups in a directory: written whole or not at all, listed, verified, set aside (J1, J10).
+
+A final name exists if and only if the archive is complete, was read back from the disk and found sound, and is
+durable. Its check sum is beside it as `sha256sum` writes it, and was there before it.
+"""
+
+import calendar
+import errno
+import gzip
+import os
+import re
+import secrets
+import stat
+import time
+from typing import IO, List, Mapping, NamedTuple, Optional, Tuple
+
+from ..disk import durable
+from ..errors import reason
+from . import extraction, historical, tar
+from .extraction import Listing
+from .gunzip import CHUNK, Inflated, chunks, open_archive
+from .manifest import LARGEST, Damaged, Manifest, decode, encode, shown
+
+SUM = ".sha256"
+BAD = ".bad"
+UNVERIFIABLE = "historical: there is no check sum to verify it by, only that it can be read to its end"
+_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
+_OURS = re.compile(rf"({_ID})-cron-backup(-failed)?\.tar\.gz", re.ASCII)
+_HISTORICAL = re.compile(r"(\d{4}(?:-\d\d){5})-cron-backup\.tar\.gz", re.ASCII)
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  ([^\n]+)\n")
+_SUM_BYTES = 1024
+
+
+class Archive(NamedTuple):
+    """One archive of a backup directory, as far as its name, its check sum file and its manifest tell."""
+
+    name: str
+    path: str
+    kind: str
+    """`good`, `failed`, `historical`, `bad` (set aside as `NAME.bad`), `damaged` (cannot be one as it is)"""
+    manifest: Optional[Manifest]
+    """None of a historical one, or if it cannot be read"""
+    created: float
+    """seconds since 1970: start of the run"""
+    size: int
+    """bytes of the file"""
+    problem: str
+    """why it is damaged, or what cannot be known of it"""
+
+
+def final_name(manifest: Manifest) -> str:
+    """Return the name of the archive of a run; raises Damaged if the run's identity makes no name."""
+    name = f"{manifest.identity}-cron-backup{'' if manifest.good else '-failed'}.tar.gz"
+    if not _OURS.fullmatch(name):
+        raise Damaged(f"`{shown(name)}` is no name of an archive")
+    return name
+
+
+def is_historical(name: str) -> bool:
+    """Tell by its name whether the historical script made an archive; set aside or not."""
+    return _HISTORICAL.fullmatch(_plain(name)) is not None
+
+
+def write(folder: str, manifest: Manifest, sources: Mapping[str, str]) -> str:
+    """Make the archive of a run from staged files (by path) and return its final name; under the lock.
+
+    Either it exists under that name when this returns, verified from the disk and durable, or this raises OSError or
+    Damaged and nothing is left of it; archives that exist are never touched (J1, J3). Its mode is 0600 from the first
+    byte (J17).
+    """
+    ordered = sorted(manifest.members, key=lambda member: os.fsencode(member.path))
+    manifest = manifest._replace(members=tuple(ordered))
+    name = final_name(manifest)
+    path = os.path.join(folder, name)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    temporary = f"{path}.{secrets.token_hex(6)}.tmp"
+    made = [temporary]
+    try:
+        with durable.create(temporary) as file:
+            _pack(file, manifest, sources)
+            durable.sync(file)
+        checksum = _check_back(temporary, manifest)
+        made.append(path + SUM)
+        durable.write_file(path + SUM, f"{checksum}  {name}\n".encode("ascii"))
+        made.insert(0, path)
+        os.rename(temporary, path)
+        durable.sync_directory(folder)
+    except BaseException:
+        for each in made:
+            durable.remove(each)
+        raise
+    return name
+
+
+def archives(folder: str) -> List[Archive]:
+    """Return the archives of a directory, the newest first by sequence, then time; other files are ignored.
+
+    Reads manifests and check sum files, not contents. Raises OSError if the directory cannot be read, nothing for a
+    file in it.
+    """
+    found = [_described(folder, name) for name in os.listdir(folder) if _stem(_plain(name))]
+    known = [each for each in found if each is not None]
+    return sorted(known, key=lambda each: (_sequence(each), each.created, each.name), reverse=True)
+
+
+def verify(path: str) -> List[str]:
+    """Return what is wrong with an archive, nothing if it is sound: it is read to its last byte (J10)."""
+    return list(inspect(path)[0].problems)
+
+
+def inspect(path: str) -> Tuple[Listing, str]:
+    """Return all that an archive holds and that is wrong with it, and what cannot be known of it."""
+    name = _plain(os.path.basename(path))
+    problems: List[str] = []
+    listed = Listing(None, (), {}, {}, ())
+    note = UNVERIFIABLE if is_historical(name) else ""
+    try:
+        with open_archive(path) as file:
+            if not note:
+                problems += _wrong_sum(path, file)
+            file.seek(0)
+            listed = (historical if note else extraction).listing(Inflated(file))
+            problems += listed.problems
+            if listed.manifest:
+                problems += _wrong_name(name, listed.manifest)
+    except Damaged as error:
+        problems.append(str(error))
+    except OSError as error:
+        problems.append(f"cannot be read: {reason(error)}")
+    return listed._replace(problems=tuple(problems)), note
+
+
+def condemn(path: str) -> str:
+    """Rename an archive to `NAME.bad`, where it never counts as good; return the new path. Raises OSError."""
+    bad = path + BAD
+    if os.path.lexists(bad):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), bad)
+    os.rename(path, bad)
+    durable.sync_directory(os.path.dirname(path))
+    return bad
+
+
+def _pack(file: IO[bytes], manifest: Manifest, sources: Mapping[str, str]) -> None:
+    """Write manifest and members: the same bytes for the same input."""
+    document = encode(manifest)
+    if len(document) > LARGEST:
+        raise Damaged(f"a manifest of {len(document)} bytes cannot be read back, {LARGEST} at most")
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
+        packed.write(extraction.first_header(manifest, len(document)))
+        packed.write(document + tar.padding(len(document)))
+        for member in manifest.members:
+            packed.write(extraction.header(member))
+            if member.kind == "file":
+                _copy(sources.get(member.path, ""), member.size, packed)
+        packed.write(tar.END)
+
+
+def _copy(source: str, size: int, packed: gzip.GzipFile) -> None:
+    """Append the bytes of a staged file and what fills its last block; raises Damaged if it changed its size."""
+    with open_archive(source) as file:
+        left = size
+        while left:
+            part = file.read(min(left, CHUNK))
+            if not part:
+                raise Damaged(f"staged file `{shown(source)}` has {size - left} bytes, expected {size}")
+            packed.write(part)
+            left -= len(part)
+        if file.read(1):
+            raise Damaged(f"staged file `{shown(source)}` has more than {size} bytes")
+    packed.write(tar.padding(size))
+
+
+def _check_back(path: str, manifest: Manifest) -> str:
+    """Return the check sum of a file once it has been read from the disk and holds what it should; raises Damaged."""
+    with open_archive(path) as file:
+        # What the kernel remembers of the file says nothing about the disk.
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        checksum = extraction.digest(chunks(file))
+        file.seek(0)
+        listed = extraction.listing(Inflated(file))
+    if listed.problems or listed.manifest != decode(encode(manifest)):
+        raise Damaged(f"archive was not written as it should be: {'; '.join(listed.problems) or 'another manifest'}")
+    return checksum
+
+
+def _plain(name: str) -> str:
+    return name[: -len(BAD)] if name.endswith(BAD) else name
+
+
+def _stem(name: str) -> str:
+    """Return the part of an archive's name that says when it was made, or nothing."""
+    match = _OURS.fullmatch(name) or _HISTORICAL.fullmatch(name)
+    return match.group(1) if match else ""
+
+
+def _sequence(archive: Archive) -> int:
+    return archive.manifest.sequence if archive.manifest else 0
+
+
+def _described(folder: str, name: str) -> Optional[Archive]:
+    """Return what is known of a file with the name of an archive; None if it is none."""
+    path, plain = os.path.join(folder, name), _plain(name)
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None  # gone since the directory was read
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    past = is_historical(plain)
+    manifest, problem = (None, UNVERIFIABLE) if past else _read(path)
+    if name != plain:
+        kind = "bad"
+    elif past:
+        kind = "historical"
+    elif problem or manifest is None:
+        kind = "damaged"
+    else:
+        kind = "good" if manifest.good else "failed"
+    created = float(manifest.created) if manifest else _time(_stem(plain), status.st_mtime)
+    return Archive(name, path, kind, manifest, created, status.st_size, problem)
+
+
+def _read(path: str) -> Tuple[Optional[Manifest], str]:
+    """Return the manifest if it can be read, and what is wrong as far as it is quickly seen."""
+    manifest = None
+    try:
+        with open_archive(path) as file:
+            manifest = extraction.read_manifest(Inflated(file))
+        problems = _wrong_name(_plain(os.path.basename(path)), manifest)
+        return manifest, "; ".join(problems or _sum(path)[1])
+    except Damaged as error:
+        return manifest, str(error)
+    except OSError as error:
+        return manifest, f"cannot be read: {reason(error)}"
+
+
+def _wrong_name(name: str, manifest: Manifest) -> List[str]:
+    """Archives that were swapped are seen."""
+    try:
+        expected = final_name(manifest)
+    except Damaged as error:
+        return [str(error)]
+    return [] if name == expected else [f"holds the backup `{expected}`: files were swapped or renamed"]
+
+
+def _sum(path: str) -> Tuple[str, List[str]]:
+    """Return the check sum that stands beside an archive, and what is wrong with that file."""
+    plain = _plain(path)
+    name = os.path.basename(plain)
+    try:
+        with open_archive(plain + SUM) as file:
+            match = _SUM_LINE.fullmatch(os.fsdecode(file.read(_SUM_BYTES)))
+    except Damaged as error:
+        return "", [f"check sum `{name}{SUM}` {error}"]
+    except OSError as error:
+        return "", [f"check sum `{name}{SUM}` cannot be read: {reason(error)}"]
+    if not match or match.group(2) != name:
+        return "", [f"check sum `{name}{SUM}` is not as `sha256sum` writes it for this archive"]
+    return match.group(1), []
+
+
+def _wrong_sum(path: str, file: IO[bytes]) -> List[str]:
+    expected, problems = _sum(path)
+    found = extraction.digest(chunks(file)) if expected else ""
+    return problems if found == expected else [f"has the check sum {found}, expected {expected}"]
+
+
+def _time(stem: str, otherwise: float) -> float:
+    """Return the time that a name tells: UTC, of historical ones local time."""
+    try:
+        if stem.endswith("Z", 15, 16):
+            return float(calendar.timegm(time.strptime(stem[:16], "%Y%m%dT%H%M%SZ")))
+        return time.mktime(time.strptime(stem, "%Y-%m-%d-%H-%M-%S"))
+    except (ValueError, OverflowError):
+        return otherwise

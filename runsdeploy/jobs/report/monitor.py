@@ -1,0 +1,288 @@
+"""Monitors on the network: a ping in the manner of healthchecks, and metrics for a Pushgateway.
+
+They come after the files, and the run never depends on them (J20): whatever a server does or fails to do, the answer is
+a warning and comes in time. The client is http.client, not urllib.request: no proxy of the environment (J21), no
+redirect, no `file:`, no `ftp:` can get in, and its socket can be one that ends at a moment.
+"""
+
+import base64
+import http.client
+import io
+import re
+import socket
+import threading
+import time
+import urllib.parse
+from typing import IO, Any, Dict, List, NamedTuple, Optional, Union
+
+from .. import VERSION
+from ..errors import reason
+
+try:
+    import ssl
+except ImportError:  # a Python built without it still has backups to make
+    ssl = None  # type: ignore[assignment]
+
+LONGEST_URL = 2048
+LONGEST_PING = 10_000
+"""bytes of a log that go with a ping, from its end: the end says what failed"""
+LONGEST_PUSH = 1024 * 1024
+EVENTS = {"start": "/start", "success": "", "fail": "/fail"}
+PORTS = {"http": 80, "https": 443}
+
+_URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+_HIGHEST_STATUS = 255
+_LATE = "no answer in time"
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""statuses of a server that may well answer otherwise in a moment"""
+
+
+class Limits(NamedTuple):
+    """What a monitor may cost at most."""
+
+    seconds: float = 5.0
+    """for one try: name, connection, TLS, request and answer together"""
+    total: float = 10.0
+    """seconds for all tries and the pauses between them"""
+    tries: int = 3
+    pause: float = 0.5
+    """seconds before the second try, twice as long before the third"""
+    reply: int = 64 * 1024
+    """bytes of a reply that are read, its head included (S17)"""
+
+
+LIMITS = Limits()
+
+
+class _Request(NamedTuple):
+    """What is sent, and where to."""
+
+    scheme: str
+    host: str
+    port: int
+    method: str
+    target: str
+    """path and query"""
+    headers: Dict[str, str]
+    body: bytes
+
+
+class _Refused(Exception):
+    """A try came to nothing; the text says why, with nothing of the URL in it."""
+
+    def __init__(self, message: str, *, passing: bool = True) -> None:
+        super().__init__(message)
+        self.passing = passing
+        """trying again may help"""
+
+
+def ping(url: str, event: Union[str, int], body: bytes = b"", limits: Limits = LIMITS) -> str:
+    """Tell a monitor that a run starts, succeeded, failed, or its exit status; return a warning or nothing.
+
+    `body` is a log, of which the end is sent. Raises nothing, takes no longer than `limits.total` (J20).
+    """
+    word = str(event)
+    if word not in EVENTS and not (re.match(r"[0-9]{1,3}\Z", word) and int(word) <= _HIGHEST_STATUS):
+        known = ", ".join(f"`{each}`" for each in EVENTS)
+        return f"monitor was not told: found event `{word!a}`, expected {known} or an exit status"
+    path = EVENTS.get(word, f"/{word}")
+    return _tell(url, "POST", path, ("text/plain; charset=utf-8", body[-LONGEST_PING:]), limits)
+
+
+def push(url: str, job: str, instance: str, text: bytes, limits: Limits = LIMITS) -> str:
+    """Replace the metrics of a job and instance at a Pushgateway; return a warning or nothing.
+
+    `text` is in Prometheus' text format. Raises nothing, takes no longer than `limits.total` (J20).
+    """
+    if len(text) > LONGEST_PUSH:
+        return f"metrics were not pushed: found {len(text)} bytes, expected at most {LONGEST_PUSH}"
+    path = f"/metrics{_grouping('job', job)}{_grouping('instance', instance)}"
+    return _tell(url, "PUT", path, ("text/plain; version=0.0.4; charset=utf-8", text), limits)
+
+
+def _grouping(name: str, value: str) -> str:
+    """Return a label as a part of a path; in base64 what would not survive there as a word, as Pushgateway defines."""
+    data = value.encode("utf-8", "backslashreplace")
+    if "/" in value or value in ("", ".", ".."):
+        return f"/{name}@base64/{base64.urlsafe_b64encode(data).decode('ascii') or '='}"
+    return f"/{name}/{urllib.parse.quote(data, safe='')}"
+
+
+def _tell(url: str, method: str, path: str, content: Any, limits: Limits) -> str:
+    """Send one request, again if that may help; return a warning or nothing."""
+    deadline = time.monotonic() + limits.total
+    try:
+        request = _request(url, method, path, content)
+        return _persist(request, _masked(url), limits, deadline)
+    except ValueError:  # its text can quote the URL
+        return "monitor was not told: its URL cannot be used, expected `http://HOST/...` or `https://HOST/...` in ASCII"
+    except Exception as error:  # noqa: BLE001 - nothing that a monitor causes may fail the run (J20)
+        return f"monitor was not told: {type(error).__name__}"
+
+
+def _persist(request: _Request, name: str, limits: Limits, deadline: float) -> str:
+    tried = 0
+    while True:
+        tried += 1
+        failure = _bounded(request, limits, deadline)
+        if failure is None:
+            return ""
+        pause = limits.pause * tried
+        if not failure.passing or tried >= limits.tries or time.monotonic() + pause >= deadline:
+            times = f" ({tried} tries)" if tried > 1 else ""
+            return f"monitor at `{name}` was not told: {failure}{times}"
+        time.sleep(pause)
+
+
+def _request(url: str, method: str, path: str, content: Any) -> _Request:
+    """Return the request for a path below a URL; raises ValueError for a URL that cannot be used."""
+    if len(url) > LONGEST_URL or not _URL.fullmatch(url):
+        raise ValueError("not a URL for a monitor")
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if not _HOST.fullmatch(host):
+        raise ValueError("no host")
+    port = PORTS[parts.scheme] if parts.port is None else parts.port
+    user, _, place = parts.netloc.rpartition("@")
+    kind, body = content
+    headers = {"Host": place, "User-Agent": f"runsdeploy-jobs/{VERSION}", "Content-Type": kind, "Connection": "close"}
+    if user:
+        pair = ":".join(urllib.parse.unquote(each) for each in user.partition(":")[::2])
+        headers["Authorization"] = "Basic " + base64.b64encode(pair.encode("utf-8")).decode("ascii")
+    stem = parts.path.rstrip("/") if path else parts.path
+    target = (stem + path or "/") + (f"?{parts.query}" if parts.query else "")
+    return _Request(parts.scheme, host, port, method, target, headers, body)
+
+
+def _masked(url: str) -> str:
+    """Return what may be printed of a URL: server and port; a path is enough to ping in the name of another."""
+    parts = urllib.parse.urlsplit(url)
+    place = parts.netloc.rpartition("@")[2]
+    if url.count("@") > parts.netloc.count("@"):
+        place = "..."  # a password with an unquoted `/` looks like this, and its beginning like a port
+    return f"{parts.scheme}://{place}"
+
+
+def _bounded(request: _Request, limits: Limits, deadline: float) -> Optional[_Refused]:
+    """Try once, no longer than allowed whatever happens; return why it came to nothing."""
+    deadline = min(deadline, time.monotonic() + limits.seconds)
+    outcome: List[Optional[_Refused]] = []
+    # A name that is not answered for cannot be given up otherwise; everything after it ends by itself in time.
+    thread = threading.Thread(
+        target=lambda: outcome.append(_attempt(request, limits, deadline)), name="monitor", daemon=True
+    )
+    thread.start()
+    thread.join(max(0.0, deadline - time.monotonic()))
+    return outcome[0] if outcome else _Refused(_LATE)
+
+
+def _attempt(request: _Request, limits: Limits, deadline: float) -> Optional[_Refused]:
+    """Return why a request came to nothing, whatever was raised for it."""
+    try:
+        _judge(_exchange(request, limits, deadline))
+    except _Refused as error:
+        return error
+    except http.client.HTTPException as error:
+        closed = isinstance(error, http.client.RemoteDisconnected)
+        return _Refused("connection closed without an answer" if closed else "the answer is not HTTP")
+    except socket.timeout:
+        return _Refused(_LATE)
+    except OSError as error:
+        return _Refused(_printable(reason(error)))
+    except Exception as error:  # noqa: BLE001 - a thread would print it, and nobody could tell why (J20)
+        return _Refused(_printable(f"{type(error).__name__}: {error}"), passing=False)
+    return None
+
+
+def _judge(status: int) -> None:
+    meaning = http.client.responses.get(status, "unknown status").lower()
+    kind = status // 100
+    if kind == 2:  # noqa: PLR2004 - as RFC 9110 groups them: success
+        return
+    if kind == 3:  # noqa: PLR2004 - redirect
+        raise _Refused(f"answered {status} ({meaning}), redirects are not followed: give the final URL", passing=False)
+    raise _Refused(f"answered {status} ({meaning})", passing=status in _PASSING)
+
+
+def _exchange(request: _Request, limits: Limits, deadline: float) -> int:
+    """Return the status of the answer. Its content is not waited for: it changes nothing."""
+    with _connected(request, deadline) as line:
+        connection = http.client.HTTPConnection(request.host, request.port)
+        timed: Any = _Line(line, limits.reply, deadline)
+        connection.sock = timed
+        connection.request(request.method, request.target, request.body, request.headers)
+        return connection.getresponse().status
+
+
+def _connected(request: _Request, deadline: float) -> socket.socket:
+    """Return a connection, with TLS if the scheme says so, to the first address that takes one."""
+    addresses = socket.getaddrinfo(request.host, request.port, 0, socket.SOCK_STREAM)
+    context = _context(request)
+    problem: Exception = _Refused("the host has no address")
+    for index, (family, kind, protocol, _, address) in enumerate(addresses):
+        line = socket.socket(family, kind, protocol)
+        if context:  # before it connects: wrapped later, a connection that is reset meanwhile would stay open
+            line = context.wrap_socket(line, server_hostname=request.host)
+        try:
+            # An address that swallows packets must leave time for the next. A handshake is timed as a whole.
+            line.settimeout(_left(deadline) / min(len(addresses) - index, 2))
+            line.connect(address)
+        except OSError as error:
+            line.close()
+            problem = error
+        except BaseException:
+            line.close()
+            raise
+        else:
+            return line
+    raise problem
+
+
+def _context(request: _Request) -> Any:
+    if request.scheme == "http":
+        return None
+    if ssl is None:
+        raise _Refused("this Python has no TLS", passing=False)
+    return ssl.create_default_context()
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds to a moment; raises socket.timeout if it is over."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise socket.timeout("over")
+    return left
+
+
+class _Line(io.RawIOBase):
+    """A connection that ends at a moment, however slowly bytes come, and after so many bytes (S17)."""
+
+    def __init__(self, line: socket.socket, most: int, deadline: float) -> None:
+        super().__init__()
+        self._line, self._most, self._deadline = line, most, deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._line.settimeout(_left(self._deadline))
+        room = memoryview(buffer)[: self._most]
+        count = self._line.recv_into(room) if room else 0
+        self._most -= count
+        return count
+
+    def sendall(self, data: bytes) -> None:
+        self._line.settimeout(_left(self._deadline))
+        self._line.sendall(data)
+
+    def close(self) -> None:
+        """Do nothing: http.client closes its socket while it still reads; whoever opened the connection ends it."""
+
+    def makefile(self, _mode: str) -> IO[bytes]:
+        return io.BufferedReader(self)
+
+
+def _printable(text: str) -> str:
+    """Return the text in ASCII and short: parts of it can come from a server."""
+    return ascii(text)[1:-1][:200]

@@ -1,0 +1,73 @@
+"""Notices: what others are told of a run: the disk first, then the network; no result depends on them (J20)."""
+
+import socket
+from typing import Dict, List
+
+from ..errors import OK, reason
+from ..settings.settings import Settings
+from . import metrics, monitor, systemlog
+from .log import Log
+from .record import Memory, Record, lines
+
+LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
+"""three calls at most, and a dead monitor may cost a run ten seconds altogether (J20)"""
+
+
+def begin(settings: Settings) -> List[str]:
+    """Tell that a run begins; return warnings."""
+    url = settings.values["PING_URL"]
+    warning = monitor.ping(url, "start", limits=LIMITS) if url else ""
+    return [warning] if warning else []
+
+
+def tell(settings: Settings, record: Record, memory: Memory, log: Log) -> List[str]:
+    """Tell how a run ended; return warnings."""
+    values = settings.values
+    text = "\n".join(lines(record.document))
+    figures = _figures(record, memory)
+    warnings = [_write(values["METRICS_FILE"], figures)]
+    warnings.append(systemlog.send(values["LOG_TO"], _told(record, text), record.identity))
+    if values["PUSHGATEWAY_URL"]:
+        text_of = metrics.render(figures)
+        host = socket.gethostname()
+        warnings.append(monitor.push(values["PUSHGATEWAY_URL"], "runsdeploy-jobs", host, text_of, LIMITS))
+    if values["PING_URL"]:
+        tails: Dict[str, List[str]] = {job.name: log.tail(job.name) for job in record.jobs if job.outcome != "ok"}
+        body = "\n".join([text, *(f"{name}| {line}" for name, tail in tails.items() for line in tail)])
+        event = "success" if record.exit_status == OK else "fail"
+        warnings.append(monitor.ping(values["PING_URL"], event, body.encode(), LIMITS))
+    return [warning for warning in warnings if warning]
+
+
+def _told(record: Record, text: str) -> List[systemlog.Line]:
+    failed = record.exit_status != OK
+    return [systemlog.Line(line, systemlog.ERROR if failed else systemlog.INFO) for line in text.split("\n")]
+
+
+def _write(path: str, figures: metrics.Figures) -> str:
+    if not path:
+        return ""
+    try:
+        metrics.write(path, figures)
+    except OSError as error:
+        return f"metrics could not be written to `{path}`: {reason(error)}"
+    return ""
+
+
+def _figures(record: Record, memory: Memory) -> metrics.Figures:
+    jobs = tuple(
+        metrics.JobFigure(job.name, job.outcome, job.status, job.seconds)
+        for job in record.jobs
+        if job.outcome != "not-run"
+    )
+    good = memory.backup_last_good
+    return metrics.Figures(
+        float(record.started) + record.seconds,
+        record.seconds,
+        record.exit_status,
+        None if memory.last_success is None else float(memory.last_success),
+        None if good is None else float(good),
+        record.archive_bytes or None,
+        jobs,
+        memory.overlaps,
+    )

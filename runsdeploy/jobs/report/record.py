@@ -1,0 +1,143 @@
+"""Records: what the runner remembers of its runs; log, metrics, JSON and exit status come from the same one (J18)."""
+
+import json
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+from ..disk import durable
+from ..errors import OK
+from ..run.gate import Result
+
+NAME = "state.json"
+KEPT = 100
+"""runs that are remembered"""
+OVERLAPS = ".overlaps"
+OVERLAP = b"skipped\n"
+
+
+class Record(NamedTuple):
+    """One run."""
+
+    identity: str
+    host: str
+    started: int
+    """seconds since 1970"""
+    seconds: float
+    """duration, by a clock that nobody sets"""
+    exit_status: int
+    archive: str
+    """name of the backup that was written; empty if none could be"""
+    archive_bytes: int
+    backup_good: bool
+    reasons: Tuple[str, ...]
+    """why the backup is not good"""
+    faults: Tuple[str, ...]
+    """what else made the run fail: an older backup that is damaged, a journal that could not be written"""
+    stages: Dict[str, str]
+    jobs: Tuple[Result, ...]
+    warnings: Tuple[str, ...]
+    pruned: Tuple[str, ...]
+    """archives that were deleted because of their age"""
+
+    @property
+    def document(self) -> Dict[str, Any]:
+        """The record as JSON has it."""
+        return {**self._asdict(), "jobs": [dict(job._asdict()) for job in self.jobs]}
+
+
+class Memory(NamedTuple):
+    """All that is remembered in a backup directory."""
+
+    runs: Tuple[Dict[str, Any], ...]
+    """records as documents, oldest first"""
+    verified: Dict[str, int]
+    """archive, and when it was last found sound"""
+    sequence: int
+    """of the last run"""
+    last_success: Optional[int]
+    backup_last_good: Optional[int]
+    overlaps: int
+    """starts that found another one at work"""
+
+
+def recall(folder: str) -> Memory:
+    """Return what is remembered; what cannot be read is forgotten, archives speak for themselves."""
+    found: Dict[str, Any] = {}
+    try:
+        with open(os.path.join(folder, NAME), "rb") as file:
+            found = json.loads(file.read().decode("ascii"))
+    except (OSError, ValueError):
+        pass
+    if not isinstance(found, dict) or found.get("schema") != 1:
+        found = {}
+    return Memory(
+        tuple(found.get("runs", ())),
+        dict(found.get("verified", {})),
+        int(found.get("sequence", 0)),
+        found.get("last_success"),
+        found.get("backup_last_good"),
+        _overlaps(folder),
+    )
+
+
+def add(folder: str, memory: Memory, record: Record, verified: Dict[str, int], sequence: int) -> Memory:
+    """Return what is remembered with one more run in it."""
+    ended = record.started + int(record.seconds)
+    return Memory(
+        (*memory.runs, record.document)[-KEPT:],
+        verified,
+        sequence,
+        ended if record.exit_status == OK else memory.last_success,
+        record.started if record.backup_good else memory.backup_last_good,
+        _overlaps(folder),
+    )
+
+
+def remember(folder: str, memory: Memory) -> None:
+    """Write down what is to be remembered; durable when this returns. Raises OSError."""
+    document = {"schema": 1, **memory._asdict()}
+    document.pop("overlaps")
+    text = json.dumps(document, indent=1, sort_keys=True) + "\n"
+    durable.write_file(os.path.join(folder, NAME), text.encode("ascii"))
+
+
+def count_overlap(folder: str) -> None:
+    """Remember that a start found another one at work. Whoever works holds the lock, so this is only an append."""
+    path = os.path.join(folder, OVERLAPS)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o600)
+        os.write(descriptor, OVERLAP)
+        os.close(descriptor)
+    except OSError:
+        pass
+
+
+def _overlaps(folder: str) -> int:
+    try:
+        return os.path.getsize(os.path.join(folder, OVERLAPS)) // len(OVERLAP)
+    except OSError:
+        return 0
+
+
+def lines(document: Dict[str, Any]) -> List[str]:
+    """Return a run in words, for people: one line if all went well."""
+    words = []
+    ran = [job for job in document["jobs"] if job["outcome"] != "not-run"]
+    verdict = "ok" if document["exit_status"] == OK else f"failed with status {document['exit_status']}"
+    archive = f"backup `{document['archive']}`" if document["archive"] else "no backup"
+    quality = "" if document["backup_good"] or not document["archive"] else " (not good)"
+    words.append(f"run {document['identity']}: {verdict}, {_count(len(ran), 'job')}, {archive}{quality}")
+    if document["exit_status"] == OK:
+        return words
+    words += [f"  backup: {each}" for each in document["reasons"]]
+    words += [f"  {each}" for each in document.get("faults", ())]
+    for job in document["jobs"]:
+        status = "" if job["status"] is None or job["outcome"] == "ok" else f"({job['status']})"
+        why = f": {job['reason']}" if job["reason"] else ""
+        words.append(f"  {job['stage']} `{job['name']}`: {job['outcome']}{status}{why}")
+    return words
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

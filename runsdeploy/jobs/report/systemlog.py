@@ -1,0 +1,142 @@
+"""Lines for the log of the system: the journal of systemd, or syslog.
+
+A convenience beside the log file of the run: what cannot be sent is a warning, nobody waits for a receiver (J20).
+"""
+
+import errno
+import os
+import select
+import socket
+import struct
+import time
+from typing import NamedTuple, Optional, Sequence, Tuple
+
+from ..errors import reason
+
+IDENTIFIER = "runsdeploy-jobs"
+ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
+"""priorities, as syslog and the journal count them"""
+PLACES = {"journal": "/run/systemd/journal/socket", "syslog": "/dev/log"}
+LONGEST = {"journal": 16 * 1024, "syslog": 1024}
+"""bytes of a message in the journal, of a whole line of syslog (RFC 3164): a receiver drops what is longer (S17)"""
+PATIENCE = 0.5
+"""seconds for all lines together that a full receiver is given: the kernel queues as few as 10, a summary has more"""
+
+_CRON = 9 << 3
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_CUT = " [cut]"
+
+
+class Line(NamedTuple):
+    """One line for the log of the system."""
+
+    message: str
+    priority: int = INFO
+    job: str = ""
+    """what it is about; empty for the run itself"""
+
+
+def send(where: str, lines: Sequence[Line], run: str, path: str = "", patience: float = PATIENCE) -> str:
+    """Send lines of a run to the `journal`, to `syslog`, or nowhere if empty; return a warning or nothing.
+
+    Raises nothing and never blocks longer than `patience` in seconds (J20). `path` is another socket than the usual.
+    """
+    if not where:
+        return ""
+    if where not in PLACES:
+        return (
+            f"lines for the log of the system were not sent: found `{where!a}`, expected `journal`, `syslog` or nothing"
+        )
+    encode = _journal if where == "journal" else _syslog
+    place = path or PLACES[where]
+    try:
+        lost, why = _deliver([encode(line, run) for line in lines], place, time.monotonic() + patience)
+    except OSError as error:
+        lost, why = len(lines), reason(error)
+    except Exception as error:  # noqa: BLE001 - a log that is odd in a way nobody thought of must not fail the run (J20)
+        lost, why = len(lines), type(error).__name__
+    if not lost:
+        return ""
+    return f"{lost} of {len(lines)} lines were not taken by the log of the system at `{_printable(place)}`: {why}"
+
+
+def _deliver(datagrams: Sequence[bytes], place: str, deadline: float) -> Tuple[int, str]:
+    """Send each datagram; return how many were not taken, and why the last one was not."""
+    lost, why = 0, ""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.settimeout(0)
+        receiver.connect(place)
+        for datagram in datagrams:
+            error = _offer(receiver, datagram, deadline)
+            if error:
+                lost, why = lost + 1, reason(error)
+    return lost, why
+
+
+def _offer(receiver: socket.socket, datagram: bytes, deadline: float) -> Optional[OSError]:
+    """Send a datagram, as long as there is time; return what kept it from being taken."""
+    room = select.poll()
+    room.register(receiver, select.POLLOUT)
+    while True:
+        try:
+            receiver.send(datagram)
+        except OSError as error:
+            left = deadline - time.monotonic()
+            if error.errno != errno.EAGAIN or left <= 0:
+                return error
+            room.poll(left * 1000)
+        else:
+            return None
+
+
+def _journal(line: Line, run: str) -> bytes:
+    """Return a datagram of journald's native protocol; bytes are kept as they are."""
+    fields = [
+        ("PRIORITY", str(line.priority)),
+        ("SYSLOG_IDENTIFIER", IDENTIFIER),
+        ("RUNSDEPLOY_RUN", run),
+        ("RUNSDEPLOY_JOB", line.job),
+        ("MESSAGE", line.message),
+    ]
+    return b"".join(_field(name, value) for name, value in fields if value)
+
+
+def _field(name: str, value: str) -> bytes:
+    data = _cut(value, LONGEST["journal"])
+    if b"\n" not in data:
+        return name.encode("ascii") + b"=" + data + b"\n"
+    # A line break in the plain form would start a field of the message's choosing.
+    return name.encode("ascii") + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
+
+
+def _syslog(line: Line, run: str) -> bytes:
+    """Return a line of RFC 3164 without host name, as libc sends it; in one line and printable, whatever it was."""
+    longest = LONGEST["syslog"]
+    now = time.localtime()
+    date = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {time.strftime('%H:%M:%S', now)}"
+    about = f"{run} {line.job}" if line.job else run
+    text = _printable(f"{about}: {line.message[:longest]}")
+    return _cut(f"<{_CRON | line.priority}>{date} {IDENTIFIER}[{os.getpid()}]: {text}", longest)
+
+
+def _cut(text: str, longest: int) -> bytes:
+    """Return the text in UTF-8; of one that is too long the beginning, up to the end of a character, marked so."""
+    data = _bytes(text[: longest + 1])
+    if len(data) <= longest:
+        return data
+    end = longest - len(_CUT)
+    while end > longest - len(_CUT) - 3 and data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - not the first byte of a character
+        end -= 1
+    return data[:end] + _CUT.encode("ascii")
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, as JSON can hold
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _printable(text: str) -> str:
+    r"""Return the text with control characters and the like as \x1b, \u2028: they forge no line and move no cursor."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

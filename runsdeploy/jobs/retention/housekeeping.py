@@ -1,0 +1,76 @@
+"""Upkeep of a backup directory once tonight's archive is good: one older archive verified, old ones deleted."""
+
+import os
+import time
+from typing import Dict, List, Mapping, Tuple
+
+from ..archive import archive
+from ..disk import durable
+from ..errors import reason
+from ..settings.settings import Settings
+from . import retention
+
+ROUNDS = 30
+"""runs within which every archive is verified once more (J10)"""
+
+
+def verify_one(folder: str, verified: Mapping[str, int], tonight: str) -> Tuple[Dict[str, int], List[str]]:
+    """Verify those archives that were not looked at for the longest time; one is enough up to ROUNDS of them.
+
+    Return when each was last found sound, and what was found damaged: renamed, and never counted as good again.
+    """
+    found = archive.archives(folder)
+    good = [each for each in found if each.kind == "good" and each.name != tonight]
+    known = {each.name: verified.get(each.name, 0) for each in good}
+    older = sorted(good, key=lambda each: known[each.name])[: -(-len(good) // ROUNDS)]
+    looked_at = [(each, [each.problem]) for each in found if each.kind == "damaged"]
+    # Twice before it is condemned: a disk that failed to read once may read the next time.
+    looked_at += [(each, archive.verify(each.path) and archive.verify(each.path)) for each in older]
+    told = []
+    for each, wrong in looked_at:
+        if wrong:
+            condemned = os.path.basename(archive.condemn(each.path))
+            told.append(f"`{each.name}` is damaged ({wrong[0]}); it is `{condemned}` now")
+            known.pop(each.name, None)
+        else:
+            known[each.name] = int(time.time())
+    return {**known, tonight: int(time.time())}, told
+
+
+def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], List[str]]:
+    """Delete what is older than BACKUP_SAVE_DAYS, as far as retention lets go; return it, and warnings (J16).
+
+    Only archives that the runner made and whose manifest it can read are ever looked at.
+    """
+    keys = ("BACKUP_SAVE_DAYS", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY")
+    policy = retention.Policy(*(settings.values[key] for key in keys))
+    held = [_held(each) for each in archive.archives(folder) if each.kind in ("good", "failed") and each.manifest]
+    decision = retention.keep(held, float(now), policy)
+    dropped, failed = _remove(folder, sorted(decision.drop))
+    return tuple(dropped), [*decision.warnings, *failed]
+
+
+def _remove(folder: str, names: List[str]) -> Tuple[List[str], List[str]]:
+    """Delete archives, then their checksums; return which are gone, and warnings of the others."""
+    gone, failed = [], []
+    try:
+        for name in names:
+            os.unlink(os.path.join(folder, name))
+            gone.append(name)
+        if gone:
+            # Only then their checksums: after a power cut an archive without one would count as damaged.
+            durable.sync_directory(folder)
+            for name in gone:
+                durable.remove(os.path.join(folder, f"{name}.sha256"))
+            durable.sync_directory(folder)
+    except OSError as error:
+        failed.append(f"old backups could not all be deleted: {reason(error)}")
+    return gone, failed
+
+
+def _held(each: archive.Archive) -> retention.Held:
+    manifest = each.manifest
+    if manifest is None:
+        raise ValueError(each.name)
+    passed = all(outcome in ("ok", "none") for outcome in manifest.stages.values())
+    return retention.Held(each.name, float(manifest.created), manifest.sequence, manifest.good, passed)

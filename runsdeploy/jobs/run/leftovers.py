@@ -1,0 +1,191 @@
+"""Leftovers: what runs left that were killed. Called with the lock held, so whatever is unfinished is dead (J1).
+
+What a dead run had staged before its jobs is the state that a restore needs most: it becomes an archive now.
+"""
+
+import json
+import os
+import re
+import shutil
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from ..archive import archive
+from ..archive.manifest import Damaged, Manifest, Member
+from ..disk import durable, journal
+from ..report import record
+from ..retention import truncation
+
+RUNS = ".runs"
+STAGED = "staged.json"
+"""in a run's directory while what it staged is not archived"""
+KEPT = 20
+"""directories of runs, for their logs"""
+
+_IDENTITY = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")
+_UNFINISHED = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz\.[^/]*tmp$")
+_CHECKSUM = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz)\.sha256$")
+
+
+def note_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
+    """Note what a run has staged, so that its successor can archive it; durable when this returns."""
+    facts = {"manifest": manifest._asdict(), "members": [m._asdict() for m in manifest.members], "sources": sources}
+    durable.write_file(os.path.join(run, STAGED), json.dumps(facts).encode("ascii"))
+
+
+def settle(folder: str) -> List[str]:
+    """Bring a backup directory to a state as if no run had been killed; return what was done, in words."""
+    told = []
+    names = identities(folder)
+    for name in names:
+        run = os.path.join(folder, RUNS, name)
+        durable.sweep(run)
+        acts = acts_of(run)
+        if "end" not in acts:
+            told.append(f"run {name} was killed")
+        if "cut" not in acts and ("end" not in acts or name == names[-1]):
+            told += _finish_cuts(folder, run, name)
+        told += salvage(folder, run, name)
+        if "end" not in acts:
+            _note(run, "end", interrupted=True)
+    _sweep(folder)
+    return told
+
+
+def _note(run: str, act: str, **facts: Any) -> None:
+    acts = journal.Journal(os.path.join(run, "journal"))
+    acts.try_to_write(act, **facts)
+    acts.close()
+
+
+def identities(folder: str) -> List[str]:
+    """Return the runs of which something is kept, oldest first."""
+    runs = os.path.join(folder, RUNS)
+    try:
+        found = [name for name in os.listdir(runs) if _IDENTITY.match(name)]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=lambda name: (name.partition("-")[0], _last_act(os.path.join(runs, name)), name))
+
+
+def _last_act(run: str) -> int:
+    """Return what orders runs of the same second: nanoseconds since 1970."""
+    try:
+        return os.stat(os.path.join(run, "journal")).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def forget(folder: str) -> None:
+    """Drop what is kept of old runs."""
+    for name in identities(folder)[:-KEPT]:
+        run = os.path.join(folder, RUNS, name)
+        if not os.path.exists(os.path.join(run, STAGED)):
+            shutil.rmtree(run, ignore_errors=True)
+
+
+def clear(run: str) -> None:
+    """Drop what a run staged: it is archived, or of no use. Raises OSError."""
+    if os.path.exists(os.path.join(run, STAGED)):
+        durable.remove(os.path.join(run, STAGED))
+        durable.sync_directory(run)
+    for part in ("before", "after"):
+        shutil.rmtree(os.path.join(run, part), ignore_errors=True)
+
+
+def drop_after(run: str) -> None:
+    """Drop what was staged behind the jobs: on a disk that is full, what was there before them goes first."""
+    shutil.rmtree(os.path.join(run, "after"), ignore_errors=True)
+
+
+def archive_of(folder: str, name: str) -> str:
+    """Return the name of the archive that a run has written; empty if there is none."""
+    for end in ("-cron-backup.tar.gz", "-cron-backup-failed.tar.gz"):
+        if os.path.exists(os.path.join(folder, name + end)):
+            return name + end
+    return ""
+
+
+def _finish_cuts(folder: str, run: str, name: str) -> List[str]:
+    """Take off what was archived but not yet taken off: the next archive would hold it twice (J25)."""
+    written = archive_of(folder, name)
+    found = [each for each in archive.archives(folder) if each.name == written and each.kind == "good"]
+    if not found or not found[0].manifest:
+        return []
+    warnings = [cut.warning for cut in truncation.truncate(list(found[0].manifest.members), run) if cut.warning]
+    if not warnings:
+        _note(run, "cut")
+    return warnings
+
+
+def salvage(folder: str, run: str, name: str, reasons: Sequence[str] = ()) -> List[str]:
+    """Archive what a run staged before its jobs, unless it did so itself; as not good if there are reasons.
+
+    Return in words what was done. Raises OSError if what is archived already cannot be dropped.
+    """
+    if archive_of(folder, name):
+        clear(run)
+        return []
+    try:
+        staged = _staged(run)
+        if staged is None:
+            clear(run)
+            return []
+        manifest, sources = staged
+        manifest = manifest._replace(stages=_stages(run, manifest))
+        if reasons:
+            manifest = manifest._replace(good=False, reasons=tuple(reasons))
+        written = archive.write(folder, manifest, sources)
+    except (OSError, Damaged) as error:
+        return [f"what run {name} had staged could not be archived: {error}; it stays in `{run}`"]
+    clear(run)
+    return [f"what run {name} had staged is in `{written}`"]
+
+
+def _staged(run: str) -> Optional[Tuple[Manifest, Dict[str, str]]]:
+    try:
+        with open(os.path.join(run, STAGED), "rb") as file:
+            facts = json.loads(file.read().decode("ascii"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise Damaged(str(error)) from None
+    members = tuple(Member(**member) for member in facts["members"])
+    fields = {**facts["manifest"], "members": members, "reasons": tuple(facts["manifest"]["reasons"])}
+    return Manifest(**fields), facts["sources"]
+
+
+def _stages(run: str, manifest: Manifest) -> Dict[str, str]:
+    """Return how far the stages came, by the journal."""
+    stages = dict(manifest.stages)
+    for each in journal.read(os.path.join(run, "journal")):
+        if each["act"] == "stage":
+            stages[each["stage"]] = each["outcome"]
+        elif each["act"] == "start":
+            stages[each["stage"]] = "interrupted"
+    return stages
+
+
+def _sweep(folder: str) -> None:
+    """Remove unfinished archives, and checksums of archives that never came to be."""
+    durable.sweep(folder, record.NAME)
+    for name in os.listdir(folder):
+        match = _CHECKSUM.match(name)
+        orphan = match and not any(os.path.lexists(os.path.join(folder, match.group(1) + end)) for end in ("", ".bad"))
+        if _UNFINISHED.match(name) or orphan:
+            durable.remove(os.path.join(folder, name))
+
+
+def killed(folder: str) -> List[str]:
+    """Return the runs that have no end and are not settled; the one that is going on too."""
+    return [name for name in identities(folder) if "end" not in acts_of(os.path.join(folder, RUNS, name))]
+
+
+def acts_of(run: str) -> List[str]:
+    """Return what a run's journal says it did."""
+    return [each["act"] for each in journal.read(os.path.join(run, "journal"))]
+
+
+def describe(folder: str) -> List[Dict[str, Any]]:
+    """Return the runs whose staged files wait to be archived, for lists of backups."""
+    waiting = [name for name in identities(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]
+    return [{"id": name} for name in waiting]

@@ -1,0 +1,132 @@
+"""Replicas: files copied as they were in one moment, whoever writes them meanwhile (J11)."""
+
+import functools
+import grp
+import hashlib
+import os
+import pwd
+import stat
+import time
+from typing import Tuple
+
+from ..archive.manifest import Member, out_of_range
+from ..disk import durable
+from .database import copy_database, in_use, is_database, way_of
+from .scan import Found
+from .source import Left, Torn, blocks, is_under, open_source, read, stamp, unsettled
+
+PAUSES = (0.0, 0.02, 0.05, 0.1)
+"""seconds before each try to copy a file that others write"""
+
+
+def replicate(found: Found, copy: str, when: str) -> Member:
+    """Copy a file as it is in one moment; raises Left if that cannot be had (J11), OSError if it cannot be written."""
+    torn = Torn()
+    for pause in PAUSES:
+        time.sleep(pause)
+        try:
+            return _try_to_copy(found, copy, when)
+        except Left as left:
+            durable.remove(copy)
+            if not isinstance(left, Torn):
+                raise
+            torn = left
+    raise torn
+
+
+def member_of(found: Found, status: os.stat_result, when: str) -> Member:
+    """Return the member that a file is, as yet without content; all there is to say of a link or a directory.
+
+    Raises Left if no manifest can say it: some file systems take any time, and the whole archive would be refused.
+    """
+    kind = "link" if found.target else "directory" if stat.S_ISDIR(status.st_mode) else "file"
+    owner = (status.st_uid, status.st_gid, _user(status.st_uid), _group(status.st_gid))
+    mode = stat.S_IMODE(status.st_mode)
+    made = Member(found.path, when, kind, mode, *owner, status.st_mtime_ns, 0, "", found.target, truncate=False)
+    if out_of_range(made):
+        raise Left("has a time of modification that no backup can hold: `touch -h` it")
+    return made
+
+
+def _try_to_copy(found: Found, copy: str, when: str) -> Member:
+    source = open_source(found.path)
+    try:
+        status = os.fstat(source)
+        if not stat.S_ISREG(status.st_mode):
+            raise Torn("is not a file any more")
+        truncate = found.wanted.truncate and found.named
+        header = read(source, 100, 0)
+        way = way_of(found.path, header)
+        if way:
+            digest = copy_database(way, found.path, copy)
+        elif truncate and not is_database(header):
+            digest = _copy_log(source, status, copy)
+        else:
+            status, digest = _copy_file(source, copy)
+            if is_database(header) and in_use(found.path):
+                raise Torn("is a database in use")
+        # The name may lead to another file by now, of which this is a former version.
+        if not is_under(status, found.path):
+            raise Torn("was replaced while it was copied")
+    finally:
+        os.close(source)
+    made = member_of(found, status, when)
+    truncate = truncate and not is_database(header)
+    return made._replace(size=os.stat(copy).st_size, sha256=digest, truncate=truncate)
+
+
+def _copy_file(source: int, copy: str) -> Tuple[os.stat_result, str]:
+    """Copy a file that nobody writes to meanwhile."""
+    status = os.fstat(source)
+    wait = unsettled(status)
+    if wait:
+        time.sleep(wait)
+        status = os.fstat(source)
+    if unsettled(status):
+        raise Torn("is being written to")
+    digest = _write(source, status.st_size, copy)
+    if read(source, 1, status.st_size) or stamp(os.fstat(source)) != stamp(status):
+        raise Torn("changed while it was copied")
+    return status, digest
+
+
+def _copy_log(source: int, status: os.stat_result, copy: str) -> str:
+    """Copy what a file that grows has had at first."""
+    doubtful = unsettled(status)  # asked behind the copying, which takes its time, it would say less
+    digest = _write(source, status.st_size, copy)
+    after = os.fstat(source)
+    # Grown or rewritten: only a second look can tell.
+    if doubtful or stamp(after) != stamp(status):
+        again = hashlib.sha256()
+        for block in blocks(source, status.st_size):
+            again.update(block)
+        if again.hexdigest() != digest:
+            raise Torn("changed while it was copied")
+    return digest
+
+
+def _write(source: int, size: int, copy: str) -> str:
+    """Copy the first bytes of a file, and return their digest."""
+    digest = hashlib.sha256()
+    with durable.create(copy) as file:
+        for block in blocks(source, size):
+            digest.update(block)
+            file.write(block)
+        durable.sync(file)
+    return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=None)
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return ""
+
+
+@functools.lru_cache(maxsize=None)
+def _group(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""

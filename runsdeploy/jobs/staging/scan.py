@@ -1,0 +1,162 @@
+"""Surveys: what paths that are wanted in a backup mean on this machine (J12).
+
+What a path means is found by going along it: a link on the way is a member of its own, and what lies behind it is
+found under its real path. So nothing that is restored later has to be written through a link.
+"""
+
+import errno
+import os
+import stat
+from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
+
+from ..archive.manifest import shown
+from ..errors import reason
+from .database import database_of
+from .source import is_under
+
+MOST_LINKS = 40
+"""on the way to one file, as for the kernel"""
+
+_ODD_KINDS = (
+    (stat.S_ISFIFO, "fifo"),
+    (stat.S_ISLNK, "link by now"),
+    (stat.S_ISSOCK, "socket"),
+    (stat.S_ISBLK, "block device"),
+    (stat.S_ISCHR, "character device"),
+)
+
+
+class Wanted(NamedTuple):
+    """A file, or a directory with everything below it, that belongs into the backup."""
+
+    path: str
+    """absolute"""
+    required: bool
+    """without it the backup is not good"""
+    truncate: bool
+    """a log: it may grow meanwhile, and what is copied is taken off it later; not for directories and databases"""
+    why: str
+    """who asks for it, for messages"""
+
+
+class Found(NamedTuple):
+    """One file, link or directory that wanted paths lead to."""
+
+    path: str
+    """real but for itself, if it is a link"""
+    status: os.stat_result
+    target: str
+    wanted: Wanted
+    named: bool
+    """asked for by name, itself or by a link to it; not met in a directory"""
+
+
+class Survey:
+    """What wanted paths lead to; keeps what is wrong with them."""
+
+    def __init__(self, exclude: str) -> None:
+        self.problems: Dict[str, None] = {}
+        self.notes: Dict[str, None] = {}
+        self._exclude = os.path.realpath(exclude) if exclude else ""
+        self._entered: Set[str] = set()
+
+    def found(self, wanted: Sequence[Wanted]) -> Iterator[Found]:
+        """Yield everything, in part several times; what is to be truncated comes first, to be found as that."""
+        for each in sorted(wanted, key=lambda each: not each.truncate):
+            if each.path.startswith("/"):
+                yield from self._reached(each)
+            else:
+                self.problem(each.path, "is no absolute path", each)
+
+    def problem(self, path: str, what: str, wanted: Wanted) -> None:
+        """Keep what makes the backup not good."""
+        self.problems[f"`{shown(path)}` {what} (for {wanted.why})"] = None
+
+    def note(self, path: str, what: str, wanted: Wanted) -> None:
+        """Keep what is worth a line in the log."""
+        self.notes[f"`{shown(path)}` {what} (for {wanted.why})"] = None
+
+    def absent(self, path: str, wanted: Wanted, what: str, *, named: bool) -> None:
+        """Keep that there is nothing, as bad as that is."""
+        (self.problem if named and wanted.required else self.note)(path, what, wanted)
+
+    def _reached(self, wanted: Wanted) -> Iterator[Found]:
+        todo = [("", wanted.path, True)]
+        while todo:
+            above, rest, named = todo.pop()
+            links: List[Tuple[str, os.stat_result, str]] = []
+            try:
+                path, status = _follow(above, rest, links)
+            except (OSError, ValueError) as error:
+                path, status = "", None
+                self._unreachable(f"{above}/{rest}" if above else rest, error, wanted, named=named)
+            yield from (Found(*link, wanted, named) for link in links)
+            if status is None or self._refused(path, status, wanted, named=named):
+                continue
+            base = database_of(path) if stat.S_ISREG(status.st_mode) else ""
+            if base:
+                self.note(path, f"is left out: the copy of the database `{shown(base)}` has what is in it", wanted)
+                todo.append(("", base, named))
+            elif not stat.S_ISDIR(status.st_mode):
+                yield Found(path, status, "", wanted, named)
+            elif path not in self._entered:
+                self._entered.add(path)
+                yield Found(path, status, "", wanted, named)
+                todo += [(path, name, False) for name in self._names(path, wanted)]
+
+    def _names(self, path: str, wanted: Wanted) -> List[str]:
+        try:
+            return sorted(os.listdir(path), reverse=True)
+        except OSError as error:
+            self.problem(path, f"cannot be read: {reason(error)}", wanted)
+            return []
+
+    def _unreachable(self, path: str, error: Exception, wanted: Wanted, *, named: bool) -> None:
+        if not isinstance(error, OSError):
+            self.problem(path, "is no path", wanted)
+        elif error.errno in (errno.ENOENT, errno.ENOTDIR):
+            broken = os.path.islink(path)
+            self.absent(path, wanted, "is a link to nothing" if broken else "is missing", named=named)
+        elif error.errno == errno.ELOOP:
+            self.absent(path, wanted, "is a loop of links", named=named)
+        else:
+            self.problem(path, f"cannot be read: {reason(error)}", wanted)
+
+    def _refused(self, path: str, status: os.stat_result, wanted: Wanted, *, named: bool) -> bool:
+        """Keep what is never staged: a problem if it was asked for, else a note."""
+        why = next((f"is a {name}, expected a file" for test, name in _ODD_KINDS if test(status.st_mode)), "")
+        if not path:
+            why, path = "is the whole system, expected a part of it", "/"
+        elif self._exclude and (
+            f"{path}/".startswith(f"{self._exclude}/")
+            or (stat.S_ISDIR(status.st_mode) and is_under(status, self._exclude))
+        ):
+            why = "is left out: it lies in the backup directory"
+        if why:
+            (self.problem if named else self.note)(path, why, wanted)
+        return bool(why)
+
+
+def _follow(above: str, rest: str, links: List[Tuple[str, os.stat_result, str]]) -> Tuple[str, os.stat_result]:
+    """Return the real path that `rest` leads to from a real directory, empty for the root; notes links on the way."""
+    path, todo = above, rest.split("/")[::-1]
+    status = None
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            path, status = path.rpartition("/")[0], None
+            continue
+        # Looked at once: what it was taken for, and what it is found as, are the same.
+        status = os.lstat(f"{path}/{part}")
+        if not stat.S_ISLNK(status.st_mode):
+            path = f"{path}/{part}"
+            continue
+        target = os.readlink(f"{path}/{part}")
+        links.append((f"{path}/{part}", status, target))
+        if len(links) > MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        path, status = "" if target.startswith("/") else path, None
+        todo += target.split("/")[::-1]
+    return path, status or os.lstat(path or "/")

@@ -1,0 +1,51 @@
+"""Snapshots of databases, made by others: whether one is whole, and of the right time (J11)."""
+
+import os
+import re
+import stat
+
+from ..archive.manifest import shown
+from ..errors import reason
+
+AHEAD = 60.0
+"""seconds by which a snapshot may be from the future: clocks of two machines differ a little"""
+TAIL = 64 * 1024
+"""bytes in which the end mark must be"""
+
+_END_MARKS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
+_AFTER_MARK = re.compile(rb"(?:--)?|\\unrestrict \S+")
+
+
+def end_mark_problem(path: str) -> str:
+    """Return why a dump of pg_dump in plain SQL is not whole; nothing if it ends as it should (J11)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            lines = os.pread(descriptor, TAIL, max(0, os.fstat(descriptor).st_size - TAIL)).splitlines()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return f"`{shown(path)}` cannot be read: {reason(error)}"
+    while lines and _AFTER_MARK.fullmatch(lines[-1].rstrip()):
+        lines.pop()
+    if lines and lines[-1].rstrip() in _END_MARKS:
+        return ""
+    return f"`{shown(path)}` does not end with `{_END_MARKS[0].decode()}`: a dump that was cut, or not of plain SQL"
+
+
+def freshness_problem(path: str, now: float, most: float) -> str:
+    """Return why a snapshot is none, too old for the run that began at `now`, or from its future; seconds (J11)."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return f"`{shown(path)}` cannot be read: {reason(error)}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"`{shown(path)}` is not a file, expected the snapshot of a database"
+    if not status.st_size:
+        return f"`{shown(path)}` is empty: the program that makes it has failed"
+    age = now - status.st_mtime
+    if age < -AHEAD:
+        return f"`{shown(path)}` is {-age:.0f} seconds from the future: is the clock right?"
+    if age > most:
+        return f"`{shown(path)}` is {age / 3600:.1f} hours old, expected {most / 3600:.1f} at most: make a new one"
+    return ""
