@@ -16,7 +16,7 @@ import zipfile
 from typing import Any, Optional
 
 
-class Whole(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class MemoryImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds and loads the modules of one zip in memory."""
 
     def __init__(self, path: str) -> None:
@@ -56,7 +56,7 @@ class Whole(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, Whole(sys.path[0]))
+    sys.meta_path.insert(0, MemoryImporter(sys.path[0]))
     from jobs.main import entry  # type: ignore[import-not-found]
 
     sys.exit(entry())

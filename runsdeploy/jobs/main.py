@@ -13,7 +13,7 @@ from typing import Any, List, NoReturn, Sequence
 from .commands import commands, output
 from .errors import BAD_INPUT, BadInput, Fault, Problem, reason
 
-_REENTERED = "RUNSDEPLOY_JOBS_LOCALE"
+_RESTARTED = "RUNSDEPLOY_JOBS_LOCALE"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +64,7 @@ def _add_restore(restore: Any) -> None:
     restore.add_argument("paths", nargs="*", metavar="PATH", help="these files and directories only")
     restore.add_argument("--yes", action="store_true", help="do it")
     restore.add_argument(
-        "--continue", action="store_true", dest="carry_on", help="finish a restore that was interrupted"
+        "--continue", action="store_true", dest="continue_restore", help="finish a restore that was interrupted"
     )
     restore.add_argument("--undo", action="store_true", help="take the last restore back")
     restore.add_argument("--root", default="/", metavar="DIRECTORY", help="put files below it, for a look or a drill")
@@ -75,40 +75,40 @@ def _add_restore(restore: Any) -> None:
 
 def main(words: Sequence[str], program: str) -> int:
     """Do what the words say; return the exit status."""
-    form = _form(words)
+    form = _error_format(words)
     try:
-        given, more = _parser().parse_known_args(list(words))
-        if more and (given.command != "restore" or any(word.startswith("-") for word in more)):
+        arguments, more = _parser().parse_known_args(list(words))
+        if more and (arguments.command != "restore" or any(word.startswith("-") for word in more)):
             raise BadInput([Problem("", 0, 0, "", f"unknown: {' '.join(more)}", "see `job-runner --help`")])
         if more:
             # argparse takes all positional words from the first place where there are any.
-            given.paths += more
-        if not given.command:
+            arguments.paths += more
+        if not arguments.command:
             _parser().print_help()
             return BAD_INPUT
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: stop.set())
-        return commands.COMMANDS[given.command](given, program, stop)
+        return commands.COMMANDS[arguments.command](arguments, program, stop)
     except Fault as fault:
-        return _tell(form, fault)
+        return _report(form, fault)
     except BrokenPipeError:
         # Whoever read our output has seen enough; Python must not try again at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:
         where = f"`{error.filename}`: " if error.filename else ""
-        return _tell(form, Fault(where + reason(error)))
+        return _report(form, Fault(where + reason(error)))
 
 
-def _form(words: Sequence[str]) -> str:
+def _error_format(words: Sequence[str]) -> str:
     """Return the format to tell errors in, of words that may not even parse."""
     pairs = zip([*words, ""], [*words[1:], "", ""])
     asked = any(word == "--format=json" or (word == "--format" and after == "json") for word, after in pairs)
     return "json" if asked else "text"
 
 
-def _tell(form: str, fault: Fault) -> int:
+def _report(form: str, fault: Fault) -> int:
     output.write(f"{fault}\n", sys.stderr)
     if form == "json":
         problems: List[Any] = [dict(each._asdict()) for each in getattr(fault, "problems", ())]
@@ -122,13 +122,13 @@ def entry() -> NoReturn:
     # A core would hold what the runner knows, secrets too (S20).
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     program = os.path.abspath(sys.argv[0])
-    _fill_descriptors()
-    _speak_utf8(program)
+    _open_standard_descriptors()
+    _ensure_utf8(program)
     os.umask(0o077)
     sys.exit(main(sys.argv[1:], program))
 
 
-def _fill_descriptors() -> None:
+def _open_standard_descriptors() -> None:
     """Open what the caller closed: our files must not come to be standard output (J21)."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -137,14 +137,14 @@ def _fill_descriptors() -> None:
             return
 
 
-def _speak_utf8(program: str) -> None:
+def _ensure_utf8(program: str) -> None:
     """Start again in a UTF-8 locale: Python 3.6 under cron's `C` cannot name a file with an `ø` in it."""
-    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or _REENTERED in os.environ:
+    if sys.getfilesystemencoding().lower() in ("utf-8", "utf8") or _RESTARTED in os.environ:
         return
     for name in ("C.UTF-8", "en_US.UTF-8"):
         try:
             locale.setlocale(locale.LC_CTYPE, name)
         except locale.Error:
             continue
-        environment = {**os.environ, "LC_ALL": name, _REENTERED: "1"}
+        environment = {**os.environ, "LC_ALL": name, _RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, "-I", program, *sys.argv[1:]], environment)  # noqa: S606 - ourselves

@@ -133,11 +133,11 @@ def test_T24_J4_of_fifty_starts_at_once_one_runs_and_the_others_say_who(gate, sy
 
 
 def test_J4_a_holder_that_has_not_yet_said_who_it_is_is_waited_for_and_no_former_one_is_named(tmp_path):
-    lock.take(str(tmp_path), "was the former").close()
+    lock.acquire(str(tmp_path), "was the former").close()
     with (tmp_path / lock.NAME).open("rb+") as held, ThreadPoolExecutor(1) as pool:
         fcntl.flock(held, fcntl.LOCK_EX)
-        told = pool.submit(pytest.raises, Fault, lock.take, str(tmp_path), "comes too late")
-        time.sleep(2 * lock.PATIENCE)  # as if it were not scheduled here; a shorter time would find nothing
+        told = pool.submit(pytest.raises, Fault, lock.acquire, str(tmp_path), "comes too late")
+        time.sleep(2 * lock.MINIMUM_WAIT)  # as if it were not scheduled here; a shorter time would find nothing
         assert not told.done()
         held.write(b'{"pid": 4711, "started": 0, "doing": "begins"}\n')
         held.flush()

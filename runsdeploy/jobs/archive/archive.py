@@ -18,10 +18,10 @@ from ..disk import durable
 from ..errors import reason
 from . import extraction, historical, tar
 from .extraction import Listing
-from .gunzip import CHUNK, Inflated, chunks, open_archive
-from .manifest import LARGEST, Damaged, Manifest, decode, encode, shown
+from .gunzip import CHUNK, GzipReader, chunks, open_archive
+from .manifest import LARGEST, Damaged, Manifest, decode, encode, printable
 
-SUM = ".sha256"
+CHECKSUM = ".sha256"
 BAD = ".bad"
 UNVERIFIABLE = "historical: there is no check sum to verify it by, only that it can be read to its end"
 _ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
@@ -52,13 +52,13 @@ def final_name(manifest: Manifest) -> str:
     """Return the name of the archive of a run; raises Damaged if the run's identity makes no name."""
     name = f"{manifest.identity}-cron-backup{'' if manifest.good else '-failed'}.tar.gz"
     if not _OURS.fullmatch(name):
-        raise Damaged(f"`{shown(name)}` is no name of an archive")
+        raise Damaged(f"`{printable(name)}` is no name of an archive")
     return name
 
 
 def is_historical(name: str) -> bool:
     """Tell by its name whether the historical script made an archive; set aside or not."""
-    return _HISTORICAL.fullmatch(_plain(name)) is not None
+    return _HISTORICAL.fullmatch(_without_bad(name)) is not None
 
 
 def write(folder: str, manifest: Manifest, sources: Mapping[str, str]) -> str:
@@ -80,9 +80,9 @@ def write(folder: str, manifest: Manifest, sources: Mapping[str, str]) -> str:
         with durable.create(temporary) as file:
             _pack(file, manifest, sources)
             durable.sync(file)
-        checksum = _check_back(temporary, manifest)
-        made.append(path + SUM)
-        durable.write_file(path + SUM, f"{checksum}  {name}\n".encode("ascii"))
+        checksum = _verify_written(temporary, manifest)
+        made.append(path + CHECKSUM)
+        durable.write_file(path + CHECKSUM, f"{checksum}  {name}\n".encode("ascii"))
         made.insert(0, path)
         os.rename(temporary, path)
         durable.sync_directory(folder)
@@ -99,7 +99,7 @@ def archives(folder: str) -> List[Archive]:
     Reads manifests and check sum files, not contents. Raises OSError if the directory cannot be read, nothing for a
     file in it.
     """
-    found = [_described(folder, name) for name in os.listdir(folder) if _stem(_plain(name))]
+    found = [_describe(folder, name) for name in os.listdir(folder) if _stem(_without_bad(name))]
     known = [each for each in found if each is not None]
     return sorted(known, key=lambda each: (_sequence(each), each.created, each.name), reverse=True)
 
@@ -111,19 +111,19 @@ def verify(path: str) -> List[str]:
 
 def inspect(path: str) -> Tuple[Listing, str]:
     """Return all that an archive holds and that is wrong with it, and what cannot be known of it."""
-    name = _plain(os.path.basename(path))
+    name = _without_bad(os.path.basename(path))
     problems: List[str] = []
     listed = Listing(None, (), {}, {}, ())
     note = UNVERIFIABLE if is_historical(name) else ""
     try:
         with open_archive(path) as file:
             if not note:
-                problems += _wrong_sum(path, file)
+                problems += _checksum_problems(path, file)
             file.seek(0)
-            listed = (historical if note else extraction).listing(Inflated(file))
+            listed = (historical if note else extraction).listing(GzipReader(file))
             problems += listed.problems
             if listed.manifest:
-                problems += _wrong_name(name, listed.manifest)
+                problems += _name_problems(name, listed.manifest)
     except Damaged as error:
         problems.append(str(error))
     except OSError as error:
@@ -131,7 +131,7 @@ def inspect(path: str) -> Tuple[Listing, str]:
     return listed._replace(problems=tuple(problems)), note
 
 
-def condemn(path: str) -> str:
+def set_aside(path: str) -> str:
     """Rename an archive to `NAME.bad`, where it never counts as good; return the new path. Raises OSError."""
     bad = path + BAD
     if os.path.lexists(bad):
@@ -147,7 +147,7 @@ def _pack(file: IO[bytes], manifest: Manifest, sources: Mapping[str, str]) -> No
     if len(document) > LARGEST:
         raise Damaged(f"a manifest of {len(document)} bytes cannot be read back, {LARGEST} at most")
     with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
-        packed.write(extraction.first_header(manifest, len(document)))
+        packed.write(extraction.manifest_header(manifest, len(document)))
         packed.write(document + tar.padding(len(document)))
         for member in manifest.members:
             packed.write(extraction.header(member))
@@ -163,28 +163,28 @@ def _copy(source: str, size: int, packed: gzip.GzipFile) -> None:
         while left:
             part = file.read(min(left, CHUNK))
             if not part:
-                raise Damaged(f"staged file `{shown(source)}` has {size - left} bytes, expected {size}")
+                raise Damaged(f"staged file `{printable(source)}` has {size - left} bytes, expected {size}")
             packed.write(part)
             left -= len(part)
         if file.read(1):
-            raise Damaged(f"staged file `{shown(source)}` has more than {size} bytes")
+            raise Damaged(f"staged file `{printable(source)}` has more than {size} bytes")
     packed.write(tar.padding(size))
 
 
-def _check_back(path: str, manifest: Manifest) -> str:
+def _verify_written(path: str, manifest: Manifest) -> str:
     """Return the check sum of a file once it has been read from the disk and holds what it should; raises Damaged."""
     with open_archive(path) as file:
         # What the kernel remembers of the file says nothing about the disk.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         checksum = extraction.digest(chunks(file))
         file.seek(0)
-        listed = extraction.listing(Inflated(file))
+        listed = extraction.listing(GzipReader(file))
     if listed.problems or listed.manifest != decode(encode(manifest)):
         raise Damaged(f"archive was not written as it should be: {'; '.join(listed.problems) or 'another manifest'}")
     return checksum
 
 
-def _plain(name: str) -> str:
+def _without_bad(name: str) -> str:
     return name[: -len(BAD)] if name.endswith(BAD) else name
 
 
@@ -198,9 +198,9 @@ def _sequence(archive: Archive) -> int:
     return archive.manifest.sequence if archive.manifest else 0
 
 
-def _described(folder: str, name: str) -> Optional[Archive]:
+def _describe(folder: str, name: str) -> Optional[Archive]:
     """Return what is known of a file with the name of an archive; None if it is none."""
-    path, plain = os.path.join(folder, name), _plain(name)
+    path, plain = os.path.join(folder, name), _without_bad(name)
     try:
         status = os.lstat(path)
     except OSError:
@@ -226,16 +226,16 @@ def _read(path: str) -> Tuple[Optional[Manifest], str]:
     manifest = None
     try:
         with open_archive(path) as file:
-            manifest = extraction.read_manifest(Inflated(file))
-        problems = _wrong_name(_plain(os.path.basename(path)), manifest)
-        return manifest, "; ".join(problems or _sum(path)[1])
+            manifest = extraction.read_manifest(GzipReader(file))
+        problems = _name_problems(_without_bad(os.path.basename(path)), manifest)
+        return manifest, "; ".join(problems or _read_checksum(path)[1])
     except Damaged as error:
         return manifest, str(error)
     except OSError as error:
         return manifest, f"cannot be read: {reason(error)}"
 
 
-def _wrong_name(name: str, manifest: Manifest) -> List[str]:
+def _name_problems(name: str, manifest: Manifest) -> List[str]:
     """Archives that were swapped are seen."""
     try:
         expected = final_name(manifest)
@@ -244,24 +244,24 @@ def _wrong_name(name: str, manifest: Manifest) -> List[str]:
     return [] if name == expected else [f"holds the backup `{expected}`: files were swapped or renamed"]
 
 
-def _sum(path: str) -> Tuple[str, List[str]]:
+def _read_checksum(path: str) -> Tuple[str, List[str]]:
     """Return the check sum that stands beside an archive, and what is wrong with that file."""
-    plain = _plain(path)
+    plain = _without_bad(path)
     name = os.path.basename(plain)
     try:
-        with open_archive(plain + SUM) as file:
+        with open_archive(plain + CHECKSUM) as file:
             match = _SUM_LINE.fullmatch(os.fsdecode(file.read(_SUM_BYTES)))
     except Damaged as error:
-        return "", [f"check sum `{name}{SUM}` {error}"]
+        return "", [f"check sum `{name}{CHECKSUM}` {error}"]
     except OSError as error:
-        return "", [f"check sum `{name}{SUM}` cannot be read: {reason(error)}"]
+        return "", [f"check sum `{name}{CHECKSUM}` cannot be read: {reason(error)}"]
     if not match or match.group(2) != name:
-        return "", [f"check sum `{name}{SUM}` is not as `sha256sum` writes it for this archive"]
+        return "", [f"check sum `{name}{CHECKSUM}` is not as `sha256sum` writes it for this archive"]
     return match.group(1), []
 
 
-def _wrong_sum(path: str, file: IO[bytes]) -> List[str]:
-    expected, problems = _sum(path)
+def _checksum_problems(path: str, file: IO[bytes]) -> List[str]:
+    expected, problems = _read_checksum(path)
     found = extraction.digest(chunks(file)) if expected else ""
     return problems if found == expected else [f"has the check sum {found}, expected {expected}"]
 

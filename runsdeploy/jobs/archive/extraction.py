@@ -8,12 +8,12 @@ import os
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import tar
-from .gunzip import Inflated
-from .manifest import LARGEST, NAME, Damaged, Manifest, Member, decode, shown
+from .gunzip import GzipReader
+from .manifest import LARGEST, NAME, Damaged, Manifest, Member, decode, printable
 
 FILES = "files"
 """members of an archive are below it"""
-GRANTED = 0o1777
+KEPT_MODE_BITS = 0o1777
 """permission bits that are kept: nothing that is restored runs as somebody else (J13)"""
 
 Contents = Iterator[Tuple[Member, Iterator[bytes]]]
@@ -40,7 +40,7 @@ def header(member: Member) -> bytes:
         tar.Entry(
             name=FILES.encode() + os.fsencode(member.path),
             kind=member.kind,
-            mode=member.mode & GRANTED,
+            mode=member.mode & KEPT_MODE_BITS,
             uid=member.uid,
             gid=member.gid,
             user=os.fsencode(member.user),
@@ -52,12 +52,12 @@ def header(member: Member) -> bytes:
     )
 
 
-def first_header(manifest: Manifest, size: int) -> bytes:
+def manifest_header(manifest: Manifest, size: int) -> bytes:
     """Return the header of the manifest, the first member."""
     return tar.header(tar.Entry(NAME.encode(), "file", 0o600, 0, 0, b"", b"", manifest.created, size, b""))
 
 
-def read_manifest(stream: Inflated) -> Manifest:
+def read_manifest(stream: GzipReader) -> Manifest:
     """Return the manifest at the start of an archive; raises Damaged."""
     block = stream.read(tar.BLOCK)
     if block[:100] != NAME.encode().ljust(100, b"\0"):
@@ -66,12 +66,12 @@ def read_manifest(stream: Inflated) -> Manifest:
     if size > LARGEST:
         raise Damaged(f"has a manifest of {size} bytes, expected {LARGEST} at most")
     manifest = decode(b"".join(tar.data(stream, size)))
-    if block != first_header(manifest, size):
+    if block != manifest_header(manifest, size):
         raise Damaged("does not begin with its manifest as it is written")
     return manifest
 
 
-def members(stream: Inflated, manifest: Manifest) -> Contents:
+def members(stream: GzipReader, manifest: Manifest) -> Contents:
     """Yield each member of the manifest with its bytes, to be hashed by who takes them.
 
     Raises Damaged as soon as the archive is not byte for byte what the manifest makes it, contents aside: what it
@@ -80,17 +80,17 @@ def members(stream: Inflated, manifest: Manifest) -> Contents:
     for member in manifest.members:
         expected = header(member)
         if stream.read(len(expected)) != expected:
-            raise Damaged(f"has something else where its manifest says `{shown(member.path)}`")
+            raise Damaged(f"has something else where its manifest says `{printable(member.path)}`")
         content = tar.data(stream, member.size)
         yield member, content
         for _ in content:
             pass
     if stream.read(len(tar.END)) != tar.END:
         raise Damaged("has more members than its manifest")
-    stream.end()
+    stream.expect_end()
 
 
-def listing(stream: Inflated) -> Listing:
+def listing(stream: GzipReader) -> Listing:
     """Read an archive of ours to its end, or as far as it can be; raises Damaged if it has no manifest."""
     manifest = read_manifest(stream)
     found: List[Member] = []
@@ -104,7 +104,7 @@ def listing(stream: Inflated) -> Listing:
                 found.append(member)
                 continue
             refused[member.path] = "its content is not what the manifest says"
-            problems.append(f"`{shown(member.path)}`: {refused[member.path]}")
+            problems.append(f"`{printable(member.path)}`: {refused[member.path]}")
     except Damaged as error:
         problems.append(str(error))
         whole = {member.path for member in found}

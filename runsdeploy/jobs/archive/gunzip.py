@@ -13,7 +13,7 @@ _GZIP = 31
 """zlib's number for: a gzip header, the data, and the check sum and length that end it"""
 
 
-class Inflated:
+class GzipReader:
     """The decompressed bytes of one gzip stream, from its start.
 
     Unlike the standard library's class it does not take zeros or further streams after the end, and the length of
@@ -28,14 +28,14 @@ class Inflated:
         """Return exactly `size` bytes; raises Damaged if there are fewer."""
         parts = []
         while size:
-            part = self.some(size)
+            part = self.read_some(size)
             if not part:
                 raise Damaged("is cut off")
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
 
-    def some(self, most: int) -> bytes:
+    def read_some(self, most: int) -> bytes:
         """Return at least one byte and at most `most`, none only at the end; raises Damaged."""
         while not self._zlib.eof:
             waiting = self._zlib.unconsumed_tail or self._file.read(CHUNK)
@@ -49,9 +49,9 @@ class Inflated:
                 raise Damaged("is cut off")
         return b""
 
-    def end(self) -> None:
+    def expect_end(self) -> None:
         """Raise Damaged unless the stream and the file end here."""
-        if self.some(1) or self._zlib.unused_data or self._file.read(1):
+        if self.read_some(1) or self._zlib.unused_data or self._file.read(1):
             raise Damaged("goes on after its end")
 
 

@@ -5,14 +5,14 @@ from typing import Dict, Tuple
 
 from . import tar
 from .extraction import Contents, Listing, digest
-from .gunzip import Inflated
+from .gunzip import GzipReader
 from .manifest import KINDS, Damaged, Member, ancestors, out_of_range
 
 MOST = 200_000
 """members of an archive"""
 
 
-def members(stream: Inflated) -> Contents:
+def members(stream: GzipReader) -> Contents:
     """Yield every member with its bytes, those that cannot be restored as well; raises Damaged."""
     for count, (entry, content) in enumerate(tar.entries(stream)):
         if count >= MOST:
@@ -20,7 +20,7 @@ def members(stream: Inflated) -> Contents:
         yield _member(entry), content
 
 
-def listing(stream: Inflated) -> Listing:
+def listing(stream: GzipReader) -> Listing:
     """Read an archive to its end, or as far as it can be.
 
     The same path several times is the rule: the last one counts, also when it is one that cannot be restored.

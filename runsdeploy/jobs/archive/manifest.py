@@ -116,9 +116,9 @@ def member(entry: Any) -> Member:
     made = Member(**fields)
     path = made.path
     if not path.startswith("/") or "\0" in path or any(part in ("", ".", "..") for part in path[1:].split("/")):
-        raise Damaged(f"manifest names `{shown(path)}`, expected an absolute path without `..`")
-    if out_of_range(made) or not _can_be(made):
-        raise Damaged(f"manifest describes `{shown(path)}` in a way that cannot be")
+        raise Damaged(f"manifest names `{printable(path)}`, expected an absolute path without `..`")
+    if out_of_range(made) or not _is_consistent(made):
+        raise Damaged(f"manifest describes `{printable(path)}` in a way that cannot be")
     return made
 
 
@@ -144,12 +144,12 @@ def native(name: str) -> str:
     return os.fsdecode(name.encode("utf-8", "surrogateescape"))
 
 
-def shown(name: str) -> str:
+def printable(name: str) -> str:
     """Return a name for a message, on one line and harmless to a terminal."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in name)
 
 
-def _can_be(made: Member) -> bool:
+def _is_consistent(made: Member) -> bool:
     """Tell whether the fields of a member go together."""
     if made.kind not in KINDS or made.when not in ("before", "after"):
         return False
@@ -168,7 +168,7 @@ def _check_tree(members: Sequence[Member]) -> None:
     for path in kinds:
         for above in ancestors(path):
             if kinds.get(above, "directory") != "directory":
-                raise Damaged(f"manifest names `{shown(path)}` below a {kinds[above]}")
+                raise Damaged(f"manifest names `{printable(path)}` below a {kinds[above]}")
 
 
 def _object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:

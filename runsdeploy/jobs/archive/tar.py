@@ -8,7 +8,7 @@ entry, byte for byte: an archive of ours is compared, not interpreted (J10, J13)
 import re
 from typing import Dict, Iterator, NamedTuple, Tuple
 
-from .gunzip import CHUNK, Inflated
+from .gunzip import CHUNK, GzipReader
 from .manifest import Damaged
 
 BLOCK = 512
@@ -84,7 +84,7 @@ def number(field: bytes) -> int:
     return int(match.group(1) or b"0", 8)
 
 
-def data(stream: Inflated, size: int) -> Iterator[bytes]:
+def data(stream: GzipReader, size: int) -> Iterator[bytes]:
     """Yield the content of a member, and read the zeros after it; raises Damaged."""
     left = size
     while left:
@@ -95,7 +95,7 @@ def data(stream: Inflated, size: int) -> Iterator[bytes]:
         raise Damaged("has other than zeros after a member")
 
 
-def entries(stream: Inflated) -> Iterator[Tuple[Entry, Iterator[bytes]]]:
+def entries(stream: GzipReader) -> Iterator[Tuple[Entry, Iterator[bytes]]]:
     """Yield the members of an archive of GNU tar with their contents; raises Damaged at the first thing that is odd."""
     while True:
         extended, block = _extended(stream)
@@ -150,7 +150,7 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d" % length + rest
 
 
-def _extended(stream: Inflated) -> Tuple[Extended, bytes]:
+def _extended(stream: GzipReader) -> Tuple[Extended, bytes]:
     """Return what extended headers say, and the plain header after them (or zeros)."""
     extended: Extended = {}
     for count in range(4):
@@ -236,14 +236,14 @@ def _check_sum(block: bytes) -> None:
         raise Damaged("has a damaged header")
 
 
-def _end(stream: Inflated) -> None:
+def _end(stream: GzipReader) -> None:
     """Read the zeros at the end, of which tar writes up to a record full."""
     left = _PADDING
     while left > 0:
-        part = stream.some(left)
+        part = stream.read_some(left)
         if any(part):
             break
         if not part:
-            return stream.end()
+            return stream.expect_end()
         left -= len(part)
     raise Damaged("goes on after its end")

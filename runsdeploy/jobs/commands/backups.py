@@ -8,43 +8,45 @@ from contextlib import closing, suppress
 from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
 
 from ..archive import archive
-from ..disk.lock import holder, take
+from ..disk.lock import acquire, holder
 from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, OK, RESTORE_NEEDED, BadInput, Fault, Problem
 from ..process import process
 from ..report.log import printable
 from ..restore import restore as restoring
 from ..run import leftovers
-from ..settings.agenda import draw_up
-from .load import opened
-from .output import as_json, document, say, talk, write
+from ..settings.agenda import make_agenda
+from .load import load
+from .output import print_json, print_lines, print_notes, wants_json, write
 
 
-def folder_of(given: Any, program: str) -> str:
+def folder_of(arguments: Any, program: str) -> str:
     """Return the backup directory; settings may be what was lost."""
-    if given.backups:
-        return str(given.backups)
+    if arguments.backups:
+        return str(arguments.backups)
     try:
-        return str(opened(given, program)[0].values["CRON_BACKUP"])
+        return str(load(arguments, program)[0].values["CRON_BACKUP"])
     except BadInput as error:
         way_out = Problem("", 0, 0, "", "without settings, name the backups themselves: `--backups DIRECTORY`")
         raise BadInput([*error.problems, way_out]) from None
 
 
-def backups(given: Any, program: str, _stop: threading.Event) -> int:
+def backups(arguments: Any, program: str, _stop: threading.Event) -> int:
     """List the backups, newest first."""
-    folder = folder_of(given, program)
+    folder = folder_of(arguments, program)
     found = archive.archives(folder)
-    waiting = _waiting(folder)
-    if as_json(given):
-        document(backups=[_described(each) for each in found], unfinished=waiting)
+    waiting = _unarchived(folder)
+    if wants_json(arguments):
+        print_json(backups=[_facts(each) for each in found], unfinished=waiting)
         return OK
     for each in found:
-        say([_row(each)])
-    say(f"{each['id']}: killed; what it had saved becomes a backup with the next run or restore" for each in waiting)
+        print_lines([_row(each)])
+    print_lines(
+        f"{each['id']}: killed; what it had saved becomes a backup with the next run or restore" for each in waiting
+    )
     return OK
 
 
-def _described(each: archive.Archive) -> Dict[str, Any]:
+def _facts(each: archive.Archive) -> Dict[str, Any]:
     facts: Dict[str, Any] = {"name": each.name, "kind": each.kind, "created": int(each.created), "bytes": each.size}
     if each.manifest:
         manifest = each.manifest
@@ -63,7 +65,7 @@ def _row(each: archive.Archive) -> str:
     return f"{created}  {each.kind:10}  {each.size:>12}  {each.name}  {stages}  {told}".rstrip()
 
 
-def chosen(folder: str, name: str) -> archive.Archive:
+def choose(folder: str, name: str) -> archive.Archive:
     """Return the archive of that name, or the latest good one; raises Fault."""
     found = archive.archives(folder)
     if name != "latest":
@@ -78,67 +80,69 @@ def chosen(folder: str, name: str) -> archive.Archive:
     return good[0]
 
 
-def verify(given: Any, program: str, _stop: threading.Event) -> int:
+def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
     """Read backups from end to end."""
-    folder = folder_of(given, program)
-    every = [each for each in archive.archives(folder) if each.kind != "bad"] if given.all else []
-    looked_at = every or [chosen(folder, given.archive)]
+    folder = folder_of(arguments, program)
+    every = [each for each in archive.archives(folder) if each.kind != "bad"] if arguments.all else []
+    looked_at = every or [choose(folder, arguments.archive)]
     told = {each.name: archive.verify(each.path) for each in looked_at}
-    if as_json(given):
-        document(exit_status=BACKUP_BAD if any(told.values()) else OK, backups=told)
+    if wants_json(arguments):
+        print_json(exit_status=BACKUP_BAD if any(told.values()) else OK, backups=told)
     else:
         for name, problems in told.items():
-            say([f"{name}: {'; '.join(problems) or 'sound'}"])
+            print_lines([f"{name}: {'; '.join(problems) or 'sound'}"])
     return BACKUP_BAD if any(told.values()) else OK
 
 
-def restore(given: Any, program: str, stop: threading.Event) -> int:
+def restore(arguments: Any, program: str, stop: threading.Event) -> int:
     """Put files of a backup back; without `--yes` show what that would do."""
-    folder = folder_of(given, program)
-    if given.undo or given.carry_on:
-        if given.archive or (given.undo and given.carry_on):
+    folder = folder_of(arguments, program)
+    if arguments.undo or arguments.continue_restore:
+        if arguments.archive or (arguments.undo and arguments.continue_restore):
             raise BadInput([Problem("", 0, 0, "", "`--continue` and `--undo` stand alone: what they concern is known")])
-        return _conclude(given, program, folder, stop)
-    if not given.archive:
+        return _continue_or_undo(arguments, program, folder, stop)
+    if not arguments.archive:
         hint = "see `job-runner backups`; `latest` is the newest good one"
         raise BadInput([Problem("", 0, 0, "", "no backup named", hint)])
-    if not given.yes:
-        return _show(given, folder)
-    with closing(take(folder, "restores", given.wait)):
+    if not arguments.yes:
+        return _show(arguments, folder)
+    with closing(acquire(folder, "restores", arguments.wait)):
         # A run that was killed may have saved the very state that is wanted.
-        told = leftovers.settle(folder)
+        told = leftovers.recover(folder)
         if restoring.unfinished(folder):
             # Before any command is run: what it stops, nothing would start again.
-            raise Fault("a restore is unfinished", restoring.UNTIL_THEN, RESTORE_NEEDED)
-        intent = _intended(given, folder)
-        talk(given, [*told, *intent.notes])
-        before, after = _hooks(given, program)
-        _perform(given, before, "before", stop)
-        count = restoring.restore(intent, folder)
-        talk(given, [f"{count} files are as in `{os.path.basename(intent.archive)}`, each read again and compared"])
-        _perform(given, after, "after", stop)
-    if as_json(given):
-        document(exit_status=OK, archive=intent.archive, files=count, notes=[*told, *intent.notes], done=True)
+            raise Fault("a restore is unfinished", restoring.FINISH_HINT, RESTORE_NEEDED)
+        plan = _planned(arguments, folder)
+        print_notes(arguments, [*told, *plan.notes])
+        before, after = _hooks(arguments, program)
+        _run_commands(arguments, before, "before", stop)
+        count = restoring.restore(plan, folder)
+        print_notes(
+            arguments, [f"{count} files are as in `{os.path.basename(plan.archive)}`, each read again and compared"]
+        )
+        _run_commands(arguments, after, "after", stop)
+    if wants_json(arguments):
+        print_json(exit_status=OK, archive=plan.archive, files=count, notes=[*told, *plan.notes], done=True)
     return OK
 
 
-def _waiting(folder: str) -> List[Dict[str, Any]]:
+def _unarchived(folder: str) -> List[Dict[str, Any]]:
     """Return the runs that were killed with files saved; one that is going on is none of them."""
-    return [] if holder(folder) is not None else leftovers.describe(folder)
+    return [] if holder(folder) is not None else leftovers.unarchived_runs(folder)
 
 
-def _intended(given: Any, folder: str) -> restoring.Intent:
-    each = chosen(folder, given.archive)
-    if each.kind == "failed" and not given.force:
+def _planned(arguments: Any, folder: str) -> restoring.RestorePlan:
+    each = choose(folder, arguments.archive)
+    if each.kind == "failed" and not arguments.force:
         reasons = "; ".join(each.manifest.reasons) if each.manifest else each.problem
         hint = "take another one, or what it has with `--force`"
         raise Fault(f"`{each.name}` is not a good backup: {reasons}", hint, BACKUP_BAD)
-    intent = restoring.intend(each.path, given.paths, given.root, given.host, force=given.force)
-    trap = _trap(each, archive.archives(folder)) if given.archive == "latest" else []
-    return intent._replace(notes=(*trap, *intent.notes))
+    plan = restoring.make_plan(each.path, arguments.paths, arguments.root, arguments.host, force=arguments.force)
+    trap = _failed_streak(each, archive.archives(folder)) if arguments.archive == "latest" else []
+    return plan._replace(notes=(*trap, *plan.notes))
 
 
-def _trap(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
+def _failed_streak(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
     """Say so if the latest backup was made behind a night that failed: it holds what that night left."""
     row = []
     for each in every[every.index(latest) :]:
@@ -150,60 +154,60 @@ def _trap(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
     return [f"{len(row)} runs in a row have failed: what was before the first of them is in `{row[-1].name}`"]
 
 
-def _show(given: Any, folder: str) -> int:
-    intent = _intended(given, folder)
-    waiting = [f"run {each['id']} was killed; what it had saved becomes a backup first" for each in _waiting(folder)]
-    if as_json(given):
-        changes = [dict(change._asdict()) for change in intent.changes]
-        document(exit_status=OK, archive=intent.archive, changes=changes, notes=[*intent.notes, *waiting], done=False)
+def _show(arguments: Any, folder: str) -> int:
+    plan = _planned(arguments, folder)
+    waiting = [f"run {each['id']} was killed; what it had saved becomes a backup first" for each in _unarchived(folder)]
+    if wants_json(arguments):
+        changes = [dict(change._asdict()) for change in plan.changes]
+        print_json(exit_status=OK, archive=plan.archive, changes=changes, notes=[*plan.notes, *waiting], done=False)
         return OK
-    say([*waiting, *intent.notes])
-    say(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in intent.changes)
-    different = sum(1 for change in intent.changes if change.action not in ("same", "grown"))
-    name = os.path.basename(intent.archive)
-    say([f"{name}: {different} of {len(intent.changes)} would change; nothing was touched: `--yes` does it"])
+    print_lines([*waiting, *plan.notes])
+    print_lines(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in plan.changes)
+    different = sum(1 for change in plan.changes if change.action not in ("same", "grown"))
+    name = os.path.basename(plan.archive)
+    print_lines([f"{name}: {different} of {len(plan.changes)} would change; nothing was touched: `--yes` does it"])
     return OK
 
 
-def _conclude(given: Any, program: str, folder: str, stop: threading.Event) -> int:
+def _continue_or_undo(arguments: Any, program: str, folder: str, stop: threading.Event) -> int:
     """Finish a restore, or take it back."""
-    with closing(take(folder, "restores", given.wait)):
-        if given.undo:
-            count = restoring.undo(folder, force=given.force)
-            talk(given, [f"{count} files are as they were before the restore"])
+    with closing(acquire(folder, "restores", arguments.wait)):
+        if arguments.undo:
+            count = restoring.undo(folder, force=arguments.force)
+            print_notes(arguments, [f"{count} files are as they were before the restore"])
             with suppress(BadInput):  # the settings may have gone with it
-                _, after = _hooks(given, program)
-                talk(given, (f"not run, as files went back: {' '.join(command.argv)}" for command in after))
+                _, after = _hooks(arguments, program)
+                print_notes(arguments, (f"not run, as files went back: {' '.join(command.argv)}" for command in after))
         else:
-            count = restoring.carry_on(folder)
-            talk(given, [f"{count} files are as in the backup, each read again and compared"])
-            _perform(given, _hooks(given, program)[1], "after", stop)
-    if as_json(given):
-        document(exit_status=OK, files=count, done=True)
+            count = restoring.continue_restore(folder)
+            print_notes(arguments, [f"{count} files are as in the backup, each read again and compared"])
+            _run_commands(arguments, _hooks(arguments, program)[1], "after", stop)
+    if wants_json(arguments):
+        print_json(exit_status=OK, files=count, done=True)
     return OK
 
 
-def _hooks(given: Any, program: str) -> Tuple[Tuple[process.Command, ...], Tuple[process.Command, ...]]:
+def _hooks(arguments: Any, program: str) -> Tuple[Tuple[process.Command, ...], Tuple[process.Command, ...]]:
     """Return the commands around a restore: none for a drill, and none if there are no settings to tell."""
-    if given.root != "/":
+    if arguments.root != "/":
         return (), ()
     try:
-        settings, catalogue = opened(given, program)
+        settings, catalogue = load(arguments, program)
     except BadInput:
-        if not given.backups:
+        if not arguments.backups:
             raise
-        talk(given, ["no command is run before or after: there are no settings to tell them"])
+        print_notes(arguments, ["no command is run before or after: there are no settings to tell them"])
         return (), ()
-    agenda = draw_up(settings, catalogue, program)
+    agenda = make_agenda(settings, catalogue, program)
     return agenda.restore_before, agenda.restore_after
 
 
-def _perform(given: Any, commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
+def _run_commands(arguments: Any, commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
     """Run commands; raises Fault at the first that fails."""
     for command in commands:
         shown = " ".join(command.argv)
-        talk(given, [f"runs: {shown}"])
-        stream = sys.stderr if as_json(given) else sys.stdout
+        print_notes(arguments, [f"runs: {shown}"])
+        stream = sys.stderr if wants_json(arguments) else sys.stdout
         ending = process.run(command, _writer(stream), stop=stop.is_set)
         if ending.outcome != "ok":
             status = "" if ending.status is None else f" ({ending.status})"

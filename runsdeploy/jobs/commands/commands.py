@@ -12,18 +12,18 @@ from typing import Any, Callable, Dict
 
 from .. import VERSION
 from ..disk import durable
-from ..disk.lock import holder, take
+from ..disk.lock import acquire, holder
 from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
 from ..report import record
 from ..report.log import Log, printable
 from ..restore import restore
 from ..run import leftovers, preflight
 from ..run.run import run as run_jobs
-from ..settings.agenda import draw_up
+from ..settings.agenda import make_agenda
 from ..settings.settings import Settings
 from . import backups
-from .load import opened
-from .output import as_json, document, say, write
+from .load import load
+from .output import print_json, print_lines, wants_json, write
 
 _AGE = re.compile(r"([0-9]{1,9})([smhd]?)$")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -40,38 +40,38 @@ def version() -> str:
     return f"job-runner {VERSION} (sha256 {digest})"
 
 
-def run(given: Any, program: str, stop: threading.Event) -> int:
+def run(arguments: Any, program: str, stop: threading.Event) -> int:
     """Do a run, and tell how it went: cron mails what is written, so success is one line at most (J21)."""
-    settings, catalogue = opened(given, program)
-    agenda = draw_up(settings, catalogue, program, given.name)
-    folder = _usable(settings)
+    settings, catalogue = load(arguments, program)
+    agenda = make_agenda(settings, catalogue, program, arguments.name)
+    folder = _backup_directory(settings)
     try:
-        lock = take(folder, "begins a run", given.wait)
+        lock = acquire(folder, "begins a run", arguments.wait)
     except Fault as fault:
         if fault.status == LOCKED:
             record.count_overlap(folder)
             log = Log()
             log.open(settings.values["CRON_LOG_FILE"])
-            log.say(f"no run: {fault.message}")
+            log.write(f"no run: {fault.message}")
             log.close()
         raise
     with closing(lock):
         made, tails = run_jobs(settings, agenda, catalogue.parallel, lock, stop)
-    if as_json(given):
-        document(**made.document)
-    elif (made.exit_status != OK or not given.quiet) and not _watched():
-        say(record.lines(made.document))
-        say(f"  warning: {each}" for each in made.warnings)
-        say(f"{name}| {line}" for name, tail in tails.items() for line in tail)
+    if wants_json(arguments):
+        print_json(**made.document)
+    elif (made.exit_status != OK or not arguments.quiet) and not _log_was_shown():
+        print_lines(record.summary(made.document))
+        print_lines(f"  warning: {each}" for each in made.warnings)
+        print_lines(f"{name}| {line}" for name, tail in tails.items() for line in tail)
     return made.exit_status
 
 
-def _watched() -> bool:
+def _log_was_shown() -> bool:
     """Say whether somebody has seen the log go by on a terminal: it ends with the same summary."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
-def _usable(settings: Settings) -> str:
+def _backup_directory(settings: Settings) -> str:
     """Return the backup directory, made if only its last name is missing; raises Fault (J17, J23)."""
     folder = settings.values["CRON_BACKUP"]
     try:
@@ -111,66 +111,70 @@ def _account(uid: int) -> str:
         return str(uid)
 
 
-def jobs(given: Any, program: str, _stop: threading.Event) -> int:
+def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
     """List the jobs in the order in which they run."""
-    settings, catalogue = opened(given, program)
+    settings, catalogue = load(arguments, program)
     rows = [
         {"name": j.name, "stage": j.stage, "enabled_by": j.enabled_by, "enabled": j.enabled_by in settings.enabled}
         for j in catalogue.jobs
     ]
-    if as_json(given):
+    if wants_json(arguments):
         about = {job.name: job.description for job in catalogue.jobs}
-        document(jobs=[{**row, "description": about[str(row["name"])]} for row in rows])
+        print_json(jobs=[{**row, "description": about[str(row["name"])]} for row in rows])
         return OK
     width = max((len(job.name) for job in catalogue.jobs), default=0)
     for job, row in zip(catalogue.jobs, rows):
         switch = f"crontab.{job.enabled_by}" if job.enabled_by else "by name only"
-        say([f"{job.stage:8}  {job.name:{width}}  {'on ' if row['enabled'] else 'off'}  {switch}  {job.description}"])
+        print_lines(
+            [f"{job.stage:8}  {job.name:{width}}  {'on ' if row['enabled'] else 'off'}  {switch}  {job.description}"]
+        )
     return OK
 
 
-def check(given: Any, program: str, _stop: threading.Event) -> int:
+def check(arguments: Any, program: str, _stop: threading.Event) -> int:
     """Say what is wrong with settings and catalogue, without touching anything."""
-    settings, catalogue = opened(given, program)
-    agenda = draw_up(settings, catalogue, program)
+    settings, catalogue = load(arguments, program)
+    agenda = make_agenda(settings, catalogue, program)
     names = [task.job.name for task in agenda.tasks]
-    warnings = [*settings.warnings, *(preflight.doubts(settings, agenda) if given.here else ())]
-    if as_json(given):
-        document(exit_status=OK, enabled=names, warnings=warnings)
+    warnings = [*settings.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
+    if wants_json(arguments):
+        print_json(exit_status=OK, enabled=names, warnings=warnings)
         return OK
     write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
-    say([f"{settings.path}: nothing wrong; enabled: {', '.join(names) or 'no job, only the backup'}"])
+    print_lines([f"{settings.path}: nothing wrong; enabled: {', '.join(names) or 'no job, only the backup'}"])
     return OK
 
 
-def status(given: Any, program: str, _stop: threading.Event) -> int:
+def status(arguments: Any, program: str, _stop: threading.Event) -> int:
     """Tell how the last runs went; with `--max-age`, whether one was good lately (J22)."""
-    settings, _ = opened(given, program)
+    settings, _ = load(arguments, program)
     folder = settings.values["CRON_BACKUP"]
-    memory, now = record.recall(folder), time.time()
-    most = _age(given.max_age) if given.max_age else 0
-    late = bool(most) and (memory.last_success is None or now - memory.last_success > most)
+    history, now = record.load(folder), time.time()
+    most = _age(arguments.max_age) if arguments.max_age else 0
+    late = bool(most) and (history.last_success is None or now - history.last_success > most)
     working = holder(folder)
     standing = ["a restore is unfinished, and no job runs until it is not"] if restore.unfinished(folder) else []
     if working is None:
-        standing += [f"run {each} was killed" for each in leftovers.killed(folder)]
-    if as_json(given):
-        ended = {"last_success": memory.last_success, "backup_last_good": memory.backup_last_good}
-        document(
-            exit_status=FAILED if late else OK, runs=list(memory.runs), working=working, standing=standing, **ended
+        standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
+    if wants_json(arguments):
+        ended = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
+        print_json(
+            exit_status=FAILED if late else OK, runs=list(history.runs), working=working, standing=standing, **ended
         )
         return FAILED if late else OK
-    for each in memory.runs[-10:]:
-        say(record.lines(each))
-    say(standing)
+    for each in history.runs[-10:]:
+        print_lines(record.summary(each))
+    print_lines(standing)
     if working is not None:
-        say([f"at work: pid {working.get('pid')}, {working.get('doing')}"])
+        print_lines([f"at work: pid {working.get('pid')}, {working.get('doing')}"])
     last = (
         "never"
-        if memory.last_success is None
-        else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(memory.last_success))
+        if history.last_success is None
+        else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(history.last_success))
     )
-    say([f"last good run: {last}{f', more than {given.max_age} ago' if late and memory.last_success else ''}"])
+    print_lines(
+        [f"last good run: {last}{f', more than {arguments.max_age} ago' if late and history.last_success else ''}"]
+    )
     return FAILED if late else OK
 
 
@@ -181,21 +185,21 @@ def _age(text: str) -> int:
     return int(match.group(1)) * _SECONDS[match.group(2)]
 
 
-def logs(given: Any, program: str, _stop: threading.Event) -> int:
+def logs(arguments: Any, program: str, _stop: threading.Event) -> int:
     """Show the log of a run."""
-    settings, _ = opened(given, program)
+    settings, _ = load(arguments, program)
     folder = settings.values["CRON_BACKUP"]
-    known = leftovers.identities(folder)
-    name = given.identity or (known[-1] if known else "")
+    known = leftovers.run_ids(folder)
+    name = arguments.identity or (known[-1] if known else "")
     if name not in known:
         message = f"no run `{name}` is remembered" if name else "no run is remembered"
         raise Fault(message, f"known: {', '.join(known[-5:])}" if known else "", BAD_INPUT)
     terminal = sys.stdout is not None and sys.stdout.isatty()
     with open(os.path.join(folder, leftovers.RUNS, name, "log"), "rb") as file:
-        if as_json(given):
-            document(exit_status=OK, run=name, lines=[line.decode("utf-8", "backslashreplace") for line in file])
+        if wants_json(arguments):
+            print_json(exit_status=OK, run=name, lines=[line.decode("utf-8", "backslashreplace") for line in file])
         elif terminal:
-            say(printable(line.rstrip(b"\n")) for line in file)
+            print_lines(printable(line.rstrip(b"\n")) for line in file)
         elif sys.stdout is not None:
             for block in iter(lambda: file.read(_CHUNK), b""):
                 sys.stdout.buffer.write(block)

@@ -4,27 +4,28 @@ import os
 from typing import Any, List, Tuple
 
 from ..errors import BadInput, Problem
-from ..settings.catalogue import Catalogue, load
+from ..settings import catalogue as catalogues
+from ..settings.catalogue import Catalogue
 from ..settings.document import read
-from ..settings.settings import Settings, settle
+from ..settings.settings import Settings, validate
 
 
-def opened(given: Any, program: str) -> Tuple[Settings, Catalogue]:
+def load(arguments: Any, program: str) -> Tuple[Settings, Catalogue]:
     """Read settings and catalogue; raises BadInput with what is wrong with both."""
-    path = getattr(given, "settings", "") or os.path.join(os.path.dirname(program), "settings", "settings.json")
+    path = getattr(arguments, "settings", "") or os.path.join(os.path.dirname(program), "settings", "settings.json")
     beside = os.path.join(os.path.dirname(path), "catalogue.json")
-    chosen = getattr(given, "catalogue", "") or (beside if os.path.exists(beside) else "")
+    chosen = getattr(arguments, "catalogue", "") or (beside if os.path.exists(beside) else "")
     problems: List[Problem] = []
     catalogue = None
     try:
-        catalogue = load(chosen)
+        catalogue = catalogues.load(chosen)
     except BadInput as error:
         problems += error.problems
     try:
         document, status = read(path)
         # Which switches there are cannot be known of a catalogue that cannot be read.
         switches = catalogue.switches if catalogue else {k[8:] for k in document.root if k.startswith("crontab.RUN_")}
-        settings = settle(document, status, switches)
+        settings = validate(document, status, switches)
     except BadInput as error:
         problems += error.problems
     if problems or catalogue is None:

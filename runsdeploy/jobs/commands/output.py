@@ -14,21 +14,21 @@ def write(text: str, stream: Optional[TextIO]) -> None:
     stream.buffer.flush()
 
 
-def say(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     """Write lines to standard output."""
     write("".join(f"{line}\n" for line in lines), sys.stdout)
 
 
-def as_json(given: Any) -> bool:
+def wants_json(arguments: Any) -> bool:
     """Say whether the result is to be JSON; talk goes to standard error then."""
-    return bool(getattr(given, "format", "text") == "json")
+    return bool(getattr(arguments, "format", "text") == "json")
 
 
-def talk(given: Any, lines: Iterable[str]) -> None:
+def print_notes(arguments: Any, lines: Iterable[str]) -> None:
     """Write lines that are no result if the result is JSON."""
-    write("".join(f"{line}\n" for line in lines), sys.stderr if as_json(given) else sys.stdout)
+    write("".join(f"{line}\n" for line in lines), sys.stderr if wants_json(arguments) else sys.stdout)
 
 
-def document(**facts: Any) -> None:
+def print_json(**facts: Any) -> None:
     """Write a JSON document to standard output."""
     write(json.dumps({"schema": 1, **facts}, sort_keys=True) + "\n", sys.stdout)

@@ -38,13 +38,13 @@ def make_directory(path: str) -> None:
     os.mkdir(path, 0o700)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        inherit(descriptor, above)
+        inherit_owner(descriptor, above)
     finally:
         os.close(descriptor)
     sync_directory(above)
 
 
-def inherit(descriptor: int, folder: str) -> None:
+def inherit_owner(descriptor: int, folder: str) -> None:
     """Give what root makes to the owner of the directory: nightly runs must be able to use what a restore leaves."""
     if os.geteuid() == 0:
         owner = os.stat(folder or ".")
@@ -66,7 +66,7 @@ def create(path: str, mode: int = PRIVATE) -> IO[bytes]:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     try:
         os.fchmod(descriptor, mode)
-        inherit(descriptor, os.path.dirname(path))
+        inherit_owner(descriptor, os.path.dirname(path))
         return os.fdopen(descriptor, "wb")
     except BaseException:
         os.close(descriptor)

@@ -24,7 +24,7 @@ class Journal:
         if self._descriptor < 0:
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
             self._descriptor = os.open(self._path, flags, 0o600)
-            durable.inherit(self._descriptor, os.path.dirname(self._path))
+            durable.inherit_owner(self._descriptor, os.path.dirname(self._path))
         if _is_torn(self._descriptor):
             # A record written behind a torn one would be torn too.
             line = "\n" + line

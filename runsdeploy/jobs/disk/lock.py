@@ -13,11 +13,11 @@ from ..errors import LOCKED, Fault
 from . import durable
 
 NAME = ".lock"
-PAUSE = 0.05
+POLL_INTERVAL = 0.05
 """seconds between two looks while waiting"""
-PATIENCE = 0.25
+MINIMUM_WAIT = 0.25
 """seconds that even a start that does not wait gives: `holder` looks by locking, for an instant"""
-SHY = 10.0
+IDENTIFY_TIMEOUT = 10.0
 """seconds that a holder is given to say who it is"""
 
 
@@ -27,9 +27,9 @@ class Lock:
     def __init__(self, descriptor: int, doing: str, started: float) -> None:
         self._descriptor = descriptor
         self._facts = {"pid": os.getpid(), "host": socket.gethostname(), "started": int(started), "doing": doing}
-        self.tell(doing)
+        self.set_activity(doing)
 
-    def tell(self, doing: str) -> None:
+    def set_activity(self, doing: str) -> None:
         """Tell others what the holder does now; nobody depends on it, so a full disk does not matter."""
         self._facts["doing"] = doing
         text = (json.dumps(self._facts) + "\n").encode()
@@ -48,13 +48,13 @@ class Lock:
         os.close(self._descriptor)
 
 
-def take(folder: str, doing: str, wait: float = 0.0) -> Lock:
+def acquire(folder: str, doing: str, wait: float = 0.0) -> Lock:
     """Return the lock of a backup directory, waiting up to so many seconds; raises Fault naming its holder."""
     # Jobs do not inherit it: what a job leaves behind would hold the lock for ever.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(os.path.join(folder, NAME), flags, 0o600)
-    durable.inherit(descriptor, folder)
-    until = time.monotonic() + max(wait, PATIENCE)
+    durable.inherit_owner(descriptor, folder)
+    until = time.monotonic() + max(wait, MINIMUM_WAIT)
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -64,8 +64,8 @@ def take(folder: str, doing: str, wait: float = 0.0) -> Lock:
                 os.close(descriptor)
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
-                raise Fault(_held(folder), "wait for it with `--wait SECONDS`", LOCKED) from None
-        time.sleep(min(PAUSE, max(0.0, until - time.monotonic())))
+                raise Fault(_held_message(folder), "wait for it with `--wait SECONDS`", LOCKED) from None
+        time.sleep(min(POLL_INTERVAL, max(0.0, until - time.monotonic())))
 
 
 def holder(folder: str) -> Optional[Dict[str, Any]]:
@@ -92,11 +92,11 @@ def _facts(descriptor: int) -> Dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _held(folder: str) -> str:
+def _held_message(folder: str) -> str:
     facts = holder(folder)
-    until = time.monotonic() + SHY
+    until = time.monotonic() + IDENTIFY_TIMEOUT
     while facts == {} and time.monotonic() < until:  # it says in a moment who it is
-        time.sleep(PAUSE)
+        time.sleep(POLL_INTERVAL)
         facts = holder(folder)
     if not facts:
         return f"another one is at work in `{folder}`"

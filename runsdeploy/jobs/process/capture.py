@@ -1,4 +1,4 @@
-"""Output of a command on its way to a log: in lines, bounded, its head and its tail kept (J8)."""
+"""Capture of a command on its way to a log: in lines, bounded, its head and its tail kept (J8)."""
 
 import io
 import tempfile
@@ -10,8 +10,8 @@ IN_MEMORY = 512 * 1024
 """bytes of the end of the output that are kept where there is no disk for more"""
 
 
-class Output:
-    """Output on its way to the sink: in lines, and no more than the limit (J8)."""
+class Capture:
+    """Capture on its way to the sink: in lines, and no more than the limit (J8)."""
 
     def __init__(self, sink: Callable[[bytes], None], limit: int, spool: Optional[str]) -> None:
         self._sink = sink
@@ -22,40 +22,40 @@ class Output:
         self._gap = 0  # bytes refused since the sink last took some
         self._dropped = 0
 
-    def take(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Take output of the command."""
         now = data[: self._head]
         self._head -= len(now)
         self._split(now)
         self._tail.write(data[len(now) :])
 
-    def say(self, text: str) -> None:
+    def note(self, text: str) -> None:
         """Put a line of the runner behind all output so far."""
-        self._unspool()
-        self._line(text)
+        self._flush_tail()
+        self._write_note(text)
 
     def close(self) -> int:
         """Hand on all that is held; returns how many bytes of output the sink has not got."""
-        self._unspool()
-        self._give(bytes(self._rest))
+        self._flush_tail()
+        self._deliver(bytes(self._rest))
         self._rest.clear()
-        self._give(b"")
+        self._deliver(b"")
         return self._dropped
 
-    def _unspool(self) -> None:
+    def _flush_tail(self) -> None:
         dropped = self._tail.offered - self._tail.size
         if dropped:
-            self._line(f"{dropped} bytes of output dropped here")
+            self._write_note(f"{dropped} bytes of output dropped here")
         for data in self._tail.pieces():
             self._split(data)
-        self._dropped += self._tail.offered - self._tail.given
+        self._dropped += self._tail.offered - self._tail.returned
         self._tail.clear()
 
-    def _line(self, text: str) -> None:
-        self._give(bytes(self._rest))
+    def _write_note(self, text: str) -> None:
+        self._deliver(bytes(self._rest))
         self._rest.clear()
         line = "[{}]\n".format(text.replace("\n", "\\n")).encode("utf-8", "surrogateescape")
-        self._give(b"\n" + line if self._open else line, counts=0)
+        self._deliver(b"\n" + line if self._open else line, counts=0)
 
     def _split(self, data: bytes) -> None:
         """Hand on whole lines, as many as fit; what is too long for one piece is cut."""
@@ -66,10 +66,10 @@ class Output:
             cut = self._rest.rfind(b"\n", 0, PIECE) + 1 or PIECE
             if cut > len(self._rest):
                 return
-            self._give(bytes(self._rest[:cut]))
+            self._deliver(bytes(self._rest[:cut]))
             del self._rest[:cut]
 
-    def _give(self, data: bytes, counts: int = 1) -> None:
+    def _deliver(self, data: bytes, counts: int = 1) -> None:
         try:
             if self._gap:
                 self._sink(f"\n[{self._gap} bytes of output could not be written here]\n".encode("ascii"))
@@ -95,7 +95,7 @@ class _Tail:
         self._close()
         self._capacity = self._whole
         self._end = 0
-        self.offered = self.size = self.given = 0
+        self.offered = self.size = self.returned = 0
 
     def write(self, data: bytes) -> None:
         """Take bytes; the oldest make room."""
@@ -125,7 +125,7 @@ class _Tail:
         self._capacity = min(self._capacity, IN_MEMORY)
         self._file = io.BytesIO()
         self._end = self.size = self._file.write(last)
-        self.given = 0
+        self.returned = 0
 
     def _close(self) -> None:
         if self._file is not None:
@@ -153,5 +153,5 @@ class _Tail:
             if not data:
                 return
             first += len(data)
-            self.given += len(data)
+            self.returned += len(data)
             yield data

@@ -48,7 +48,7 @@ def login(
 ) -> Ticket:
     """Get a ticket for a user into a cache in `directory`, which only the runner can enter; never raises OSError."""
     program = find("kinit")
-    warning = _unusable(user, keytab)
+    warning = _settings_problem(user, keytab)
     if warning or program is None:
         return Ticket("", warning or "no ticket: `kinit` is not on this machine, install the Kerberos client")
     ticket = Ticket(f"FILE:{os.path.join(directory, _CACHE)}", "")
@@ -57,7 +57,7 @@ def login(
     if ending.outcome == "ok" and os.path.exists(_file(ticket)):
         return ticket
     _remove(ticket)
-    return Ticket("", f"no ticket for `{user}` from `{keytab}`: `{program}` {_why(ending, answer, timeout)}")
+    return Ticket("", f"no ticket for `{user}` from `{keytab}`: `{program}` {_failure(ending, answer, timeout)}")
 
 
 def logout(ticket: Ticket, find: Callable[[str], Optional[str]] = find_program, timeout: float = TIMEOUT) -> str:
@@ -73,7 +73,7 @@ def logout(ticket: Ticket, find: Callable[[str], Optional[str]] = find_program, 
     return warning
 
 
-def _unusable(user: str, keytab: str) -> str:
+def _settings_problem(user: str, keytab: str) -> str:
     """Return why the settings cannot give a ticket, if they cannot."""
     for name, value in (("crontab.SVC_USER", user), ("crontab.SVC_KEYTAB", keytab)):
         if not value:
@@ -110,7 +110,7 @@ def _last_line(text: str, outcome: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in last)
 
 
-def _why(ending: Ending, answer: str, timeout: float) -> str:
+def _failure(ending: Ending, answer: str, timeout: float) -> str:
     """Return how a program failed, as the end of a warning."""
     said = f", and said: {answer}" if answer else ""
     if ending.outcome == "ok":

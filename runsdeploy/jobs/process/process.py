@@ -21,15 +21,15 @@ import termios
 import time
 from typing import IO, Any, Callable, Dict, List, NamedTuple, Optional, Tuple, cast
 
-from .capture import PIECE, Output
-from .supervisor import GIVE_UP, LOOK, PATH, SOURCE, processes, send_signal, write_all
+from .capture import PIECE, Capture
+from .supervisor import KILL_TIMEOUT, PATH, POLL_INTERVAL, SOURCE, processes, send_signal, write_all
 
 LIMIT = 100 * 1024 * 1024
 """bytes of output that are kept of one command"""
 GRACE = 30.0
 """seconds between SIGTERM and SIGKILL"""
 
-_HEED = 0.1
+_STOP_INTERVAL = 0.1
 """seconds between two looks at whether to stop"""
 _PYTHON = sys.executable or "/proc/self/exe"
 
@@ -81,22 +81,22 @@ def run(
     seconds between SIGTERM and SIGKILL. Whatever keeps the command from running is an outcome and a line of output,
     never an exception. May be called in several threads at once.
     """
-    output = Output(sink, limit, spool)
+    output = Capture(sink, limit, spool)
     if stop is not None and stop():
-        output.say("told to stop before the start")
+        output.note("told to stop before the start")
         return Ending("interrupted", None, 0.0, (), output.close())
     try:
-        order = _order(command, grace)
-        supervisor = _Supervised(command)
+        request = _request(command, grace)
+        supervisor = _SupervisorProcess(command)
     except (OSError, ValueError) as error:
         outcome = _not_started(error, command, output)
         return Ending(outcome, None, 0.0, (), output.close())
     with contextlib.closing(supervisor):
-        report = supervisor.follow(order, output, stop)
+        report = supervisor.communicate(request, output, stop)
     return _ending(report, command, output)
 
 
-def _order(command: Command, grace: float) -> bytes:
+def _request(command: Command, grace: float) -> bytes:
     """Return what the supervisor is to do, as one line; raises ValueError for what no process can be given."""
     if not command.argv or not command.argv[0]:
         raise ValueError("no program is named")
@@ -105,14 +105,14 @@ def _order(command: Command, grace: float) -> bytes:
     odd = [name for name in environment if not name or b"=" in name]
     if odd:
         raise ValueError(f"`{odd[0].decode('utf-8', 'replace')}` is no name of a variable")
-    order = {
+    request = {
         "argv": [word.decode("latin-1") for word in words],
         "environment": {name.decode("latin-1"): value.decode("latin-1") for name, value in environment.items()},
         "timeout": command.timeout,
         "daemon": command.daemon,
         "grace": grace,
     }
-    return json.dumps(order).encode("ascii") + b"\n"
+    return json.dumps(request).encode("ascii") + b"\n"
 
 
 def _bytes(text: str) -> bytes:
@@ -125,7 +125,7 @@ def _bytes(text: str) -> bytes:
         return text.encode("utf-8", "surrogateescape")
 
 
-class _Supervised:
+class _SupervisorProcess:
     """The runner's side of a supervisor: its three pipes, its end and its reaping."""
 
     def __init__(self, command: Command) -> None:
@@ -133,7 +133,7 @@ class _Supervised:
             source, self._source = (files.enter_context(file) for file in _pipe())
             self._output, output = (files.enter_context(file) for file in _pipe())
             program = f"/proc/self/fd/{source.fileno()}"
-            # its own session: a Ctrl-C or a hang-up is for the runner, which says in order what is to end
+            # its own session: a Ctrl-C or a hang-up is for the runner, which says in request what is to end
             self._process = subprocess.Popen(
                 [_PYTHON, "-I", "-S", program, _bytes(command.argv[0])],  # the last is for the reader of `ps`
                 stdin=subprocess.PIPE,
@@ -146,7 +146,7 @@ class _Supervised:
             )
             source.close()
             output.close()
-            self._orders = files.enter_context(cast("IO[bytes]", self._process.stdin))
+            self._requests = files.enter_context(cast("IO[bytes]", self._process.stdin))
             self._reports = files.enter_context(cast("IO[bytes]", self._process.stdout))
             self._files = files.pop_all()
 
@@ -156,12 +156,12 @@ class _Supervised:
         self._files.close()
         self._process.wait()
 
-    def follow(self, order: bytes, output: "Output", stop: Optional[Callable[[], bool]]) -> Dict[str, Any]:
+    def communicate(self, request: bytes, output: Capture, stop: Optional[Callable[[], bool]]) -> Dict[str, Any]:
         """Hand on output until the supervisor has ended; returns all it reported."""
         try:
             write_all(self._source.fileno(), SOURCE.encode("utf-8"))
             self._source.close()
-            write_all(self._orders.fileno(), order)
+            write_all(self._requests.fileno(), request)
         except BrokenPipeError:
             pass  # it was killed, which shows in what it reports: nothing
         text = self._read(output, stop)
@@ -171,23 +171,23 @@ class _Supervised:
             if line.endswith(b"\n"):
                 report.update(json.loads(line))
         if "seconds" not in report:
-            output.say("the process that watched over the command has died, and the command was killed")
+            output.note("the process that watched over the command has died, and the command was killed")
             _end_session(report.get("leader", 0))
         return report
 
-    def _read(self, output: "Output", stop: Optional[Callable[[], bool]]) -> bytes:
+    def _read(self, output: Capture, stop: Optional[Callable[[], bool]]) -> bytes:
         report = b""
         poll = select.poll()
         poll.register(self._output, select.POLLIN)
         poll.register(self._reports, select.POLLIN)
         while True:
             if stop is not None and stop():
-                self._orders.close()
+                self._requests.close()
                 stop = None
-            for descriptor, _ in poll.poll(None if stop is None else _HEED * 1000):
+            for descriptor, _ in poll.poll(None if stop is None else _STOP_INTERVAL * 1000):
                 data = os.read(descriptor, PIECE)
                 if descriptor == self._output.fileno():
-                    output.take(data)
+                    output.write(data)
                     if not data:
                         poll.unregister(self._output)
                 elif data:
@@ -195,12 +195,12 @@ class _Supervised:
                 else:
                     return report
 
-    def _drain(self, output: "Output") -> None:
+    def _drain(self, output: Capture) -> None:
         """Take what is in the pipe now, and no more: a daemon may hold it, and write for ever."""
         (left,) = struct.unpack("i", fcntl.ioctl(self._output, termios.FIONREAD, b"\0" * struct.calcsize("i")))
         while left > 0:
             data = os.read(self._output.fileno(), min(left, PIECE))
-            output.take(data)
+            output.write(data)
             left -= len(data)
 
 
@@ -215,22 +215,22 @@ def _pipe() -> Tuple[IO[bytes], IO[bytes]]:
     return os.fdopen(reader, "rb", 0), os.fdopen(writer, "wb", 0)
 
 
-def _ending(report: Dict[str, Any], command: Command, output: "Output") -> Ending:
+def _ending(report: Dict[str, Any], command: Command, output: Capture) -> Ending:
     outcome, status = _outcome(report, command, output)
     orphans = tuple(report.get("orphans", ()))
     for each in orphans:
-        output.say(f"`{each}` outlived the command")
+        output.note(f"`{each}` outlived the command")
     return Ending(outcome, status, report.get("seconds", 0.0), orphans, output.close())
 
 
-def _outcome(report: Dict[str, Any], command: Command, output: "Output") -> Tuple[str, Optional[int]]:
+def _outcome(report: Dict[str, Any], command: Command, output: Capture) -> Tuple[str, Optional[int]]:
     if report.get("refused"):
-        return _refused(report["refused"], command, output), None
+        return _exec_failure(report["refused"], command, output), None
     if "seconds" not in report:
         return "interrupted", None
     if report["cut"]:
         why = f"not done in {command.timeout:g} seconds" if report["cut"] == "timeout" else "told to stop"
-        output.say(f"ended: {why}")
+        output.note(f"ended: {why}")
         return report["cut"], None
     if os.WIFSIGNALED(report["status"]):
         return "killed", os.WTERMSIG(report["status"])
@@ -238,42 +238,42 @@ def _outcome(report: Dict[str, Any], command: Command, output: "Output") -> Tupl
     return "failed" if status else "ok", status
 
 
-def _refused(refused: List[Any], command: Command, output: "Output") -> str:
+def _exec_failure(refused: List[Any], command: Command, output: Capture) -> str:
     """Say why a program did not start; returns the outcome."""
     number, place, exists = refused
     program = place.encode("latin-1").decode("utf-8", "surrogateescape")
     if number not in (errno.ENOENT, errno.ENOTDIR):
         hint = ": its first line must name its interpreter, as `#!/bin/sh` does" if number == errno.ENOEXEC else ""
-        output.say(f"`{program}` cannot be executed: {os.strerror(number).lower()}{hint}")
+        output.note(f"`{program}` cannot be executed: {os.strerror(number).lower()}{hint}")
         return "not-executable"
     if exists:
-        output.say(f"`{program}` needs an interpreter that was not found: see its first line")
+        output.note(f"`{program}` needs an interpreter that was not found: see its first line")
     else:
         where = "" if "/" in program else f" in `{command.environment.get('PATH', PATH.decode())}`"
-        output.say(f"`{program}` was not found{where}, working directory `{command.directory}`")
+        output.note(f"`{program}` was not found{where}, working directory `{command.directory}`")
     return "not-found"
 
 
-def _not_started(error: Exception, command: Command, output: "Output") -> str:
+def _not_started(error: Exception, command: Command, output: Capture) -> str:
     """Say why not even a supervisor could be started; returns the outcome."""
     if not isinstance(error, OSError):
-        output.say(f"the command cannot be started: {error}")
+        output.note(f"the command cannot be started: {error}")
         return "not-executable"
     why = os.strerror(error.errno or 0).lower()
     if error.filename is None or error.filename == _PYTHON:
-        output.say(f"the command cannot be started with `{_PYTHON}`: {why}")
+        output.note(f"the command cannot be started with `{_PYTHON}`: {why}")
         return "not-executable"
-    output.say(f"the command cannot be started in the working directory `{command.directory}`: {why}")
+    output.note(f"the command cannot be started in the working directory `{command.directory}`: {why}")
     return "not-found" if error.errno in (errno.ENOENT, errno.ENOTDIR) else "not-executable"
 
 
 def _end_session(leader: int) -> None:
     """Kill what a command left in its session: its supervisor is dead, nobody else will."""
-    deadline = time.monotonic() + GIVE_UP
+    deadline = time.monotonic() + KILL_TIMEOUT
     while leader and time.monotonic() < deadline:
         alive = [each for each in processes() if each.session == leader and not each.ended]
         if not alive:
             return
         for each in alive:
             send_signal(os.kill, each.pid, signal.SIGKILL)
-        time.sleep(LOOK)
+        time.sleep(POLL_INTERVAL)

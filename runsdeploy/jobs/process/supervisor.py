@@ -24,18 +24,18 @@ SOURCE = "" if __name__ == "__main__" else __spec__.loader.get_source(__name__) 
 """this program; not by `inspect`, whose import would cost each job as much as the start of Python"""
 PATH = b"/usr/bin:/bin"
 """where programs are looked for if the command's environment does not say"""
-GIVE_UP = 5.0
+KILL_TIMEOUT = 5.0
 """seconds after SIGKILL; what is alive then hangs in the kernel, or belongs to somebody else"""
-LOOK = 0.05
+POLL_INTERVAL = 0.05
 """seconds between two looks for processes that outlived the command"""
 
 _SETTLE = 1.0
 """seconds for what ends by itself after the command, as the `tee` of `exec > >(tee log)` does"""
-_HASTE = 1.0
+_SHORT_GRACE = 1.0
 """seconds between SIGTERM and SIGKILL once the runner is dead"""
 _ORPHANS_GRACE = 5.0
 """seconds between SIGTERM and SIGKILL for what outlived the command"""
-_MOST = 64 * 1024
+_READ_SIZE = 64 * 1024
 """bytes read at once"""
 _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # <sys/prctl.h>
 
@@ -95,14 +95,14 @@ def _prctl(option: int, value: int) -> bool:
 class _Supervisor:
     """One command and all it starts; in a process of its own."""
 
-    def __init__(self, order: Dict[str, Any]) -> None:
-        self._order = order
+    def __init__(self, request: Dict[str, Any]) -> None:
+        self._request = request
         self._reaper = _prctl(_SET_SUBREAPER, 1)
         self._status: Optional[int] = None  # of the command: as waitpid has it
         self._leader = self._childless = 0
         self._runner = os.getppid()
-        self._told = False  # to stop, or that the runner is dead, which comes to the same
-        self._seen: Dict[int, str] = {}  # what outlived the command
+        self._stop_requested = False  # to stop, or that the runner is dead, which comes to the same
+        self._outlived: Dict[int, str] = {}  # what outlived the command
         woken, wake = os.pipe()
         self._woken = woken
         for descriptor in (woken, wake):
@@ -118,36 +118,41 @@ class _Supervisor:
         """Run the command, end what is to be ended, and return the report."""
         started = time.monotonic()
         try:
-            refusal = self._start()
+            error_reader = self._start()
         except OSError as error:  # too many processes
-            return {"seconds": 0.0, "refused": [error.errno, self._order["argv"][0], True]}
+            return {"seconds": 0.0, "refused": [error.errno, self._request["argv"][0], True]}
         cut = ""
-        if not self._until(self._ended, self._order["timeout"], heed=True):
-            cut = "interrupted" if self._told else "timeout"
-            self._end()
+        if not self._wait_until(self._ended, self._request["timeout"], stoppable=True):
+            cut = "interrupted" if self._stop_requested else "timeout"
+            self._end_command()
         seconds = time.monotonic() - started
         self._end_orphans()
-        refused = json.loads(os.read(refusal, _MOST) or b"null") if self._status is not None else None
+        refused = json.loads(os.read(error_reader, _READ_SIZE) or b"null") if self._status is not None else None
         orphans = self._orphans()
         return {"status": self._status, "seconds": seconds, "cut": cut, "orphans": orphans, "refused": refused}
 
-    def say(self, report: Dict[str, Any]) -> None:
+    def report(self, report: Dict[str, Any]) -> None:
         """Tell the runner, if it is there."""
         with contextlib.suppress(BrokenPipeError):  # the runner is dead: all is ended all the same
             write_all(1, json.dumps(report).encode("ascii") + b"\n")
 
     def _start(self) -> int:
         """Start the command; returns a descriptor that tells, once it has ended, why it could not be executed."""
-        refusal, refuse = os.pipe()
+        error_reader, error_writer = os.pipe()
         self._leader = os.fork()
         if not self._leader:
-            _become(self._order, refuse)
-        os.close(refuse)
-        os.read(refusal, 1)  # now it leads its group, and SIGTERM is not ignored
-        return refusal
+            _become_command(self._request, error_writer)
+        os.close(error_writer)
+        os.read(error_reader, 1)  # now it leads its group, and SIGTERM is not ignored
+        return error_reader
 
-    def _until(
-        self, done: Callable[[], bool], seconds: float, each: Optional[Callable[[], None]] = None, *, heed: bool = False
+    def _wait_until(
+        self,
+        done: Callable[[], bool],
+        seconds: float,
+        each: Optional[Callable[[], None]] = None,
+        *,
+        stoppable: bool = False,
     ) -> bool:
         """Wait, reap, and do `each` at every look; returns whether it was done in time."""
         deadline = time.monotonic() + seconds
@@ -156,20 +161,20 @@ class _Supervisor:
             if done():
                 return True
             left = deadline - time.monotonic()
-            if left <= 0 or (heed and self._told):
+            if left <= 0 or (stoppable and self._stop_requested):
                 return False
             if each is not None:
                 each()
             # without a reaper no signal tells that an orphan has ended
-            self._sleep(min(left, 60.0 if heed else LOOK))
+            self._wait(min(left, 60.0 if stoppable else POLL_INTERVAL))
 
-    def _sleep(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> None:
         for descriptor, _ in self._poll.poll(seconds * 1000):
             if descriptor == self._woken:
-                os.read(self._woken, _MOST)
+                os.read(self._woken, _READ_SIZE)
             else:
                 self._poll.unregister(0)
-                self._told = True
+                self._stop_requested = True
 
     def _reap(self) -> None:
         self._childless = 0
@@ -187,7 +192,7 @@ class _Supervisor:
     def _ended(self) -> bool:
         return self._status is not None
 
-    def _alone(self) -> bool:
+    def _no_descendants_left(self) -> bool:
         return bool(self._childless) and (self._reaper or not self._descendants())
 
     def _descendants(self) -> List[Process]:
@@ -206,35 +211,39 @@ class _Supervisor:
             found += [each for each in living if each.session == self._leader and each.pid not in family]
         return found
 
-    def _end(self) -> None:
+    def _end_command(self) -> None:
         """End the command; its number is its own and its group's as long as it is not reaped."""
         for number in (signal.SIGTERM, signal.SIGCONT):  # one that is stopped must notice
             send_signal(os.killpg, self._leader, number)
-        if not self._until(self._ended, self._grace(self._order["grace"])):
+        if not self._wait_until(self._ended, self._grace(self._request["grace"])):
             send_signal(os.killpg, self._leader, signal.SIGKILL)
-            self._until(self._ended, GIVE_UP)
+            self._wait_until(self._ended, KILL_TIMEOUT)
 
     def _grace(self, seconds: float) -> float:
         """Return how long to wait for what was told to end: the lock of a runner that was killed is free already."""
-        return seconds if os.getppid() == self._runner else min(seconds, _HASTE)
+        return seconds if os.getppid() == self._runner else min(seconds, _SHORT_GRACE)
 
     def _end_orphans(self) -> None:
         """End what outlived the command, unless it is meant to (J6)."""
-        if self._until(self._alone, _SETTLE) or self._order["daemon"]:
+        if self._wait_until(self._no_descendants_left, _SETTLE) or self._request["daemon"]:
             return
         told: Set[int] = set()
-        grace = self._grace(min(self._order["grace"], _ORPHANS_GRACE))
-        if not self._until(self._alone, grace, lambda: self._tell(told, signal.SIGTERM, signal.SIGCONT)):
-            self._until(self._alone, GIVE_UP, lambda: self._tell(set(), signal.SIGKILL))
+        grace = self._grace(min(self._request["grace"], _ORPHANS_GRACE))
+        if not self._wait_until(
+            self._no_descendants_left, grace, lambda: self._signal_groups(told, signal.SIGTERM, signal.SIGCONT)
+        ):
+            self._wait_until(
+                self._no_descendants_left, KILL_TIMEOUT, lambda: self._signal_groups(set(), signal.SIGKILL)
+            )
 
-    def _tell(self, told: Set[int], *numbers: int) -> None:
+    def _signal_groups(self, told: Set[int], *numbers: int) -> None:
         """Signal the groups of our children, once each.
 
         Only children: nobody but us reaps them, so neither they nor their groups can be somebody else's by now.
         What is below them is in their group, or becomes our child when they end.
         """
         for each in self._descendants():
-            self._seen[each.pid] = each.name
+            self._outlived[each.pid] = each.name
             if each.pid not in told and (each.parent == os.getpid() or not self._reaper):
                 told.add(each.pid)
                 for number in numbers:
@@ -242,18 +251,22 @@ class _Supervisor:
 
     def _orphans(self) -> List[str]:
         """Name what outlived the command, and what outlives this supervisor though it should not."""
-        left = {} if self._order["daemon"] or self._alone() else {each.pid: each.name for each in self._descendants()}
+        left = (
+            {}
+            if self._request["daemon"] or self._no_descendants_left()
+            else {each.pid: each.name for each in self._descendants()}
+        )
         if self._status is None:
-            left.setdefault(self._leader, self._order["argv"][0])
-        elif not left and not self._order["daemon"] and not self._alone():
+            left.setdefault(self._leader, self._request["argv"][0])
+        elif not left and not self._request["daemon"] and not self._no_descendants_left():
             left[0] = "(`/proc` does not show it)"
-        names = {**self._seen, **left}
+        names = {**self._outlived, **left}
         return [
             f"{pid} {name}" + (" (could not be ended)" if pid in left else "") for pid, name in sorted(names.items())
         ]
 
 
-def _become(order: Dict[str, Any], refuse: int) -> None:
+def _become_command(request: Dict[str, Any], error_writer: int) -> None:
     """Become the command: own session, default signals, nothing but 0, 1 and 2, no core dumps (S20); never returns."""
     place = b""
     try:
@@ -264,21 +277,21 @@ def _become(order: Dict[str, Any], refuse: int) -> None:
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)  # a command without its supervisor would be forgotten
-        os.write(refuse, b"+")
+        os.write(error_writer, b"+")
         # not left to the supervisor, which the command may kill at once; the runner ends this session then
         write_all(1, json.dumps({"leader": os.getpid()}).encode("ascii") + b"\n")
         os.umask(0o022)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
-        argv = [word.encode("latin-1") for word in order["argv"]]
-        environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in order["environment"].items()}
+        argv = [word.encode("latin-1") for word in request["argv"]]
+        environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["environment"].items()}
         place = argv[0]
         _execute(argv, environment)
     except BaseException as error:  # noqa: BLE001 -- said nowhere, it would pass for the command's own 127
         number = getattr(error, "errno", None) or errno.EINVAL
         place = getattr(error, "filename", None) or place
         exists = os.path.lexists(place)
-        os.write(refuse, json.dumps([number, os.fsencode(place).decode("latin-1"), exists]).encode("ascii"))
+        os.write(error_writer, json.dumps([number, os.fsencode(place).decode("latin-1"), exists]).encode("ascii"))
     finally:
         os._exit(127)
 
@@ -308,7 +321,7 @@ def supervise() -> None:
     line = sys.stdin.buffer.readline()
     if line.endswith(b"\n"):
         supervisor = _Supervisor(json.loads(line))
-        supervisor.say(supervisor.run())
+        supervisor.report(supervisor.run())
 
 
 if __name__ == "__main__":

@@ -54,10 +54,10 @@ class Log:
         if message not in self.problems:
             self.problems.append(message)
 
-    def say(self, text: str) -> None:
+    def write(self, text: str) -> None:
         """Log what the runner does, with the time."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        self._write("".join(f"{stamp} {line}\n" for line in text.split("\n")).encode("utf-8", "backslashreplace"))
+        self._append("".join(f"{stamp} {line}\n" for line in text.split("\n")).encode("utf-8", "backslashreplace"))
 
     def output(self, job: str, data: bytes) -> None:
         """Log lines that a job wrote, as they are, each with the job's name before it."""
@@ -71,13 +71,13 @@ class Log:
             tail = self._tails.setdefault(job, deque(maxlen=TAIL))
             tail.extend(line[:WIDEST] for line in lines)
         name = job.encode()
-        self._write(b"".join(b"%s| %s\n" % (name, line) for line in lines))
+        self._append(b"".join(b"%s| %s\n" % (name, line) for line in lines))
 
     def tail(self, job: str) -> List[str]:
         """Return the last lines of a job, fit for a terminal."""
         return [printable(line) for line in self._tails.get(job, ())]
 
-    def _write(self, data: bytes) -> None:
+    def _append(self, data: bytes) -> None:
         with self._guard:
             for path, descriptor in self._files.items():
                 try:

@@ -51,7 +51,7 @@ class _Family(NamedTuple):
     """The samples of one name."""
 
     name: str
-    told: str
+    help_text: str
     """what the name means"""
     samples: Tuple[_Sample, ...]
     """labels in braces or nothing, and the value; None for a value that is not there"""
@@ -92,12 +92,12 @@ def _families(figures: Figures) -> Tuple[_Family, ...]:
     )
 
 
-def _one(name: str, told: str, value: Optional[float]) -> _Family:
-    return _Family(name, told, (("", value),))
+def _one(name: str, help_text: str, value: Optional[float]) -> _Family:
+    return _Family(name, help_text, (("", value),))
 
 
-def _each(name: str, told: str, values: Iterable[_Sample]) -> _Family:
-    return _Family(name, told, tuple((f'{{job="{label}"}}', value) for label, value in values))
+def _each(name: str, help_text: str, values: Iterable[_Sample]) -> _Family:
+    return _Family(name, help_text, tuple((f'{{job="{label}"}}', value) for label, value in values))
 
 
 def _lines(family: _Family) -> Iterator[str]:
@@ -105,7 +105,7 @@ def _lines(family: _Family) -> Iterator[str]:
     if not samples:
         return
     name = PREFIX + family.name
-    yield f"# HELP {name} {family.told}"
+    yield f"# HELP {name} {family.help_text}"
     yield f"# TYPE {name} {family.kind}"
     for labels, value in samples:
         yield f"{name}{labels} {_number(value)}"

@@ -34,7 +34,7 @@ _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 _HIGHEST_STATUS = 255
 _LATE = "no answer in time"
-_PASSING = (408, 425, 429, 500, 502, 503, 504)
+_TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """statuses of a server that may well answer otherwise in a moment"""
 
 
@@ -68,12 +68,12 @@ class _Request(NamedTuple):
     body: bytes
 
 
-class _Refused(Exception):
+class _AttemptFailed(Exception):
     """A try came to nothing; the text says why, with nothing of the URL in it."""
 
-    def __init__(self, message: str, *, passing: bool = True) -> None:
+    def __init__(self, message: str, *, transient: bool = True) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
         """trying again may help"""
 
 
@@ -87,7 +87,7 @@ def ping(url: str, event: Union[str, int], body: bytes = b"", limits: Limits = L
         known = ", ".join(f"`{each}`" for each in EVENTS)
         return f"monitor was not told: found event `{word!a}`, expected {known} or an exit status"
     path = EVENTS.get(word, f"/{word}")
-    return _tell(url, "POST", path, ("text/plain; charset=utf-8", body[-LONGEST_PING:]), limits)
+    return _send(url, "POST", path, ("text/plain; charset=utf-8", body[-LONGEST_PING:]), limits)
 
 
 def push(url: str, job: str, instance: str, text: bytes, limits: Limits = LIMITS) -> str:
@@ -98,7 +98,7 @@ def push(url: str, job: str, instance: str, text: bytes, limits: Limits = LIMITS
     if len(text) > LONGEST_PUSH:
         return f"metrics were not pushed: found {len(text)} bytes, expected at most {LONGEST_PUSH}"
     path = f"/metrics{_grouping('job', job)}{_grouping('instance', instance)}"
-    return _tell(url, "PUT", path, ("text/plain; version=0.0.4; charset=utf-8", text), limits)
+    return _send(url, "PUT", path, ("text/plain; version=0.0.4; charset=utf-8", text), limits)
 
 
 def _grouping(name: str, value: str) -> str:
@@ -109,27 +109,27 @@ def _grouping(name: str, value: str) -> str:
     return f"/{name}/{urllib.parse.quote(data, safe='')}"
 
 
-def _tell(url: str, method: str, path: str, content: Any, limits: Limits) -> str:
+def _send(url: str, method: str, path: str, content: Any, limits: Limits) -> str:
     """Send one request, again if that may help; return a warning or nothing."""
     deadline = time.monotonic() + limits.total
     try:
         request = _request(url, method, path, content)
-        return _persist(request, _masked(url), limits, deadline)
+        return _send_with_retries(request, _masked(url), limits, deadline)
     except ValueError:  # its text can quote the URL
         return "monitor was not told: its URL cannot be used, expected `http://HOST/...` or `https://HOST/...` in ASCII"
     except Exception as error:  # noqa: BLE001 - nothing that a monitor causes may fail the run (J20)
         return f"monitor was not told: {type(error).__name__}"
 
 
-def _persist(request: _Request, name: str, limits: Limits, deadline: float) -> str:
+def _send_with_retries(request: _Request, name: str, limits: Limits, deadline: float) -> str:
     tried = 0
     while True:
         tried += 1
-        failure = _bounded(request, limits, deadline)
+        failure = _attempt_until(request, limits, deadline)
         if failure is None:
             return ""
         pause = limits.pause * tried
-        if not failure.passing or tried >= limits.tries or time.monotonic() + pause >= deadline:
+        if not failure.transient or tried >= limits.tries or time.monotonic() + pause >= deadline:
             times = f" ({tried} tries)" if tried > 1 else ""
             return f"monitor at `{name}` was not told: {failure}{times}"
         time.sleep(pause)
@@ -164,52 +164,54 @@ def _masked(url: str) -> str:
     return f"{parts.scheme}://{place}"
 
 
-def _bounded(request: _Request, limits: Limits, deadline: float) -> Optional[_Refused]:
+def _attempt_until(request: _Request, limits: Limits, deadline: float) -> Optional[_AttemptFailed]:
     """Try once, no longer than allowed whatever happens; return why it came to nothing."""
     deadline = min(deadline, time.monotonic() + limits.seconds)
-    outcome: List[Optional[_Refused]] = []
+    outcome: List[Optional[_AttemptFailed]] = []
     # A name that is not answered for cannot be given up otherwise; everything after it ends by itself in time.
     thread = threading.Thread(
         target=lambda: outcome.append(_attempt(request, limits, deadline)), name="monitor", daemon=True
     )
     thread.start()
     thread.join(max(0.0, deadline - time.monotonic()))
-    return outcome[0] if outcome else _Refused(_LATE)
+    return outcome[0] if outcome else _AttemptFailed(_LATE)
 
 
-def _attempt(request: _Request, limits: Limits, deadline: float) -> Optional[_Refused]:
+def _attempt(request: _Request, limits: Limits, deadline: float) -> Optional[_AttemptFailed]:
     """Return why a request came to nothing, whatever was raised for it."""
     try:
-        _judge(_exchange(request, limits, deadline))
-    except _Refused as error:
+        _check_status(_exchange(request, limits, deadline))
+    except _AttemptFailed as error:
         return error
     except http.client.HTTPException as error:
         closed = isinstance(error, http.client.RemoteDisconnected)
-        return _Refused("connection closed without an answer" if closed else "the answer is not HTTP")
+        return _AttemptFailed("connection closed without an answer" if closed else "the answer is not HTTP")
     except socket.timeout:
-        return _Refused(_LATE)
+        return _AttemptFailed(_LATE)
     except OSError as error:
-        return _Refused(_printable(reason(error)))
+        return _AttemptFailed(_printable(reason(error)))
     except Exception as error:  # noqa: BLE001 - a thread would print it, and nobody could tell why (J20)
-        return _Refused(_printable(f"{type(error).__name__}: {error}"), passing=False)
+        return _AttemptFailed(_printable(f"{type(error).__name__}: {error}"), transient=False)
     return None
 
 
-def _judge(status: int) -> None:
+def _check_status(status: int) -> None:
     meaning = http.client.responses.get(status, "unknown status").lower()
     kind = status // 100
     if kind == 2:  # noqa: PLR2004 - as RFC 9110 groups them: success
         return
     if kind == 3:  # noqa: PLR2004 - redirect
-        raise _Refused(f"answered {status} ({meaning}), redirects are not followed: give the final URL", passing=False)
-    raise _Refused(f"answered {status} ({meaning})", passing=status in _PASSING)
+        raise _AttemptFailed(
+            f"answered {status} ({meaning}), redirects are not followed: give the final URL", transient=False
+        )
+    raise _AttemptFailed(f"answered {status} ({meaning})", transient=status in _TRANSIENT)
 
 
 def _exchange(request: _Request, limits: Limits, deadline: float) -> int:
     """Return the status of the answer. Its content is not waited for: it changes nothing."""
     with _connected(request, deadline) as line:
         connection = http.client.HTTPConnection(request.host, request.port)
-        timed: Any = _Line(line, limits.reply, deadline)
+        timed: Any = _TimedSocket(line, limits.reply, deadline)
         connection.sock = timed
         connection.request(request.method, request.target, request.body, request.headers)
         return connection.getresponse().status
@@ -219,14 +221,14 @@ def _connected(request: _Request, deadline: float) -> socket.socket:
     """Return a connection, with TLS if the scheme says so, to the first address that takes one."""
     addresses = socket.getaddrinfo(request.host, request.port, 0, socket.SOCK_STREAM)
     context = _context(request)
-    problem: Exception = _Refused("the host has no address")
+    problem: Exception = _AttemptFailed("the host has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         line = socket.socket(family, kind, protocol)
         if context:  # before it connects: wrapped later, a connection that is reset meanwhile would stay open
             line = context.wrap_socket(line, server_hostname=request.host)
         try:
             # An address that swallows packets must leave time for the next. A handshake is timed as a whole.
-            line.settimeout(_left(deadline) / min(len(addresses) - index, 2))
+            line.settimeout(_remaining(deadline) / min(len(addresses) - index, 2))
             line.connect(address)
         except OSError as error:
             line.close()
@@ -243,11 +245,11 @@ def _context(request: _Request) -> Any:
     if request.scheme == "http":
         return None
     if ssl is None:
-        raise _Refused("this Python has no TLS", passing=False)
+        raise _AttemptFailed("this Python has no TLS", transient=False)
     return ssl.create_default_context()
 
 
-def _left(deadline: float) -> float:
+def _remaining(deadline: float) -> float:
     """Return the seconds to a moment; raises socket.timeout if it is over."""
     left = deadline - time.monotonic()
     if left <= 0:
@@ -255,7 +257,7 @@ def _left(deadline: float) -> float:
     return left
 
 
-class _Line(io.RawIOBase):
+class _TimedSocket(io.RawIOBase):
     """A connection that ends at a moment, however slowly bytes come, and after so many bytes (S17)."""
 
     def __init__(self, line: socket.socket, most: int, deadline: float) -> None:
@@ -266,14 +268,14 @@ class _Line(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._line.settimeout(_left(self._deadline))
+        self._line.settimeout(_remaining(self._deadline))
         room = memoryview(buffer)[: self._most]
         count = self._line.recv_into(room) if room else 0
         self._most -= count
         return count
 
     def sendall(self, data: bytes) -> None:
-        self._line.settimeout(_left(self._deadline))
+        self._line.settimeout(_remaining(self._deadline))
         self._line.sendall(data)
 
     def close(self) -> None:

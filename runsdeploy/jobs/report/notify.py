@@ -7,26 +7,26 @@ from ..errors import OK, reason
 from ..settings.settings import Settings
 from . import metrics, monitor, systemlog
 from .log import Log
-from .record import Memory, Record, lines
+from .record import History, Record, summary
 
 LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
 """three calls at most, and a dead monitor may cost a run ten seconds altogether (J20)"""
 
 
-def begin(settings: Settings) -> List[str]:
+def run_started(settings: Settings) -> List[str]:
     """Tell that a run begins; return warnings."""
     url = settings.values["PING_URL"]
     warning = monitor.ping(url, "start", limits=LIMITS) if url else ""
     return [warning] if warning else []
 
 
-def tell(settings: Settings, record: Record, memory: Memory, log: Log) -> List[str]:
+def run_ended(settings: Settings, record: Record, history: History, log: Log) -> List[str]:
     """Tell how a run ended; return warnings."""
     values = settings.values
-    text = "\n".join(lines(record.document))
-    figures = _figures(record, memory)
+    text = "\n".join(summary(record.document))
+    figures = _figures(record, history)
     warnings = [_write(values["METRICS_FILE"], figures)]
-    warnings.append(systemlog.send(values["LOG_TO"], _told(record, text), record.identity))
+    warnings.append(systemlog.send(values["LOG_TO"], _log_lines(record, text), record.identity))
     if values["PUSHGATEWAY_URL"]:
         text_of = metrics.render(figures)
         host = socket.gethostname()
@@ -39,7 +39,7 @@ def tell(settings: Settings, record: Record, memory: Memory, log: Log) -> List[s
     return [warning for warning in warnings if warning]
 
 
-def _told(record: Record, text: str) -> List[systemlog.Line]:
+def _log_lines(record: Record, text: str) -> List[systemlog.Line]:
     failed = record.exit_status != OK
     return [systemlog.Line(line, systemlog.ERROR if failed else systemlog.INFO) for line in text.split("\n")]
 
@@ -54,20 +54,20 @@ def _write(path: str, figures: metrics.Figures) -> str:
     return ""
 
 
-def _figures(record: Record, memory: Memory) -> metrics.Figures:
+def _figures(record: Record, history: History) -> metrics.Figures:
     jobs = tuple(
         metrics.JobFigure(job.name, job.outcome, job.status, job.seconds)
         for job in record.jobs
         if job.outcome != "not-run"
     )
-    good = memory.backup_last_good
+    good = history.backup_last_good
     return metrics.Figures(
         float(record.started) + record.seconds,
         record.seconds,
         record.exit_status,
-        None if memory.last_success is None else float(memory.last_success),
+        None if history.last_success is None else float(history.last_success),
         None if good is None else float(good),
         record.archive_bytes or None,
         jobs,
-        memory.overlaps,
+        history.overlaps,
     )

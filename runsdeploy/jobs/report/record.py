@@ -6,13 +6,26 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..disk import durable
 from ..errors import OK
-from ..run.gate import Result
 
 NAME = "state.json"
 KEPT = 100
 """runs that are remembered"""
 OVERLAPS = ".overlaps"
 OVERLAP = b"skipped\n"
+
+
+class Result(NamedTuple):
+    """How one job ended, or why it did not run."""
+
+    name: str
+    stage: str
+    outcome: str
+    """as a process ends (`ok`, `failed`, `killed`, `timeout` …), `no-ticket`, or `not-run`"""
+    status: Optional[int]
+    """exit status, or the signal's number"""
+    seconds: float
+    reason: str = ""
+    """why it did not run"""
 
 
 class Record(NamedTuple):
@@ -45,7 +58,7 @@ class Record(NamedTuple):
         return {**self._asdict(), "jobs": [dict(job._asdict()) for job in self.jobs]}
 
 
-class Memory(NamedTuple):
+class History(NamedTuple):
     """All that is remembered in a backup directory."""
 
     runs: Tuple[Dict[str, Any], ...]
@@ -60,7 +73,7 @@ class Memory(NamedTuple):
     """starts that found another one at work"""
 
 
-def recall(folder: str) -> Memory:
+def load(folder: str) -> History:
     """Return what is remembered; what cannot be read is forgotten, archives speak for themselves."""
     found: Dict[str, Any] = {}
     try:
@@ -70,7 +83,7 @@ def recall(folder: str) -> Memory:
         pass
     if not isinstance(found, dict) or found.get("schema") != 1:
         found = {}
-    return Memory(
+    return History(
         tuple(found.get("runs", ())),
         dict(found.get("verified", {})),
         int(found.get("sequence", 0)),
@@ -80,22 +93,22 @@ def recall(folder: str) -> Memory:
     )
 
 
-def add(folder: str, memory: Memory, record: Record, verified: Dict[str, int], sequence: int) -> Memory:
+def add(folder: str, history: History, record: Record, verified: Dict[str, int], sequence: int) -> History:
     """Return what is remembered with one more run in it."""
     ended = record.started + int(record.seconds)
-    return Memory(
-        (*memory.runs, record.document)[-KEPT:],
+    return History(
+        (*history.runs, record.document)[-KEPT:],
         verified,
         sequence,
-        ended if record.exit_status == OK else memory.last_success,
-        record.started if record.backup_good else memory.backup_last_good,
+        ended if record.exit_status == OK else history.last_success,
+        record.started if record.backup_good else history.backup_last_good,
         _overlaps(folder),
     )
 
 
-def remember(folder: str, memory: Memory) -> None:
+def save(folder: str, history: History) -> None:
     """Write down what is to be remembered; durable when this returns. Raises OSError."""
-    document = {"schema": 1, **memory._asdict()}
+    document = {"schema": 1, **history._asdict()}
     document.pop("overlaps")
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"
     durable.write_file(os.path.join(folder, NAME), text.encode("ascii"))
@@ -120,7 +133,7 @@ def _overlaps(folder: str) -> int:
         return 0
 
 
-def lines(document: Dict[str, Any]) -> List[str]:
+def summary(document: Dict[str, Any]) -> List[str]:
     """Return a run in words, for people: one line if all went well."""
     words = []
     ran = [job for job in document["jobs"] if job["outcome"] != "not-run"]

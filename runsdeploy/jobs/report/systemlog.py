@@ -19,7 +19,7 @@ ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 PLACES = {"journal": "/run/systemd/journal/socket", "syslog": "/dev/log"}
 LONGEST = {"journal": 16 * 1024, "syslog": 1024}
 """bytes of a message in the journal, of a whole line of syslog (RFC 3164): a receiver drops what is longer (S17)"""
-PATIENCE = 0.5
+TIMEOUT = 0.5
 """seconds for all lines together that a full receiver is given: the kernel queues as few as 10, a summary has more"""
 
 _CRON = 9 << 3
@@ -36,10 +36,10 @@ class Line(NamedTuple):
     """what it is about; empty for the run itself"""
 
 
-def send(where: str, lines: Sequence[Line], run: str, path: str = "", patience: float = PATIENCE) -> str:
+def send(where: str, lines: Sequence[Line], run: str, path: str = "", timeout: float = TIMEOUT) -> str:
     """Send lines of a run to the `journal`, to `syslog`, or nowhere if empty; return a warning or nothing.
 
-    Raises nothing and never blocks longer than `patience` in seconds (J20). `path` is another socket than the usual.
+    Raises nothing and never blocks longer than `timeout` in seconds (J20). `path` is another socket than the usual.
     """
     if not where:
         return ""
@@ -50,7 +50,7 @@ def send(where: str, lines: Sequence[Line], run: str, path: str = "", patience: 
     encode = _journal if where == "journal" else _syslog
     place = path or PLACES[where]
     try:
-        lost, why = _deliver([encode(line, run) for line in lines], place, time.monotonic() + patience)
+        lost, why = _deliver([encode(line, run) for line in lines], place, time.monotonic() + timeout)
     except OSError as error:
         lost, why = len(lines), reason(error)
     except Exception as error:  # noqa: BLE001 - a log that is odd in a way nobody thought of must not fail the run (J20)
@@ -67,13 +67,13 @@ def _deliver(datagrams: Sequence[bytes], place: str, deadline: float) -> Tuple[i
         receiver.settimeout(0)
         receiver.connect(place)
         for datagram in datagrams:
-            error = _offer(receiver, datagram, deadline)
+            error = _send_datagram(receiver, datagram, deadline)
             if error:
                 lost, why = lost + 1, reason(error)
     return lost, why
 
 
-def _offer(receiver: socket.socket, datagram: bytes, deadline: float) -> Optional[OSError]:
+def _send_datagram(receiver: socket.socket, datagram: bytes, deadline: float) -> Optional[OSError]:
     """Send a datagram, as long as there is time; return what kept it from being taken."""
     room = select.poll()
     room.register(receiver, select.POLLOUT)

@@ -9,10 +9,10 @@ import os
 from typing import Iterator, List, Sequence, Tuple
 
 from ..archive.extraction import Contents
-from ..archive.manifest import Damaged, shown
+from ..archive.manifest import Damaged, printable
 from ..errors import Fault
 from . import destination
-from .layout import Layout, Slot, changes, listed, strays
+from .layout import Layout, Slot, count_changes, list_paths, stale_companions
 
 
 def stage(layout: Layout, contents: Contents) -> None:
@@ -22,7 +22,9 @@ def stage(layout: Layout, contents: Contents) -> None:
         slot = wanted.pop(position, None)
         if slot:
             if (member.path, member.kind, member.target) != (slot.member.path, slot.member.kind, slot.member.target):
-                raise Damaged(f"has `{shown(member.path)}` where `{shown(slot.member.path)}` was when it was verified")
+                raise Damaged(
+                    f"has `{printable(member.path)}` where `{printable(slot.member.path)}` was when it was verified"
+                )
             destination.stage(slot.anchor, slot.staged, slot.member, content)
         if not wanted:
             break
@@ -30,16 +32,16 @@ def stage(layout: Layout, contents: Contents) -> None:
         raise Damaged("has fewer members than when it was verified")
 
 
-def keep(layout: Layout) -> None:
+def keep_old(layout: Layout) -> None:
     """Keep all that is about to be replaced, on the disk with what is staged after it; raises OSError or Fault."""
     for slot in layout.slots:
         if slot.old:
-            destination.keep(slot.anchor, slot.name, slot.kept)
-        if destination.look(slot.anchor, slot.kept) != slot.old or (not slot.old and destination.look(*_final(slot))):
-            raise Fault(f"`{shown(slot.real)}` changed meanwhile", "let nothing else write it, and try again")
+            destination.keep_old(slot.anchor, slot.name, slot.kept)
+        if destination.state(slot.anchor, slot.kept) != slot.old or (not slot.old and destination.state(*_final(slot))):
+            raise Fault(f"`{printable(slot.real)}` changed meanwhile", "let nothing else write it, and try again")
     appeared = _appeared(layout)
     if appeared:
-        text = f"{listed(appeared)} appeared meanwhile: the database is in use"
+        text = f"{list_paths(appeared)} appeared meanwhile: the database is in use"
         raise Fault(text, "stop what uses it, and try again")
     destination.sync(slot.anchor for slot in layout.slots)
 
@@ -51,7 +53,7 @@ def discard(layout: Layout) -> None:
         destination.remove(slot.anchor, slot.kept)
 
 
-def forward(layout: Layout) -> int:
+def replace(layout: Layout) -> int:
     """Put all new files in place, those that are not there yet; return how many hold what they should (J15).
 
     Raises OSError, or Fault if something else is found in a place.
@@ -60,55 +62,55 @@ def forward(layout: Layout) -> int:
         if folder.old is None:
             destination.make_directory(*os.path.split(folder.real))
     for slot in layout.slots:
-        if slot.member.kind == destination.ABSENT and destination.look(*_final(slot)) == slot.old:
+        if slot.member.kind == destination.ABSENT and destination.state(*_final(slot)) == slot.old:
             destination.remove(*_final(slot))
     for slot in layout.slots:
-        if destination.look(slot.anchor, slot.staged):
-            destination.put(slot.anchor, slot.staged, slot.parent, slot.name)
+        if destination.state(slot.anchor, slot.staged):
+            destination.move(slot.anchor, slot.staged, slot.parent, slot.name)
     destination.sync(_touched(layout))
     for folder in reversed(layout.folders):
-        destination.grant(folder.real, folder.mode, folder.uid, folder.gid)
+        destination.set_owner_and_mode(folder.real, folder.mode, folder.uid, folder.gid)
     different = changed(layout)
     if different:
-        raise Fault(f"restored files do not hold what they should: {listed(different)}")
-    return changes(layout)
+        raise Fault(f"restored files do not hold what they should: {list_paths(different)}")
+    return count_changes(layout)
 
 
 def changed(layout: Layout) -> List[str]:
     """Return where there is something else than what was restored, or something beside it that belongs to it."""
-    different = [slot.real for slot in layout.slots if not destination.holds(*_final(slot), slot.member)]
+    different = [slot.real for slot in layout.slots if not destination.has_content(*_final(slot), slot.member)]
     return different + _appeared(layout)
 
 
-def lost(layout: Layout) -> List[str]:
+def missing_old(layout: Layout) -> List[str]:
     """Return of which places there is nothing any more to go back to."""
-    return [slot.real for slot in layout.slots if slot.old and not destination.look(slot.anchor, slot.kept)]
+    return [slot.real for slot in layout.slots if slot.old and not destination.state(slot.anchor, slot.kept)]
 
 
-def back(layout: Layout) -> int:
+def revert(layout: Layout) -> int:
     """Put all old files back, those that are not there; return how many places are as they were.
 
     A place whose new file is still staged was not touched. The new files that were put in place are lost.
     Raises OSError, or Fault if a place is not as it was.
     """
     for folder in layout.folders:
-        if folder.old and destination.look(*os.path.split(folder.real)):
-            destination.grant(folder.real, *folder.old)
-        elif destination.look(*os.path.split(folder.real)):
+        if folder.old and destination.state(*os.path.split(folder.real)):
+            destination.set_owner_and_mode(folder.real, *folder.old)
+        elif destination.state(*os.path.split(folder.real)):
             # Its files must go, and it may be one that nobody can write to.
-            destination.grant(folder.real, folder.mode | 0o700, folder.uid, folder.gid)
-    beside = strays(layout.slots)
+            destination.set_owner_and_mode(folder.real, folder.mode | 0o700, folder.uid, folder.gid)
+    beside = stale_companions(layout.slots)
     for slot in layout.slots:
-        if not destination.look(slot.anchor, slot.staged):
+        if not destination.state(slot.anchor, slot.staged):
             _put_back(slot, [name for each, name in beside if each == slot])
     for folder in reversed(layout.folders):
         if folder.old is None:
             destination.remove_directory(*os.path.split(folder.real))
     destination.sync(_touched(layout))
-    different = [slot.real for slot in layout.slots if destination.look(*_final(slot)) != slot.old]
+    different = [slot.real for slot in layout.slots if destination.state(*_final(slot)) != slot.old]
     if different:
-        raise Fault(f"files are not as they were: {listed(different)}")
-    return changes(layout)
+        raise Fault(f"files are not as they were: {list_paths(different)}")
+    return count_changes(layout)
 
 
 def _final(slot: Slot) -> Tuple[str, str]:
@@ -125,17 +127,17 @@ def _touched(layout: Layout) -> Iterator[str]:
 
 
 def _appeared(layout: Layout) -> List[str]:
-    return [os.path.join(slot.parent, name) for slot, name in strays(layout.slots)]
+    return [os.path.join(slot.parent, name) for slot, name in stale_companions(layout.slots)]
 
 
 def _put_back(slot: Slot, beside: Sequence[str]) -> None:
     """Put back what was in a place; what came to lie beside the new file belongs to that, and goes with it."""
-    kept = slot.old is not None and destination.look(slot.anchor, slot.kept) is not None
+    kept = slot.old is not None and destination.state(slot.anchor, slot.kept) is not None
     for name in beside if kept or slot.old is None else ():
         destination.remove(slot.parent, name)
     if slot.old is None:
         destination.remove(*_final(slot))
     elif kept:
-        destination.put(slot.anchor, slot.kept, slot.parent, slot.name)
+        destination.move(slot.anchor, slot.kept, slot.parent, slot.name)
         # A rename between two names of one file does nothing: then both are still there.
         destination.remove(slot.anchor, slot.kept)

@@ -12,7 +12,7 @@ from typing import IO, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from ..archive.extraction import digest
 from ..archive.gunzip import chunks
-from ..archive.manifest import Damaged, Member, shown
+from ..archive.manifest import Damaged, Member, printable
 from ..errors import Fault
 from ..staging.database import COMPANIONS
 
@@ -26,7 +26,7 @@ ABSENT = "absent"
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFDIR: "directory", stat.S_IFIFO: "fifo"}
 
 
-class Seen(NamedTuple):
+class FileState(NamedTuple):
     """What is under a name, as far as it tells whether it is still the same."""
 
     kind: str
@@ -38,7 +38,7 @@ class Seen(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(directory: str) -> Iterator[int]:
+def open_directory(directory: str) -> Iterator[int]:
     """Open a directory by its real path; raises OSError if a component is a link by now."""
     parts = [part for part in directory.split("/") if part]
     descriptor = os.open("/", os.O_RDONLY | _DIRECTORY)
@@ -54,7 +54,7 @@ def opened(directory: str) -> Iterator[int]:
         os.close(descriptor)
 
 
-def seen(directory: int, name: str) -> Optional[Seen]:
+def state_in(directory: int, name: str) -> Optional[FileState]:
     """Return what is under a name in a directory, None if nothing is."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -62,14 +62,14 @@ def seen(directory: int, name: str) -> Optional[Seen]:
         return None
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "special file")
     mode = stat.S_IMODE(status.st_mode)
-    return Seen(kind, mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns)
+    return FileState(kind, mode, status.st_uid, status.st_gid, status.st_size, status.st_mtime_ns)
 
 
-def look(directory: str, name: str) -> Optional[Seen]:
+def state(directory: str, name: str) -> Optional[FileState]:
     """Return what is under a name in a directory that may be gone itself."""
     try:
-        with opened(directory) as descriptor:
-            return seen(descriptor, name)
+        with open_directory(directory) as descriptor:
+            return state_in(descriptor, name)
     except FileNotFoundError:
         return None
 
@@ -79,17 +79,17 @@ def companions(directory: str, name: str) -> List[str]:
 
     They are known by their content, as SQLite itself knows them: others may be called like that, too.
     """
-    with contextlib.suppress(FileNotFoundError), opened(directory) as descriptor:
+    with contextlib.suppress(FileNotFoundError), open_directory(directory) as descriptor:
         return [name + end for end in COMPANIONS if _begins(descriptor, name + end, COMPANIONS[end])]
     return []
 
 
-def holds(directory: str, name: str, member: Member) -> bool:
+def has_content(directory: str, name: str, member: Member) -> bool:
     """Tell whether a file or link has the content of a member; raises OSError if it cannot be read."""
-    if not look(directory, name):
+    if not state(directory, name):
         return member.kind == ABSENT
-    with opened(directory) as descriptor:
-        found = seen(descriptor, name)
+    with open_directory(directory) as descriptor:
+        found = state_in(descriptor, name)
         if found is None or found.kind != member.kind:
             return False
         if member.kind == "link":
@@ -98,9 +98,9 @@ def holds(directory: str, name: str, member: Member) -> bool:
             return found.size == member.size and digest(chunks(file)) == member.sha256
 
 
-def begins(directory: str, name: str, member: Member) -> bool:
+def starts_with(directory: str, name: str, member: Member) -> bool:
     """Tell whether a file begins with the content of a member; raises OSError if it cannot be read."""
-    with opened(directory) as descriptor, os.fdopen(os.open(name, _OLD, dir_fd=descriptor), "rb") as file:
+    with open_directory(directory) as descriptor, os.fdopen(os.open(name, _OLD, dir_fd=descriptor), "rb") as file:
         if os.fstat(file.fileno()).st_size < member.size:
             return False
         return digest(_first(file, member.size)) == member.sha256
@@ -121,7 +121,7 @@ def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -
     It has its owner and mode before it has any content (J17). Raises OSError; Damaged if the content is not the
     member's; Fault if the file system does not keep owner or mode.
     """
-    with opened(directory) as descriptor:
+    with open_directory(directory) as descriptor:
         if member.kind == "link":
             os.symlink(member.target, name, dir_fd=descriptor)
             os.chown(name, member.uid, member.gid, dir_fd=descriptor, follow_symlinks=False)
@@ -129,14 +129,14 @@ def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -
             os.utime(name, ns=times, dir_fd=descriptor, follow_symlinks=False)
             return
         with _new(descriptor, name, member.mode, member.uid, member.gid) as file:
-            if digest(_passed(content, file)) != member.sha256:
-                raise Damaged(f"`{shown(member.path)}` has another content than when it was verified")
+            if digest(_tee(content, file)) != member.sha256:
+                raise Damaged(f"`{printable(member.path)}` has another content than when it was verified")
             _finish(file, member.mtime_ns)
 
 
-def keep(directory: str, name: str, kept: str) -> None:
+def keep_old(directory: str, name: str, kept: str) -> None:
     """Keep what is under a name under a second one: the very same file, or a copy where there are no hard links."""
-    with opened(directory) as descriptor:
+    with open_directory(directory) as descriptor:
         try:
             os.link(name, kept, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
         except OSError as error:
@@ -145,52 +145,52 @@ def keep(directory: str, name: str, kept: str) -> None:
             _copy(descriptor, name, kept)
 
 
-def put(directory: str, name: str, to: str, final: str) -> None:
+def move(directory: str, name: str, to: str, final: str) -> None:
     """Move a file to where it belongs, at once; what was there is gone."""
-    with opened(directory) as source, opened(to) as target:
+    with open_directory(directory) as source, open_directory(to) as target:
         os.rename(name, final, src_dir_fd=source, dst_dir_fd=target)
 
 
 def remove(directory: str, name: str) -> None:
     """Remove a file that may be gone, in a directory that may be gone."""
-    with contextlib.suppress(FileNotFoundError), opened(directory) as descriptor:
+    with contextlib.suppress(FileNotFoundError), open_directory(directory) as descriptor:
         os.unlink(name, dir_fd=descriptor)
 
 
 def make_directory(parent: str, name: str) -> None:
     """Make a directory that nobody else can enter yet, unless it exists."""
-    with contextlib.suppress(FileExistsError), opened(parent) as descriptor:
+    with contextlib.suppress(FileExistsError), open_directory(parent) as descriptor:
         os.mkdir(name, 0o700, dir_fd=descriptor)
 
 
 def remove_directory(parent: str, name: str) -> None:
     """Remove a directory if it is empty; it may be gone."""
     try:
-        with opened(parent) as descriptor:
+        with open_directory(parent) as descriptor:
             os.rmdir(name, dir_fd=descriptor)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
             raise
 
 
-def grant(directory: str, mode: int, uid: int, gid: int) -> None:
+def set_owner_and_mode(directory: str, mode: int, uid: int, gid: int) -> None:
     """Give a directory its owner and mode, on the disk when this returns."""
-    with opened(directory) as descriptor:
-        _give(descriptor, mode, uid, gid)
+    with open_directory(directory) as descriptor:
+        _set_owner_and_mode(descriptor, mode, uid, gid)
         os.fsync(descriptor)
 
 
 def sync(directories: Iterable[str]) -> None:
     """Bring the names in directories to the disk."""
     for directory in sorted(set(directories)):
-        with contextlib.suppress(FileNotFoundError), opened(directory) as descriptor:
+        with contextlib.suppress(FileNotFoundError), open_directory(directory) as descriptor:
             os.fsync(descriptor)
 
 
 def _begins(directory: int, name: str, beginnings: Sequence[bytes]) -> bool:
     """Tell whether there is a file with one of some beginnings."""
     try:
-        found = seen(directory, name)
+        found = state_in(directory, name)
         if found is None or found.kind != "file":
             return False
         with os.fdopen(os.open(name, _OLD, dir_fd=directory), "rb") as file:
@@ -205,14 +205,14 @@ def _new(directory: int, name: str, mode: int, uid: int, gid: int) -> IO[bytes]:
     """Create an empty file with its owner and mode."""
     file = os.fdopen(os.open(name, _NEW, 0o600, dir_fd=directory), "wb")
     try:
-        _give(file.fileno(), mode, uid, gid)
+        _set_owner_and_mode(file.fileno(), mode, uid, gid)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _give(descriptor: int, mode: int, uid: int, gid: int) -> None:
+def _set_owner_and_mode(descriptor: int, mode: int, uid: int, gid: int) -> None:
     """Set owner and mode of what is open; the owner first, as that takes permissions away."""
     status = os.fstat(descriptor)
     if (status.st_uid, status.st_gid) != (uid, gid):
@@ -231,7 +231,7 @@ def _finish(file: IO[bytes], mtime_ns: int) -> None:
     os.fsync(file.fileno())
 
 
-def _passed(content: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
+def _tee(content: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
     """Write what passes."""
     for part in content:
         file.write(part)

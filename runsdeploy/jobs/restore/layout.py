@@ -7,11 +7,11 @@ import secrets
 from collections import Counter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
-from ..archive.extraction import GRANTED
-from ..archive.manifest import Member, native, portable, shown
+from ..archive.extraction import KEPT_MODE_BITS
+from ..archive.manifest import Member, native, portable, printable
 from ..errors import Fault
 from . import destination
-from .destination import ABSENT, Seen
+from .destination import ABSENT, FileState
 
 _LONGEST_PATH = 4095
 _SHOWN = 40
@@ -48,7 +48,7 @@ class Slot(NamedTuple):
     name: str
     staged: str
     kept: str
-    old: Optional[Seen]
+    old: Optional[FileState]
     """what was there; None if nothing was"""
 
     @property
@@ -85,15 +85,15 @@ class Layout(NamedTuple):
         return sorted(places, key=os.fsencode)
 
 
-def lay_out(request: Request) -> Layout:
+def make_layout(request: Request) -> Layout:
     """Return what a request comes to on this machine now; raises Fault if something is in the way. Changes nothing."""
     root = os.path.realpath(request.root)
     if not os.path.isdir(root):
-        raise Fault(f"`{shown(request.root)}` is no directory, expected one to restore to")
+        raise Fault(f"`{printable(request.root)}` is no directory, expected one to restore to")
     token = secrets.token_hex(6)
     slots: List[Slot] = []
     folders: Dict[str, Folder] = {}
-    known = {member.path: _here(member, root) for member in (*request.parents, *request.members)}
+    known = {member.path: _localized(member, root) for member in (*request.parents, *request.members)}
     for member, position in zip(request.members, request.positions):
         parent = _parent(root, member.path)
         _add_missing(folders, member.path, parent, known)
@@ -101,7 +101,7 @@ def lay_out(request: Request) -> Layout:
             _add_folder(folders, parent, known[member.path])
         else:
             slots.append(_slot(known[member.path], position, parent, f"{token}{len(slots)}"))
-    for slot, name in strays(slots):
+    for slot, name in stale_companions(slots):
         slots.append(_removal(slot, name, f"{token}{len(slots)}"))
     made = Layout(request, tuple(slots), tuple(folders[real] for real in sorted(folders)))
     _check(made)
@@ -111,17 +111,17 @@ def lay_out(request: Request) -> Layout:
 def look_up(directory: str, member: Member) -> Slot:
     """Return where a file or link goes below a directory, and what is there; raises Fault if it cannot."""
     root = os.path.realpath(directory)
-    return _slot(_here(member, root), -1, _parent(root, member.path), "")
+    return _slot(_localized(member, root), -1, _parent(root, member.path), "")
 
 
-def changes(layout: Layout) -> int:
+def count_changes(layout: Layout) -> int:
     """Return how many files, links and directories of the archive a layout comes to."""
     chosen = {member.path for member in layout.request.members}
     places = sum(slot.member.kind != ABSENT for slot in layout.slots)
     return places + sum(folder.path in chosen for folder in layout.folders)
 
 
-def strays(slots: Sequence[Slot]) -> List[Tuple[Slot, str]]:
+def stale_companions(slots: Sequence[Slot]) -> List[Tuple[Slot, str]]:
     """Return files beside databases that would be played back into what is in their places, and that are no slots.
 
     Each with the slot that it lies beside. A log of the former database would spoil the one that is restored.
@@ -146,7 +146,7 @@ def decode(document: Any) -> Layout:
     for key in ("members", "parents"):
         request[key] = tuple(Member(*fields) for fields in request[key])
     slots = [
-        Slot(**{**slot, "member": Member(*slot["member"]), "old": slot["old"] and Seen(*slot["old"])})
+        Slot(**{**slot, "member": Member(*slot["member"]), "old": slot["old"] and FileState(*slot["old"])})
         for slot in found["slots"]
     ]
     folders = [
@@ -156,10 +156,10 @@ def decode(document: Any) -> Layout:
     return Layout(Request(**request), tuple(slots), tuple(folders))
 
 
-def listed(paths: Sequence[str]) -> str:
+def list_paths(paths: Sequence[str]) -> str:
     """Return some paths for a message."""
     more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""  # noqa: PLR2004  (so many can be taken in)
-    return ", ".join(f"`{shown(path)}`" for path in paths[:5]) + more
+    return ", ".join(f"`{printable(path)}`" for path in paths[:5]) + more
 
 
 def _each(document: Any, change: Callable[[str], str]) -> Any:
@@ -173,13 +173,13 @@ def _each(document: Any, change: Callable[[str], str]) -> Any:
     return document
 
 
-def _here(member: Member, root: str) -> Member:
+def _localized(member: Member, root: str) -> Member:
     """Return a member with the owner it has on this machine, by name if there is one, and without setuid (J13).
 
     Below another root, for a look or a drill, only root can give files away, and others own what they look at.
     """
     if root != "/" and os.geteuid() != 0:
-        return member._replace(mode=member.mode & GRANTED, uid=os.geteuid(), gid=os.getegid())
+        return member._replace(mode=member.mode & KEPT_MODE_BITS, uid=os.geteuid(), gid=os.getegid())
 
     def number(find: Callable[[str], int], name: str, otherwise: int) -> int:
         try:
@@ -189,21 +189,23 @@ def _here(member: Member, root: str) -> Member:
 
     uid = number(lambda name: pwd.getpwnam(name).pw_uid, member.user, member.uid)
     gid = number(lambda name: grp.getgrnam(name).gr_gid, member.group, member.gid)
-    return member._replace(mode=member.mode & GRANTED, uid=uid, gid=gid)
+    return member._replace(mode=member.mode & KEPT_MODE_BITS, uid=uid, gid=gid)
 
 
 def _parent(root: str, path: str) -> str:
     """Return the real path of the directory that a path goes to; raises Fault if it leads out of the root (J13)."""
     if len(os.fsencode(root + path)) > _LONGEST_PATH:
-        raise Fault(f"`{shown(path[:100])}...` is too long a path, at most {_LONGEST_PATH} bytes are possible")
+        raise Fault(f"`{printable(path[:100])}...` is too long a path, at most {_LONGEST_PATH} bytes are possible")
     above = root
     for part in path.split("/")[1:-1]:
         above = os.path.join(above, part)
         if os.path.lexists(above) and not os.path.isdir(above):
-            raise Fault(f"`{shown(above)}` is in the way of `{shown(path)}`: expected a directory", "move it away")
+            raise Fault(
+                f"`{printable(above)}` is in the way of `{printable(path)}`: expected a directory", "move it away"
+            )
     real = os.path.realpath(above)
     if real != root and not real.startswith(root.rstrip("/") + "/"):
-        text = f"`{shown(path)}` would go to `{shown(real)}`, outside of `{shown(root)}`"
+        text = f"`{printable(path)}` would go to `{printable(real)}`, outside of `{printable(root)}`"
         raise Fault(text, "move the link away that leads there")
     return real
 
@@ -211,10 +213,10 @@ def _parent(root: str, path: str) -> str:
 def _slot(member: Member, position: int, parent: str, token: str) -> Slot:
     """Return a slot; raises Fault if what is there cannot be replaced."""
     name = os.path.basename(member.path)
-    found = destination.look(parent, name)
+    found = destination.state(parent, name)
     if found and found.kind not in ("file", "link"):
         real = os.path.join(parent, name)
-        raise Fault(f"`{shown(real)}` is a {found.kind}, the archive has a {member.kind} there", "move it away")
+        raise Fault(f"`{printable(real)}` is a {found.kind}, the archive has a {member.kind} there", "move it away")
     beside = f".{name[:_SHOWN]}.{token}"
     return Slot(member, position, _anchor(parent), parent, name, beside + ".restore", beside + ".undo", found)
 
@@ -251,9 +253,9 @@ def _add_folder(folders: Dict[str, Folder], parent: str, member: Member) -> None
     real = os.path.join(parent, os.path.basename(member.path))
     if os.path.islink(real) and os.path.isdir(real):
         return
-    found = destination.look(parent, os.path.basename(real))
+    found = destination.state(parent, os.path.basename(real))
     if found and found.kind != "directory":
-        raise Fault(f"`{shown(real)}` is a {found.kind}, the archive has a directory there", "move it away")
+        raise Fault(f"`{printable(real)}` is a {found.kind}, the archive has a directory there", "move it away")
     old = (found.mode, found.uid, found.gid) if found else None
     folders[real] = Folder(member.path, real, member.mode, member.uid, member.gid, old)
 
@@ -262,7 +264,7 @@ def _check(layout: Layout) -> None:
     """Raise Fault for what would fail once it is too late: names that clash or are too long, not enough space."""
     twice = sorted(real for real, count in Counter(layout.reals).items() if count > 1)
     if twice:
-        raise Fault(f"several members lead to {listed(twice)}", "choose one of them")
+        raise Fault(f"several members lead to {list_paths(twice)}", "choose one of them")
     _check_names(layout)
     _check_owners(layout)
     _check_space(layout.slots)
@@ -277,7 +279,7 @@ def _check_names(layout: Layout) -> None:
             exists = os.path.isdir(parent)
             longest[parent] = os.pathconf(parent, "PC_NAME_MAX") if exists else longest[os.path.dirname(parent)]
         if len(os.fsencode(name)) > longest[parent]:
-            raise Fault(f"`{shown(real)}` is too long a name here, at most {longest[parent]} bytes are possible")
+            raise Fault(f"`{printable(real)}` is too long a name here, at most {longest[parent]} bytes are possible")
 
 
 def _check_owners(layout: Layout) -> None:
@@ -287,7 +289,7 @@ def _check_owners(layout: Layout) -> None:
     owners += [(folder.real, folder.uid, folder.gid) for folder in layout.folders]
     foreign = [real for real, uid, gid in owners if uid != os.geteuid() or gid not in groups]
     if foreign and os.geteuid() != 0:
-        raise Fault(f"{listed(foreign)} would belong to another user or group", "restore as root")
+        raise Fault(f"{list_paths(foreign)} would belong to another user or group", "restore as root")
 
 
 def _check_space(slots: Iterable[Slot]) -> None:
@@ -301,7 +303,6 @@ def _check_space(slots: Iterable[Slot]) -> None:
             free[device] = system.f_bavail * system.f_frsize
         needed[device] = needed.get(device, 0) + slot.member.size
         if needed[device] > free[device]:
-            text = (
-                f"no room beside `{shown(slot.real)}`: {needed[device]} bytes and more needed, {free[device]} are free"
-            )
+            room = f"{needed[device]} bytes and more needed, {free[device]} are free"
+            text = f"no room beside `{printable(slot.real)}`: {room}"
             raise Fault(text, "free some, or choose fewer paths")

@@ -6,7 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..archive import archive
 from ..archive.extraction import Listing
-from ..archive.manifest import Manifest, Member, ancestors, shown
+from ..archive.manifest import Manifest, Member, ancestors, printable
 from ..errors import BACKUP_BAD, Fault, reason
 from . import destination, layout
 
@@ -22,7 +22,7 @@ class Change(NamedTuple):
     """where it goes, links resolved"""
 
 
-class Intent(NamedTuple):
+class RestorePlan(NamedTuple):
     """A restore that can be done: the archive is verified, nothing is in the way."""
 
     archive: str
@@ -35,7 +35,7 @@ class Intent(NamedTuple):
     request: layout.Request
 
 
-def intend(
+def make_plan(
     archive_path: str,
     paths: Sequence[str] = (),
     root: str = "/",
@@ -43,7 +43,7 @@ def intend(
     *,
     any_host: bool = False,
     force: bool = False,
-) -> Intent:
+) -> RestorePlan:
     """Verify an archive and return what restoring these paths from it would do; changes nothing (J13).
 
     A path chooses a file, or all below a directory; none choose all. `host` is this machine unless given; an archive
@@ -60,22 +60,22 @@ def intend(
     notes += problems
     _check_host(archive_path, listing.manifest, "" if any_host else host or socket.gethostname())
     try:
-        same, different = _compared(root, _chosen(listing, paths), named=bool(paths))
+        same, different = _compare(root, _choose(listing, paths), named=bool(paths))
         request = _request(archive_path, root, listing, different)
         if not different:
-            return Intent(archive_path, listing.manifest, tuple(same), tuple(notes), request)
-        planned = layout.lay_out(request)
-        if not layout.changes(planned) and not same:
+            return RestorePlan(archive_path, listing.manifest, tuple(same), tuple(notes), request)
+        planned = layout.make_layout(request)
+        if not layout.count_changes(planned) and not same:
             raise Fault("nothing is chosen but directories that are links here")
         made = tuple(sorted((*_changes(planned), *same), key=lambda change: os.fsencode(change.real)))
         notes += [
-            f"`{shown(each.real)}` belongs to the database as it is, and goes with it: stop what uses it first"
+            f"`{printable(each.real)}` belongs to the database as it is, and goes with it: stop what uses it first"
             for each in made
             if each.action == "remove"
         ]
-        return Intent(archive_path, listing.manifest, made, tuple(notes), request)
+        return RestorePlan(archive_path, listing.manifest, made, tuple(notes), request)
     except OSError as error:
-        raise Fault(said(error)) from None
+        raise Fault(failure_message(error)) from None
 
 
 def _set_aside(path: str) -> List[str]:
@@ -88,20 +88,20 @@ def _check_host(path: str, manifest: Optional[Manifest], host: str) -> None:
         raise Fault(f"`{path}` is a backup of `{manifest.host}`, expected one of `{host}`", hint)
 
 
-def _chosen(listing: Listing, paths: Sequence[str]) -> List[Member]:
+def _choose(listing: Listing, paths: Sequence[str]) -> List[Member]:
     """Return the members that paths choose; raises Fault if one chooses nothing, or what cannot be restored."""
-    wanted = [_normal(path) for path in paths] or [""]
-    refused = [path for path in sorted(listing.refused) if _covered(path, wanted)]
+    wanted = [_normalized(path) for path in paths] or [""]
+    refused = [path for path in sorted(listing.refused) if _is_covered(path, wanted)]
     if refused:
         why = listing.refused[refused[0]]
-        raise Fault(f"cannot restore {layout.listed(refused)}: {why}", "choose paths without it", BACKUP_BAD)
+        raise Fault(f"cannot restore {layout.list_paths(refused)}: {why}", "choose paths without it", BACKUP_BAD)
     for path in wanted:
-        if not any(_covered(member.path, [path]) for member in listing.members):
-            raise Fault(f"the backup has nothing of `{shown(path)}`" if path else "the backup is empty")
-    return [member for member in listing.members if _covered(member.path, wanted)]
+        if not any(_is_covered(member.path, [path]) for member in listing.members):
+            raise Fault(f"the backup has nothing of `{printable(path)}`" if path else "the backup is empty")
+    return [member for member in listing.members if _is_covered(member.path, wanted)]
 
 
-def _compared(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List[Change], List[Member]]:
+def _compare(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List[Change], List[Member]]:
     """Return what is to stay, as it is what the archive has or a log, and what is to be changed.
 
     What is as it should be is not touched, and needs nobody's leave to be: the settings are root's, the backups are
@@ -113,7 +113,7 @@ def _compared(root: str, members: Sequence[Member], *, named: bool) -> Tuple[Lis
         slot = layout.look_up(root, member) if member.kind != "directory" else None
         action = ""
         if slot and slot.old and not destination.companions(slot.parent, slot.name):
-            action = "same" if _is_same(slot) else "" if named else _log(slot)
+            action = "same" if _is_same(slot) else "" if named else _grown_log(slot)
         if slot and action:
             stay.append(Change(member.path, action, slot.real))
         else:
@@ -121,23 +121,23 @@ def _compared(root: str, members: Sequence[Member], *, named: bool) -> Tuple[Lis
     return stay, different
 
 
-def _log(slot: layout.Slot) -> str:
+def _grown_log(slot: layout.Slot) -> str:
     """Return `grown` if a file is a log that holds more than the archive has of it, and nothing else."""
     member = slot.member
     if member.when != "after" or member.kind != "file" or slot.old is None or slot.old.kind != "file":
         return ""
-    grown = member.truncate or destination.begins(slot.parent, slot.name, member)
+    grown = member.truncate or destination.starts_with(slot.parent, slot.name, member)
     return "grown" if grown else ""
 
 
-def _normal(path: str) -> str:
+def _normalized(path: str) -> str:
     """Return a path without slashes too many; `/` is the empty one."""
     if not path.startswith("/"):
-        raise Fault(f"`{shown(path)}` is no absolute path")
+        raise Fault(f"`{printable(path)}` is no absolute path")
     return "".join(f"/{part}" for part in path.split("/") if part not in ("", "."))
 
 
-def _covered(path: str, wanted: Sequence[str]) -> bool:
+def _is_covered(path: str, wanted: Sequence[str]) -> bool:
     return any(path == each or path.startswith(each + "/") for each in wanted)
 
 
@@ -175,12 +175,12 @@ def _is_same(slot: layout.Slot) -> bool:
         return False
     if new.kind == "file" and old.mode != new.mode:
         return False
-    return destination.holds(slot.parent, slot.name, new)
+    return destination.has_content(slot.parent, slot.name, new)
 
 
-def said(error: Exception) -> str:
+def failure_message(error: Exception) -> str:
     """Return what went wrong, as part of a message."""
     if not isinstance(error, OSError):
         return error.message if isinstance(error, Fault) else str(error)
-    name = f" `{shown(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""
+    name = f" `{printable(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""
     return f"cannot restore{name}: {reason(error)}"

@@ -11,19 +11,19 @@ import os
 import shutil
 from typing import List, Optional
 
-from ..archive.manifest import shown
+from ..archive.manifest import printable
 from ..disk import durable
 from ..errors import RESTORE_NEEDED, Fault
 from .layout import Layout, decode, encode
 
 FOLDER = ".restore"
-STAGING, SWAPPING, DONE, UNDOING, OVER = "staging", "swapping", "done", "undoing", "over"
+STAGING, REPLACING, DONE, UNDOING, OVER = "staging", "swapping", "done", "undoing", "over"
 """nothing is changed yet; files are put in place; all are; files are put back; what it kept is being removed"""
 _PLAN, _PHASE, _RESERVE = "plan.json", "phase", "reserve"
 _RESERVED = 64 * 1024
 
 
-class Restoration:
+class Progress:
     """One restore, by its directory."""
 
     def __init__(self, folder: str, number: int) -> None:
@@ -31,23 +31,23 @@ class Restoration:
         self.path = os.path.join(folder, FOLDER, f"{number:06}")
 
     @classmethod
-    def begin(cls, folder: str, planned: Layout) -> "Restoration":
+    def begin(cls, folder: str, planned: Layout) -> "Progress":
         """Note a new one; raises OSError with nothing left of it."""
         above = os.path.join(folder, FOLDER)
         with contextlib.suppress(FileExistsError):
             durable.make_directory(above)
-        made = cls(folder, 1 + max([each.number for each in existing(folder)], default=0))
+        made = cls(folder, 1 + max([each.number for each in all_restores(folder)], default=0))
         durable.make_directory(made.path)
         try:
             durable.write_file(made._file(_RESERVE), os.urandom(_RESERVED))
-            made.replan(planned)
+            made.write_plan(planned)
         except BaseException:
-            made.forget()
+            made.remove()
             raise
         return made
 
     @property
-    def planned(self) -> bool:
+    def has_plan(self) -> bool:
         """Tell whether it has a plan; one without has done nothing."""
         return os.path.lexists(self._file(_PLAN))
 
@@ -63,7 +63,7 @@ class Restoration:
     @property
     def phase(self) -> str:
         """Return the phase it is in; raises Fault."""
-        if not self.planned:
+        if not self.has_plan:
             return OVER
         try:
             with open(self._file(_PHASE), "rb") as file:
@@ -72,17 +72,17 @@ class Restoration:
             return STAGING
         except OSError as error:
             raise Fault(f"phase `{self._file(_PHASE)}` cannot be read: {error}", "", RESTORE_NEEDED) from None
-        if phase not in (STAGING, SWAPPING, DONE, UNDOING, OVER):
+        if phase not in (STAGING, REPLACING, DONE, UNDOING, OVER):
             raise Fault(
-                f"phase `{self._file(_PHASE)}` is `{shown(phase)}`, expected one of a restore", "", RESTORE_NEEDED
+                f"phase `{self._file(_PHASE)}` is `{printable(phase)}`, expected one of a restore", "", RESTORE_NEEDED
             )
         return phase
 
-    def replan(self, planned: Layout) -> None:
+    def write_plan(self, planned: Layout) -> None:
         """Note another plan, of which nothing is done yet; raises OSError."""
         self._write(_PLAN, json.dumps(encode(planned)).encode("ascii"))
 
-    def enter(self, phase: str) -> None:
+    def set_phase(self, phase: str) -> None:
         """Note that a phase begins; raises OSError, and then it is still in the one before."""
         before = self.phase
         try:
@@ -93,7 +93,7 @@ class Restoration:
                 self._write(_PHASE, f"{before}\n".encode("ascii"))
             raise
 
-    def forget(self) -> None:
+    def remove(self) -> None:
         """Remove what is written; nothing may be staged or kept any more. Raises OSError."""
         # The plan goes first, on the disk as well: a restore without one has done nothing.
         durable.remove(self._file(_PLAN))
@@ -113,16 +113,16 @@ class Restoration:
             durable.write_file(self._file(name), data)
 
 
-def existing(folder: str) -> List[Restoration]:
+def all_restores(folder: str) -> List[Progress]:
     """Return what is written of restores, the oldest first."""
     try:
         names = os.listdir(os.path.join(folder, FOLDER))
     except FileNotFoundError:
         return []
-    return [Restoration(folder, number) for number in sorted(int(name) for name in names if name.isdigit())]
+    return [Progress(folder, number) for number in sorted(int(name) for name in names if name.isdigit())]
 
 
-def latest(folder: str, *phases: str) -> Optional[Restoration]:
+def latest(folder: str, *phases: str) -> Optional[Progress]:
     """Return the last restore that is in one of these phases; raises Fault if one cannot be read."""
-    found = [each for each in existing(folder) if each.phase in phases]
+    found = [each for each in all_restores(folder) if each.phase in phases]
     return found[-1] if found else None

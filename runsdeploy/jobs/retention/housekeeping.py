@@ -14,7 +14,7 @@ ROUNDS = 30
 """runs within which every archive is verified once more (J10)"""
 
 
-def verify_one(folder: str, verified: Mapping[str, int], tonight: str) -> Tuple[Dict[str, int], List[str]]:
+def verify_oldest(folder: str, verified: Mapping[str, int], tonight: str) -> Tuple[Dict[str, int], List[str]]:
     """Verify those archives that were not looked at for the longest time; one is enough up to ROUNDS of them.
 
     Return when each was last found sound, and what was found damaged: renamed, and never counted as good again.
@@ -29,7 +29,7 @@ def verify_one(folder: str, verified: Mapping[str, int], tonight: str) -> Tuple[
     told = []
     for each, wrong in looked_at:
         if wrong:
-            condemned = os.path.basename(archive.condemn(each.path))
+            condemned = os.path.basename(archive.set_aside(each.path))
             told.append(f"`{each.name}` is damaged ({wrong[0]}); it is `{condemned}` now")
             known.pop(each.name, None)
         else:
@@ -44,8 +44,8 @@ def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], L
     """
     keys = ("BACKUP_SAVE_DAYS", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY")
     policy = retention.Policy(*(settings.values[key] for key in keys))
-    held = [_held(each) for each in archive.archives(folder) if each.kind in ("good", "failed") and each.manifest]
-    decision = retention.keep(held, float(now), policy)
+    held = [_candidate(each) for each in archive.archives(folder) if each.kind in ("good", "failed") and each.manifest]
+    decision = retention.decide(held, float(now), policy)
     dropped, failed = _remove(folder, sorted(decision.drop))
     return tuple(dropped), [*decision.warnings, *failed]
 
@@ -68,9 +68,9 @@ def _remove(folder: str, names: List[str]) -> Tuple[List[str], List[str]]:
     return gone, failed
 
 
-def _held(each: archive.Archive) -> retention.Held:
+def _candidate(each: archive.Archive) -> retention.Candidate:
     manifest = each.manifest
     if manifest is None:
         raise ValueError(each.name)
     passed = all(outcome in ("ok", "none") for outcome in manifest.stages.values())
-    return retention.Held(each.name, float(manifest.created), manifest.sequence, manifest.good, passed)
+    return retention.Candidate(each.name, float(manifest.created), manifest.sequence, manifest.good, passed)

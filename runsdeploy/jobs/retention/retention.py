@@ -20,7 +20,7 @@ class Policy(NamedTuple):
     """so many good ones are kept whatever their age; never less than one"""
 
 
-class Held(NamedTuple):
+class Candidate(NamedTuple):
     """One archive that the runner itself made, as retention sees it."""
 
     name: str
@@ -42,7 +42,7 @@ class Decision(NamedTuple):
     warnings: Tuple[str, ...]
 
 
-def keep(archives: Sequence[Held], now: float, policy: Policy, *, force: bool = False) -> Decision:
+def decide(archives: Sequence[Candidate], now: float, policy: Policy, *, force: bool = False) -> Decision:
     """Decide which archives stay (J16); times are seconds since 1970, periods are those of UTC.
 
     Dropped is what is older than the policy's days, but never: the newest good one and as many good ones as the policy
@@ -58,20 +58,20 @@ def keep(archives: Sequence[Held], now: float, policy: Policy, *, force: bool = 
     kept |= _around_failure(order) | _calendar([each for each in good if each.created <= now], policy)
     drop = [each for each in order if each.name not in kept and now - each.created > policy.days * DAY]
     warnings = _from_the_future(order, now)
-    jump = _jump(order, now, policy.days, len(drop))
+    jump = _clock_jump(order, now, policy.days, len(drop))
     if jump:
         drop, warnings = [], [*warnings, f"no archive is dropped this time: {jump}, is the clock right?"]
     elif not force:
-        drop, warnings = _at_most(len(good) // 2, drop, warnings)
+        drop, warnings = _limit_drops(len(good) // 2, drop, warnings)
     gone = frozenset(each.name for each in drop)
     return Decision(frozenset(each.name for each in order) - gone, gone, tuple(warnings))
 
 
-def _age(archive: Held) -> Tuple[int, float, str]:
+def _age(archive: Candidate) -> Tuple[int, float, str]:
     return archive.sequence, archive.created, archive.name
 
 
-def _around_failure(order: Sequence[Held]) -> Set[str]:
+def _around_failure(order: Sequence[Candidate]) -> Set[str]:
     """Return the last run that failed and the newest good one before it: the state from before the trouble.
 
     The failed one stays as well: once it is gone nothing would say which good one to protect.
@@ -81,12 +81,12 @@ def _around_failure(order: Sequence[Held]) -> Set[str]:
     return {before[-1], order[failed[-1]].name} if before else set()
 
 
-def _calendar(good: Sequence[Held], policy: Policy) -> Set[str]:
+def _calendar(good: Sequence[Candidate], policy: Policy) -> Set[str]:
     periods = ((_day, policy.daily), (_week, policy.weekly), (_month, policy.monthly))
     return {name for period, count in periods for name in _last_of_each(period, count, good)}
 
 
-def _last_of_each(period: Callable[[float], int], count: int, good: Sequence[Held]) -> List[str]:
+def _last_of_each(period: Callable[[float], int], count: int, good: Sequence[Candidate]) -> List[str]:
     last = {period(max(0.0, each.created)): each.name for each in good}
     return [last[each] for each in sorted(last, reverse=True)[: max(0, count)]]
 
@@ -104,7 +104,7 @@ def _month(moment: float) -> int:
     return date.tm_year * 12 + date.tm_mon
 
 
-def _from_the_future(order: Sequence[Held], now: float) -> List[str]:
+def _from_the_future(order: Sequence[Candidate], now: float) -> List[str]:
     future = [each for each in order if each.created > now]
     if not future:
         return []
@@ -113,7 +113,7 @@ def _from_the_future(order: Sequence[Held], now: float) -> List[str]:
     return [f"archives from the future are kept: {len(future)}, `{last.name}` by {days:.1f} days, is the clock right?"]
 
 
-def _jump(order: Sequence[Held], now: float, days: int, count: int) -> str:
+def _clock_jump(order: Sequence[Candidate], now: float, days: int, count: int) -> str:
     """Return what makes the clock doubtful, or nothing.
 
     As a run prunes after it has written its own archive, the newest one is of today and now tells little. So the two
@@ -132,7 +132,7 @@ def _jump(order: Sequence[Held], now: float, days: int, count: int) -> str:
     return ""
 
 
-def _at_most(most: int, drop: Sequence[Held], warnings: List[str]) -> Tuple[List[Held], List[str]]:
+def _limit_drops(most: int, drop: Sequence[Candidate], warnings: List[str]) -> Tuple[List[Candidate], List[str]]:
     """Return what may go if only that many good ones may: the oldest of them, and all that are not good."""
     good = [each for each in drop if each.good]
     spared = {each.name for each in good[most:]}

@@ -30,7 +30,7 @@ MARK = 16
 BLOCKS = 256
 """each noted and brought to the disk"""
 CHUNK = 1024 * 1024
-MOST = 64 * CHUNK
+LARGEST_MOVE = 64 * CHUNK
 """bytes that are moved: who waits to open the file waits so long"""
 TRIES = 40
 PAUSE = 0.05
@@ -59,7 +59,7 @@ def _cut(member: Member, folder: str) -> Cut:
     former = signal.getsignal(signal.SIGIO)
     try:
         signal.signal(signal.SIGIO, signal.SIG_IGN)
-        warning = _take_off(descriptor, member, folder)
+        warning = _cut_archived(descriptor, member, folder)
         return Cut(member.path, warning and f"`{member.path}` was not emptied: {warning}")
     except OSError as error:
         return Cut(member.path, f"`{member.path}` was not emptied: {reason(error)}")
@@ -69,31 +69,31 @@ def _cut(member: Member, folder: str) -> Cut:
         signal.signal(signal.SIGIO, former)
 
 
-def _take_off(descriptor: int, member: Member, folder: str) -> str:
+def _cut_archived(descriptor: int, member: Member, folder: str) -> str:
     """Take the archived bytes off the front; return what kept it from being done."""
-    note = _Note(folder, member)
-    if note.is_done(descriptor):
+    progress = _Progress(folder, member)
+    if progress.is_done(descriptor):
         return ""
     # Hashing may take minutes, and a lease is broken by force after less (lease-break-time).
-    if note.moved is None and _hash(descriptor, member.size) != member.sha256:
+    if progress.moved is None and _hash(descriptor, member.size) != member.sha256:
         return "" if os.fstat(descriptor).st_size < member.size else "it is not what was archived any more"
-    if not _alone(descriptor):
+    if not _take_lease(descriptor):
         return "another process keeps it open"
     rest = os.fstat(descriptor).st_size - member.size
-    if note.moved is None and rest > min(BLOCKS * min(member.size, CHUNK), MOST):
+    if progress.moved is None and rest > min(BLOCKS * min(member.size, CHUNK), LARGEST_MOVE):
         # Moving it would take long; tomorrow it is archived and cut whole.
         return "much more was written since than was archived"
-    _move(descriptor, rest, note)
-    mark = note.mark
+    _move(descriptor, rest, progress)
+    mark = progress.mark
     os.pwrite(descriptor, mark, rest + member.size - len(mark))
     os.fsync(descriptor)
-    note.write(rest, marked=True)
+    progress.write(rest, marked=True)
     os.ftruncate(descriptor, rest)
     os.fsync(descriptor)
     return ""
 
 
-class _Note:
+class _Progress:
     """How far the cut of one file has come, in the run's directory."""
 
     def __init__(self, folder: str, member: Member) -> None:
@@ -120,7 +120,7 @@ class _Note:
         durable.write_file(self._file, json.dumps({"moved": moved, "marked": marked}).encode())
 
 
-def _alone(descriptor: int) -> bool:
+def _take_lease(descriptor: int) -> bool:
     for _ in range(TRIES):
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
@@ -133,15 +133,15 @@ def _alone(descriptor: int) -> bool:
     return False
 
 
-def _move(descriptor: int, rest: int, note: _Note) -> None:
+def _move(descriptor: int, rest: int, progress: _Progress) -> None:
     """Copy what was written since to the front, in blocks whose source stays until the next is begun."""
-    at = note.moved or 0
+    at = progress.moved or 0
     while at < rest:
-        note.write(at)
-        block = os.pread(descriptor, min(CHUNK, note.size, rest - at), note.size + at)
+        progress.write(at)
+        block = os.pread(descriptor, min(CHUNK, progress.size, rest - at), progress.size + at)
         at += os.pwrite(descriptor, block, at)
         os.fsync(descriptor)
-    note.write(at)
+    progress.write(at)
 
 
 def _hash(descriptor: int, size: int) -> str:

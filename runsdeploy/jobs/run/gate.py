@@ -4,28 +4,15 @@ The historical script decided it with `&&` and `||` around functions, where bash
 failed in its middle passed. Here an outcome is a value, and only `ok` is ok.
 """
 
-from typing import NamedTuple, Optional, Sequence
+from typing import Sequence
 
 from ..errors import BACKUP_BAD, FAILED, OK
+from ..report.record import Result
 
 NOT_RUN = "not-run"
 
 
-class Result(NamedTuple):
-    """How one job ended, or why it did not run."""
-
-    name: str
-    stage: str
-    outcome: str
-    """as a process ends (`ok`, `failed`, `killed`, `timeout` …), `no-ticket`, or `not-run`"""
-    status: Optional[int]
-    """exit status, or the signal's number"""
-    seconds: float
-    reason: str = ""
-    """why it did not run"""
-
-
-def barrier(stage: str, results: Sequence[Result], *, backup_good: bool) -> str:
+def blocked_by(stage: str, results: Sequence[Result], *, backup_good: bool) -> str:
     """Return why the next job of a stage must not run; nothing if it may.
 
     Imports build on each other and need a way back, so the first failure stops them. Exports and reports tell others

@@ -26,25 +26,25 @@ _UNFINISHED = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)
 _CHECKSUM = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz)\.sha256$")
 
 
-def note_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
+def write_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
     """Note what a run has staged, so that its successor can archive it; durable when this returns."""
     facts = {"manifest": manifest._asdict(), "members": [m._asdict() for m in manifest.members], "sources": sources}
     durable.write_file(os.path.join(run, STAGED), json.dumps(facts).encode("ascii"))
 
 
-def settle(folder: str) -> List[str]:
+def recover(folder: str) -> List[str]:
     """Bring a backup directory to a state as if no run had been killed; return what was done, in words."""
     told = []
-    names = identities(folder)
+    names = run_ids(folder)
     for name in names:
         run = os.path.join(folder, RUNS, name)
         durable.sweep(run)
-        acts = acts_of(run)
+        acts = actions(run)
         if "end" not in acts:
             told.append(f"run {name} was killed")
         if "cut" not in acts and ("end" not in acts or name == names[-1]):
             told += _finish_cuts(folder, run, name)
-        told += salvage(folder, run, name)
+        told += archive_staged(folder, run, name)
         if "end" not in acts:
             _note(run, "end", interrupted=True)
     _sweep(folder)
@@ -57,7 +57,7 @@ def _note(run: str, act: str, **facts: Any) -> None:
     acts.close()
 
 
-def identities(folder: str) -> List[str]:
+def run_ids(folder: str) -> List[str]:
     """Return the runs of which something is kept, oldest first."""
     runs = os.path.join(folder, RUNS)
     try:
@@ -75,15 +75,15 @@ def _last_act(run: str) -> int:
         return 0
 
 
-def forget(folder: str) -> None:
+def prune_runs(folder: str) -> None:
     """Drop what is kept of old runs."""
-    for name in identities(folder)[:-KEPT]:
+    for name in run_ids(folder)[:-KEPT]:
         run = os.path.join(folder, RUNS, name)
         if not os.path.exists(os.path.join(run, STAGED)):
             shutil.rmtree(run, ignore_errors=True)
 
 
-def clear(run: str) -> None:
+def remove_staged(run: str) -> None:
     """Drop what a run staged: it is archived, or of no use. Raises OSError."""
     if os.path.exists(os.path.join(run, STAGED)):
         durable.remove(os.path.join(run, STAGED))
@@ -92,7 +92,7 @@ def clear(run: str) -> None:
         shutil.rmtree(os.path.join(run, part), ignore_errors=True)
 
 
-def drop_after(run: str) -> None:
+def remove_staged_after(run: str) -> None:
     """Drop what was staged behind the jobs: on a disk that is full, what was there before them goes first."""
     shutil.rmtree(os.path.join(run, "after"), ignore_errors=True)
 
@@ -117,18 +117,18 @@ def _finish_cuts(folder: str, run: str, name: str) -> List[str]:
     return warnings
 
 
-def salvage(folder: str, run: str, name: str, reasons: Sequence[str] = ()) -> List[str]:
+def archive_staged(folder: str, run: str, name: str, reasons: Sequence[str] = ()) -> List[str]:
     """Archive what a run staged before its jobs, unless it did so itself; as not good if there are reasons.
 
     Return in words what was done. Raises OSError if what is archived already cannot be dropped.
     """
     if archive_of(folder, name):
-        clear(run)
+        remove_staged(run)
         return []
     try:
         staged = _staged(run)
         if staged is None:
-            clear(run)
+            remove_staged(run)
             return []
         manifest, sources = staged
         manifest = manifest._replace(stages=_stages(run, manifest))
@@ -137,7 +137,7 @@ def salvage(folder: str, run: str, name: str, reasons: Sequence[str] = ()) -> Li
         written = archive.write(folder, manifest, sources)
     except (OSError, Damaged) as error:
         return [f"what run {name} had staged could not be archived: {error}; it stays in `{run}`"]
-    clear(run)
+    remove_staged(run)
     return [f"what run {name} had staged is in `{written}`"]
 
 
@@ -175,17 +175,17 @@ def _sweep(folder: str) -> None:
             durable.remove(os.path.join(folder, name))
 
 
-def killed(folder: str) -> List[str]:
+def killed_runs(folder: str) -> List[str]:
     """Return the runs that have no end and are not settled; the one that is going on too."""
-    return [name for name in identities(folder) if "end" not in acts_of(os.path.join(folder, RUNS, name))]
+    return [name for name in run_ids(folder) if "end" not in actions(os.path.join(folder, RUNS, name))]
 
 
-def acts_of(run: str) -> List[str]:
+def actions(run: str) -> List[str]:
     """Return what a run's journal says it did."""
     return [each["act"] for each in journal.read(os.path.join(run, "journal"))]
 
 
-def describe(folder: str) -> List[Dict[str, Any]]:
+def unarchived_runs(folder: str) -> List[Dict[str, Any]]:
     """Return the runs whose staged files wait to be archived, for lists of backups."""
-    waiting = [name for name in identities(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]
+    waiting = [name for name in run_ids(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]
     return [{"id": name} for name in waiting]

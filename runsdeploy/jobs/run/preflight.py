@@ -8,7 +8,7 @@ from ..settings.agenda import Agenda, Task
 from ..settings.settings import Settings
 
 
-def doubts(settings: Settings, agenda: Agenda) -> Iterator[str]:
+def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
     """Yield what would keep a run from being good if it began now."""
     values = settings.values
     yield from _directory("CRON_BACKUP", values["CRON_BACKUP"])

@@ -23,7 +23,7 @@ from ..errors import RESTORE_NEEDED, Fault, reason
 from ..process import kerberos
 from ..report import notify, record
 from ..report.log import Log
-from ..report.record import Record
+from ..report.record import Record, Result
 from ..restore import restore
 from ..retention import housekeeping
 from ..retention import truncation as cuts
@@ -33,8 +33,8 @@ from ..settings.settings import Settings
 from ..staging import snapshot, staging
 from ..staging.scan import Wanted
 from . import gate, leftovers
-from .gate import NOT_RUN, Result
-from .stages import Shift, Stages
+from .gate import NOT_RUN
+from .stages import Batch, Stages
 
 RESERVE = 16 * 1024 * 1024
 """bytes that stay free (J3)"""
@@ -53,9 +53,9 @@ def run(
     if restore.unfinished(settings.values["CRON_BACKUP"]):
         hint = "bring it to an end first: `restore --continue`, or `restore --undo`"
         raise Fault("a restore is unfinished: files are partly of another day", hint, RESTORE_NEEDED)
-    under_way = _Run(settings, agenda, parallel, lock, stop)
-    made = under_way.perform()
-    return made, {job.name: under_way.log.tail(job.name) for job in made.jobs if job.outcome != "ok"}
+    current = _Run(settings, agenda, parallel, lock, stop)
+    made = current.perform()
+    return made, {job.name: current.log.tail(job.name) for job in made.jobs if job.outcome != "ok"}
 
 
 class _Run:
@@ -70,7 +70,7 @@ class _Run:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started))
         self.identity = f"{moment}-{secrets.token_hex(3)}"
         self.own = os.path.join(self.folder, leftovers.RUNS, self.identity)
-        self.acts = Journal(os.path.join(self.own, "journal"))
+        self.journal = Journal(os.path.join(self.own, "journal"))
         self.log = Log()
         self.reasons: List[str] = []
         """why the backup is not good"""
@@ -80,10 +80,10 @@ class _Run:
         self.sources: Dict[str, str] = {}
         """member's path, and where its staged copy is"""
         self.ticket = kerberos.Ticket("", "")
-        self.memory = record.recall(self.folder)
+        self.history = record.load(self.folder)
         known = [each.manifest.sequence for each in archive.archives(self.folder) if each.manifest]
-        self.sequence = max([self.memory.sequence, *known]) + 1
-        self.verified = dict(self.memory.verified)
+        self.sequence = max([self.history.sequence, *known]) + 1
+        self.verified = dict(self.history.verified)
         self.faults: List[str] = []
         """what else makes the run fail: older backups that are damaged, a journal that cannot be written"""
 
@@ -97,9 +97,9 @@ class _Run:
             self._run_jobs()
             written = self._archive()
             if written and not self.reasons:
-                pruned = self._tidy(written)
+                pruned = self._housekeeping(written)
         except OSError as error:
-            self.reasons.append(self._explained(error))
+            self.reasons.append(self._describe_error(error))
         finally:
             kerberos.logout(self.ticket)
         return self._end(written or self._salvage(), pruned)
@@ -107,17 +107,17 @@ class _Run:
     def _begin(self) -> None:
         """Make the run's directory, journal and log; settle what others left."""
         self.log.open(self.settings.values["CRON_LOG_FILE"])
-        told = leftovers.settle(self.folder)
+        told = leftovers.recover(self.folder)
         # What it kept lies beside what it replaced, and would get into the backup.
-        restore.forget(self.folder)
+        restore.drop_undo(self.folder)
         if self.settings.values["METRICS_FILE"]:
             durable.sweep(*os.path.split(self.settings.values["METRICS_FILE"]))
         durable.make_directories(self.own)
         self.log.open(os.path.join(self.own, "log"))
         names = [task.job.name for task in self.agenda.tasks]
-        self.acts.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
-        self.log.say(f"run {self.identity} begins with `{self.settings.real}`")
-        for each in (*told, *self.settings.warnings, *notify.begin(self.settings)):
+        self.journal.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
+        self.log.write(f"run {self.identity} begins with `{self.settings.real}`")
+        for each in (*told, *self.settings.warnings, *notify.run_started(self.settings)):
             self._warn(each)
 
     # Before the jobs
@@ -126,24 +126,24 @@ class _Run:
         user, keytab = self.settings.values["SVC_USER"], self.settings.values["SVC_KEYTAB"]
         if self.agenda.tasks and (user or keytab or any("kerberos" in task.job.needs for task in self.agenda.tasks)):
             self.ticket = kerberos.login(user, keytab, self.own)
-            self._doubt(self.warnings, self.ticket.warning)
-        if self._doubt(self.reasons, self._no_room()):
+            self._note_problem(self.warnings, self.ticket.warning)
+        if self._note_problem(self.reasons, self._no_room()):
             return
         dump = self.settings.values["SNAPSHOT_LORA"]
         if dump and os.path.exists(dump):
             most = float(self.settings.values["BACKUP_MAX_SECONDS_AGE"])
-            self._doubt(self.reasons, snapshot.freshness_problem(dump, self.started, most))
+            self._note_problem(self.reasons, snapshot.freshness_problem(dump, self.started, most))
             if self.settings.values["SNAPSHOT_END_MARK"]:
-                self._doubt(self.reasons, snapshot.end_mark_problem(dump))
+                self._note_problem(self.reasons, snapshot.end_mark_problem(dump))
         self._stage(self.agenda.before, "before")
-        leftovers.note_staged(self.own, self._manifest(), self.sources)
-        self.acts.write("staged", when="before", members=len(self.members), good=not self.reasons)
+        leftovers.write_staged(self.own, self._manifest(), self.sources)
+        self.journal.write("staged", when="before", members=len(self.members), good=not self.reasons)
 
-    def _doubt(self, doubts: List[str], text: str) -> bool:
+    def _note_problem(self, doubts: List[str], text: str) -> bool:
         """Take what may be nothing to the doubts and the log; return whether it is something."""
         if text:
             doubts.append(text)
-            self.log.say(f"warning: {text}")
+            self.log.write(f"warning: {text}")
         return bool(text)
 
     def _no_room(self) -> str:
@@ -160,18 +160,18 @@ class _Run:
         return ""
 
     def _stage(self, wanted: Tuple[Wanted, ...], when: str) -> None:
-        self.lock.tell(f"stages files {when} the jobs")
+        self.lock.set_activity(f"stages files {when} the jobs")
         staged = staging.stage(wanted, os.path.join(self.own, when), when, self.members, self.folder)
         self.members += staged.members
         self.sources.update(staged.sources)
         self.reasons += staged.problems
         for note in (*staged.problems, *staged.notes):
-            self.log.say(note)
+            self.log.write(note)
 
     def _run_jobs(self) -> None:
         deadline = self.clock + self.settings.values["TIMEOUT_SECONDS"]
-        shift = Shift(self.agenda.tasks, self.parallel, deadline, not self.reasons, self.ticket, self.own)
-        stages = Stages(shift, self.log, self.acts, self.lock, self.stop)
+        batch = Batch(self.agenda.tasks, self.parallel, deadline, not self.reasons, self.ticket, self.own)
+        stages = Stages(batch, self.log, self.journal, self.lock, self.stop)
         self.results = stages.results
         stages.run()
         self.warnings += stages.warnings
@@ -190,7 +190,7 @@ class _Run:
         if self.reasons and not self.members:
             return ""
         self._stage(self.agenda.after, "after")
-        self.lock.tell("writes the archive")
+        self.lock.set_activity("writes the archive")
         try:
             written = archive.write(self.folder, self._manifest(), self.sources)
         except Damaged as error:
@@ -199,25 +199,25 @@ class _Run:
         # It is there from here on, whatever else fails.
         self._note("archived", name=written)
         with suppress(OSError):
-            leftovers.clear(self.own)
+            leftovers.remove_staged(self.own)
         return written
 
     def _salvage(self) -> str:
         """Archive what was staged before the jobs if no archive could be made; return its name, empty if none was."""
         with suppress(OSError):
-            leftovers.drop_after(self.own)
-            for told in leftovers.salvage(self.folder, self.own, self.identity, self.reasons):
+            leftovers.remove_staged_after(self.own)
+            for told in leftovers.archive_staged(self.folder, self.own, self.identity, self.reasons):
                 self._warn(told)
         return leftovers.archive_of(self.folder, self.identity)
 
-    def _tidy(self, written: str) -> Tuple[str, ...]:
+    def _housekeeping(self, written: str) -> Tuple[str, ...]:
         """With tonight's archive good: cut the logs in it, look at an older archive, prune; return what was pruned."""
         left = [cut.warning for cut in cuts.truncate(list(self.members), self.own) if cut.warning]
         if not left:
             # Otherwise the next run tries again before it archives the same lines once more.
             self._note("cut")
-        self.lock.tell("verifies an older archive")
-        self.verified, damaged = housekeeping.verify_one(self.folder, self.memory.verified, written)
+        self.lock.set_activity("verifies an older archive")
+        self.verified, damaged = housekeeping.verify_oldest(self.folder, self.history.verified, written)
         self.faults += damaged
         for each in (*left, *damaged):
             self._warn(each)
@@ -225,21 +225,21 @@ class _Run:
         for each in warnings:
             self._warn(each)
         for name in pruned:
-            self.log.say(f"deleted `{name}`: older than {self.settings.values['BACKUP_SAVE_DAYS']} days")
+            self.log.write(f"deleted `{name}`: older than {self.settings.values['BACKUP_SAVE_DAYS']} days")
         self._note("pruned", names=list(pruned))
         return pruned
 
     def _note(self, act: str, **facts: object) -> None:
-        unsaid = self.acts.try_to_write(act, **facts)
-        if unsaid:
-            self.faults.append(unsaid)
-            self._warn(unsaid)
+        problem = self.journal.try_to_write(act, **facts)
+        if problem:
+            self.faults.append(problem)
+            self._warn(problem)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
-        self.log.say(f"warning: {text}")
+        self.log.write(f"warning: {text}")
 
-    def _explained(self, error: OSError) -> str:
+    def _describe_error(self, error: OSError) -> str:
         """Return what the system refused, with the place and, if it is full, what is free there."""
         place = str(error.filename or self.folder)
         free = ""
@@ -276,20 +276,20 @@ class _Run:
     def _end(self, written: str, pruned: Tuple[str, ...]) -> Record:
         """Make the record, and tell everybody from it; what cannot be told to one is told to the others."""
         made = self._record(written, pruned)
-        for line in record.lines(made.document):
-            self.log.say(line)
-        memory = record.add(self.folder, self.memory, made, self.verified, self.sequence)
+        for line in record.summary(made.document):
+            self.log.write(line)
+        history = record.add(self.folder, self.history, made, self.verified, self.sequence)
         count = len(self.warnings)
         try:
-            record.remember(self.folder, memory)
+            record.save(self.folder, history)
         except OSError as error:
-            self._warn(f"what happened could not be remembered: {self._explained(error)}")
-        for each in notify.tell(self.settings, made, memory, self.log):
+            self._warn(f"what happened could not be remembered: {self._describe_error(error)}")
+        for each in notify.run_ended(self.settings, made, history, self.log):
             self._warn(each)
         self._note("end", exit_status=made.exit_status)
         with suppress(OSError):
-            leftovers.forget(self.folder)
-        self.acts.close()
+            leftovers.prune_runs(self.folder)
+        self.journal.close()
         self.log.close()
         return made._replace(warnings=(*made.warnings, *self.warnings[count:]))
 

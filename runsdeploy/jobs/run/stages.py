@@ -10,16 +10,16 @@ from ..disk.lock import Lock
 from ..errors import Fault
 from ..process import kerberos, process, secret
 from ..report.log import Log
-from ..settings.agenda import Task, account
+from ..report.record import Result
+from ..settings.agenda import Task, account_environment
 from ..settings.job import STAGES
 from . import gate
-from .gate import Result
 
 AT_A_TIME = 8
 """jobs of a parallel stage"""
 
 
-class Shift(NamedTuple):
+class Batch(NamedTuple):
     """What jobs are run with."""
 
     tasks: Tuple[Task, ...]
@@ -36,19 +36,19 @@ class Shift(NamedTuple):
 class Stages:
     """The jobs of one run."""
 
-    def __init__(self, shift: Shift, log: Log, acts: Journal, lock: Lock, stop: threading.Event) -> None:
-        self.shift, self.log, self.acts, self.lock, self.stop = shift, log, acts, lock, stop
+    def __init__(self, batch: Batch, log: Log, journal: Journal, lock: Lock, stop: threading.Event) -> None:
+        self.batch, self.log, self.journal, self.lock, self.stop = batch, log, journal, lock, stop
         self.results: List[Result] = []
         self.warnings: List[str] = []
         self.faults: List[str] = []
         """what could not be written to the journal"""
-        self._secrets = secret.Secrets(account())
+        self._secrets = secret.Secrets(account_environment())
 
     def run(self) -> None:
         """Run them; each has a result when this returns. Raises nothing that a job or a disk could cause."""
         for stage in STAGES:
-            tasks = [task for task in self.shift.tasks if task.job.stage == stage]
-            if stage in self.shift.parallel and stage != "imports":
+            tasks = [task for task in self.batch.tasks if task.job.stage == stage]
+            if stage in self.batch.parallel and stage != "imports":
                 with ThreadPoolExecutor(AT_A_TIME) as pool:
                     self.results += list(pool.map(self._job, tasks))
             else:
@@ -59,24 +59,24 @@ class Stages:
 
     def _job(self, task: Task) -> Result:
         job = task.job
-        closed = gate.barrier(job.stage, self.results, backup_good=self.shift.backup_good) or self._time_is_up()
+        closed = gate.blocked_by(job.stage, self.results, backup_good=self.batch.backup_good) or self._time_is_up()
         if closed:
-            self.log.say(f"`{job.name}` does not run: {closed}")
+            self.log.write(f"`{job.name}` does not run: {closed}")
             return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, closed)
         try:
             environment = self._environment(task)
         except Fault as fault:
-            self.log.say(f"`{job.name}` fails before it starts: {fault.message}")
+            self.log.write(f"`{job.name}` fails before it starts: {fault.message}")
             return Result(job.name, job.stage, "no-secret", None, 0.0, fault.message)
-        if "kerberos" in job.needs and not self.shift.ticket.cache:
-            why = f"it needs a Kerberos ticket: {self.shift.ticket.warning}"
-            self.log.say(f"`{job.name}` fails before it starts: {why}")
+        if "kerberos" in job.needs and not self.batch.ticket.cache:
+            why = f"it needs a Kerberos ticket: {self.batch.ticket.warning}"
+            self.log.write(f"`{job.name}` fails before it starts: {why}")
             return Result(job.name, job.stage, "no-ticket", None, 0.0, why)
-        self.lock.tell(f"runs `{job.name}`")
-        unsaid = self._note("start", job=job.name, stage=job.stage)
-        if unsaid:
+        self.lock.set_activity(f"runs `{job.name}`")
+        problem = self._note("start", job=job.name, stage=job.stage)
+        if problem:
             # Killed then, it would have changed things and nobody would know that it had begun (B4).
-            return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, unsaid)
+            return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, problem)
         result = self._command(task, environment)
         self._note("ended", job=job.name, outcome=result.outcome, status=result.status)
         return result
@@ -84,29 +84,31 @@ class Stages:
     def _time_is_up(self) -> str:
         if self.stop.is_set():
             return "interrupted"
-        return "" if time.monotonic() < self.shift.deadline else "the run's time is up"
+        return "" if time.monotonic() < self.batch.deadline else "the run's time is up"
 
     def _environment(self, task: Task) -> Dict[str, str]:
         """Return all that a job gets; raises Fault for a secret that cannot be had."""
         environment = dict(task.command.environment)
-        if self.shift.ticket.cache:
-            environment["KRB5CCNAME"] = self.shift.ticket.cache
+        if self.batch.ticket.cache:
+            environment["KRB5CCNAME"] = self.batch.ticket.cache
         environment.update((name, self._secrets.read(source)) for name, source in task.secrets.items())
         self.log.secrets.update(self._secrets.values)
         return environment
 
     def _command(self, task: Task, environment: Dict[str, str]) -> Result:
         job = task.job
-        self.log.say(f"`{job.name}` begins: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` begins")
-        timeout = min(task.command.timeout, max(0.0, self.shift.deadline - time.monotonic()))
+        self.log.write(
+            f"`{job.name}` begins: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` begins"
+        )
+        timeout = min(task.command.timeout, max(0.0, self.batch.deadline - time.monotonic()))
         ending = process.run(
             task.command._replace(environment=environment, timeout=timeout),
             lambda data: self.log.output(job.name, data),
             stop=self.stop.is_set,
-            spool=self.shift.spool,
+            spool=self.batch.spool,
         )
         shown = "" if ending.status is None or ending.outcome == "ok" else f"({ending.status})"
-        self.log.say(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
+        self.log.write(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
         for orphan in ending.orphans:
             self._warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
         if ending.dropped:
@@ -114,12 +116,12 @@ class Stages:
         return Result(job.name, job.stage, ending.outcome, ending.status, round(ending.seconds, 3))
 
     def _note(self, act: str, **facts: object) -> str:
-        unsaid = self.acts.try_to_write(act, **facts)
-        if unsaid:
-            self.faults.append(unsaid)
-            self._warn(unsaid)
-        return unsaid
+        problem = self.journal.try_to_write(act, **facts)
+        if problem:
+            self.faults.append(problem)
+            self._warn(problem)
+        return problem
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
-        self.log.say(f"warning: {text}")
+        self.log.write(f"warning: {text}")

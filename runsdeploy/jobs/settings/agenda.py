@@ -36,7 +36,7 @@ class Agenda(NamedTuple):
     restore_after: Tuple[Command, ...]
 
 
-def draw_up(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
+def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
     """Return what to do: the enabled jobs, or the job or stage of that name, enabled or not; raises BadInput.
 
     `program` is the runner's own file: what it stands beside is the install directory if no setting says other.
@@ -45,10 +45,10 @@ def draw_up(settings: Settings, catalogue: Catalogue, program: str, name: str = 
         jobs = select(catalogue.jobs, name)
     else:
         jobs = tuple(job for job in catalogue.jobs if job.enabled_by in settings.enabled)
-    return _Draft(settings, program).agenda(jobs, catalogue)
+    return _Expander(settings, program).agenda(jobs, catalogue)
 
 
-class _Draft:
+class _Expander:
     """Fills settings into texts, and collects what is not set."""
 
     def __init__(self, settings: Settings, program: str) -> None:
@@ -79,7 +79,7 @@ class _Draft:
         ]
         if self.problems:
             raise BadInput(self.problems)
-        return Agenda(tuple(tasks), _once(before), _once(after), hooks[0], hooks[1])
+        return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), hooks[0], hooks[1])
 
     def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
         """Return what is always backed up: settings, the snapshot, and the log as of the end of the jobs."""
@@ -131,7 +131,7 @@ class _Draft:
                 self._text(required._replace(text=f"{{{required.text}}}"), why)
         words = [self._text(word, why) for word in job.command] if not job.shell else []
         argv = words or ["/bin/sh", "-c", job.command[0].text]
-        environment = dict(account())
+        environment = dict(account_environment())
         for name, text in job.environment.items():
             if isinstance(text, Secret):
                 continue
@@ -153,10 +153,10 @@ class _Draft:
 
     def _hook(self, words: Tuple[Text, ...]) -> Command:
         argv = tuple(self._text(word, "a restore command") for word in words)
-        return Command(argv, "/", dict(account()), 6 * 3600.0, daemon=False)
+        return Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
 
 
-def account() -> Dict[str, str]:
+def account_environment() -> Dict[str, str]:
     """Return the environment that cron does not give (J21): nothing of ours is inherited."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
     try:
@@ -166,7 +166,7 @@ def account() -> Dict[str, str]:
     return {**environment, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
 
 
-def _once(wanted: List[Wanted]) -> Tuple[Wanted, ...]:
+def _merge_paths(wanted: List[Wanted]) -> Tuple[Wanted, ...]:
     """Join entries of one path: what any of them requires is required."""
     found: Dict[str, Wanted] = {}
     for each in wanted:

@@ -80,7 +80,7 @@ class _Reader:
             root, "", ("schema", "extends", "directory", "environment", "backup", "restore", "parallel", "jobs")
         )
         if "schema" not in fields or fields["schema"].content != SCHEMA:
-            self._wrong(fields.get("schema", root), "schema", f"expected {SCHEMA}")
+            self._problem(fields.get("schema", root), "schema", f"expected {SCHEMA}")
         # What stands beside the jobs of the default catalogue stays theirs: an extension adds to it.
         extended = self.builtin if "extends" in fields and self._extends(fields["extends"]) else None
         self.directory = self._text(fields.get("directory"), "directory") or Text("/", self.document.file, 0, 0)
@@ -102,36 +102,36 @@ class _Reader:
             raise BadInput(self.problems)
         return _join(extended, found) if extended else found
 
-    def _wrong(self, value: Value, key: str, message: str, hint: str = "") -> None:
+    def _problem(self, value: Value, key: str, message: str, hint: str = "") -> None:
         self.problems.append(self.document.problem(value, key, message, hint))
 
     def _extends(self, value: Value) -> bool:
         if value.content == "default":
             return True
-        self._wrong(value, "extends", 'expected "default": the catalogue that comes with the runner')
+        self._problem(value, "extends", 'expected "default": the catalogue that comes with the runner')
         return False
 
     def _fields(self, value: Optional[Value], key: str, known: Tuple[str, ...]) -> Dict[str, Value]:
         if value is None:
             return {}
         if not isinstance(value.content, dict):
-            self._wrong(value, key, f"found {value.kind}, expected an object")
+            self._problem(value, key, f"found {value.kind}, expected an object")
             return {}
         for name, entry in value.content.items():
             if name not in known:
                 hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-                self._wrong(entry, f"{key}.{name}".lstrip("."), "is not known", hint)
+                self._problem(entry, f"{key}.{name}".lstrip("."), "is not known", hint)
         return value.content
 
     def _text(self, value: Optional[Value], key: str) -> Optional[Text]:
         if value is None:
             return None
         if not isinstance(value.content, str) or "\0" in value.content:
-            self._wrong(value, key, f"found {value.kind}, expected a text")
+            self._problem(value, key, f"found {value.kind}, expected a text")
             return None
         for match in PLACEHOLDER.finditer(value.content):
             if match.group() in ("{", "}") or (match.group(1) is not None and not all(match.group(1).split("|"))):
-                self._wrong(
+                self._problem(
                     value, key, f"has `{match.group()}`: name a setting `{{NAME}}`, or write `{{{{` for a brace"
                 )
         return Text(value.content, self.document.file, value.line, value.column)
@@ -141,7 +141,7 @@ class _Reader:
             return []
         if isinstance(value.content, list):
             return value.content
-        self._wrong(value, key, f"found {value.kind}, expected a list")
+        self._problem(value, key, f"found {value.kind}, expected a list")
         return []
 
     def _texts(self, value: Optional[Value], key: str, known: Tuple[str, ...] = ()) -> Tuple[Text, ...]:
@@ -149,7 +149,7 @@ class _Reader:
         for entry in self._list(value, key):
             text = self._text(entry, key)
             if text and known and text.text not in known:
-                self._wrong(entry, key, f"found `{text.text}`, expected one of {', '.join(f'`{k}`' for k in known)}")
+                self._problem(entry, key, f"found `{text.text}`, expected one of {', '.join(f'`{k}`' for k in known)}")
             elif text:
                 found.append(text)
         return tuple(found)
@@ -159,7 +159,7 @@ class _Reader:
         for entry in self._list(value, key):
             words = self._texts(entry, key)
             if not words and isinstance(entry.content, list):
-                self._wrong(entry, key, "found an empty list, expected a program and its arguments")
+                self._problem(entry, key, "found an empty list, expected a program and its arguments")
             commands.append(words)
         return tuple(commands)
 
@@ -167,12 +167,12 @@ class _Reader:
         found = {}
         content = value.content if value and isinstance(value.content, dict) else {}
         if value and not isinstance(value.content, dict):
-            self._wrong(value, key, f"found {value.kind}, expected an object")
+            self._problem(value, key, f"found {value.kind}, expected an object")
         for name, entry in content.items():
             secret = isinstance(entry.content, dict)
             given = self._secret(entry, f"{key}.{name}") if secret else self._text(entry, f"{key}.{name}")
             if not _VARIABLE.match(name):
-                self._wrong(entry, f"{key}.{name}", "is no name of a variable")
+                self._problem(entry, f"{key}.{name}", "is no name of a variable")
             elif given:
                 found[name] = given
         return found
@@ -180,7 +180,7 @@ class _Reader:
     def _secret(self, entry: Value, key: str) -> Optional[Secret]:
         fields = self._fields(entry, key, SOURCES)
         if len(fields) != 1:
-            self._wrong(entry, key, f"expected one of {', '.join(f'`{each}`' for each in SOURCES)}")
+            self._problem(entry, key, f"expected one of {', '.join(f'`{each}`' for each in SOURCES)}")
             return None
         ((kind, value),) = fields.items()
         if kind == "command":
@@ -189,7 +189,7 @@ class _Reader:
             text = self._text(value, f"{key}.{kind}")
             words = (text,) if text and text.text else ()
         if not words:
-            self._wrong(value, f"{key}.{kind}", "says nothing")
+            self._problem(value, f"{key}.{kind}", "says nothing")
         return Secret(kind, words)
 
     def _files(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
@@ -198,21 +198,23 @@ class _Reader:
             if isinstance(entry.content, dict):
                 fields = self._fields(entry, key, ("path", "required"))
                 path = self._text(fields.get("path"), f"{key}.path")
-                needed = self._truth(fields.get("required"), f"{key}.required", default=required)
+                needed = self._boolean(fields.get("required"), f"{key}.required", default=required)
                 if "path" not in fields:
-                    self._wrong(entry, key, "has no `path`")
+                    self._problem(entry, key, "has no `path`")
             else:
                 path, needed = self._text(entry, key), required
             if path and path.text[:1] not in ("/", "{"):
-                self._wrong(entry, key, f"found `{path.text}`, expected an absolute path or one that begins with `{{`")
+                self._problem(
+                    entry, key, f"found `{path.text}`, expected an absolute path or one that begins with `{{`"
+                )
             elif path:
                 found.append(File(path, needed))
         return tuple(found)
 
-    def _truth(self, value: Optional[Value], key: str, *, default: bool) -> bool:
+    def _boolean(self, value: Optional[Value], key: str, *, default: bool) -> bool:
         if value is None or isinstance(value.content, bool):
             return default if value is None else bool(value.content)
-        self._wrong(value, key, f"found {value.kind}, expected true or false")
+        self._problem(value, key, f"found {value.kind}, expected true or false")
         return default
 
     def _jobs(self, value: Optional[Value], inherited: Tuple[Job, ...]) -> Tuple[Job, ...]:
@@ -220,9 +222,9 @@ class _Reader:
         for entry in self._list(value, "jobs"):
             job = self._job(entry)
             if job and job.name in STAGES:
-                self._wrong(entry, f"jobs.{job.name}", "is the name of a stage")
+                self._problem(entry, f"jobs.{job.name}", "is the name of a stage")
             elif job and job.name in own:
-                self._wrong(entry, f"jobs.{job.name}", "stands here for a second time")
+                self._problem(entry, f"jobs.{job.name}", "stands here for a second time")
             elif job:
                 own[job.name] = job
         # A job of the same name takes the inherited one's place in the order.
@@ -249,7 +251,7 @@ class _Reader:
             self._files(fields.get("before"), f"{key}.before", required=True),
             self._files(fields.get("after"), f"{key}.after", required=False),
             self._files(fields.get("truncate"), f"{key}.truncate", required=False),
-            self._truth(fields.get("daemon"), f"{key}.daemon", default=False),
+            self._boolean(fields.get("daemon"), f"{key}.daemon", default=False),
         )
 
     def _word(
@@ -263,30 +265,30 @@ class _Reader:
     ) -> str:
         value = fields.get(name)
         if value is None:
-            self._wrong(entry, key, f"has no `{name}`")
+            self._problem(entry, key, f"has no `{name}`")
             return ""
         fits = isinstance(value.content, str) and (not pattern or pattern.match(value.content))
         if fits and (not known or value.content in known):
             return str(value.content)
-        expected = f"one of {', '.join(f'`{k}`' for k in known)}" if known else _LIKE.get(name, "a text")
+        expected = f"one of {', '.join(f'`{k}`' for k in known)}" if known else _EXAMPLES.get(name, "a text")
         shown = f"`{value.content}`" if isinstance(value.content, str) else value.kind
-        self._wrong(value, f"{key}.{name}", f"found {shown}, expected {expected}")
+        self._problem(value, f"{key}.{name}", f"found {shown}, expected {expected}")
         return ""
 
     def _command(self, entry: Value, fields: Dict[str, Value], key: str) -> Tuple[Text, ...]:
         if ("command" in fields) == ("shell" in fields):
-            self._wrong(entry, key, "needs either `command` (a list: program and arguments) or `shell` (a text)")
+            self._problem(entry, key, "needs either `command` (a list: program and arguments) or `shell` (a text)")
             return ()
         if "shell" in fields:
             value = fields["shell"]
             if not isinstance(value.content, str):
-                self._wrong(value, f"{key}.shell", f"found {value.kind}, expected a text")
+                self._problem(value, f"{key}.shell", f"found {value.kind}, expected a text")
                 return ()
             # Braces are the shell's here; settings reach it by its environment only.
             return (Text(value.content, self.document.file, value.line, value.column),)
         words = self._texts(fields["command"], f"{key}.command")
         if not words:
-            self._wrong(fields["command"], f"{key}.command", "expected a program and its arguments")
+            self._problem(fields["command"], f"{key}.command", "expected a program and its arguments")
         return words
 
     def _timeout(self, value: Optional[Value], key: str) -> float:
@@ -299,11 +301,11 @@ class _Reader:
         else:
             seconds = float(match.group(1)) * _SECONDS[match.group(2)] if match else 0.0
         if not 0 < seconds <= 30 * 86400:
-            self._wrong(value, key, "expected a time above zero and at most 30 days, like `90`, `15m` or `6h`")
+            self._problem(value, key, "expected a time above zero and at most 30 days, like `90`, `15m` or `6h`")
         return seconds
 
 
-_LIKE = {"name": "a name like `nightly-import`", "enabled_by": "a switch like `RUN_NIGHTLY_IMPORT`"}
+_EXAMPLES = {"name": "a name like `nightly-import`", "enabled_by": "a switch like `RUN_NIGHTLY_IMPORT`"}
 
 
 def _join(builtin: Catalogue, own: Catalogue) -> Catalogue:

@@ -118,12 +118,12 @@ class _Reader:
             )
         return value.content
 
-    def _place(self, at: int) -> Tuple[int, int]:
+    def _position(self, at: int) -> Tuple[int, int]:
         line = bisect.bisect_right(self._lines, at)
         return line + 1, at - (self._lines[line - 1] if line else 0) + 1
 
     def _fail(self, message: str, at: int = -1) -> Any:
-        line, column = self._place(self.at if at < 0 else at)
+        line, column = self._position(self.at if at < 0 else at)
         raise BadInput([*self.problems, Problem(self.file, line, column, "", message)])
 
     def _found(self) -> str:
@@ -138,7 +138,7 @@ class _Reader:
 
     def _value(self, depth: int, key: str) -> Value:
         first = self._next()
-        line, column = self._place(self.at)
+        line, column = self._position(self.at)
         if depth > DEEPEST:
             self._fail(f"nested deeper than {DEEPEST} levels")
         if first == "{":
@@ -169,11 +169,11 @@ class _Reader:
             value = self._value(depth + 1, key)
             if name in found:
                 first = found[name]
-                line, column = self._place(start)
+                line, column = self._position(start)
                 message = f"stands here for a second time, first in line {first.line}"
                 self.problems.append(Problem(self.file, line, column, key, message))
             found[name] = value
-            if not self._goes_on("}"):
+            if not self._has_more("}"):
                 return found
 
     def _list(self, depth: int, key: str) -> List[Value]:
@@ -184,10 +184,10 @@ class _Reader:
             return found
         while True:
             found.append(self._value(depth + 1, f"{key}[{len(found)}]"))
-            if not self._goes_on("]"):
+            if not self._has_more("]"):
                 return found
 
-    def _goes_on(self, end: str) -> bool:
+    def _has_more(self, end: str) -> bool:
         mark = self._next()
         if mark not in (",", end) or not mark:
             self._fail(f"found `{self._found()}`, expected `,` or `{end}`")

@@ -26,7 +26,7 @@ SEED_SWITCHES = frozenset(
     }
 )
 """switches that the settings of every system have; a catalogue without their jobs leaves them without effect"""
-MOST = 10**9
+LARGEST = 10**9
 """of any number"""
 
 
@@ -90,7 +90,7 @@ class Settings(NamedTuple):
         return (value.line, value.column) if value else (0, 0)
 
 
-def settle(document: Document, status: os.stat_result, switches: AbstractSet[str]) -> Settings:
+def validate(document: Document, status: os.stat_result, switches: AbstractSet[str]) -> Settings:
     """Return the settings of a file; `switches` enable jobs. Raises BadInput with all that is wrong."""
     problems = _ownership(document.file, status)
     values = {name: key.default for name, key in KEYS.items()}
@@ -206,7 +206,7 @@ def _count(key: Key, value: Value) -> Tuple[int, str]:
         number = int(value.content)
     elif isinstance(value.content, int) and not isinstance(value.content, bool):
         number = value.content
-    if number is not None and key.least <= number <= MOST:
+    if number is not None and key.least <= number <= LARGEST:
         return number, ""
     shown = f"`{value.content}`" if isinstance(value.content, (str, int, float)) else value.kind
-    return key.default, f"found {shown}, expected a whole number from {key.least} to {MOST}"
+    return key.default, f"found {shown}, expected a whole number from {key.least} to {LARGEST}"

@@ -11,7 +11,7 @@ from typing import Any, Callable, Optional
 from urllib.parse import quote
 
 from ..disk import durable
-from .source import CHUNK, Left, open_source, read, size_under
+from .source import CHUNK, NotStaged, open_source, read, size_at
 
 try:
     import sqlite3
@@ -34,7 +34,7 @@ _READ_ONLY, _READ_WRITE, _URI = 0x1, 0x2, 0x40
 _FULL, _DONE = 13, 101
 """of SQLite's interface in C: how to open, and how it went"""
 
-Way = Callable[[str, str], None]
+CopyMethod = Callable[[str, str], None]
 """copies a database, by its path and that of an empty file"""
 
 
@@ -50,11 +50,11 @@ def database_of(path: str) -> str:
         return ""
     try:
         descriptor = open_source(match.group(1))
-    except Left:
+    except NotStaged:
         return ""
     try:
         return match.group(1) if is_database(read(descriptor, len(_MAGIC), 0)) else ""
-    except Left:
+    except NotStaged:
         return ""
     finally:
         os.close(descriptor)
@@ -62,14 +62,14 @@ def database_of(path: str) -> str:
 
 def in_use(path: str) -> bool:
     """Tell whether something of a database is not in its file."""
-    return size_under(f"{path}-wal") > 0 or size_under(f"{path}-journal") > 0
+    return size_at(f"{path}-wal") > 0 or size_at(f"{path}-journal") > 0
 
 
-def way_of(path: str, header: bytes) -> Optional[Way]:
+def copy_method(path: str, header: bytes) -> Optional[CopyMethod]:
     """Return how to copy a database at one moment of its history; None for what can be copied as any file."""
     if not is_database(header):
         return None
-    if header[18:20] == _WRITE_AHEAD and not size_under(f"{path}-wal"):
+    if header[18:20] == _WRITE_AHEAD and not size_at(f"{path}-wal"):
         # All is in the file itself; SQLite would leave two files of its own beside it, or fail where it may not.
         return None
     if hasattr(getattr(sqlite3, "Connection", None), "backup"):
@@ -77,10 +77,10 @@ def way_of(path: str, header: bytes) -> Optional[Way]:
     return _back_up_by_library if _library() else None
 
 
-def copy_database(way: Way, path: str, copy: str) -> str:
-    """Copy a database to a new file, durably, and return its digest; raises Left if it is locked or damaged."""
+def copy_database(method: CopyMethod, path: str, copy: str) -> str:
+    """Copy a database to a new file, durably, and return its digest; raises NotStaged if it is locked or damaged."""
     durable.create(copy).close()
-    way(path, copy)
+    method(path, copy)
     digest = hashlib.sha256()
     with open(copy, "rb") as file:
         for block in iter(functools.partial(file.read, CHUNK), b""):
@@ -90,7 +90,7 @@ def copy_database(way: Way, path: str, copy: str) -> str:
 
 
 def _back_up(path: str, copy: str) -> None:
-    """Copy a database with what its log has; raises Left if it is locked or damaged."""
+    """Copy a database with what its log has; raises NotStaged if it is locked or damaged."""
     try:
         with closing(_connect(path, "ro")) as source, closing(_connect(copy, "rw")) as target:
             # With a lock from the start: `backup` waits for one without end.
@@ -113,7 +113,7 @@ def _uri(path: str, mode: str) -> str:
 def _fail(message: str, copy: str, *, full: bool) -> None:
     if full:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), copy)
-    raise Left(f"is a database that cannot be copied: {message}")
+    raise NotStaged(f"is a database that cannot be copied: {message}")
 
 
 @functools.lru_cache(maxsize=None)

@@ -11,22 +11,22 @@ from typing import Tuple
 
 from ..archive.manifest import Member, out_of_range
 from ..disk import durable
-from .database import copy_database, in_use, is_database, way_of
+from .database import copy_database, copy_method, in_use, is_database
 from .scan import Found
-from .source import Left, Torn, blocks, is_under, open_source, read, stamp, unsettled
+from .source import NotStaged, Torn, blocks, is_file_at, open_source, read, seconds_until_quiet, stamp
 
 PAUSES = (0.0, 0.02, 0.05, 0.1)
 """seconds before each try to copy a file that others write"""
 
 
 def replicate(found: Found, copy: str, when: str) -> Member:
-    """Copy a file as it is in one moment; raises Left if that cannot be had (J11), OSError if it cannot be written."""
+    """Copy a file as it is at one moment (J11); raises NotStaged, or OSError if the copy cannot be written."""
     torn = Torn()
     for pause in PAUSES:
         time.sleep(pause)
         try:
             return _try_to_copy(found, copy, when)
-        except Left as left:
+        except NotStaged as left:
             durable.remove(copy)
             if not isinstance(left, Torn):
                 raise
@@ -37,14 +37,14 @@ def replicate(found: Found, copy: str, when: str) -> Member:
 def member_of(found: Found, status: os.stat_result, when: str) -> Member:
     """Return the member that a file is, as yet without content; all there is to say of a link or a directory.
 
-    Raises Left if no manifest can say it: some file systems take any time, and the whole archive would be refused.
+    Raises NotStaged if no manifest can say it: some file systems take any time, and the whole archive would be refused.
     """
     kind = "link" if found.target else "directory" if stat.S_ISDIR(status.st_mode) else "file"
     owner = (status.st_uid, status.st_gid, _user(status.st_uid), _group(status.st_gid))
     mode = stat.S_IMODE(status.st_mode)
     made = Member(found.path, when, kind, mode, *owner, status.st_mtime_ns, 0, "", found.target, truncate=False)
     if out_of_range(made):
-        raise Left("has a time of modification that no backup can hold: `touch -h` it")
+        raise NotStaged("has a time of modification that no backup can hold: `touch -h` it")
     return made
 
 
@@ -56,9 +56,9 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
             raise Torn("is not a file any more")
         truncate = found.wanted.truncate and found.named
         header = read(source, 100, 0)
-        way = way_of(found.path, header)
-        if way:
-            digest = copy_database(way, found.path, copy)
+        method = copy_method(found.path, header)
+        if method:
+            digest = copy_database(method, found.path, copy)
         elif truncate and not is_database(header):
             digest = _copy_log(source, status, copy)
         else:
@@ -66,7 +66,7 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
             if is_database(header) and in_use(found.path):
                 raise Torn("is a database in use")
         # The name may lead to another file by now, of which this is a former version.
-        if not is_under(status, found.path):
+        if not is_file_at(status, found.path):
             raise Torn("was replaced while it was copied")
     finally:
         os.close(source)
@@ -78,11 +78,11 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
 def _copy_file(source: int, copy: str) -> Tuple[os.stat_result, str]:
     """Copy a file that nobody writes to meanwhile."""
     status = os.fstat(source)
-    wait = unsettled(status)
+    wait = seconds_until_quiet(status)
     if wait:
         time.sleep(wait)
         status = os.fstat(source)
-    if unsettled(status):
+    if seconds_until_quiet(status):
         raise Torn("is being written to")
     digest = _write(source, status.st_size, copy)
     if read(source, 1, status.st_size) or stamp(os.fstat(source)) != stamp(status):
@@ -92,7 +92,7 @@ def _copy_file(source: int, copy: str) -> Tuple[os.stat_result, str]:
 
 def _copy_log(source: int, status: os.stat_result, copy: str) -> str:
     """Copy what a file that grows has had at first."""
-    doubtful = unsettled(status)  # asked behind the copying, which takes its time, it would say less
+    doubtful = seconds_until_quiet(status)  # asked behind the copying, which takes its time, it would say less
     digest = _write(source, status.st_size, copy)
     after = os.fstat(source)
     # Grown or rewritten: only a second look can tell.

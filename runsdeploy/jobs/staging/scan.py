@@ -9,10 +9,10 @@ import os
 import stat
 from typing import Dict, Iterator, List, NamedTuple, Sequence, Set, Tuple
 
-from ..archive.manifest import shown
+from ..archive.manifest import printable
 from ..errors import reason
 from .database import database_of
-from .source import is_under
+from .source import is_file_at
 
 MOST_LINKS = 40
 """on the way to one file, as for the kernel"""
@@ -51,7 +51,7 @@ class Found(NamedTuple):
     """asked for by name, itself or by a link to it; not met in a directory"""
 
 
-class Survey:
+class Scan:
     """What wanted paths lead to; keeps what is wrong with them."""
 
     def __init__(self, exclude: str) -> None:
@@ -60,27 +60,27 @@ class Survey:
         self._exclude = os.path.realpath(exclude) if exclude else ""
         self._entered: Set[str] = set()
 
-    def found(self, wanted: Sequence[Wanted]) -> Iterator[Found]:
+    def files(self, wanted: Sequence[Wanted]) -> Iterator[Found]:
         """Yield everything, in part several times; what is to be truncated comes first, to be found as that."""
         for each in sorted(wanted, key=lambda each: not each.truncate):
             if each.path.startswith("/"):
-                yield from self._reached(each)
+                yield from self._resolve(each)
             else:
                 self.problem(each.path, "is no absolute path", each)
 
     def problem(self, path: str, what: str, wanted: Wanted) -> None:
         """Keep what makes the backup not good."""
-        self.problems[f"`{shown(path)}` {what} (for {wanted.why})"] = None
+        self.problems[f"`{printable(path)}` {what} (for {wanted.why})"] = None
 
     def note(self, path: str, what: str, wanted: Wanted) -> None:
         """Keep what is worth a line in the log."""
-        self.notes[f"`{shown(path)}` {what} (for {wanted.why})"] = None
+        self.notes[f"`{printable(path)}` {what} (for {wanted.why})"] = None
 
     def absent(self, path: str, wanted: Wanted, what: str, *, named: bool) -> None:
         """Keep that there is nothing, as bad as that is."""
         (self.problem if named and wanted.required else self.note)(path, what, wanted)
 
-    def _reached(self, wanted: Wanted) -> Iterator[Found]:
+    def _resolve(self, wanted: Wanted) -> Iterator[Found]:
         todo = [("", wanted.path, True)]
         while todo:
             above, rest, named = todo.pop()
@@ -91,11 +91,11 @@ class Survey:
                 path, status = "", None
                 self._unreachable(f"{above}/{rest}" if above else rest, error, wanted, named=named)
             yield from (Found(*link, wanted, named) for link in links)
-            if status is None or self._refused(path, status, wanted, named=named):
+            if status is None or self._reject(path, status, wanted, named=named):
                 continue
             base = database_of(path) if stat.S_ISREG(status.st_mode) else ""
             if base:
-                self.note(path, f"is left out: the copy of the database `{shown(base)}` has what is in it", wanted)
+                self.note(path, f"is left out: the copy of the database `{printable(base)}` has what is in it", wanted)
                 todo.append(("", base, named))
             elif not stat.S_ISDIR(status.st_mode):
                 yield Found(path, status, "", wanted, named)
@@ -122,14 +122,14 @@ class Survey:
         else:
             self.problem(path, f"cannot be read: {reason(error)}", wanted)
 
-    def _refused(self, path: str, status: os.stat_result, wanted: Wanted, *, named: bool) -> bool:
+    def _reject(self, path: str, status: os.stat_result, wanted: Wanted, *, named: bool) -> bool:
         """Keep what is never staged: a problem if it was asked for, else a note."""
         why = next((f"is a {name}, expected a file" for test, name in _ODD_KINDS if test(status.st_mode)), "")
         if not path:
             why, path = "is the whole system, expected a part of it", "/"
         elif self._exclude and (
             f"{path}/".startswith(f"{self._exclude}/")
-            or (stat.S_ISDIR(status.st_mode) and is_under(status, self._exclude))
+            or (stat.S_ISDIR(status.st_mode) and is_file_at(status, self._exclude))
         ):
             why = "is left out: it lies in the backup directory"
         if why:

@@ -4,10 +4,10 @@ import os
 import re
 import stat
 
-from ..archive.manifest import shown
+from ..archive.manifest import printable
 from ..errors import reason
 
-AHEAD = 60.0
+CLOCK_SKEW = 60.0
 """seconds by which a snapshot may be from the future: clocks of two machines differ a little"""
 TAIL = 64 * 1024
 """bytes in which the end mark must be"""
@@ -25,12 +25,12 @@ def end_mark_problem(path: str) -> str:
         finally:
             os.close(descriptor)
     except OSError as error:
-        return f"`{shown(path)}` cannot be read: {reason(error)}"
+        return f"`{printable(path)}` cannot be read: {reason(error)}"
     while lines and _AFTER_MARK.fullmatch(lines[-1].rstrip()):
         lines.pop()
     if lines and lines[-1].rstrip() in _END_MARKS:
         return ""
-    return f"`{shown(path)}` does not end with `{_END_MARKS[0].decode()}`: a dump that was cut, or not of plain SQL"
+    return f"`{printable(path)}` does not end with `{_END_MARKS[0].decode()}`: a dump that was cut, or not of plain SQL"
 
 
 def freshness_problem(path: str, now: float, most: float) -> str:
@@ -38,14 +38,14 @@ def freshness_problem(path: str, now: float, most: float) -> str:
     try:
         status = os.stat(path)
     except OSError as error:
-        return f"`{shown(path)}` cannot be read: {reason(error)}"
+        return f"`{printable(path)}` cannot be read: {reason(error)}"
     if not stat.S_ISREG(status.st_mode):
-        return f"`{shown(path)}` is not a file, expected the snapshot of a database"
+        return f"`{printable(path)}` is not a file, expected the snapshot of a database"
     if not status.st_size:
-        return f"`{shown(path)}` is empty: the program that makes it has failed"
+        return f"`{printable(path)}` is empty: the program that makes it has failed"
     age = now - status.st_mtime
-    if age < -AHEAD:
-        return f"`{shown(path)}` is {-age:.0f} seconds from the future: is the clock right?"
+    if age < -CLOCK_SKEW:
+        return f"`{printable(path)}` is {-age:.0f} seconds from the future: is the clock right?"
     if age > most:
-        return f"`{shown(path)}` is {age / 3600:.1f} hours old, expected {most / 3600:.1f} at most: make a new one"
+        return f"`{printable(path)}` is {age / 3600:.1f} hours old, expected {most / 3600:.1f} at most: make a new one"
     return ""

@@ -4,11 +4,11 @@ import os
 import stat
 from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
-from ..archive.manifest import Member, shown
+from ..archive.manifest import Member, printable
 from ..disk import durable
 from .replica import member_of, replicate
-from .scan import Found, Survey, Wanted
-from .source import Gone, Left, size_under
+from .scan import Found, Scan, Wanted
+from .source import Gone, NotStaged, size_at
 
 BLOCK = 4096
 """bytes by which files grow on a disk"""
@@ -30,9 +30,9 @@ class Staged(NamedTuple):
 def size_of(wanted: Sequence[Wanted], exclude: str = "") -> int:
     """Return how many bytes staging will take, as things are now (J3); never raises."""
     sizes: Dict[str, int] = {}
-    for found in Survey(exclude).found(wanted):
+    for found in Scan(exclude).files(wanted):
         if stat.S_ISREG(found.status.st_mode):
-            size = found.status.st_size + size_under(f"{found.path}-wal")
+            size = found.status.st_size + size_at(f"{found.path}-wal")
             sizes[found.path] = -(-size // BLOCK) * BLOCK
     return sum(sizes.values())
 
@@ -45,11 +45,11 @@ def stage(wanted: Sequence[Wanted], folder: str, when: str, former: Sequence[Mem
     the disk when this returns (J12, J17). Raises OSError if it cannot be written there: the disk is full (J3).
     """
     _make_private(folder)
-    survey = Survey(exclude)
+    scan = Scan(exclude)
     tree = _Tree(former)
     members: List[Member] = []
     sources: Dict[str, str] = {}
-    for found in survey.found(wanted):
+    for found in scan.files(wanted):
         if found.path in tree:
             continue
         try:
@@ -61,18 +61,18 @@ def stage(wanted: Sequence[Wanted], folder: str, when: str, former: Sequence[Mem
             else:
                 members.append(member_of(found, found.status, when))
         except (Gone, _Displaced) as left:
-            survey.absent(found.path, found.wanted, str(left), named=found.named)
-        except Left as left:
-            survey.problem(found.path, str(left), found.wanted)
+            scan.absent(found.path, found.wanted, str(left), named=found.named)
+        except NotStaged as left:
+            scan.problem(found.path, str(left), found.wanted)
         else:
             if found.named and found.wanted.truncate and not (found.target or members[-1].truncate):
-                survey.note(found.path, "is not a log and will not be emptied", found.wanted)
+                scan.note(found.path, "is not a log and will not be emptied", found.wanted)
     durable.sync_directory(folder)
     members.sort(key=lambda member: member.path)
-    return Staged(tuple(members), sources, tuple(survey.problems), tuple(survey.notes))
+    return Staged(tuple(members), sources, tuple(scan.problems), tuple(scan.notes))
 
 
-class _Displaced(Left):
+class _Displaced(NotStaged):
     """It cannot be in one archive with what is in it already."""
 
 
@@ -95,14 +95,16 @@ class _Tree:
         return path in self._paths
 
     def add(self, found: Found) -> None:
-        """Take a member; raises _Displaced if a former one, Left if another one stands against it."""
+        """Take a member; raises _Displaced if a former one, NotStaged if another one stands against it."""
         leaf = not stat.S_ISDIR(found.status.st_mode)
         against = found.path if leaf and found.path in self._above else self._put(found.path, leaf=leaf)
         if against in self._former:
             kind = "a" if against == found.path else "no"
-            raise _Displaced(f"is left out: `{shown(against)}` was {kind} directory before the jobs, and is saved so")
+            raise _Displaced(
+                f"is left out: `{printable(against)}` was {kind} directory before the jobs, and is saved so"
+            )
         if against:
-            raise Left("is not what it was a moment ago: a directory came or went on the way to it")
+            raise NotStaged("is not what it was a moment ago: a directory came or went on the way to it")
 
     def _put(self, path: str, *, leaf: bool) -> str:
         """Keep a path and the directories above it; if one of those is something else, only return that."""

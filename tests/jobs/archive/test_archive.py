@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.jobs.archive import archive, extraction, tar
-from runsdeploy.jobs.archive.gunzip import Inflated
+from runsdeploy.jobs.archive.gunzip import GzipReader
 from runsdeploy.jobs.archive.manifest import Damaged, Member, decode, encode
 from tests.jobs.backup import CREATED, IDENTITY, backup, historical, manifest, member, members, reseal
 
@@ -56,7 +56,7 @@ def tree(tmp_path):
 def read(path):
     """Return all contents by path, read as a restore does."""
     with Path(path).open("rb") as file:
-        stream = Inflated(file)
+        stream = GzipReader(file)
         return {
             each.path: b"".join(chunks) for each, chunks in extraction.members(stream, extraction.read_manifest(stream))
         }
@@ -260,14 +260,14 @@ def test_one_bad_file_hides_no_other(folder, tree):
 
 def test_J10_a_condemned_archive_is_bad_and_its_check_sum_still_tells(folder, tree):
     path = backup(folder, tree)
-    bad = archive.condemn(path)
+    bad = archive.set_aside(path)
     assert bad == f"{path}.bad"
     assert archive.verify(bad) == []
     (found,) = archive.archives(str(folder))
     assert (found.kind, found.manifest.identity) == ("bad", IDENTITY)
     backup(folder, tree)
     with pytest.raises(FileExistsError):
-        archive.condemn(path)
+        archive.set_aside(path)
 
 
 def test_J10_a_check_sum_file_that_is_not_right_is_damage(folder, tree):

@@ -86,7 +86,7 @@ def document(*members, **changes):
 
 def raw_document(text, **fields):
     made = manifest(**fields)
-    return extraction.first_header(made, len(text)) + text + tar.padding(len(text))
+    return extraction.manifest_header(made, len(text)) + text + tar.padding(len(text))
 
 
 def whole(*pairs):

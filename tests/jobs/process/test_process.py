@@ -344,7 +344,7 @@ def test_J5_a_stopped_command_gets_the_time_to_end_in_order(runs):
 
 @as_root
 def test_J5_a_command_that_hangs_in_the_kernel_does_not_hang_the_runner(runs, tmp_path, monkeypatch):
-    sooner(monkeypatch, GIVE_UP=0.5)  # waited for twice, and in vain: nothing ends it before it is thawed
+    sooner(monkeypatch, KILL_TIMEOUT=0.5)  # waited for twice, and in vain: nothing ends it before it is thawed
     image, mount = tmp_path / "image", tmp_path / "mount"
     mount.mkdir()
     with image.open("wb") as file:

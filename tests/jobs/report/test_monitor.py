@@ -351,12 +351,12 @@ def test_S17_no_byte_beyond_the_limit_is_read_even_of_a_head(monkeypatch: pytest
     """Counted where the bytes come from; http.client itself would read interim answers for ever."""
     read: list[int] = []
 
-    class Counting(monitor._Line):
+    class Counting(monitor._TimedSocket):
         def readinto(self, buffer):
             read.append(super().readinto(buffer))
             return read[-1]
 
-    monkeypatch.setattr(monitor, "_Line", Counting)
+    monkeypatch.setattr(monitor, "_TimedSocket", Counting)
     server = serve(pouring(b"", b"HTTP/1.1 100 Continue\r\n\r\n", []))
     assert ping(server.url, "start", b"", PATIENT._replace(tries=1))
     assert sum(read) == PATIENT.reply

@@ -176,12 +176,12 @@ def test_J20_a_missing_log_of_the_system_is_a_warning_or_none(tmp_path: Path):
     assert isinstance(send("journal", [], RUN, str(tmp_path / "none")), str)
 
 
-@pytest.mark.parametrize("patience", [0.0, 0.2])
+@pytest.mark.parametrize("timeout", [0.0, 0.2])
 @pytest.mark.parametrize("where", ["journal", "syslog"])
 def test_J20_a_stuck_receiver_is_not_waited_for_and_the_lost_lines_are_counted(
-    receiver: socket.socket, place: str, where: str, patience: float
+    receiver: socket.socket, place: str, where: str, timeout: float
 ):
-    warning = send(where, [Line(str(number)) for number in range(2000)], RUN, place, patience)
+    warning = send(where, [Line(str(number)) for number in range(2000)], RUN, place, timeout)
     taken = waiting(receiver)
     assert 0 < taken < 2000
     assert warning.startswith(f"{2000 - taken} of 2000 lines were not taken by the log of the system at `{place}`: ")

@@ -64,11 +64,11 @@ class Drill:
         (self.root / "etc/app/others").write_text("of others")
         shutil.rmtree(self.root / "gone")
 
-    def intend(self, *paths, **options):
-        return restore.intend(str(self.path), paths, str(self.root), **options)
+    def make_plan(self, *paths, **options):
+        return restore.make_plan(str(self.path), paths, str(self.root), **options)
 
     def restore(self, *paths, **options):
-        return restore.restore(self.intend(*paths, **options), str(self.folder))
+        return restore.restore(self.make_plan(*paths, **options), str(self.folder))
 
     def is_new(self):
         return without_kept(state(self.root)) == {**self.new, "/etc/app/others": self.old["/etc/app/others"]}
@@ -96,9 +96,9 @@ def refused(status, act, *arguments, **options):
 
 def test_J13_an_intent_shows_what_would_change_and_changes_nothing(drill):
     before = state(drill.base)
-    intent = drill.intend()
+    plan = drill.make_plan()
     assert state(drill.base) == before
-    actions = {change.path: change.action for change in intent.changes}
+    actions = {change.path: change.action for change in plan.changes}
     assert actions == {
         "/etc": "same",
         "/etc/app": "same",
@@ -111,14 +111,14 @@ def test_J13_an_intent_shows_what_would_change_and_changes_nothing(drill):
         "/var/data": "replace",
         "/var/link": "replace",
     }
-    assert [change.real for change in intent.changes] == [f"{drill.root}{path}" for path in actions]
-    assert (intent.notes, intent.manifest.host) == ((), socket.gethostname())
+    assert [change.real for change in plan.changes] == [f"{drill.root}{path}" for path in actions]
+    assert (plan.notes, plan.manifest.host) == ((), socket.gethostname())
 
 
 def test_J15_a_restore_puts_everything_back_and_counts_it(drill):
     assert drill.restore() == 10
     assert drill.is_new()
-    assert {change.action for change in drill.intend().changes} == {"same"}
+    assert {change.action for change in drill.make_plan().changes} == {"same"}
     assert restore.unfinished(str(drill.folder)) is None
 
 
@@ -177,29 +177,29 @@ def test_J14_what_is_undone_is_the_very_same_file(drill):
     ],
 )
 def test_J13_only_what_is_chosen_is_restored(drill, paths, expected):
-    intent = drill.intend(*paths)
-    assert {change.path for change in intent.changes} == expected
-    restore.restore(intent, str(drill.folder))
+    plan = drill.make_plan(*paths)
+    assert {change.path for change in plan.changes} == expected
+    restore.restore(plan, str(drill.folder))
     found, wanted = without_kept(state(drill.root)), {**drill.old, **{path: drill.new[path] for path in expected}}
     assert found == wanted
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/va", "/etc/app/settings/x", "relative", "", "/..", "/etc/../var"])
 def test_J15_a_path_that_chooses_nothing_is_an_error(drill, path):
-    refused(FAILED, drill.intend, "/var", path)
+    refused(FAILED, drill.make_plan, "/var", path)
     assert drill.is_old()
 
 
 def test_J15_an_empty_backup_restores_nothing_and_says_so(drill):
     name = archive.write(str(drill.folder), manifest(identity="20261026T003000Z-a1b2c3"), {})
-    assert "empty" in refused(FAILED, restore.intend, str(drill.folder / name), root=str(drill.root))
+    assert "empty" in refused(FAILED, restore.make_plan, str(drill.folder / name), root=str(drill.root))
 
 
 def test_J13_a_backup_of_another_host_needs_to_be_meant(drill, tmp_path):
     path = backup(drill.folder, drill.root, identity="20261026T003000Z-a1b2c3", host="elsewhere")
-    assert "--host elsewhere" in refused(FAILED, restore.intend, path, root=str(tmp_path))
-    assert restore.intend(path, root=str(tmp_path), any_host=True).changes
-    assert restore.intend(path, root=str(tmp_path), host="elsewhere").changes
+    assert "--host elsewhere" in refused(FAILED, restore.make_plan, path, root=str(tmp_path))
+    assert restore.make_plan(path, root=str(tmp_path), any_host=True).changes
+    assert restore.make_plan(path, root=str(tmp_path), host="elsewhere").changes
 
 
 def test_J10_a_damaged_archive_is_not_restored(drill):
@@ -210,17 +210,17 @@ def test_J10_a_damaged_archive_is_not_restored(drill):
         Path(drill.path).write_bytes(
             data[:position] + bytes([data[position] ^ (1 << rng.randrange(8))]) + data[position + 1 :]
         )
-        refused(BACKUP_BAD, drill.intend)
+        refused(BACKUP_BAD, drill.make_plan)
     Path(drill.path).write_bytes(data)
-    drill.path = archive.condemn(drill.path)
-    assert "set aside" in refused(BACKUP_BAD, drill.intend)
+    drill.path = archive.set_aside(drill.path)
+    assert "set aside" in refused(BACKUP_BAD, drill.make_plan)
     assert drill.is_old()
 
 
 def test_J10_what_is_whole_of_a_damaged_archive_can_be_had_by_force(drill):
     Path(f"{drill.path}.sha256").unlink()
-    intent = drill.intend(force=True)
-    assert "check sum" in intent.notes[0]
+    plan = drill.make_plan(force=True)
+    assert "check sum" in plan.notes[0]
     data = bytearray(Path(drill.path).read_bytes())
     data[-10] ^= 1
     Path(drill.path).write_bytes(bytes(data))
@@ -243,26 +243,26 @@ def test_J10_force_does_not_restore_what_is_not_whole(tmp_path):
     into = tmp_path / "into"
     into.mkdir()
     for paths in ((), ("/b",), ("/a", "/b")):
-        refused(BACKUP_BAD, restore.intend, str(path), paths, root=str(into), force=True)
-    assert restore.restore(restore.intend(str(path), ("/a", "/c"), root=str(into), force=True), str(folder)) == 2
+        refused(BACKUP_BAD, restore.make_plan, str(path), paths, root=str(into), force=True)
+    assert restore.restore(restore.make_plan(str(path), ("/a", "/c"), root=str(into), force=True), str(folder)) == 2
     assert {each.name: each.read_text() for each in into.iterdir()} == {"a": "a", "c": "c"}
     path.write_bytes(bytes(data[:250_000]))
-    refused(BACKUP_BAD, restore.intend, str(path), ("/c",), root=str(into), force=True)
-    assert restore.intend(str(path), ("/a",), root=str(into), force=True).changes[0].action == "same"
+    refused(BACKUP_BAD, restore.make_plan, str(path), ("/c",), root=str(into), force=True)
+    assert restore.make_plan(str(path), ("/a",), root=str(into), force=True).changes[0].action == "same"
 
 
 def test_J10_an_archive_that_is_changed_after_it_was_verified_changes_nothing(drill, tmp_path):
-    intent = drill.intend()
+    plan = drill.make_plan()
     other = tmp_path / "other"
     shutil.copytree(drill.root, other, symlinks=True)
     (other / "var/link").write_text("something else")
     Path(drill.path).unlink()
     backup(drill.folder, other)
-    refused(BACKUP_BAD, restore.restore, intent, str(drill.folder))
+    refused(BACKUP_BAD, restore.restore, plan, str(drill.folder))
     assert drill.is_old()
     assert drill.nothing_left()
     Path(drill.path).unlink()
-    refused(FAILED, restore.restore, intent, str(drill.folder))
+    refused(FAILED, restore.restore, plan, str(drill.folder))
     assert drill.is_old()
     assert drill.nothing_left()
 
@@ -270,9 +270,9 @@ def test_J10_an_archive_that_is_changed_after_it_was_verified_changes_nothing(dr
 def test_J13_a_link_that_is_there_is_followed_if_it_stays_inside_and_shown(drill):
     shutil.move(drill.root / "var", drill.root / "srv")
     (drill.root / "var").symlink_to("srv")
-    intent = drill.intend("/var")
-    assert [change.real for change in intent.changes] == [f"{drill.root}/srv/data", f"{drill.root}/srv/link"]
-    assert restore.restore(intent, str(drill.folder)) == 2
+    plan = drill.make_plan("/var")
+    assert [change.real for change in plan.changes] == [f"{drill.root}/srv/data", f"{drill.root}/srv/link"]
+    assert restore.restore(plan, str(drill.folder)) == 2
     assert (drill.root / "srv/data").read_text() == "three"
     assert (drill.root / "var").is_symlink()
 
@@ -284,7 +284,7 @@ def test_J13_a_link_that_leads_out_of_the_root_is_refused(drill, target):
     (drill.root / "var").symlink_to(target.format(base=drill.base))
     if target == "../outside":
         target = f"{drill.base}/outside"
-    assert "outside of" in refused(FAILED, drill.intend)
+    assert "outside of" in refused(FAILED, drill.make_plan)
     assert not list((drill.base / "outside").iterdir())
 
 
@@ -292,7 +292,7 @@ def test_J13_a_link_that_leads_out_of_the_root_is_refused(drill, target):
 def test_J13_a_link_that_is_swapped_in_meanwhile_is_not_followed(drill, monkeypatch, when):
     outside = drill.base / "outside"
     outside.mkdir()
-    intent = drill.intend("/etc/app/settings")
+    plan = drill.make_plan("/etc/app/settings")
 
     def swap_in():
         shutil.move(drill.root / "etc/app", drill.root / "etc/away")
@@ -300,7 +300,7 @@ def test_J13_a_link_that_is_swapped_in_meanwhile_is_not_followed(drill, monkeypa
 
     if when == "before the restore":
         swap_in()
-    real = {"while it is staged": "stage", "before the swap": "put"}.get(when, "sync")
+    real = {"while it is staged": "stage", "before the swap": "move"}.get(when, "sync")
     original, done = getattr(destination, real), []
 
     def swapped(*arguments):
@@ -310,7 +310,7 @@ def test_J13_a_link_that_is_swapped_in_meanwhile_is_not_followed(drill, monkeypa
 
     monkeypatch.setattr(destination, real, swapped)
     with pytest.raises(Fault):
-        restore.restore(intent, str(drill.folder))
+        restore.restore(plan, str(drill.folder))
     assert not list(outside.iterdir())
     monkeypatch.undo()
     (drill.root / "etc/app").unlink()
@@ -331,7 +331,7 @@ def test_J13_what_is_in_the_way_is_named_before_anything_is_done(drill, obstacle
         shutil.rmtree(target.parent)
         target.parent.write_text("x") if obstacle == "file above" else target.parent.symlink_to("nowhere")
     before = state(drill.base)
-    assert str(target.parent) in refused(FAILED, drill.intend)
+    assert str(target.parent) in refused(FAILED, drill.make_plan)
     assert state(drill.base) == before
 
 
@@ -344,13 +344,13 @@ def test_J13_two_members_that_lead_to_one_place_are_refused(drill):
     (drill.root / "copy/var/same").write_text("1")
     (drill.root / "copy/etc/same").write_text("2")
     path = backup(drill.folder, drill.root / "copy", identity="20261026T003000Z-a1b2c3")
-    assert "several" in refused(FAILED, restore.intend, path, root=str(drill.root))
+    assert "several" in refused(FAILED, restore.make_plan, path, root=str(drill.root))
 
 
 def test_J13_nothing_is_restored_among_the_backups(drill):
-    intent = restore.intend(str(drill.path), ("/var/data",), str(drill.root))
-    shown = intent.changes[0].real
-    refused(FAILED, restore.restore, intent, str(Path(shown).parent))
+    plan = restore.make_plan(str(drill.path), ("/var/data",), str(drill.root))
+    shown = plan.changes[0].real
+    refused(FAILED, restore.restore, plan, str(Path(shown).parent))
     assert drill.is_old()
 
 
@@ -359,7 +359,7 @@ def test_J13_setuid_and_setgid_are_not_restored(drill):
     name = archive.write(
         str(drill.folder), manifest([odd], identity="20261026T003000Z-a1b2c3"), {odd.path: f"{drill.root}{odd.path}"}
     )
-    restore.restore(restore.intend(str(drill.folder / name), root=str(drill.root)), str(drill.folder))
+    restore.restore(restore.make_plan(str(drill.folder / name), root=str(drill.root)), str(drill.folder))
     assert stat.S_IMODE((drill.root / "etc/app/settings").stat().st_mode) == 0o1755
 
 
@@ -368,19 +368,19 @@ def test_owners_are_found_by_name_if_there_is_one(drill):
     path = drill.root / "etc/app/settings"
     odd = member("/etc/app/settings", str(drill.root))._replace(user="nobody", group="no such group", uid=77, gid=78)
     name = archive.write(str(drill.folder), manifest([odd], identity="20261026T003000Z-a1b2c3"), {odd.path: str(path)})
-    restore.restore(restore.intend(str(drill.folder / name), root=str(drill.root)), str(drill.folder))
+    restore.restore(restore.make_plan(str(drill.folder / name), root=str(drill.root)), str(drill.folder))
     assert (path.owner(), path.stat().st_gid) == ("nobody", 78)
 
 
 def test_J17_a_file_has_its_mode_before_it_has_content(drill, monkeypatch):
     seen = []
-    original = destination._passed
+    original = destination._tee
 
     def passed(content, file):
         seen.append((stat.S_IMODE(os.fstat(file.fileno()).st_mode), os.fstat(file.fileno()).st_size))
         return original(content, file)
 
-    monkeypatch.setattr(destination, "_passed", passed)
+    monkeypatch.setattr(destination, "_tee", passed)
     before = os.umask(0)
     try:
         drill.restore("/etc/app/settings")
@@ -396,17 +396,17 @@ def test_J17_what_is_written_of_a_restore_is_private(drill):
 
 
 def test_J14_a_second_restore_waits_for_the_end_of_one_that_is_unfinished(drill, monkeypatch):
-    intent = drill.intend()
+    plan = drill.make_plan()
     with monkeypatch.context() as patch:
-        patch.setattr(destination, "put", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no disk")))
-        assert "interrupted" in refused(RESTORE_NEEDED, restore.restore, intent, str(drill.folder))
+        patch.setattr(destination, "move", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no disk")))
+        assert "interrupted" in refused(RESTORE_NEEDED, restore.restore, plan, str(drill.folder))
     found = restore.unfinished(str(drill.folder))
     assert (found.archive, found.phase) == (str(drill.path), "swapping")
     assert f"{drill.root}/var/data" in found.paths
-    refused(RESTORE_NEEDED, restore.restore, intent, str(drill.folder))
-    assert restore.carry_on(str(drill.folder)) == 10
+    refused(RESTORE_NEEDED, restore.restore, plan, str(drill.folder))
+    assert restore.continue_restore(str(drill.folder)) == 10
     assert drill.is_new()
-    assert "nothing to continue" in refused(FAILED, restore.carry_on, str(drill.folder))
+    assert "nothing to continue" in refused(FAILED, restore.continue_restore, str(drill.folder))
 
 
 @root_only
@@ -441,7 +441,7 @@ from runsdeploy.jobs.restore import restore
 from runsdeploy.jobs.errors import Fault
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
-    restore.restore(restore.intend(sys.argv[2], root=sys.argv[3]), os.path.dirname(sys.argv[2]))
+    restore.restore(restore.make_plan(sys.argv[2], root=sys.argv[3]), os.path.dirname(sys.argv[2]))
 except Fault as fault:
     print(fault)
 """
@@ -483,7 +483,7 @@ for size in range(8 * 4096, 300 * 1024, step):
         (base / "disk/a").write_text("old")
         before = state(base / "disk")
         try:
-            restore.restore(restore.intend(path, root=str(base / "disk")), str(base / "backups"))
+            restore.restore(restore.make_plan(path, root=str(base / "disk")), str(base / "backups"))
             results.add("ok")
             restore.undo(str(base / "backups"))
         except Fault as fault:
@@ -518,7 +518,7 @@ from runsdeploy.jobs.restore import restore
 from runsdeploy.jobs.errors import Fault
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", sys.argv[3]], check=True)
 try:
-    restore.intend(sys.argv[2], root=sys.argv[3])
+    restore.make_plan(sys.argv[2], root=sys.argv[3])
 except Fault as fault:
     print(fault)
 """
@@ -556,9 +556,9 @@ def test_J24_a_historical_archive_is_restored_the_last_of_each_name(tmp_path):
     subprocess.run(["gunzip", path], check=True)
     subprocess.run(["tar", "-rf", str(path)[:-3], root / "one"], check=True, stderr=subprocess.DEVNULL)
     subprocess.run(["gzip", str(path)[:-3]], check=True)
-    intent = restore.intend(str(path), (str(root),), str(into))
-    assert "no check sum" in intent.notes[0]
-    assert restore.restore(intent, str(folder)) == 4
+    plan = restore.make_plan(str(path), (str(root),), str(into))
+    assert "no check sum" in plan.notes[0]
+    assert restore.restore(plan, str(folder)) == 4
     found, wanted = state(f"{into}{root}"), state(root)
     assert {path: (*each[:3], each[4]) for path, each in found.items()} == {
         path: (*each[:3], each[4]) for path, each in wanted.items()
@@ -584,13 +584,13 @@ def base(drill):
 
 
 def test_J14_logs_of_the_former_database_go_with_it_and_come_back_with_it(drill, base):
-    intent = drill.intend()
-    removed = {change.path for change in intent.changes if change.action == "remove"}
+    plan = drill.make_plan()
+    removed = {change.path for change in plan.changes if change.action == "remove"}
     assert removed == {"/var/data-wal", "/var/data-shm", "/var/data-journal"}
-    assert len(intent.notes) == 3
-    assert f"`{base}-wal` belongs to the database" in "".join(intent.notes)
+    assert len(plan.notes) == 3
+    assert f"`{base}-wal` belongs to the database" in "".join(plan.notes)
     assert state(drill.root) == drill.old
-    assert restore.restore(intent, str(drill.folder)) == 10
+    assert restore.restore(plan, str(drill.folder)) == 10
     others = {"/etc/app/others", "/etc/app/state-journal", "/etc/app/settings-wal", "/var/link-wal"}
     assert without_kept(state(drill.root)) == {**drill.new, **{path: drill.old[path] for path in others}}
     assert restore.undo(str(drill.folder)) == 10
@@ -613,33 +613,33 @@ def test_J14_logs_that_are_in_the_backup_are_restored(tmp_path):
     path, new = backup(folder, root), state(root)
     (root / "base-wal").write_bytes(COMPANIONS["-wal"][0] + b"old")
     old = state(root)
-    restore.restore(restore.intend(path, root=str(root)), str(folder))
+    restore.restore(restore.make_plan(path, root=str(root)), str(folder))
     assert without_kept(state(root)) == new
     restore.undo(str(folder))
     (root / "base").write_text("y")
-    assert restore.restore(restore.intend(path, ("/base",), str(root)), str(folder)) == 1
+    assert restore.restore(restore.make_plan(path, ("/base",), str(root)), str(folder)) == 1
     assert set(without_kept(state(root))) == {"/base"}
     restore.undo(str(folder))
     assert state(root)["/base-wal"] == old["/base-wal"]
 
 
-@pytest.mark.parametrize("when", ["look", "keep", "put"])
+@pytest.mark.parametrize("when", ["start", "keep_old", "move"])
 def test_J14_a_database_that_comes_into_use_meanwhile_is_not_spoilt(drill, when, monkeypatch):
-    intent, log = drill.intend(), drill.root / "var/data-wal"
+    plan, log = drill.make_plan(), drill.root / "var/data-wal"
 
     def use(*_):
         log.write_bytes(COMPANIONS["-wal"][0] + b"of a program")
 
-    if when == "look":
+    if when == "start":
         use()
     else:
         act = getattr(destination, when)
         monkeypatch.setattr(destination, when, lambda *words: (use(), act(*words)))
-    status = RESTORE_NEEDED if when == "put" else FAILED
-    assert f"`{log}`" in refused(status, restore.restore, intent, str(drill.folder))
+    status = RESTORE_NEEDED if when == "move" else FAILED
+    assert f"`{log}`" in refused(status, restore.restore, plan, str(drill.folder))
     monkeypatch.undo()
-    if when == "put":
-        refused(RESTORE_NEEDED, restore.carry_on, str(drill.folder))
+    if when == "move":
+        refused(RESTORE_NEEDED, restore.continue_restore, str(drill.folder))
         restore.undo(str(drill.folder))
     else:
         log.unlink()
@@ -708,8 +708,8 @@ def test_T26_whatever_was_in_a_tree_is_there_again_and_undo_brings_the_ruin_back
             elif act == 2:
                 os.symlink("/ruin", f"{root}{each}")
     old = state(root)
-    intent = restore.intend(path, root=str(root))
-    assert restore.restore(intent, str(folder)) == len(new)
+    plan = restore.make_plan(path, root=str(root))
+    assert restore.restore(plan, str(folder)) == len(new)
     assert without_kept(state(root)) == new
     assert archive.verify(path) == []
     restore.undo(str(folder))
@@ -728,7 +728,7 @@ def test_restores_without_end_leave_nothing_behind(drill):
 
 def test_a_damaged_plan_is_an_unfinished_restore_that_says_so(drill, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(destination, "put", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no disk")))
+        patch.setattr(destination, "move", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no disk")))
         refused(RESTORE_NEEDED, drill.restore)
     (plan,) = (drill.folder / ".restore").glob("*/plan.json")
     right = plan.read_bytes()
@@ -743,10 +743,10 @@ def test_a_damaged_plan_is_an_unfinished_restore_that_says_so(drill, monkeypatch
 def test_a_restore_that_is_being_taken_back_is_not_continued(drill, monkeypatch):
     drill.restore()
     with monkeypatch.context() as patch:
-        patch.setattr(destination, "put", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no disk")))
+        patch.setattr(destination, "move", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "no disk")))
         refused(RESTORE_NEEDED, restore.undo, str(drill.folder))
     assert restore.unfinished(str(drill.folder)).phase == "undoing"
-    refused(RESTORE_NEEDED, restore.carry_on, str(drill.folder))
+    refused(RESTORE_NEEDED, restore.continue_restore, str(drill.folder))
     restore.undo(str(drill.folder))
     assert drill.is_old()
 

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.jobs.retention import retention
-from runsdeploy.jobs.retention.retention import Decision, Held, Policy, keep
+from runsdeploy.jobs.retention.retention import Candidate, Decision, Policy, decide
 
 FULL = os.environ.get("RUNSDEPLOY_TEST_FULL") == "1"
 HISTORIES = 100_000 if FULL else 10_000
@@ -31,29 +31,29 @@ Keep = Callable[..., Decision]
 
 
 class Case(NamedTuple):
-    archives: tuple[Held, ...]
+    archives: tuple[Candidate, ...]
     now: float
     policy: Policy
     force: bool
 
 
-def place(archive: Held) -> tuple[int, float, str]:
+def place(archive: Candidate) -> tuple[int, float, str]:
     return archive.sequence, archive.created, archive.name
 
 
-def newer(one: Held, other: Held) -> bool:
+def newer(one: Candidate, other: Candidate) -> bool:
     return place(one) > place(other)
 
 
-def newest(archives: list[Held]) -> Held | None:
+def newest(archives: list[Candidate]) -> Candidate | None:
     return next((each for each in archives if not any(newer(other, each) for other in archives)), None)
 
 
-def date(archive: Held) -> dt.datetime:
+def date(archive: Candidate) -> dt.datetime:
     return dt.datetime.fromtimestamp(max(0.0, archive.created), dt.timezone.utc)
 
 
-PERIODS: dict[str, Callable[[Held], Any]] = {
+PERIODS: dict[str, Callable[[Candidate], Any]] = {
     "daily": lambda each: date(each).date(),
     "weekly": lambda each: tuple(date(each).isocalendar())[:2],
     "monthly": lambda each: (date(each).year, date(each).month),
@@ -151,13 +151,13 @@ ENDS = (0.0, HOUR, DAY, 7 * DAY, 60 * DAY, 60 * DAY + 1, 121 * DAY, 130 * DAY, -
 
 
 def history(codes: list[int], end: int, policy: int, *, force: bool) -> Case:
-    archives: list[Held] = []
+    archives: list[Candidate] = []
     created, sequence = NOON, 5
     for number, code in enumerate(codes):
         rest, gap = divmod(code, len(GAPS))
         rest, step = divmod(rest, len(STEPS))
         created, sequence = created + GAPS[gap], sequence + STEPS[step]
-        archives.append(Held(f"{number:03}", created, sequence, good=rest % 4 != 0, passed=rest // 4 != 0))
+        archives.append(Candidate(f"{number:03}", created, sequence, good=rest % 4 != 0, passed=rest // 4 != 0))
     shuffled = tuple(archives[::2] + archives[1::2])
     return Case(shuffled, created + ENDS[end], POLICIES[policy], force)
 
@@ -180,7 +180,7 @@ def random_case(generator: random.Random) -> Case:
 )
 def test_J16_no_history_makes_retention_break_a_rule(codes: list[int], end: int, policy: int, force: bool):  # noqa: FBT001  # hypothesis fills it
     case = history(codes, end, policy, force=force)
-    assert violations(keep, case) == []
+    assert violations(decide, case) == []
 
 
 def test_J16_random_histories_by_seed_break_no_rule_either():
@@ -189,7 +189,7 @@ def test_J16_random_histories_by_seed_break_no_rule_either():
     generator = random.Random(seed)
     for _ in range(HISTORIES // 5):
         case = random_case(generator)
-        assert violations(keep, case) == [], case
+        assert violations(decide, case) == [], case
 
 
 # Ten years of nights.
@@ -217,20 +217,20 @@ def test_T21_in_ten_years_of_nights_what_a_restore_needs_is_always_there(*, step
 
 def simulate(generator: random.Random, *, stepping: bool) -> None:
     policy = Policy(generator.choice((1, 7, 60)), generator.choice((0, 7)), generator.choice((0, 4)), 12, 3)
-    held: dict[str, Held] = {}
+    held: dict[str, Candidate] = {}
     all_good: list[str] = []
     before_failure = ""
     for night, (now, good, passed) in enumerate(nights(generator, stepping=stepping)):
         if not passed and all_good:
             before_failure = all_good[-1]
         name = f"{night:04}"
-        held[name] = Held(name, now, night + 1, good, passed)
+        held[name] = Candidate(name, now, night + 1, good, passed)
         all_good += [name] if good else []
         if good:  # the runner prunes only then
             case = Case(tuple(held.values()), now, policy, force=False)
             if night % 61 == 0:
-                assert violations(keep, case) == [], case
-            for gone in keep(*case[:3]).drop:
+                assert violations(decide, case) == [], case
+            for gone in decide(*case[:3]).drop:
                 del held[gone]
         assert set(all_good[-3:]) <= set(held), night
         assert not before_failure or before_failure in held, night
@@ -241,68 +241,68 @@ def simulate(generator: random.Random, *, stepping: bool) -> None:
 
 
 # Single rules, to be read.
-def archives(*ages: float, now: float = NOON, good: str = "", passed: str = "") -> list[Held]:
+def archives(*ages: float, now: float = NOON, good: str = "", passed: str = "") -> list[Candidate]:
     """Archives of these ages in days, made in this order; marks `-` say which are not good and which did not pass."""
     return [
-        Held(f"{at}", now - age * DAY, at + 1, good[at : at + 1] != "-", passed[at : at + 1] != "-")
+        Candidate(f"{at}", now - age * DAY, at + 1, good[at : at + 1] != "-", passed[at : at + 1] != "-")
         for at, age in enumerate(ages)
     ]
 
 
 def test_J16_nothing_to_decide_is_no_decision():
-    assert keep([], NOON, Policy(60)) == Decision(frozenset(), frozenset(), ())
+    assert decide([], NOON, Policy(60)) == Decision(frozenset(), frozenset(), ())
 
 
 def test_J16_three_good_ones_stay_whatever_their_age_and_the_older_ones_go():
-    decision = keep(archives(100, 99, 98, 97, 96, 95), NOON, Policy(60))
+    decision = decide(archives(100, 99, 98, 97, 96, 95), NOON, Policy(60))
     assert decision.drop == {"0", "1", "2"}
     assert decision.warnings == ()
 
 
 def test_J16_an_archive_of_exactly_the_days_stays():
-    assert keep(archives(60 + 1e-6, 60, 2, 1, 0), NOON, Policy(60)).drop == {"0"}
+    assert decide(archives(60 + 1e-6, 60, 2, 1, 0), NOON, Policy(60)).drop == {"0"}
 
 
 def test_J16_archives_that_are_not_good_do_not_count_and_go_by_age():
-    assert keep(archives(90, 80, 79, 78, 3, 2, 1, good="    ---"), NOON, Policy(60)).drop == {"0"}
-    assert keep(archives(90, 80, 79, 78, 77, good="-   -"), NOON, Policy(60)).drop == {"0", "4"}
+    assert decide(archives(90, 80, 79, 78, 3, 2, 1, good="    ---"), NOON, Policy(60)).drop == {"0"}
+    assert decide(archives(90, 80, 79, 78, 77, good="-   -"), NOON, Policy(60)).drop == {"0", "4"}
 
 
 def test_J16_the_only_good_one_stays_even_if_nothing_is_wanted():
     held = archives(900, 80, 70, 1, good=" ---")
-    assert keep(held, NOON, Policy(60, at_least=0)).drop == {"1", "2"}
-    assert keep(held, NOON, Policy(60, at_least=-5), force=True).drop == {"1", "2"}
+    assert decide(held, NOON, Policy(60, at_least=0)).drop == {"1", "2"}
+    assert decide(held, NOON, Policy(60, at_least=-5), force=True).drop == {"1", "2"}
 
 
 def test_J16_the_good_one_from_before_the_last_failed_run_stays():
     held = archives(99, 98, 97, 96, 95, 3, 2, 1, passed="   -    ")
-    assert keep(held, NOON, Policy(60)).drop == {"0", "1", "4"}
+    assert decide(held, NOON, Policy(60)).drop == {"0", "1", "4"}
 
 
 def test_J16_the_state_from_before_the_failure_is_not_forgotten_when_the_failed_run_is_old():
     held = archives(99, 98, 97, 96, 95, 3, 2, 1, 0, good="   -     ", passed="   -     ")
     for _ in range(5):
-        decision = keep(held, NOON, Policy(60))
+        decision = decide(held, NOON, Policy(60))
         held = [each for each in held if each.name in decision.keep]
     assert {each.name for each in held} == {"2", "3", "5", "6", "7", "8"}
 
 
 def test_J16_at_most_half_of_the_good_ones_go_at_once_the_oldest_first_unless_forced():
     held = archives(*range(98, 58, -1), 1)
-    decision = keep(held, NOON, Policy(30, at_least=1))
+    decision = decide(held, NOON, Policy(30, at_least=1))
     assert decision.drop == {str(each) for each in range(20)}
     assert "20 of 40 good archives" in decision.warnings[0]
-    assert len(keep(held, NOON, Policy(30, at_least=1), force=True).drop) == 40
+    assert len(decide(held, NOON, Policy(30, at_least=1), force=True).drop) == 40
 
 
 def test_J9_order_rests_on_the_sequence_not_on_the_clock():
-    held = [Held("old clock", 0.0, 9, good=True, passed=True), *archives(99, 98, 97)]
-    assert keep(held, NOON, Policy(60, at_least=1), force=True).keep >= {"old clock"}
+    held = [Candidate("old clock", 0.0, 9, good=True, passed=True), *archives(99, 98, 97)]
+    assert decide(held, NOON, Policy(60, at_least=1), force=True).keep >= {"old clock"}
 
 
 def test_J9_an_archive_from_the_future_stays_with_a_warning():
     held = archives(99, 98, -400, 3, 2, 1, 0)
-    decision = keep(held, NOON, Policy(60))
+    decision = decide(held, NOON, Policy(60))
     assert decision.drop == {"0", "1"}
     assert decision.warnings == ("archives from the future are kept: 1, `2` by 400.0 days, is the clock right?",)
 
@@ -319,19 +319,19 @@ def test_J9_an_archive_from_the_future_stays_with_a_warning():
     ids=["newest in the future", "long without", "clock went ahead before this run", "clock went back"],
 )
 def test_J9_a_jump_of_the_clock_suspends_dropping(ages: tuple[float, ...], warning: str, *, force: bool):
-    decision = keep(archives(*ages), NOON, Policy(60), force=force)
+    decision = decide(archives(*ages), NOON, Policy(60), force=force)
     assert decision.drop == frozenset()
     assert warning in decision.warnings[-1]
 
 
 def test_J9_the_run_after_the_jump_goes_on():
-    assert keep(archives(3990, 3989, 3988, 3987, 3986, 1, 0), NOON, Policy(60)).drop == {"0", "1", "2"}
+    assert decide(archives(3990, 3989, 3988, 3987, 3986, 1, 0), NOON, Policy(60)).drop == {"0", "1", "2"}
 
 
 def test_J16_the_last_good_one_of_each_day_week_and_month_stays():
     now = dt.datetime(2026, 3, 31, 12, tzinfo=dt.timezone.utc).timestamp()
     held = archives(*(hours / 24 for hours in range(400 * 24, -1, -6)), now=now)
-    decision = keep(held, now, Policy(1, 3, 2, 4, 1), force=True)
+    decision = decide(held, now, Policy(1, 3, 2, 4, 1), force=True)
     kept = [f"{date(each):%Y-%m-%d %H}" for each in held if each.name in decision.keep]
     months = ["2025-12-31 18", "2026-01-31 18", "2026-02-28 18"]
     assert kept[:4] == [*months, "2026-03-29 18"]  # a Sunday: the last of its week, and of its day
@@ -339,19 +339,19 @@ def test_J16_the_last_good_one_of_each_day_week_and_month_stays():
 
 
 def test_J16_days_without_an_archive_do_not_count():
-    assert keep(archives(300, 200, 100, 50, 5), NOON, Policy(10, daily=4, at_least=1), force=True).drop == {"0"}
+    assert decide(archives(300, 200, 100, 50, 5), NOON, Policy(10, daily=4, at_least=1), force=True).drop == {"0"}
 
 
 @pytest.mark.parametrize("days", [0, -1])
 def test_J16_less_than_a_day_is_refused(days: int):
     with pytest.raises(ValueError, match="expected 1 or more"):
-        keep(archives(1), NOON, Policy(days))
+        decide(archives(1), NOON, Policy(days))
 
 
 @pytest.mark.parametrize("now", [0.0, 1.0, -1e9, 1e12])
 def test_J9_no_time_makes_it_fail_or_take_the_newest(now: float):
-    held = [*archives(9, 8, 7, 6, 0), Held("b", -1e12, 99, good=True, passed=False)]
-    assert keep(held, now, Policy(1, 9, 9, 9)).keep >= {"b", "4", "3"}
+    held = [*archives(9, 8, 7, 6, 0), Candidate("b", -1e12, 99, good=True, passed=False)]
+    assert decide(held, now, Policy(1, 9, 9, 9)).keep >= {"b", "4", "3"}
 
 
 @pytest.fixture
@@ -370,15 +370,15 @@ def zone() -> Iterator[Callable[[str], None]]:
 @pytest.mark.parametrize("name", ["Europe/Copenhagen", "Indian/Reunion", "Pacific/Kiritimati", "America/Los_Angeles"])
 def test_J9_time_zones_and_summer_time_change_no_decision(zone: Callable[[str], None], name: str):
     start = dt.datetime(2025, 10, 20, tzinfo=dt.timezone.utc).timestamp()
-    held = [Held(f"{at}", start + at * HOUR / 2, at, good=True, passed=True) for at in range(400)]
+    held = [Candidate(f"{at}", start + at * HOUR / 2, at, good=True, passed=True) for at in range(400)]
     decisions = []
     for each in ("UTC", name):
         zone(each)
-        decisions.append([keep(held, start + at * HOUR, Policy(1, 7, 4, 3), force=True) for at in range(150, 220)])
+        decisions.append([decide(held, start + at * HOUR, Policy(1, 7, 4, 3), force=True) for at in range(150, 220)])
     assert decisions[0] == decisions[1]
 
 
-# Versions of keep() that are wrong: what is not noticed here is not tested.
+# Versions of decide() that are wrong: what is not noticed here is not tested.
 MUTANTS = [
     ("archive.sequence, archive.created,", "archive.created, archive.sequence,"),
     ("archive.sequence, archive.created,", "-archive.sequence, archive.created,"),
@@ -445,7 +445,7 @@ def cases() -> list[Case]:
 def mutant(source: str) -> Keep:
     module = types.ModuleType("mutant")
     exec(compile(source, "mutant", "exec"), module.__dict__)  # noqa: S102  # source of our own
-    return module.keep  # type: ignore[no-any-return]
+    return module.decide  # type: ignore[no-any-return]
 
 
 def test_J16_the_rules_hold_for_the_unchanged_source(cases: list[Case]):

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
+from runsdeploy.jobs.report.record import Result
 from runsdeploy.jobs.run import gate
-from runsdeploy.jobs.run.gate import Result
 
 JOBS = {"i1": "imports", "i2": "imports", "i3": "imports", "e1": "exports", "e2": "exports", "r1": "reports"}
 ENDINGS = ("ok", "failed", "killed", "timeout", "not-found", "not-executable", "interrupted")
@@ -19,7 +19,7 @@ def went(module, endings, *, backup_good):
     """Go through all jobs as a run does; return how each ended."""
     results = []
     for name, stage in JOBS.items():
-        closed = module.barrier(stage, results, backup_good=backup_good)
+        closed = module.blocked_by(stage, results, backup_good=backup_good)
         outcome = module.NOT_RUN if closed else endings[name]
         results.append(Result(name, stage, outcome, 1 if outcome == "failed" else None, 0.0, closed))
     return results

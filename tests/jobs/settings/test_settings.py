@@ -22,7 +22,7 @@ def settle(text, tmp_path, mode=0o600):
     file.write_bytes(text if isinstance(text, bytes) else json.dumps(text, indent=1).encode())
     file.chmod(mode)
     read, status = document.read(str(file))
-    return settings.settle(read, status, SWITCHES)
+    return settings.validate(read, status, SWITCHES)
 
 
 def problems(text, tmp_path, **options):
@@ -115,7 +115,7 @@ def test_S8_settings_of_another_account_are_refused(tmp_path):
     file.write_text(json.dumps(SEED))
     os.chown(file, 12345, 12345)
     with pytest.raises(BadInput, match="owned by uid 12345, expected this account"):
-        settings.settle(*document.read(str(file)), SWITCHES)
+        settings.validate(*document.read(str(file)), SWITCHES)
 
 
 @pytest.mark.parametrize("name", ["missing", "dangling", "loop", "folder", "pipe"])
@@ -221,7 +221,7 @@ def test_T9_J7_ten_thousand_mutated_files_end_in_settings_or_in_places():
     for text in texts:
         lines = text.decode("utf-8", "replace").count("\n") + 1
         try:
-            settings.settle(document.parse(text, "s.json"), status, SWITCHES)
+            settings.validate(document.parse(text, "s.json"), status, SWITCHES)
         except BadInput as error:
             for problem in error.problems:
                 assert re.match(r"s\.json:\d+:\d+: ", str(problem)), (text, problem)

@@ -108,7 +108,8 @@ def test_J11_a_log_that_is_rewritten_in_the_tick_in_which_it_was_looked_at_is_re
 
     monkeypatch.setattr(replica, "blocks", blocks)
     monkeypatch.setattr(replica, "stamp", lambda _: ())
-    monkeypatch.setattr(replica, "unsettled", lambda _: 0.0 if rewritten else 0.1)  # copying took longer than that
+    # Copying took longer than that.
+    monkeypatch.setattr(replica, "seconds_until_quiet", lambda _: 0.0 if rewritten else 0.1)
     assert content(run(want(path, required=True, truncate=True)), path) == b"two\n" * 1000
 
 

@@ -218,8 +218,8 @@ copy = sqlite3.connect(staged.sources[os.path.join(files, "base")])
 assert copy.execute("select * from t").fetchall() == [(7,)]
 copy.close()
 base.close()
-held = [retention.Held(str(at), at * 86400.0, at, True, at != 5) for at in range(100)]
-decision = retention.keep(held, 100 * 86400.0, retention.Policy(60, 1, 1, 1))
+held = [retention.Candidate(str(at), at * 86400.0, at, True, at != 5) for at in range(100)]
+decision = retention.decide(held, 100 * 86400.0, retention.Policy(60, 1, 1, 1))
 assert sorted(decision.drop, key=int) == [str(at) for at in range(40) if at not in (4, 5)], decision
 print("fine")
 """
