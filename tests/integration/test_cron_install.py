@@ -470,7 +470,7 @@ BAD = [
     (["--target-settings", "x"], "expected an absolute path on the host"),
     (["--settings", "missing.json"], "missing.json: cannot read: no such file or directory"),
     (["--settings", "syntax.json"], "syntax.json:2:3: found"),
-    (["--settings", "twice.json"], "twice.json:3:1: `a`: stands here for a second time, first in line 2"),
+    (["--settings", "twice.json"], "twice.json:3:1: `a`: duplicate key, first in line 2"),
     (["--settings", "latin.json"], "latin.json:1:3: not UTF-8"),
     (["--settings", "list.json"], "list.json:1:1: found a list, expected an object"),
     (["--settings", "bad.json"], "bad.json:3:5: `bad`: found something; take it away"),

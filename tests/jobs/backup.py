@@ -72,7 +72,7 @@ def backup(folder, root, **changes):
 
 
 def reseal(path):
-    """Write the check sum that an archive has now."""
+    """Write the checksum that an archive has now."""
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     Path(f"{path}.sha256").write_text(f"{digest}  {Path(path).name}\n")
 

@@ -73,7 +73,7 @@ def size_of(folder: Path) -> int:
 
 
 def sums(folder: Path) -> dict[str, bytes]:
-    """Return the archives and their check sums."""
+    """Return the archives and their checksums."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if ".tar.gz" in path.name}
 
 

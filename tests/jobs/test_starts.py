@@ -30,7 +30,7 @@ READS = 10_000 if FULL else 2_000
 REPLACED = 50 if FULL else 10
 pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 HELD = re.compile(
-    r"another one is at work in `(?P<folder>[^`]+)`: "
+    r"another run or restore is active in `(?P<folder>[^`]+)`: "
     r"pid (?P<pid>\d+) since (?P<since>[-0-9]+T[:0-9]+Z), (?P<doing>.+)\n"
 )
 
@@ -128,7 +128,7 @@ def test_T24_J4_of_fifty_starts_at_once_one_runs_and_the_others_say_who(gate, sy
         assert system.counted() == ["wait"] * (contest + 1)
         assert len(system.archives()) == contest + 1
     lines = system.log.read_text().splitlines()
-    assert sum("no run: another one is at work" in line for line in lines) == CONTESTS * (AT_ONCE - 1)
+    assert sum("no run: another run or restore is active" in line for line in lines) == CONTESTS * (AT_ONCE - 1)
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in lines), "lines are interleaved"
 
 
@@ -397,7 +397,7 @@ def test_J24_a_program_that_is_replaced_during_a_start_is_the_old_or_the_new_one
     # Another version: all modules but the first are elsewhere in the file.
     modules = tmp_path / "jobs"
     shutil.copytree(zipapp.JOBS, modules, ignore=shutil.ignore_patterns("__pycache__"))
-    with (modules / "agenda.py").open("a") as file:
+    with (modules / "settings" / "agenda.py").open("a") as file:
         file.write("# " + "x" * 5000 + "\n")
     other = zipapp.build(modules)
     assert other != current

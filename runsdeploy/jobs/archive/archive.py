@@ -1,7 +1,7 @@
-"""Archives: the backups in a directory: written whole or not at all, listed, verified, set aside (J1, J10).
+"""Archives: write, list and verify the backups of a directory, and set damaged ones aside (J1, J10).
 
-A final name exists if and only if the archive is complete, was read back from the disk and found sound, and is
-durable. Its check sum is beside it as `sha256sum` writes it, and was there before it.
+An archive gets its final name only when it is complete, durable, and was read back from the disk without an error.
+Its checksum file, in the format of `sha256sum`, exists before the archive has that name.
 """
 
 import calendar
@@ -23,7 +23,7 @@ from .manifest import LARGEST, Damaged, Manifest, decode, encode, printable
 
 CHECKSUM = ".sha256"
 BAD = ".bad"
-UNVERIFIABLE = "historical: there is no check sum to verify it by, only that it can be read to its end"
+UNVERIFIABLE = "historical: it has no checksum; verified is only that it can be read to its end"
 _ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 _OURS = re.compile(rf"({_ID})-cron-backup(-failed)?\.tar\.gz", re.ASCII)
 _HISTORICAL = re.compile(r"(\d{4}(?:-\d\d){5})-cron-backup\.tar\.gz", re.ASCII)
@@ -32,41 +32,41 @@ _SUM_BYTES = 1024
 
 
 class Archive(NamedTuple):
-    """One archive of a backup directory, as far as its name, its check sum file and its manifest tell."""
+    """One archive of a backup directory, as described by its name, its checksum file and its manifest."""
 
     name: str
     path: str
     kind: str
-    """`good`, `failed`, `historical`, `bad` (set aside as `NAME.bad`), `damaged` (cannot be one as it is)"""
+    """`good`, `failed` (not good), `historical`, `bad` (set aside as `NAME.bad`), `damaged` (cannot be read)"""
     manifest: Optional[Manifest]
-    """None of a historical one, or if it cannot be read"""
+    """None for a historical archive, or if it cannot be read"""
     created: float
-    """seconds since 1970: start of the run"""
+    """start of the run, seconds since 1970"""
     size: int
-    """bytes of the file"""
+    """bytes of the archive file"""
     problem: str
-    """why it is damaged, or what cannot be known of it"""
+    """why it is damaged, or what cannot be verified"""
 
 
 def final_name(manifest: Manifest) -> str:
-    """Return the name of the archive of a run; raises Damaged if the run's identity makes no name."""
+    """Return the file name of the archive of a run; raises Damaged if the id of the run is not valid."""
     name = f"{manifest.identity}-cron-backup{'' if manifest.good else '-failed'}.tar.gz"
     if not _OURS.fullmatch(name):
-        raise Damaged(f"`{printable(name)}` is no name of an archive")
+        raise Damaged(f"`{printable(name)}` is not a valid name of an archive")
     return name
 
 
 def is_historical(name: str) -> bool:
-    """Tell by its name whether the historical script made an archive; set aside or not."""
+    """Return whether an archive was made by the historical script, judged by its name; it may be set aside."""
     return _HISTORICAL.fullmatch(_without_bad(name)) is not None
 
 
 def write(folder: str, manifest: Manifest, sources: Mapping[str, str]) -> str:
-    """Make the archive of a run from staged files (by path) and return its final name; under the lock.
+    """Make the archive of a run and return its file name; the lock must be held.
 
-    Either it exists under that name when this returns, verified from the disk and durable, or this raises OSError or
-    Damaged and nothing is left of it; archives that exist are never touched (J1, J3). Its mode is 0600 from the first
-    byte (J17).
+    `sources` maps the path of each member to its staged copy. When this returns, the archive is verified and durable.
+    If it raises OSError or Damaged, nothing is left of it. Existing archives are never changed (J1, J3). Its mode is
+    0600 from the first byte (J17).
     """
     ordered = sorted(manifest.members, key=lambda member: os.fsencode(member.path))
     manifest = manifest._replace(members=tuple(ordered))
@@ -94,9 +94,9 @@ def write(folder: str, manifest: Manifest, sources: Mapping[str, str]) -> str:
 
 
 def archives(folder: str) -> List[Archive]:
-    """Return the archives of a directory, the newest first by sequence, then time; other files are ignored.
+    """Return the archives of a directory, newest first, by sequence, then time; other files are ignored.
 
-    Reads manifests and check sum files, not contents. Raises OSError if the directory cannot be read, nothing for a
+    Reads manifests and checksum files, not contents. Raises OSError if the directory cannot be read, but never for a
     file in it.
     """
     found = [_describe(folder, name) for name in os.listdir(folder) if _stem(_without_bad(name))]
@@ -105,12 +105,12 @@ def archives(folder: str) -> List[Archive]:
 
 
 def verify(path: str) -> List[str]:
-    """Return what is wrong with an archive, nothing if it is sound: it is read to its last byte (J10)."""
+    """Read an archive to its last byte and return its problems; none if it is sound (J10)."""
     return list(inspect(path)[0].problems)
 
 
 def inspect(path: str) -> Tuple[Listing, str]:
-    """Return all that an archive holds and that is wrong with it, and what cannot be known of it."""
+    """Read an archive to its last byte; return its contents and problems, and a note if it cannot be verified."""
     name = _without_bad(os.path.basename(path))
     problems: List[str] = []
     listed = Listing(None, (), {}, {}, ())
@@ -132,7 +132,7 @@ def inspect(path: str) -> Tuple[Listing, str]:
 
 
 def set_aside(path: str) -> str:
-    """Rename an archive to `NAME.bad`, where it never counts as good; return the new path. Raises OSError."""
+    """Rename a damaged archive to `NAME.bad`, so that it never counts as good; return the new path. Raises OSError."""
     bad = path + BAD
     if os.path.lexists(bad):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), bad)
@@ -142,10 +142,10 @@ def set_aside(path: str) -> str:
 
 
 def _pack(file: IO[bytes], manifest: Manifest, sources: Mapping[str, str]) -> None:
-    """Write manifest and members: the same bytes for the same input."""
+    """Write manifest and members; the same input makes the same bytes."""
     document = encode(manifest)
     if len(document) > LARGEST:
-        raise Damaged(f"a manifest of {len(document)} bytes cannot be read back, {LARGEST} at most")
+        raise Damaged(f"manifest of {len(document)} bytes, expected {LARGEST} at most")
     with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed:
         packed.write(extraction.manifest_header(manifest, len(document)))
         packed.write(document + tar.padding(len(document)))
@@ -157,7 +157,7 @@ def _pack(file: IO[bytes], manifest: Manifest, sources: Mapping[str, str]) -> No
 
 
 def _copy(source: str, size: int, packed: gzip.GzipFile) -> None:
-    """Append the bytes of a staged file and what fills its last block; raises Damaged if it changed its size."""
+    """Append a staged file, padded to a whole block; raises Damaged if its size has changed."""
     with open_archive(source) as file:
         left = size
         while left:
@@ -172,15 +172,15 @@ def _copy(source: str, size: int, packed: gzip.GzipFile) -> None:
 
 
 def _verify_written(path: str, manifest: Manifest) -> str:
-    """Return the check sum of a file once it has been read from the disk and holds what it should; raises Damaged."""
+    """Read a new archive back from the disk and return its checksum; raises Damaged if it is not as written."""
     with open_archive(path) as file:
-        # What the kernel remembers of the file says nothing about the disk.
+        # Drop the page cache of the file: it must be read from the disk.
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         checksum = extraction.digest(chunks(file))
         file.seek(0)
         listed = extraction.listing(GzipReader(file))
     if listed.problems or listed.manifest != decode(encode(manifest)):
-        raise Damaged(f"archive was not written as it should be: {'; '.join(listed.problems) or 'another manifest'}")
+        raise Damaged(f"archive differs from what was written: {'; '.join(listed.problems) or 'another manifest'}")
     return checksum
 
 
@@ -189,7 +189,7 @@ def _without_bad(name: str) -> str:
 
 
 def _stem(name: str) -> str:
-    """Return the part of an archive's name that says when it was made, or nothing."""
+    """Return the part of an archive's name that has its time; empty if the name is not that of an archive."""
     match = _OURS.fullmatch(name) or _HISTORICAL.fullmatch(name)
     return match.group(1) if match else ""
 
@@ -199,12 +199,12 @@ def _sequence(archive: Archive) -> int:
 
 
 def _describe(folder: str, name: str) -> Optional[Archive]:
-    """Return what is known of a file with the name of an archive; None if it is none."""
+    """Return the description of a file that is named like an archive; None if it is not a regular file."""
     path, plain = os.path.join(folder, name), _without_bad(name)
     try:
         status = os.lstat(path)
     except OSError:
-        return None  # gone since the directory was read
+        return None  # deleted since the directory was read
     if not stat.S_ISREG(status.st_mode):
         return None
     past = is_historical(plain)
@@ -222,7 +222,7 @@ def _describe(folder: str, name: str) -> Optional[Archive]:
 
 
 def _read(path: str) -> Tuple[Optional[Manifest], str]:
-    """Return the manifest if it can be read, and what is wrong as far as it is quickly seen."""
+    """Return the manifest if it can be read, and the problems that show without reading the contents."""
     manifest = None
     try:
         with open_archive(path) as file:
@@ -236,7 +236,7 @@ def _read(path: str) -> Tuple[Optional[Manifest], str]:
 
 
 def _name_problems(name: str, manifest: Manifest) -> List[str]:
-    """Archives that were swapped are seen."""
+    """Return a problem if an archive has the name of another one."""
     try:
         expected = final_name(manifest)
     except Damaged as error:
@@ -245,29 +245,29 @@ def _name_problems(name: str, manifest: Manifest) -> List[str]:
 
 
 def _read_checksum(path: str) -> Tuple[str, List[str]]:
-    """Return the check sum that stands beside an archive, and what is wrong with that file."""
+    """Return the checksum from the file beside an archive, and the problems of that file."""
     plain = _without_bad(path)
     name = os.path.basename(plain)
     try:
         with open_archive(plain + CHECKSUM) as file:
             match = _SUM_LINE.fullmatch(os.fsdecode(file.read(_SUM_BYTES)))
     except Damaged as error:
-        return "", [f"check sum `{name}{CHECKSUM}` {error}"]
+        return "", [f"checksum `{name}{CHECKSUM}` {error}"]
     except OSError as error:
-        return "", [f"check sum `{name}{CHECKSUM}` cannot be read: {reason(error)}"]
+        return "", [f"checksum `{name}{CHECKSUM}` cannot be read: {reason(error)}"]
     if not match or match.group(2) != name:
-        return "", [f"check sum `{name}{CHECKSUM}` is not as `sha256sum` writes it for this archive"]
+        return "", [f"checksum `{name}{CHECKSUM}` is not a line of `sha256sum` for this archive"]
     return match.group(1), []
 
 
 def _checksum_problems(path: str, file: IO[bytes]) -> List[str]:
     expected, problems = _read_checksum(path)
     found = extraction.digest(chunks(file)) if expected else ""
-    return problems if found == expected else [f"has the check sum {found}, expected {expected}"]
+    return problems if found == expected else [f"has the checksum {found}, expected {expected}"]
 
 
 def _time(stem: str, otherwise: float) -> float:
-    """Return the time that a name tells: UTC, of historical ones local time."""
+    """Return the time in a name: UTC, but local time in historical names."""
     try:
         if stem.endswith("Z", 15, 16):
             return float(calendar.timegm(time.strptime(stem[:16], "%Y%m%dT%H%M%SZ")))

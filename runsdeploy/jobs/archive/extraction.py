@@ -1,6 +1,6 @@
-"""What is in an archive: its manifest, and the members one after the other, each where the manifest says.
+"""Reading archives: the manifest, then the members in the order of the manifest.
 
-Nothing here puts a file anywhere, and nothing of the archive but its manifest decides what is read (J13).
+Nothing here writes a file, and only the manifest decides what is read from an archive (J13).
 """
 
 import hashlib
@@ -12,30 +12,30 @@ from .gunzip import GzipReader
 from .manifest import LARGEST, NAME, Damaged, Manifest, Member, decode, printable
 
 FILES = "files"
-"""members of an archive are below it"""
+"""directory of the members in an archive"""
 KEPT_MODE_BITS = 0o1777
-"""permission bits that are kept: nothing that is restored runs as somebody else (J13)"""
+"""permission bits that are restored: not setuid and setgid (J13)"""
 
 Contents = Iterator[Tuple[Member, Iterator[bytes]]]
 
 
 class Listing(NamedTuple):
-    """What can be had from an archive, found by reading it to its end."""
+    """Contents of an archive, found by reading it to its end."""
 
     manifest: Optional[Manifest]
-    """None of a historical archive"""
+    """None for a historical archive"""
     members: Tuple[Member, ...]
-    """whole, and such as can be restored"""
+    """those that are undamaged and can be restored"""
     positions: Dict[str, int]
-    """which member in the order of the archive each path is"""
+    """index of each path in the order of the archive"""
     refused: Dict[str, str]
-    """what cannot be restored, by its path, and why"""
+    """reasons why paths cannot be restored, by path"""
     problems: Tuple[str, ...]
-    """why the archive is not sound"""
+    """why the archive is damaged; none if it is sound"""
 
 
 def header(member: Member) -> bytes:
-    """Return the header of a member; the archive can be unpacked by hand, too."""
+    """Return the tar header of a member; so an archive can also be unpacked with tar."""
     return tar.header(
         tar.Entry(
             name=FILES.encode() + os.fsencode(member.path),
@@ -61,37 +61,37 @@ def read_manifest(stream: GzipReader) -> Manifest:
     """Return the manifest at the start of an archive; raises Damaged."""
     block = stream.read(tar.BLOCK)
     if block[:100] != NAME.encode().ljust(100, b"\0"):
-        raise Damaged("does not begin with its manifest")
+        raise Damaged("does not start with a manifest")
     size = tar.number(block[124:136])
     if size > LARGEST:
         raise Damaged(f"has a manifest of {size} bytes, expected {LARGEST} at most")
     manifest = decode(b"".join(tar.data(stream, size)))
     if block != manifest_header(manifest, size):
-        raise Damaged("does not begin with its manifest as it is written")
+        raise Damaged("has a header of its manifest that differs from what is written")
     return manifest
 
 
 def members(stream: GzipReader, manifest: Manifest) -> Contents:
-    """Yield each member of the manifest with its bytes, to be hashed by who takes them.
+    """Yield each member of the manifest with its content; the caller checks the digest.
 
-    Raises Damaged as soon as the archive is not byte for byte what the manifest makes it, contents aside: what it
-    says has as many bytes as can be known beforehand, so a bomb ends where the manifest ends.
+    Raises Damaged as soon as a byte outside of contents differs from what the manifest implies. The size of everything
+    is known from the manifest, so a decompression bomb cannot deliver more.
     """
     for member in manifest.members:
         expected = header(member)
         if stream.read(len(expected)) != expected:
-            raise Damaged(f"has something else where its manifest says `{printable(member.path)}`")
+            raise Damaged(f"has another header than the manifest implies for `{printable(member.path)}`")
         content = tar.data(stream, member.size)
         yield member, content
         for _ in content:
             pass
     if stream.read(len(tar.END)) != tar.END:
-        raise Damaged("has more members than its manifest")
+        raise Damaged("has more members than its manifest lists")
     stream.expect_end()
 
 
 def listing(stream: GzipReader) -> Listing:
-    """Read an archive of ours to its end, or as far as it can be; raises Damaged if it has no manifest."""
+    """Read an archive to its end, or up to the damage; raises Damaged if it has no manifest."""
     manifest = read_manifest(stream)
     found: List[Member] = []
     positions: Dict[str, int] = {}
@@ -103,19 +103,19 @@ def listing(stream: GzipReader) -> Listing:
             if digest(content) == (member.sha256 or digest(())):
                 found.append(member)
                 continue
-            refused[member.path] = "its content is not what the manifest says"
+            refused[member.path] = "its content differs from the manifest"
             problems.append(f"`{printable(member.path)}`: {refused[member.path]}")
     except Damaged as error:
         problems.append(str(error))
         whole = {member.path for member in found}
         for member in manifest.members:
             if member.path not in whole:
-                refused.setdefault(member.path, "it lies behind the damage")
+                refused.setdefault(member.path, "it comes after the damage")
     return Listing(manifest, tuple(found), positions, refused, tuple(problems))
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Return the SHA-256 of bytes."""
+    """Return the SHA-256 of all parts together, in hexadecimal."""
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(part)

@@ -1,4 +1,4 @@
-"""What is in a gzip file: as many bytes as are asked for and no more, so that a bomb costs nobody a disk (S17)."""
+"""Decompression of gzip files, never more bytes than requested: a decompression bomb cannot fill a disk (S17)."""
 
 import os
 import stat
@@ -8,16 +8,16 @@ from typing import IO, Iterator
 from .manifest import Damaged
 
 CHUNK = 256 * 1024
-"""bytes held in memory"""
+"""bytes read at once"""
 _GZIP = 31
-"""zlib's number for: a gzip header, the data, and the check sum and length that end it"""
+"""`wbits` of zlib for a gzip header, the data, and the checksum and length at the end"""
 
 
 class GzipReader:
-    """The decompressed bytes of one gzip stream, from its start.
+    """Reads the decompressed bytes of one gzip stream.
 
-    Unlike the standard library's class it does not take zeros or further streams after the end, and the length of
-    the answer is the length asked for.
+    Unlike `gzip.GzipFile` it accepts no zeros and no second stream after the end, and `read` returns exactly the
+    requested number of bytes.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -36,7 +36,7 @@ class GzipReader:
         return b"".join(parts)
 
     def read_some(self, most: int) -> bytes:
-        """Return at least one byte and at most `most`, none only at the end; raises Damaged."""
+        """Return between one byte and `most` bytes, and no byte only at the end; raises Damaged."""
         while not self._zlib.eof:
             waiting = self._zlib.unconsumed_tail or self._file.read(CHUNK)
             try:
@@ -52,20 +52,20 @@ class GzipReader:
     def expect_end(self) -> None:
         """Raise Damaged unless the stream and the file end here."""
         if self.read_some(1) or self._zlib.unused_data or self._file.read(1):
-            raise Damaged("goes on after its end")
+            raise Damaged("has data after its end")
 
 
 def open_archive(path: str) -> IO[bytes]:
-    """Open a regular file for reading, never a link, and without waiting for a writer; raises OSError or Damaged."""
+    """Open a regular file for reading, never a link, never waiting for a fifo; raises OSError or Damaged."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise Damaged("is no regular file")
+        raise Damaged("is not a regular file")
     return os.fdopen(descriptor, "rb")
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield what is left of a file."""
+    """Yield the rest of a file."""
     while True:
         part = file.read(CHUNK)
         if not part:

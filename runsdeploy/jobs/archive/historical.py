@@ -1,4 +1,4 @@
-"""Historical archives: tar of absolute paths, appended to file by file; no manifest, no check sum (J24)."""
+"""Historical archives: tar files of absolute paths, without manifest and checksum (J24)."""
 
 import os
 from typing import Dict, Tuple
@@ -13,7 +13,7 @@ MOST = 200_000
 
 
 def members(stream: GzipReader) -> Contents:
-    """Yield every member with its bytes, those that cannot be restored as well; raises Damaged."""
+    """Yield every member with its content, also those that cannot be restored; raises Damaged."""
     for count, (entry, content) in enumerate(tar.entries(stream)):
         if count >= MOST:
             raise Damaged(f"has more than {MOST} members")
@@ -21,9 +21,10 @@ def members(stream: GzipReader) -> Contents:
 
 
 def listing(stream: GzipReader) -> Listing:
-    """Read an archive to its end, or as far as it can be.
+    """Read an archive to its end, or up to the damage.
 
-    The same path several times is the rule: the last one counts, also when it is one that cannot be restored.
+    A path usually occurs several times: the historical script appended files. The last one counts, also if it cannot
+    be restored.
     """
     found: Dict[str, Tuple[int, Member]] = {}
     problems = []
@@ -48,7 +49,7 @@ def listing(stream: GzipReader) -> Listing:
 
 
 def _member(entry: tar.Entry) -> Member:
-    """Return a member as a manifest would have it; GNU tar took the leading slash off."""
+    """Return an entry as a member of a manifest; GNU tar has removed the leading slash of its path."""
     return Member(
         path="/" + os.fsdecode(entry.name),
         when="before",
@@ -67,14 +68,14 @@ def _member(entry: tar.Entry) -> Member:
 
 
 def _refusal(path: str, members: Dict[str, Member]) -> str:
-    """Return why a path is not restored, or nothing (J13)."""
+    """Return why a path cannot be restored; empty if it can (J13)."""
     member = members[path]
     if "\0" in path or any(part in ("", ".", "..") for part in path[1:].split("/")):
-        return "its name is not that of a file below `/`"
+        return "its name is not a valid path below `/`"
     if member.kind not in KINDS:
         return f"it is a {member.kind}"
     if out_of_range(member) or bool(member.target) != (member.kind == "link"):
-        return "its owner, time, size or target cannot be"
+        return "its owner, time, size or target is not valid"
     for above in ancestors(path):
         if above in members and members[above].kind != "directory":
             return f"it lies below a {members[above].kind} of the archive"

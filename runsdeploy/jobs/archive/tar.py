@@ -1,8 +1,9 @@
-"""The tar format, as much of it as backups need.
+"""The tar format, as far as backups need it.
 
-The standard library's `tarfile` takes a damaged header for the end of the archive, reads extended headers of any
-size into memory, and writes other bytes from one version of Python to the next. Here a header is a function of its
-entry, byte for byte: an archive of ours is compared, not interpreted (J10, J13). What GNU tar made is parsed strictly.
+The module `tarfile` of the standard library takes a damaged header for the end of the archive, reads extended headers
+of any size into memory, and writes different bytes in different versions of Python. Here the bytes of a header are a
+function of its entry, so that archives of the runner are compared, not interpreted (J10, J13). Archives of GNU tar are
+parsed strictly.
 """
 
 import re
@@ -13,11 +14,11 @@ from .manifest import Damaged
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-"""what ends an archive"""
+"""end-of-archive marker"""
 _NAMES = 64 * 1024
-"""bytes of an extended header: no name of a file is longer than 4096"""
+"""bytes of an extended header; file names are at most 4096 bytes long"""
 _PADDING = 1024 * 1024
-"""bytes of zeros after the end"""
+"""bytes of zeros accepted after the end"""
 _TYPES = {"file": b"0", "link": b"2", "directory": b"5"}
 _KINDS = {
     b"0": "file",
@@ -31,7 +32,7 @@ _KINDS = {
     b"6": "fifo",
 }
 _LONG = {b"L": b"path", b"K": b"linkpath"}
-"""GNU tar's own extended headers, by their type"""
+"""extended headers of GNU tar, by type"""
 _NUMBER = re.compile(rb" *([0-7]+)[ \0]*|[ \0]*")
 _DECIMAL = re.compile(rb"(-?[0-9]{1,19})(?:\.[0-9]*)?")
 _RECORD = re.compile(rb"([1-9][0-9]{0,5}) ")
@@ -44,7 +45,7 @@ class Entry(NamedTuple):
 
     name: bytes
     kind: str
-    """`file`, `link`, `directory`, or what else it is in words"""
+    """`file`, `link`, `directory`, or another kind in words"""
     mode: int
     uid: int
     gid: int
@@ -58,7 +59,7 @@ class Entry(NamedTuple):
 
 
 def header(entry: Entry) -> bytes:
-    """Return the header of a file, link or directory; what has no room in a plain one goes to an extended one (PAX)."""
+    """Return the header of a file, link or directory; values too large for it are put into an extended header (PAX)."""
     extended: Extended = {}
     name = entry.name + b"/" if entry.kind == "directory" else entry.name
     block = _block(entry._replace(name=name), _TYPES[entry.kind], extended)
@@ -70,12 +71,12 @@ def header(entry: Entry) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """Return the zeros that fill the last block of a content."""
+    """Return the zeros that fill the last block of a file of this size."""
     return bytes(-size % BLOCK)
 
 
 def number(field: bytes) -> int:
-    """Return the number in a field of a header: octal digits, or binary as GNU tar writes large ones."""
+    """Return the number in a header field: octal, or binary as GNU tar writes large numbers."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     match = _NUMBER.fullmatch(field)
@@ -85,18 +86,18 @@ def number(field: bytes) -> int:
 
 
 def data(stream: GzipReader, size: int) -> Iterator[bytes]:
-    """Yield the content of a member, and read the zeros after it; raises Damaged."""
+    """Yield the content of a member, then check its padding; raises Damaged."""
     left = size
     while left:
         part = stream.read(min(left, CHUNK))
         left -= len(part)
         yield part
     if any(stream.read(-size % BLOCK)):
-        raise Damaged("has other than zeros after a member")
+        raise Damaged("has padding that is not zero after a member")
 
 
 def entries(stream: GzipReader) -> Iterator[Tuple[Entry, Iterator[bytes]]]:
-    """Yield the members of an archive of GNU tar with their contents; raises Damaged at the first thing that is odd."""
+    """Yield the members of a GNU tar archive with their contents; raises Damaged at the first format error."""
     while True:
         extended, block = _extended(stream)
         if block == bytes(BLOCK):
@@ -110,7 +111,7 @@ def entries(stream: GzipReader) -> Iterator[Tuple[Entry, Iterator[bytes]]]:
 
 
 def _block(entry: Entry, kind: bytes, extended: Extended) -> bytes:
-    """Return a plain header; notes what it has no room for."""
+    """Return a plain header; values too large for it are added to `extended`."""
 
     def text(key: bytes, value: bytes, width: int) -> bytes:
         if len(value) > width:
@@ -142,7 +143,7 @@ def _block(entry: Entry, kind: bytes, extended: Extended) -> bytes:
 
 
 def _record(key: bytes, value: bytes) -> bytes:
-    """Return a record of an extended header; it begins with its own length."""
+    """Return a record of an extended header; it starts with its own length."""
     rest = b" " + key + b"=" + value + b"\n"
     length = len(rest) + 1
     while length != len(b"%d" % length) + len(rest):
@@ -151,7 +152,7 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _extended(stream: GzipReader) -> Tuple[Extended, bytes]:
-    """Return what extended headers say, and the plain header after them (or zeros)."""
+    """Return the records of extended headers, and the plain header (or zeros) after them."""
     extended: Extended = {}
     for count in range(4):
         block = stream.read(BLOCK)
@@ -166,7 +167,7 @@ def _extended(stream: GzipReader) -> Tuple[Extended, bytes]:
             raise Damaged(f"has an extended header of {size} bytes, expected {_NAMES} at most")
         content = b"".join(data(stream, size))
         extended.update(_records(content) if kind == b"x" else {_LONG[kind]: content.rstrip(b"\0")})
-    raise Damaged("has extended headers that belong to no member")
+    raise Damaged("has extended headers without a member")
 
 
 def _records(content: bytes) -> Extended:
@@ -184,14 +185,14 @@ def _records(content: bytes) -> Extended:
 
 
 def _entry(block: bytes, extended: Extended) -> Entry:
-    """Return what a header says; extended ones override it."""
+    """Return the entry of a header; extended records override its fields."""
     _check_sum(block)
     posix = block[257:263] == b"ustar\0"
     prefix = _text(block[345:500]) + b"/" if posix and block[345] else b""
     name = extended.get(b"path", prefix + _text(block[:100]))
     kind = _KINDS.get(block[156:157])
     if kind is None:
-        raise Damaged(f"has a member of type {block[156:157]!a}, which is not read: {name[:100]!a}")
+        raise Damaged(f"has a member of type {block[156:157]!a}, which is not supported: {name[:100]!a}")
     if any(key.startswith(b"GNU.sparse") for key in extended):
         kind = "sparse file"
     if kind == "file" and name.endswith(b"/"):
@@ -227,7 +228,7 @@ def _decimal(extended: Extended, key: bytes, field: bytes) -> int:
 
 
 def _time(field: bytes) -> int:
-    """Return a time; it may be before 1970, which no other number may."""
+    """Return a time; unlike other numbers it may be negative, for times before 1970."""
     return int.from_bytes(field, "big", signed=True) if field[:1] == b"\xff" else number(field)
 
 
@@ -237,7 +238,7 @@ def _check_sum(block: bytes) -> None:
 
 
 def _end(stream: GzipReader) -> None:
-    """Read the zeros at the end, of which tar writes up to a record full."""
+    """Read the zeros at the end; tar fills the last record with them."""
     left = _PADDING
     while left > 0:
         part = stream.read_some(left)
@@ -246,4 +247,4 @@ def _end(stream: GzipReader) -> None:
         if not part:
             return stream.expect_end()
         left -= len(part)
-    raise Damaged("goes on after its end")
+    raise Damaged("has data after its end")

@@ -1,4 +1,4 @@
-"""Files that are either as they were or as they should be, whatever happens meanwhile, power cuts included (B5)."""
+"""Durable files: after a crash or a power cut a file has its old content or its new content, never a mix (B5)."""
 
 import os
 import re
@@ -11,7 +11,7 @@ _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{12}\.tmp$")
 
 
 def write_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
-    """Put data under a name: complete and on the disk when this returns; raises OSError with nothing changed."""
+    """Write a file atomically; it is on the disk when this returns. Raises OSError, and then nothing is changed."""
     temporary = f"{path}.{secrets.token_hex(6)}.tmp"
     try:
         with create(temporary, mode) as file:
@@ -25,7 +25,7 @@ def write_file(path: str, data: bytes, mode: int = PRIVATE) -> None:
 
 
 def make_directories(path: str) -> None:
-    """Make a private directory and those above it; their names are on the disk when this returns."""
+    """Make a private directory and its missing parents; they are on the disk when this returns."""
     above = os.path.dirname(path)
     if not os.path.isdir(above):
         make_directories(above)
@@ -33,7 +33,7 @@ def make_directories(path: str) -> None:
 
 
 def make_directory(path: str) -> None:
-    """Make a private directory that must not exist; its name is on the disk when this returns."""
+    """Make a private directory that must not exist; it is on the disk when this returns."""
     above = os.path.dirname(path)
     os.mkdir(path, 0o700)
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -45,7 +45,7 @@ def make_directory(path: str) -> None:
 
 
 def inherit_owner(descriptor: int, folder: str) -> None:
-    """Give what root makes to the owner of the directory: nightly runs must be able to use what a restore leaves."""
+    """Give a file that root made to the owner of its directory: nightly runs must be able to use it."""
     if os.geteuid() == 0:
         owner = os.stat(folder or ".")
         if owner.st_uid:
@@ -53,7 +53,7 @@ def inherit_owner(descriptor: int, folder: str) -> None:
 
 
 def sweep(folder: str, name: str = "") -> None:
-    """Remove what `write_file` left of a name, or of any, when it was killed. Nobody may be writing there now."""
+    """Remove temporary files of a killed `write_file`, of one name or of all; no writer may be active."""
     with suppress(OSError):
         for each in os.listdir(folder):
             match = _TEMPORARY.match(each)
@@ -62,7 +62,7 @@ def sweep(folder: str, name: str = "") -> None:
 
 
 def create(path: str, mode: int = PRIVATE) -> IO[bytes]:
-    """Create a file that must not exist, never through a link, with its mode before any content (J17)."""
+    """Create a file that must not exist, never through a link; its mode is set before any content (J17)."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, PRIVATE)
     try:
         os.fchmod(descriptor, mode)
@@ -74,13 +74,13 @@ def create(path: str, mode: int = PRIVATE) -> IO[bytes]:
 
 
 def sync(file: IO[bytes]) -> None:
-    """Bring what was written to a file to the disk."""
+    """Flush a file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sync_directory(path: str) -> None:
-    """Bring the names in a directory to the disk."""
+    """Flush the names in a directory to the disk."""
     descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -89,6 +89,6 @@ def sync_directory(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file that may be gone already."""
+    """Remove a file; it may be gone already."""
     with suppress(FileNotFoundError):
         os.unlink(path)

@@ -1,4 +1,4 @@
-"""The lock: one at a time of all that writes to a backup directory; the kernel frees it when its owner dies (J4)."""
+"""The lock of a backup directory: one writer at a time; the kernel releases it when its holder dies (J4)."""
 
 import errno
 import fcntl
@@ -14,15 +14,15 @@ from . import durable
 
 NAME = ".lock"
 POLL_INTERVAL = 0.05
-"""seconds between two looks while waiting"""
+"""seconds between two attempts while waiting"""
 MINIMUM_WAIT = 0.25
-"""seconds that even a start that does not wait gives: `holder` looks by locking, for an instant"""
+"""seconds to wait even without `--wait`: `holder` takes the lock for a moment to test it"""
 IDENTIFY_TIMEOUT = 10.0
-"""seconds that a holder is given to say who it is"""
+"""seconds to wait until a new holder has written who it is"""
 
 
 class Lock:
-    """A lock that is held."""
+    """A lock that this process holds."""
 
     def __init__(self, descriptor: int, doing: str, started: float) -> None:
         self._descriptor = descriptor
@@ -30,27 +30,27 @@ class Lock:
         self.set_activity(doing)
 
     def set_activity(self, doing: str) -> None:
-        """Tell others what the holder does now; nobody depends on it, so a full disk does not matter."""
+        """Record what the holder is doing, for messages of others; errors of a full disk are ignored."""
         self._facts["doing"] = doing
         text = (json.dumps(self._facts) + "\n").encode()
         try:
-            # One write and then the cut: a reader meets the old text, the new one, or the new one with old rests.
+            # Write first, then truncate: a reader sees the old line, the new one, or the new one and a rest of the old.
             os.pwrite(self._descriptor, text, 0)
             os.ftruncate(self._descriptor, len(text))
         except OSError:
             pass
 
     def close(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         with suppress(OSError):
-            # Or somebody would be told of this one while the next has the lock, and has not yet said so.
+            # Else this holder would be reported while the next one has the lock and has not yet written its name.
             os.pwrite(self._descriptor, b"\n", 0)
         os.close(self._descriptor)
 
 
 def acquire(folder: str, doing: str, wait: float = 0.0) -> Lock:
-    """Return the lock of a backup directory, waiting up to so many seconds; raises Fault naming its holder."""
-    # Jobs do not inherit it: what a job leaves behind would hold the lock for ever.
+    """Return the lock of a backup directory; waits for up to `wait` seconds. Raises Fault that names the holder."""
+    # O_CLOEXEC: a process that a job leaves behind would hold the lock for ever.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(os.path.join(folder, NAME), flags, 0o600)
     durable.inherit_owner(descriptor, folder)
@@ -69,7 +69,7 @@ def acquire(folder: str, doing: str, wait: float = 0.0) -> Lock:
 
 
 def holder(folder: str) -> Optional[Dict[str, Any]]:
-    """Return who holds the lock, as far as it is written; None if nobody does."""
+    """Return what the holder of the lock wrote about itself, None if the lock is free."""
     path = os.path.join(folder, NAME)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -95,10 +95,10 @@ def _facts(descriptor: int) -> Dict[str, Any]:
 def _held_message(folder: str) -> str:
     facts = holder(folder)
     until = time.monotonic() + IDENTIFY_TIMEOUT
-    while facts == {} and time.monotonic() < until:  # it says in a moment who it is
+    while facts == {} and time.monotonic() < until:  # it has not written yet who it is
         time.sleep(POLL_INTERVAL)
         facts = holder(folder)
     if not facts:
-        return f"another one is at work in `{folder}`"
+        return f"another run or restore is active in `{folder}`"
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(float(facts.get("started", 0))))
-    return f"another one is at work in `{folder}`: pid {facts.get('pid')} since {since}, {facts.get('doing')}"
+    return f"another run or restore is active in `{folder}`: pid {facts.get('pid')} since {since}, {facts.get('doing')}"

@@ -1,41 +1,41 @@
-"""Capture of a command on its way to a log: in lines, bounded, its head and its tail kept (J8)."""
+"""Capture of the output of a command, for a log: in lines, of limited size, its head and its tail kept (J8)."""
 
 import io
 import tempfile
 from typing import IO, Callable, Iterator, Optional, Union, cast
 
 PIECE = 64 * 1024
-"""bytes: the most that is read, or handed on, at once"""
+"""bytes read, or passed to the sink, at once"""
 IN_MEMORY = 512 * 1024
-"""bytes of the end of the output that are kept where there is no disk for more"""
+"""bytes of the tail that are kept where no disk space is available"""
 
 
 class Capture:
-    """Capture on its way to the sink: in lines, and no more than the limit (J8)."""
+    """Passes output to a sink in lines, up to a limit (J8)."""
 
     def __init__(self, sink: Callable[[bytes], None], limit: int, spool: Optional[str]) -> None:
         self._sink = sink
         self._head = limit // 10
         self._tail = _Tail(limit - self._head, spool)
         self._rest = bytearray()
-        self._open = False  # the sink's last line has no end yet
-        self._gap = 0  # bytes refused since the sink last took some
+        self._open = False  # the last line passed to the sink has no line end yet
+        self._gap = 0  # bytes lost since the sink last accepted some
         self._dropped = 0
 
     def write(self, data: bytes) -> None:
-        """Take output of the command."""
+        """Add output of the command."""
         now = data[: self._head]
         self._head -= len(now)
         self._split(now)
         self._tail.write(data[len(now) :])
 
     def note(self, text: str) -> None:
-        """Put a line of the runner behind all output so far."""
+        """Add a line of the runner after all output so far."""
         self._flush_tail()
         self._write_note(text)
 
     def close(self) -> int:
-        """Hand on all that is held; returns how many bytes of output the sink has not got."""
+        """Pass on all that is buffered; return how many bytes of output the sink did not receive."""
         self._flush_tail()
         self._deliver(bytes(self._rest))
         self._rest.clear()
@@ -58,7 +58,7 @@ class Capture:
         self._deliver(b"\n" + line if self._open else line, counts=0)
 
     def _split(self, data: bytes) -> None:
-        """Hand on whole lines, as many as fit; what is too long for one piece is cut."""
+        """Pass on whole lines, as many as fit into a piece; a longer line is split."""
         self._rest += data
         if b"\n" not in data and len(self._rest) < PIECE:
             return
@@ -77,13 +77,13 @@ class Capture:
             if data:
                 self._sink(data)
                 self._open = not data.endswith(b"\n")
-        except OSError:  # the log's disk is full: the job is worth more than its log (J3)
+        except OSError:  # the disk of the log is full: the job goes on without its log (J3)
             self._gap += len(data) * counts
             self._dropped += len(data) * counts
 
 
 class _Tail:
-    """The last bytes of a stream, as a ring: in an unnamed file that no crash leaves behind, else in memory."""
+    """The last bytes of a stream, in a ring buffer: an unnamed file, which no crash leaves behind, or memory."""
 
     def __init__(self, capacity: int, directory: Optional[str]) -> None:
         self._whole, self._directory = capacity, directory
@@ -91,14 +91,14 @@ class _Tail:
         self.clear()
 
     def clear(self) -> None:
-        """Forget all; nothing is taken up to the next write."""
+        """Empty the buffer; it uses no space until the next write."""
         self._close()
         self._capacity = self._whole
         self._end = 0
         self.offered = self.size = self.returned = 0
 
     def write(self, data: bytes) -> None:
-        """Take bytes; the oldest make room."""
+        """Add bytes; the oldest are dropped if the buffer is full."""
         self.offered += len(data)
         view = memoryview(data)[-self._capacity :] if self._capacity else b""
         while len(view):
@@ -108,7 +108,7 @@ class _Tail:
                 self._to_memory()
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield what is held, in order; what the disk does not give back is not `given`."""
+        """Yield the buffered bytes in order; bytes that cannot be read back do not count as `returned`."""
         start = self._end if self.size == self._capacity else 0
         try:
             for first, last in ((start, self.size), (0, start)):
@@ -117,7 +117,7 @@ class _Tail:
             return
 
     def _to_memory(self) -> None:
-        """Go on without a disk: it is full, or away."""
+        """Continue in memory: the disk is full or gone."""
         last = b""
         for data in self.pieces():
             last = (last + data)[-IN_MEMORY:]
@@ -133,7 +133,7 @@ class _Tail:
             self._file = None
 
     def _put(self, data: Union[bytes, memoryview]) -> int:
-        """Write up to the end of the ring at most; returns how much."""
+        """Write up to the end of the ring; return the number of bytes written."""
         if self._file is None and self._directory is not None:
             self._file = tempfile.TemporaryFile(dir=self._directory, buffering=0)  # noqa: SIM115 -- as long as the ring
         elif self._file is None:

@@ -1,6 +1,6 @@
-"""Tickets: the run's own Kerberos ticket, from a keytab, in a cache that nothing else uses (J19).
+"""Kerberos: a ticket for one run, from a keytab, in a cache that nothing else uses (J19).
 
-A run without a ticket is a run with a warning: many jobs need none, and those that do say so in the catalogue.
+A run without a ticket goes on with a warning: many jobs need none, and the catalogue marks those that do.
 """
 
 import contextlib
@@ -12,30 +12,30 @@ from ..errors import reason
 from .process import Command, Ending, run
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/mit/bin"
-"""where the programs are looked for; cron's PATH does not matter (J21)"""
+"""search path for the programs; the PATH of cron is not used (J21)"""
 TIMEOUT = 30.0
-"""seconds for a KDC that does not answer"""
+"""seconds to wait for a KDC"""
 
 _CACHE = "krb5cc"
 _GRACE = 2.0
-"""seconds between SIGTERM and SIGKILL: there is nothing that kinit could tidy up"""
+"""seconds between SIGTERM and SIGKILL: kinit has nothing to clean up"""
 _ANSWER = 64 * 1024
-"""bytes that are kept of what a program says"""
+"""bytes kept of the output of a program"""
 _LONGEST = 300
-"""characters of it in a warning"""
+"""characters of its last line in a warning"""
 
 
 class Ticket(NamedTuple):
-    """The outcome of a login."""
+    """The result of a login."""
 
     cache: str
     """value of KRB5CCNAME for jobs; empty if there is no ticket"""
     warning: str
-    """why there is none, and what repairs it; empty if all is well"""
+    """why there is none, and how to repair that; empty if there is one"""
 
 
 def find_program(name: str) -> Optional[str]:
-    """Return where a program of Kerberos is, or nothing."""
+    """Return the path of a Kerberos program, None if it is not installed."""
     return shutil.which(name, path=PATH)
 
 
@@ -46,7 +46,7 @@ def login(
     find: Callable[[str], Optional[str]] = find_program,
     timeout: float = TIMEOUT,
 ) -> Ticket:
-    """Get a ticket for a user into a cache in `directory`, which only the runner can enter; never raises OSError."""
+    """Get a ticket for a user, in a cache in `directory`, which must be private; never raises OSError."""
     program = find("kinit")
     warning = _settings_problem(user, keytab)
     if warning or program is None:
@@ -61,7 +61,7 @@ def login(
 
 
 def logout(ticket: Ticket, find: Callable[[str], Optional[str]] = find_program, timeout: float = TIMEOUT) -> str:
-    """Destroy a ticket, and remove its cache whatever `kdestroy` did; returns a warning if that could not be done."""
+    """Destroy a ticket, and remove its cache even if `kdestroy` failed; return a warning if it is still there."""
     if not ticket.cache:
         return ""
     program = find("kdestroy")
@@ -74,7 +74,7 @@ def logout(ticket: Ticket, find: Callable[[str], Optional[str]] = find_program, 
 
 
 def _settings_problem(user: str, keytab: str) -> str:
-    """Return why the settings cannot give a ticket, if they cannot."""
+    """Return why no ticket can be had with these settings; empty if one can."""
     for name, value in (("crontab.SVC_USER", user), ("crontab.SVC_KEYTAB", keytab)):
         if not value:
             return f"no ticket: `{name}` is not set"
@@ -93,7 +93,7 @@ def _settings_problem(user: str, keytab: str) -> str:
 
 
 def _call(argv: Tuple[str, ...], ticket: Ticket, timeout: float) -> Tuple[Ending, str]:
-    """Run a program with the cache in its environment alone; returns how it ended and the last line it said."""
+    """Run a program with a minimal environment; return how it ended and the last line of its output."""
     answer: List[bytes] = []
     environment: Dict[str, str] = {"PATH": PATH, "LC_ALL": "C", "KRB5CCNAME": ticket.cache}
     command = Command(argv, "/", environment, timeout, daemon=False)
@@ -102,7 +102,7 @@ def _call(argv: Tuple[str, ...], ticket: Ticket, timeout: float) -> Tuple[Ending
 
 
 def _last_line(text: str, outcome: str) -> str:
-    """Return the last line that a program said; if it could not be started, the one that says why."""
+    """Return the last output line of a program; if it could not be started, the line with the reason."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if outcome not in ("not-found", "not-executable"):
         lines = [line for line in lines if not line.startswith("[")]
@@ -111,8 +111,8 @@ def _last_line(text: str, outcome: str) -> str:
 
 
 def _failure(ending: Ending, answer: str, timeout: float) -> str:
-    """Return how a program failed, as the end of a warning."""
-    said = f", and said: {answer}" if answer else ""
+    """Return how a program failed, to complete a warning."""
+    said = f", its last line: {answer}" if answer else ""
     if ending.outcome == "ok":
         return f"reported success, but wrote no cache{said}"
     if ending.outcome == "failed":
@@ -129,7 +129,7 @@ def _file(ticket: Ticket) -> str:
 
 
 def _remove(ticket: Ticket) -> str:
-    """Remove a cache that may be gone; returns a warning if it stays."""
+    """Remove a cache; it may be gone already. Return a warning if it could not be removed."""
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(_file(ticket))

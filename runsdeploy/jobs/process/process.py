@@ -1,10 +1,14 @@
-"""Processes: one command of a job, run to its end, and the truth about how it ended (J5, J6, J8, J18, J21, S20).
+"""Processes: run one command of a job to its end, and report how it ended (J5, J6, J8, J18, J21, S20).
 
-Each command has a supervisor: a small interpreter of its own that starts the command, is the reaper of all that it
-leaves behind (PR_SET_CHILD_SUBREAPER), keeps its time, and reports. So its descendants are exactly the command's,
-whatever runs beside it in other threads; their numbers cannot be reused before it has reaped them; the time is kept
-while the runner writes to a slow disk; and where the runner is killed, the command ends too, for the runner's lock
-is gone then and the next run may start. It is started, not forked: a fork of a process with threads may hang.
+Each command has a supervisor: a small interpreter of its own. It starts the command, becomes the parent of all
+processes that the command leaves behind (PR_SET_CHILD_SUBREAPER), enforces the time limit, and reports. Therefore:
+
+- its descendants are exactly those of the command, whatever other threads of the runner start;
+- their process ids cannot be reused before the supervisor has reaped them;
+- the time limit holds while the runner waits for a slow disk;
+- if the runner is killed, the command is ended too: the lock is free then, and the next run may start.
+
+The supervisor is a new process, not a fork: a fork of a process with threads may hang.
 """
 
 import contextlib
@@ -25,28 +29,28 @@ from .capture import PIECE, Capture
 from .supervisor import KILL_TIMEOUT, PATH, POLL_INTERVAL, SOURCE, processes, send_signal, write_all
 
 LIMIT = 100 * 1024 * 1024
-"""bytes of output that are kept of one command"""
+"""bytes of output kept of one command"""
 GRACE = 30.0
 """seconds between SIGTERM and SIGKILL"""
 
 _STOP_INTERVAL = 0.1
-"""seconds between two looks at whether to stop"""
+"""seconds between two calls of `stop`"""
 _PYTHON = sys.executable or "/proc/self/exe"
 
 
 class Command(NamedTuple):
-    """What to run; nothing of it is a matter of the runner's own environment."""
+    """What to run; nothing of it depends on the environment of the runner."""
 
     argv: Tuple[str, ...]
-    """a shell command is `("/bin/sh", "-c", TEXT)`; a program without a slash is looked for in PATH of `environment`"""
+    """a shell command is `("/bin/sh", "-c", TEXT)`; a program without a slash is searched in PATH of `environment`"""
     directory: str
-    """where it runs"""
+    """working directory"""
     environment: Dict[str, str]
-    """all of it: nothing is inherited"""
+    """the whole environment: nothing is inherited"""
     timeout: float
     """seconds"""
     daemon: bool
-    """what survives the command is meant to, and left alone; its output is not read any more"""
+    """processes that outlive the command are left alone; their output is no longer read"""
 
 
 class Ending(NamedTuple):
@@ -55,13 +59,13 @@ class Ending(NamedTuple):
     outcome: str
     """`ok`, `failed`, `killed`, `timeout`, `not-found`, `not-executable` or `interrupted`"""
     status: Optional[int]
-    """exit status (`ok`, `failed`), number of the signal (`killed`), otherwise none"""
+    """exit status (`ok`, `failed`), signal number (`killed`), otherwise None"""
     seconds: float
-    """from its start to its end, whatever the clock did"""
+    """duration, by the monotonic clock"""
     orphans: Tuple[str, ...]
-    """`PID NAME` of each descendant that outlived it and was ended, or with the words that it could not be"""
+    """`PID NAME` of each descendant that outlived it and was ended, with a note if that failed"""
     dropped: int
-    """bytes of output that the sink has not got"""
+    """bytes of output that the sink did not receive"""
 
 
 def run(
@@ -72,18 +76,18 @@ def run(
     spool: Optional[str] = None,
     grace: float = GRACE,
 ) -> Ending:
-    """Run a command until its first process has ended, and end what it left behind (J5, J6, J18, J21).
+    """Run a command until its first process has ended, then end the processes it left behind (J5, J6, J18, J21).
 
-    Its output goes to `sink` as whole lines, 64 KiB at most in one call; longer lines come in pieces. An OSError of the
-    sink does not stop the command. Of more than `limit` bytes the first tenth and the last nine tenths are kept
-    (J8); all behind the first tenth waits for the end of the command in an unnamed file in the directory `spool`, or,
-    without one, in 512 KiB of memory. `stop` is asked ten times a second: if true, the command is ended. `grace` is
-    seconds between SIGTERM and SIGKILL. Whatever keeps the command from running is an outcome and a line of output,
-    never an exception. May be called in several threads at once.
+    Its output goes to `sink` as whole lines, at most 64 KiB per call; longer lines are split. An OSError of the sink
+    does not stop the command. Of more than `limit` bytes the first tenth and the last nine tenths are kept (J8). All
+    output after the first tenth is buffered until the command ends: in an unnamed file in the directory `spool`, or in
+    512 KiB of memory if `spool` is None. `stop` is called ten times a second; if it returns true, the command is ended.
+    `grace` is the time between SIGTERM and SIGKILL in seconds. A command that cannot be started is an outcome and a
+    line of output, never an exception. Several threads may call this at once.
     """
     output = Capture(sink, limit, spool)
     if stop is not None and stop():
-        output.note("told to stop before the start")
+        output.note("stopped before the start")
         return Ending("interrupted", None, 0.0, (), output.close())
     try:
         request = _request(command, grace)
@@ -97,14 +101,14 @@ def run(
 
 
 def _request(command: Command, grace: float) -> bytes:
-    """Return what the supervisor is to do, as one line; raises ValueError for what no process can be given."""
+    """Return the request to the supervisor, one line of JSON; raises ValueError for impossible arguments."""
     if not command.argv or not command.argv[0]:
-        raise ValueError("no program is named")
+        raise ValueError("no program given")
     words = [_bytes(word) for word in command.argv]
     environment = {_bytes(name): _bytes(value) for name, value in command.environment.items()}
     odd = [name for name in environment if not name or b"=" in name]
     if odd:
-        raise ValueError(f"`{odd[0].decode('utf-8', 'replace')}` is no name of a variable")
+        raise ValueError(f"`{odd[0].decode('utf-8', 'replace')}` is not a valid name of a variable")
     request = {
         "argv": [word.decode("latin-1") for word in words],
         "environment": {name.decode("latin-1"): value.decode("latin-1") for name, value in environment.items()},
@@ -116,7 +120,7 @@ def _request(command: Command, grace: float) -> bytes:
 
 
 def _bytes(text: str) -> bytes:
-    """Return a word as the system takes it: Python 3.6 under cron's `C` locale would refuse every `ø`."""
+    """Return a word as bytes; in the `C` locale of cron, Python 3.6 cannot encode `ø` by itself."""
     if "\0" in text:
         raise ValueError(f"a NUL character in {text!a}, expected none")
     try:
@@ -126,16 +130,16 @@ def _bytes(text: str) -> bytes:
 
 
 class _SupervisorProcess:
-    """The runner's side of a supervisor: its three pipes, its end and its reaping."""
+    """The supervisor as the runner sees it: a child process with three pipes."""
 
     def __init__(self, command: Command) -> None:
         with contextlib.ExitStack() as files:
             source, self._source = (files.enter_context(file) for file in _pipe())
             self._output, output = (files.enter_context(file) for file in _pipe())
             program = f"/proc/self/fd/{source.fileno()}"
-            # its own session: a Ctrl-C or a hang-up is for the runner, which says in request what is to end
+            # a session of its own: Ctrl-C and hang-ups reach the runner only, which then stops commands in order
             self._process = subprocess.Popen(
-                [_PYTHON, "-I", "-S", program, _bytes(command.argv[0])],  # the last is for the reader of `ps`
+                [_PYTHON, "-I", "-S", program, _bytes(command.argv[0])],  # the last argument is for readers of `ps`
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=output,
@@ -151,19 +155,19 @@ class _SupervisorProcess:
             self._files = files.pop_all()
 
     def close(self) -> None:
-        """Reap the supervisor; what it supervises has ended then."""
-        # alive by now only if the sink raised: the supervisor takes the closed pipe for the death of the runner
+        """Reap the supervisor; the command has ended by then."""
+        # it is alive only if the sink raised: the closed pipe makes it end the command, as if the runner had died
         self._files.close()
         self._process.wait()
 
     def communicate(self, request: bytes, output: Capture, stop: Optional[Callable[[], bool]]) -> Dict[str, Any]:
-        """Hand on output until the supervisor has ended; returns all it reported."""
+        """Send the request and pass output on until the supervisor has ended; return its report."""
         try:
             write_all(self._source.fileno(), SOURCE.encode("utf-8"))
             self._source.close()
             write_all(self._requests.fileno(), request)
         except BrokenPipeError:
-            pass  # it was killed, which shows in what it reports: nothing
+            pass  # it was killed; the report will be empty
         text = self._read(output, stop)
         self._drain(output)
         report: Dict[str, Any] = {}
@@ -171,7 +175,7 @@ class _SupervisorProcess:
             if line.endswith(b"\n"):
                 report.update(json.loads(line))
         if "seconds" not in report:
-            output.note("the process that watched over the command has died, and the command was killed")
+            output.note("the supervisor of the command has died, and the command was killed")
             _end_session(report.get("leader", 0))
         return report
 
@@ -196,7 +200,7 @@ class _SupervisorProcess:
                     return report
 
     def _drain(self, output: Capture) -> None:
-        """Take what is in the pipe now, and no more: a daemon may hold it, and write for ever."""
+        """Read what is in the pipe now, and no more: a daemon may keep it open and write for ever."""
         (left,) = struct.unpack("i", fcntl.ioctl(self._output, termios.FIONREAD, b"\0" * struct.calcsize("i")))
         while left > 0:
             data = os.read(self._output.fileno(), min(left, PIECE))
@@ -205,7 +209,7 @@ class _SupervisorProcess:
 
 
 def _pipe() -> Tuple[IO[bytes], IO[bytes]]:
-    """Return the ends of a pipe, none of them 0, 1 or 2, though cron may have closed those (J21)."""
+    """Return the ends of a pipe, neither of them 0, 1 or 2: cron may have closed those (J21)."""
     ends = os.pipe()
     try:
         reader, writer = (fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, 3) for each in ends)
@@ -229,7 +233,7 @@ def _outcome(report: Dict[str, Any], command: Command, output: Capture) -> Tuple
     if "seconds" not in report:
         return "interrupted", None
     if report["cut"]:
-        why = f"not done in {command.timeout:g} seconds" if report["cut"] == "timeout" else "told to stop"
+        why = f"not finished in {command.timeout:g} seconds" if report["cut"] == "timeout" else "stopped"
         output.note(f"ended: {why}")
         return report["cut"], None
     if os.WIFSIGNALED(report["status"]):
@@ -239,7 +243,7 @@ def _outcome(report: Dict[str, Any], command: Command, output: Capture) -> Tuple
 
 
 def _exec_failure(refused: List[Any], command: Command, output: Capture) -> str:
-    """Say why a program did not start; returns the outcome."""
+    """Add to the output why a program did not start; return the outcome."""
     number, place, exists = refused
     program = place.encode("latin-1").decode("utf-8", "surrogateescape")
     if number not in (errno.ENOENT, errno.ENOTDIR):
@@ -255,7 +259,7 @@ def _exec_failure(refused: List[Any], command: Command, output: Capture) -> str:
 
 
 def _not_started(error: Exception, command: Command, output: Capture) -> str:
-    """Say why not even a supervisor could be started; returns the outcome."""
+    """Add to the output why the supervisor could not be started; return the outcome."""
     if not isinstance(error, OSError):
         output.note(f"the command cannot be started: {error}")
         return "not-executable"
@@ -268,7 +272,7 @@ def _not_started(error: Exception, command: Command, output: Capture) -> str:
 
 
 def _end_session(leader: int) -> None:
-    """Kill what a command left in its session: its supervisor is dead, nobody else will."""
+    """Kill what is left in the session of a command whose supervisor is dead."""
     deadline = time.monotonic() + KILL_TIMEOUT
     while leader and time.monotonic() < deadline:
         alive = [each for each in processes() if each.session == leader and not each.ended]

@@ -1,7 +1,7 @@
-"""Secrets: what a job is given in its environment and no file of ours may hold (S13).
+"""Secrets: values for the environment of jobs that must not be stored in any file of the runner (S13).
 
-The catalogue says where one comes from; it is read when the job that needs it begins, once in a run, kept in memory,
-and masked in what jobs write. There is no cryptography here: `pass`, `sops`, `age` and the like have their own.
+The catalogue names the source of a secret. It is read when the first job that needs it starts, once per run, kept in
+memory, and masked in the output of jobs. There is no cryptography here: `pass`, `sops`, `age` and the like do that.
 """
 
 import os
@@ -14,7 +14,7 @@ from ..errors import Fault, reason
 
 LARGEST = 64 * 1024
 TIMEOUT = 60.0
-"""seconds for a command"""
+"""seconds that a command may take"""
 SOURCES = ("file", "command", "environment", "credential")
 
 
@@ -24,7 +24,7 @@ class Source(NamedTuple):
     kind: str
     """one of SOURCES"""
     words: Tuple[str, ...]
-    """a path, a program and its arguments, the name of a variable of the runner's, or of a systemd credential"""
+    """a path, a program and its arguments, the name of an environment variable, or of a systemd credential"""
 
 
 class Secrets:
@@ -32,12 +32,12 @@ class Secrets:
 
     def __init__(self, environment: Dict[str, str]) -> None:
         self._environment = environment
-        """what the command gets that tells a secret"""
+        """environment of commands that print a secret"""
         self._known: Dict[Source, str] = {}
         self._guard = threading.Lock()
 
     def read(self, source: Source) -> str:
-        """Return a secret, without the end of its line; raises Fault that names the source and never the secret."""
+        """Return a secret without its line end; raises Fault that names the source and never the secret."""
         with self._guard:
             if source not in self._known:
                 self._known[source] = self._read(source)
@@ -55,12 +55,12 @@ class Secrets:
 
     @property
     def values(self) -> Tuple[bytes, ...]:
-        """What was read so far, to be masked."""
+        """The secrets read so far, to be masked."""
         return tuple(os.fsencode(value) for value in self._known.values())
 
     def _command(self, words: Tuple[str, ...]) -> bytes:
         try:
-            # Its warnings are not part of the secret, and a job's log is no place for them.
+            # stderr is dropped: it is not part of the secret, and it may contain it.
             done = subprocess.run(
                 words,
                 stdin=subprocess.DEVNULL,

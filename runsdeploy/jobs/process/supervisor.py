@@ -1,7 +1,7 @@
-"""Supervisors: the process beside each command that starts it, reaps what it leaves behind, and reports (J5, J6, J18).
+"""The supervisor: a process that starts one command, ends what it leaves behind, and reports (J5, J6, J18).
 
-This file is a program as well: the runner gives the text of it to a new interpreter through a pipe, as it was when
-the runner started (J24). It imports nothing of its package for that reason, and a zip must hold its source.
+This file is also a program: the runner sends its source to a new interpreter through a pipe, as it was when the runner
+started (J24). That is why it imports nothing of its package, and why the zip must contain its source.
 """
 
 import contextlib
@@ -17,20 +17,20 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
 
 try:
     import ctypes
-except ImportError:  # an interpreter built without libffi: orphans are found by their session then
+except ImportError:  # a Python built without libffi: orphans are then found by their session
     ctypes = None  # type: ignore[assignment]
 
 SOURCE = "" if __name__ == "__main__" else __spec__.loader.get_source(__name__)  # type: ignore[union-attr]
-"""this program; not by `inspect`, whose import would cost each job as much as the start of Python"""
+"""source of this program; `inspect` would return it too, but its import takes as long as the start of Python"""
 PATH = b"/usr/bin:/bin"
-"""where programs are looked for if the command's environment does not say"""
+"""search path for programs if the environment of the command has none"""
 KILL_TIMEOUT = 5.0
-"""seconds after SIGKILL; what is alive then hangs in the kernel, or belongs to somebody else"""
+"""seconds to wait after SIGKILL; what is alive then hangs in the kernel, or belongs to another account"""
 POLL_INTERVAL = 0.05
-"""seconds between two looks for processes that outlived the command"""
+"""seconds between two searches for processes that outlived the command"""
 
 _SETTLE = 1.0
-"""seconds for what ends by itself after the command, as the `tee` of `exec > >(tee log)` does"""
+"""seconds for processes that end by themselves after the command, as the `tee` of `exec > >(tee log)` does"""
 _SHORT_GRACE = 1.0
 """seconds between SIGTERM and SIGKILL once the runner is dead"""
 _ORPHANS_GRACE = 5.0
@@ -41,25 +41,25 @@ _SET_DEATH_SIGNAL, _SET_SUBREAPER = 1, 36  # <sys/prctl.h>
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of it, whatever signals come between."""
+    """Write all bytes, also when signals interrupt."""
     while data:
         data = data[os.write(descriptor, data) :]
 
 
 class Process(NamedTuple):
-    """A process, as `/proc` has it."""
+    """A process, as `/proc` describes it."""
 
     pid: int
     name: str
     ended: bool
-    """a zombie, unless other threads of it live on"""
+    """a zombie; other threads of it may still run"""
     parent: int
     group: int
     session: int
 
 
 def processes() -> List[Process]:
-    """Return all processes that can be seen."""
+    """Return all visible processes."""
     try:
         entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]
     except OSError:
@@ -80,7 +80,7 @@ def _process(entry: str) -> Optional[Process]:
 
 
 def send_signal(send: Callable[[int, int], None], number: int, which: int) -> None:
-    """Send a signal to a process or a group that may be gone, or not be ours."""
+    """Send a signal to a process or a group; it may be gone, or belong to another account."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         send(number, which)
 
@@ -93,21 +93,21 @@ def _prctl(option: int, value: int) -> bool:
 
 
 class _Supervisor:
-    """One command and all it starts; in a process of its own."""
+    """Runs one command, in a process of its own."""
 
     def __init__(self, request: Dict[str, Any]) -> None:
         self._request = request
         self._reaper = _prctl(_SET_SUBREAPER, 1)
-        self._status: Optional[int] = None  # of the command: as waitpid has it
+        self._status: Optional[int] = None  # of the command, as returned by waitpid
         self._leader = self._childless = 0
         self._runner = os.getppid()
-        self._stop_requested = False  # to stop, or that the runner is dead, which comes to the same
-        self._outlived: Dict[int, str] = {}  # what outlived the command
+        self._stop_requested = False  # also set when the runner has died
+        self._outlived: Dict[int, str] = {}  # processes that outlived the command
         woken, wake = os.pipe()
         self._woken = woken
         for descriptor in (woken, wake):
             os.set_blocking(descriptor, False)
-        # a SIGCHLD that cron's own parent ignored would be ignored here, and the status of every job be lost
+        # SIGCHLD may be inherited as ignored, and the exit status of every job would be lost
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(wake)
         self._poll = select.poll()
@@ -115,7 +115,7 @@ class _Supervisor:
         self._poll.register(0, select.POLLIN)
 
     def run(self) -> Dict[str, Any]:
-        """Run the command, end what is to be ended, and return the report."""
+        """Run the command, end the processes it leaves behind, and return the report."""
         started = time.monotonic()
         try:
             error_reader = self._start()
@@ -132,18 +132,18 @@ class _Supervisor:
         return {"status": self._status, "seconds": seconds, "cut": cut, "orphans": orphans, "refused": refused}
 
     def report(self, report: Dict[str, Any]) -> None:
-        """Tell the runner, if it is there."""
-        with contextlib.suppress(BrokenPipeError):  # the runner is dead: all is ended all the same
+        """Send a report to the runner, if it is alive."""
+        with contextlib.suppress(BrokenPipeError):  # the runner is dead; the command is ended anyway
             write_all(1, json.dumps(report).encode("ascii") + b"\n")
 
     def _start(self) -> int:
-        """Start the command; returns a descriptor that tells, once it has ended, why it could not be executed."""
+        """Start the command; return a descriptor from which the error can be read if it could not be executed."""
         error_reader, error_writer = os.pipe()
         self._leader = os.fork()
         if not self._leader:
             _become_command(self._request, error_writer)
         os.close(error_writer)
-        os.read(error_reader, 1)  # now it leads its group, and SIGTERM is not ignored
+        os.read(error_reader, 1)  # wait until it leads its own group and its signals are reset
         return error_reader
 
     def _wait_until(
@@ -154,7 +154,7 @@ class _Supervisor:
         *,
         stoppable: bool = False,
     ) -> bool:
-        """Wait, reap, and do `each` at every look; returns whether it was done in time."""
+        """Wait until `done()`, reaping children and calling `each` on every round; return whether it was in time."""
         deadline = time.monotonic() + seconds
         while True:
             self._reap()
@@ -165,7 +165,7 @@ class _Supervisor:
                 return False
             if each is not None:
                 each()
-            # without a reaper no signal tells that an orphan has ended
+            # without a subreaper no SIGCHLD arrives when an orphan ends
             self._wait(min(left, 60.0 if stoppable else POLL_INTERVAL))
 
     def _wait(self, seconds: float) -> None:
@@ -196,7 +196,7 @@ class _Supervisor:
         return bool(self._childless) and (self._reaper or not self._descendants())
 
     def _descendants(self) -> List[Process]:
-        """Return what is alive of what the command started: all below this process; without a reaper, its session."""
+        """Return the living descendants of this process; without a subreaper, also the session of the command."""
         me = os.getpid()
         living = [each for each in processes() if not each.ended or each.parent == me]
         family: Set[int] = {me}
@@ -212,19 +212,19 @@ class _Supervisor:
         return found
 
     def _end_command(self) -> None:
-        """End the command; its number is its own and its group's as long as it is not reaped."""
-        for number in (signal.SIGTERM, signal.SIGCONT):  # one that is stopped must notice
+        """End the command; until it is reaped, its pid belongs to it and its group."""
+        for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process must be continued to receive SIGTERM
             send_signal(os.killpg, self._leader, number)
         if not self._wait_until(self._ended, self._grace(self._request["grace"])):
             send_signal(os.killpg, self._leader, signal.SIGKILL)
             self._wait_until(self._ended, KILL_TIMEOUT)
 
     def _grace(self, seconds: float) -> float:
-        """Return how long to wait for what was told to end: the lock of a runner that was killed is free already."""
+        """Return the seconds between SIGTERM and SIGKILL; few if the runner is dead, as its lock is free by then."""
         return seconds if os.getppid() == self._runner else min(seconds, _SHORT_GRACE)
 
     def _end_orphans(self) -> None:
-        """End what outlived the command, unless it is meant to (J6)."""
+        """End the processes that outlived the command, unless it is a daemon (J6)."""
         if self._wait_until(self._no_descendants_left, _SETTLE) or self._request["daemon"]:
             return
         told: Set[int] = set()
@@ -237,10 +237,10 @@ class _Supervisor:
             )
 
     def _signal_groups(self, told: Set[int], *numbers: int) -> None:
-        """Signal the groups of our children, once each.
+        """Signal the process groups of our children, once each.
 
-        Only children: nobody but us reaps them, so neither they nor their groups can be somebody else's by now.
-        What is below them is in their group, or becomes our child when they end.
+        Only children: they are reaped by this process alone, so their pids and group ids cannot have been reused.
+        Their own descendants are in the same group, or become our children when they end.
         """
         for each in self._descendants():
             self._outlived[each.pid] = each.name
@@ -250,7 +250,7 @@ class _Supervisor:
                     send_signal(os.killpg, each.group, number)
 
     def _orphans(self) -> List[str]:
-        """Name what outlived the command, and what outlives this supervisor though it should not."""
+        """Return the names of processes that outlived the command; those that could not be ended are marked."""
         left = (
             {}
             if self._request["daemon"] or self._no_descendants_left()
@@ -267,7 +267,7 @@ class _Supervisor:
 
 
 def _become_command(request: Dict[str, Any], error_writer: int) -> None:
-    """Become the command: own session, default signals, nothing but 0, 1 and 2, no core dumps (S20); never returns."""
+    """Execute the command: own session, default signals, descriptors 0 to 2, no core dumps (S20); never returns."""
     place = b""
     try:
         os.setsid()
@@ -276,9 +276,9 @@ def _become_command(request: Dict[str, Any], error_writer: int) -> None:
             with contextlib.suppress(OSError, ValueError):  # SIGKILL, SIGSTOP and the two of the C library
                 signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)  # a command without its supervisor would be forgotten
+        _prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)  # if the supervisor dies, nothing else would end the command
         os.write(error_writer, b"+")
-        # not left to the supervisor, which the command may kill at once; the runner ends this session then
+        # reported before exec, as the command may kill the supervisor at once; the runner then ends this session
         write_all(1, json.dumps({"leader": os.getpid()}).encode("ascii") + b"\n")
         os.umask(0o022)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -287,7 +287,7 @@ def _become_command(request: Dict[str, Any], error_writer: int) -> None:
         environment = {name.encode("latin-1"): text.encode("latin-1") for name, text in request["environment"].items()}
         place = argv[0]
         _execute(argv, environment)
-    except BaseException as error:  # noqa: BLE001 -- said nowhere, it would pass for the command's own 127
+    except BaseException as error:  # noqa: BLE001 -- unreported, it would look like a 127 of the command itself
         number = getattr(error, "errno", None) or errno.EINVAL
         place = getattr(error, "filename", None) or place
         exists = os.path.lexists(place)
@@ -297,13 +297,13 @@ def _become_command(request: Dict[str, Any], error_writer: int) -> None:
 
 
 def _execute(argv: List[bytes], environment: Dict[bytes, bytes]) -> None:
-    """Execute a program; never the working directory's for lack of a PATH; raises OSError with the place it means."""
+    """Execute a program; an empty PATH never means the working directory. Raises OSError with the path that failed."""
     path = environment.get(b"PATH", PATH)
     places = [argv[0]] if b"/" in argv[0] else [os.path.join(each, argv[0]) for each in path.split(b":") if each]
     refused = OSError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
     for place in places:
         try:
-            os.execve(place, argv, environment)  # noqa: S606 -- this is the place for it
+            os.execve(place, argv, environment)  # noqa: S606 -- the argv is a list
         except OSError as error:
             missing = error.errno in (errno.ENOENT, errno.ENOTDIR) and not os.path.lexists(place)
             if refused.filename == argv[0] and not missing:
@@ -312,12 +312,12 @@ def _execute(argv: List[bytes], environment: Dict[bytes, bytes]) -> None:
 
 
 def supervise() -> None:
-    """Do as the line on standard input says, and report on standard output; the end of the input means: stop."""
+    """Read a request from standard input, run it, and report on standard output; end of input means stop."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the runner decides what they mean
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a SIGCHLD that the runner blocks would never come
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # for the command as well
-    os.close(int(os.path.basename(sys.argv[0])))  # where this program came from
+        signal.signal(number, signal.SIG_IGN)  # the runner handles them
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # a blocked SIGCHLD would never arrive
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # inherited by the command
+    os.close(int(os.path.basename(sys.argv[0])))  # the pipe this program was read from
     line = sys.stdin.buffer.readline()
     if line.endswith(b"\n"):
         supervisor = _Supervisor(json.loads(line))

@@ -1,6 +1,6 @@
-"""The log of a run: appended to the system's log file, kept with the run, shown on a terminal.
+"""The log of a run: written to the log file of the settings, to a file of the run, and to a terminal.
 
-That a log cannot be written stops no job: it is told at the end (J3, J8).
+A log that cannot be written stops no job; it is reported at the end (J3, J8).
 """
 
 import os
@@ -13,33 +13,33 @@ from typing import Deque, Dict, List, Set
 from ..errors import reason
 
 LARGEST = 10 * 1024 * 1024
-"""bytes of a log file before the next run begins a new one"""
+"""bytes of a log file above which the next run starts a new one"""
 KEPT = 5
-"""former log files: FILE.1 is the newest"""
+"""rotated log files; FILE.1 is the newest"""
 TAIL = 20
-"""lines of a job that its failure is told with"""
+"""lines of a job that are reported with its failure"""
 WIDEST = 500
-"""bytes of such a line"""
+"""bytes kept of such a line"""
 SHORTEST = 6
-"""bytes of a secret that is masked: shorter ones would mask half of what is written"""
+"""bytes of a secret to be masked: shorter ones would mask half of the output"""
 MASK = b"*****"
 
 
 class Log:
-    """Where everything is told that happens in one run."""
+    """The log of one run."""
 
     def __init__(self) -> None:
         self.secrets: Set[bytes] = set()
-        """never to be written"""
+        """values to mask"""
         self.problems: List[str] = []
-        """what kept the log from being written, each once"""
+        """why the log could not be written, without duplicates"""
         self._tails: Dict[str, Deque[bytes]] = {}
         self._guard = threading.Lock()
         self._shown = sys.stderr is not None and sys.stderr.isatty()
         self._files: Dict[str, int] = {}
 
     def open(self, path: str) -> None:
-        """Write also to this file, if it has a name."""
+        """Add a log file; an empty path is ignored."""
         if not path:
             return
         try:
@@ -55,12 +55,12 @@ class Log:
             self.problems.append(message)
 
     def write(self, text: str) -> None:
-        """Log what the runner does, with the time."""
+        """Log a message of the runner, with the time."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._append("".join(f"{stamp} {line}\n" for line in text.split("\n")).encode("utf-8", "backslashreplace"))
 
     def output(self, job: str, data: bytes) -> None:
-        """Log lines that a job wrote, as they are, each with the job's name before it."""
+        """Log output lines of a job unchanged, except for secrets; each has the name of the job in front."""
         for secret in self.secrets:
             if len(secret) >= SHORTEST:
                 data = data.replace(secret, MASK)
@@ -74,7 +74,7 @@ class Log:
         self._append(b"".join(b"%s| %s\n" % (name, line) for line in lines))
 
     def tail(self, job: str) -> List[str]:
-        """Return the last lines of a job, fit for a terminal."""
+        """Return the last lines of a job, safe for a terminal."""
         return [printable(line) for line in self._tails.get(job, ())]
 
     def _append(self, data: bytes) -> None:
@@ -88,14 +88,14 @@ class Log:
                 sys.stderr.write("".join(f"{printable(line)}\n" for line in data.split(b"\n")[:-1]))
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the log files."""
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files = {}
 
 
 def printable(data: bytes) -> str:
-    """Return a line with control characters escaped: a job's output must not drive the operator's terminal (R17)."""
+    """Return a line with control characters escaped: output of a job must not control the terminal (R17)."""
     text = data.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
 
@@ -107,7 +107,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _rotate(path: str) -> None:
-    """Begin a new file if this one has grown; the oldest is dropped."""
+    """Start a new file if this one is too large; the oldest is deleted."""
     try:
         if os.lstat(path).st_size <= LARGEST:
             return

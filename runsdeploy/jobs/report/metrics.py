@@ -1,6 +1,6 @@
-"""Metrics: the last run as text that the textfile collector of node_exporter reads (J20).
+"""Metrics of the last run, for the textfile collector of node_exporter (J20).
 
-Nothing but figures and names of jobs comes in: no paths, no messages, no settings, so no secret can.
+They contain numbers and names of jobs only, no paths, messages or settings, so they cannot contain a secret.
 """
 
 import math
@@ -10,7 +10,7 @@ from ..disk import durable
 
 PREFIX = "runsdeploy_jobs_"
 READABLE = 0o644
-"""the collector runs as somebody else"""
+"""the collector runs as another account"""
 
 
 class JobFigure(NamedTuple):
@@ -18,11 +18,11 @@ class JobFigure(NamedTuple):
 
     name: str
     outcome: str
-    """one word of the closed set of outcomes"""
+    """one of the outcomes of `record.Result`"""
     status: Optional[int]
-    """exit status; None if it has none, as of a job that did not run"""
+    """exit status; None if it has none"""
     seconds: float
-    """how long it ran, by a clock that nobody sets"""
+    """duration, by the monotonic clock"""
 
 
 class Figures(NamedTuple):
@@ -31,46 +31,46 @@ class Figures(NamedTuple):
     finished: float
     """end of the run, seconds since 1970"""
     seconds: float
-    """how long it ran, by a clock that nobody sets (J9)"""
+    """duration, by the monotonic clock (J9)"""
     exit_status: int
     last_success: Optional[float]
-    """end of the last run that ended with 0, seconds since 1970; None if there was none"""
+    """end of the last run with exit status 0, seconds since 1970; None if there was none"""
     backup_last_good: Optional[float]
-    """when the last good backup was made, seconds since 1970; None if there is none"""
+    """time of the last good backup, seconds since 1970; None if there is none"""
     backup_bytes: Optional[int]
     """size of that backup; None if there is none"""
     jobs: Tuple[JobFigure, ...]
     overlaps: int
-    """runs that found another one running, ever (J4)"""
+    """starts that found another run active, since the first (J4)"""
 
 
 _Sample = Tuple[str, Optional[float]]
 
 
 class _Family(NamedTuple):
-    """The samples of one name."""
+    """All samples of one metric."""
 
     name: str
     help_text: str
-    """what the name means"""
+    """text of the HELP line"""
     samples: Tuple[_Sample, ...]
-    """labels in braces or nothing, and the value; None for a value that is not there"""
+    """labels in braces or nothing, and the value; None if there is no value"""
     kind: str = "gauge"
 
 
 def write(path: str, figures: Figures) -> None:
-    """Put the metrics under a name that ends in `.prom`, whole or not at all (J20); raises OSError."""
+    """Write the metrics atomically to a file that ends in `.prom` (J20); raises OSError."""
     durable.write_file(path, render(figures), READABLE)
 
 
 def render(figures: Figures) -> bytes:
-    """Return the metrics in Prometheus' text format 0.0.4; what has no value is left out, never 0."""
+    """Return the metrics in the text format 0.0.4 of Prometheus; a metric without a value is left out."""
     lines = [line for family in _families(figures) for line in _lines(family)]
     return "".join(f"{line}\n" for line in lines).encode("utf-8")
 
 
 def _families(figures: Figures) -> Tuple[_Family, ...]:
-    # The collector drops a file with the same sample twice: of two jobs with a name the last one counts.
+    # The collector rejects a file with a duplicate sample: of two jobs with the same name the last one counts.
     jobs = tuple({_label(job.name): job for job in figures.jobs}.items())
     return (
         _one("last_success_timestamp_seconds", "End of the last run that succeeded.", figures.last_success),
@@ -112,7 +112,7 @@ def _lines(family: _Family) -> Iterator[str]:
 
 
 def _label(value: str) -> str:
-    r"""Return a label's value as it stands in quotes; what is not UTF-8 as \udcXX, or no reader takes it."""
+    r"""Return a label value, escaped for quotes; bytes that are not UTF-8 become \udcXX, as readers reject them."""
     text = value.encode("utf-8", "backslashreplace").decode("utf-8")
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 

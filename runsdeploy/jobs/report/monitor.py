@@ -1,8 +1,8 @@
-"""Monitors on the network: a ping in the manner of healthchecks, and metrics for a Pushgateway.
+"""Network monitors: a ping in the style of healthchecks.io, and metrics for a Pushgateway.
 
-They come after the files, and the run never depends on them (J20): whatever a server does or fails to do, the answer is
-a warning and comes in time. The client is http.client, not urllib.request: no proxy of the environment (J21), no
-redirect, no `file:`, no `ftp:` can get in, and its socket can be one that ends at a moment.
+A run never depends on them (J20): whatever a server does, the result is a warning, and it comes in time. The client is
+http.client, not urllib.request: it uses no proxy from the environment (J21), follows no redirects, opens no `file:` or
+`ftp:` URLs, and its socket can have a deadline.
 """
 
 import base64
@@ -20,12 +20,12 @@ from ..errors import reason
 
 try:
     import ssl
-except ImportError:  # a Python built without it still has backups to make
+except ImportError:  # a Python built without it must still make backups
     ssl = None  # type: ignore[assignment]
 
 LONGEST_URL = 2048
 LONGEST_PING = 10_000
-"""bytes of a log that go with a ping, from its end: the end says what failed"""
+"""bytes of a log sent with a ping, from its end, where the failure is"""
 LONGEST_PUSH = 1024 * 1024
 EVENTS = {"start": "/start", "success": "", "fail": "/fail"}
 PORTS = {"http": 80, "https": 443}
@@ -35,28 +35,28 @@ _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
 _HIGHEST_STATUS = 255
 _LATE = "no answer in time"
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
-"""statuses of a server that may well answer otherwise in a moment"""
+"""HTTP statuses after which another attempt may succeed"""
 
 
 class Limits(NamedTuple):
-    """What a monitor may cost at most."""
+    """Limits for one request to a monitor."""
 
     seconds: float = 5.0
-    """for one try: name, connection, TLS, request and answer together"""
+    """seconds for one attempt: name lookup, connection, TLS, request and response together"""
     total: float = 10.0
-    """seconds for all tries and the pauses between them"""
+    """seconds for all attempts and the pauses between them"""
     tries: int = 3
     pause: float = 0.5
-    """seconds before the second try, twice as long before the third"""
+    """seconds before the second attempt, twice as long before the third"""
     reply: int = 64 * 1024
-    """bytes of a reply that are read, its head included (S17)"""
+    """bytes of a response that are read, headers included (S17)"""
 
 
 LIMITS = Limits()
 
 
 class _Request(NamedTuple):
-    """What is sent, and where to."""
+    """One HTTP request."""
 
     scheme: str
     host: str
@@ -69,23 +69,23 @@ class _Request(NamedTuple):
 
 
 class _AttemptFailed(Exception):
-    """A try came to nothing; the text says why, with nothing of the URL in it."""
+    """An attempt failed; the text says why, and contains nothing of the URL."""
 
     def __init__(self, message: str, *, transient: bool = True) -> None:
         super().__init__(message)
         self.transient = transient
-        """trying again may help"""
+        """another attempt may succeed"""
 
 
 def ping(url: str, event: Union[str, int], body: bytes = b"", limits: Limits = LIMITS) -> str:
-    """Tell a monitor that a run starts, succeeded, failed, or its exit status; return a warning or nothing.
+    """Report to a monitor that a run starts, succeeded, failed, or its exit status; return a warning or nothing.
 
-    `body` is a log, of which the end is sent. Raises nothing, takes no longer than `limits.total` (J20).
+    `body` is a log, of which the end is sent. Never raises, and takes at most `limits.total` seconds (J20).
     """
     word = str(event)
     if word not in EVENTS and not (re.match(r"[0-9]{1,3}\Z", word) and int(word) <= _HIGHEST_STATUS):
         known = ", ".join(f"`{each}`" for each in EVENTS)
-        return f"monitor was not told: found event `{word!a}`, expected {known} or an exit status"
+        return f"monitor was not notified: found event `{word!a}`, expected {known} or an exit status"
     path = EVENTS.get(word, f"/{word}")
     return _send(url, "POST", path, ("text/plain; charset=utf-8", body[-LONGEST_PING:]), limits)
 
@@ -93,7 +93,7 @@ def ping(url: str, event: Union[str, int], body: bytes = b"", limits: Limits = L
 def push(url: str, job: str, instance: str, text: bytes, limits: Limits = LIMITS) -> str:
     """Replace the metrics of a job and instance at a Pushgateway; return a warning or nothing.
 
-    `text` is in Prometheus' text format. Raises nothing, takes no longer than `limits.total` (J20).
+    `text` is in the text format of Prometheus. Never raises, and takes at most `limits.total` seconds (J20).
     """
     if len(text) > LONGEST_PUSH:
         return f"metrics were not pushed: found {len(text)} bytes, expected at most {LONGEST_PUSH}"
@@ -102,7 +102,7 @@ def push(url: str, job: str, instance: str, text: bytes, limits: Limits = LIMITS
 
 
 def _grouping(name: str, value: str) -> str:
-    """Return a label as a part of a path; in base64 what would not survive there as a word, as Pushgateway defines."""
+    """Return a label as a part of a path, in base64 if needed, as the Pushgateway defines it."""
     data = value.encode("utf-8", "backslashreplace")
     if "/" in value or value in ("", ".", ".."):
         return f"/{name}@base64/{base64.urlsafe_b64encode(data).decode('ascii') or '='}"
@@ -110,15 +110,15 @@ def _grouping(name: str, value: str) -> str:
 
 
 def _send(url: str, method: str, path: str, content: Any, limits: Limits) -> str:
-    """Send one request, again if that may help; return a warning or nothing."""
+    """Send one request, with retries; return a warning or nothing."""
     deadline = time.monotonic() + limits.total
     try:
         request = _request(url, method, path, content)
         return _send_with_retries(request, _masked(url), limits, deadline)
-    except ValueError:  # its text can quote the URL
-        return "monitor was not told: its URL cannot be used, expected `http://HOST/...` or `https://HOST/...` in ASCII"
-    except Exception as error:  # noqa: BLE001 - nothing that a monitor causes may fail the run (J20)
-        return f"monitor was not told: {type(error).__name__}"
+    except ValueError:  # its text may contain the URL
+        return "monitor was not notified: bad URL, expected `http://HOST/...` or `https://HOST/...` in ASCII"
+    except Exception as error:  # noqa: BLE001 - no error of a monitor may fail the run (J20)
+        return f"monitor was not notified: {type(error).__name__}"
 
 
 def _send_with_retries(request: _Request, name: str, limits: Limits, deadline: float) -> str:
@@ -130,13 +130,13 @@ def _send_with_retries(request: _Request, name: str, limits: Limits, deadline: f
             return ""
         pause = limits.pause * tried
         if not failure.transient or tried >= limits.tries or time.monotonic() + pause >= deadline:
-            times = f" ({tried} tries)" if tried > 1 else ""
-            return f"monitor at `{name}` was not told: {failure}{times}"
+            times = f" ({tried} attempts)" if tried > 1 else ""
+            return f"monitor at `{name}` was not notified: {failure}{times}"
         time.sleep(pause)
 
 
 def _request(url: str, method: str, path: str, content: Any) -> _Request:
-    """Return the request for a path below a URL; raises ValueError for a URL that cannot be used."""
+    """Return the request for a path below a URL; raises ValueError for a bad URL."""
     if len(url) > LONGEST_URL or not _URL.fullmatch(url):
         raise ValueError("not a URL for a monitor")
     parts = urllib.parse.urlsplit(url)
@@ -156,19 +156,19 @@ def _request(url: str, method: str, path: str, content: Any) -> _Request:
 
 
 def _masked(url: str) -> str:
-    """Return what may be printed of a URL: server and port; a path is enough to ping in the name of another."""
+    """Return the printable part of a URL, server and port: its path may be a secret."""
     parts = urllib.parse.urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
     if url.count("@") > parts.netloc.count("@"):
-        place = "..."  # a password with an unquoted `/` looks like this, and its beginning like a port
+        place = "..."  # a password with an unquoted `/`: its beginning would be taken for the port
     return f"{parts.scheme}://{place}"
 
 
 def _attempt_until(request: _Request, limits: Limits, deadline: float) -> Optional[_AttemptFailed]:
-    """Try once, no longer than allowed whatever happens; return why it came to nothing."""
+    """Make one attempt with a time limit; return why it failed."""
     deadline = min(deadline, time.monotonic() + limits.seconds)
     outcome: List[Optional[_AttemptFailed]] = []
-    # A name that is not answered for cannot be given up otherwise; everything after it ends by itself in time.
+    # A thread, because a name lookup has no time limit; everything after it has one.
     thread = threading.Thread(
         target=lambda: outcome.append(_attempt(request, limits, deadline)), name="monitor", daemon=True
     )
@@ -178,19 +178,19 @@ def _attempt_until(request: _Request, limits: Limits, deadline: float) -> Option
 
 
 def _attempt(request: _Request, limits: Limits, deadline: float) -> Optional[_AttemptFailed]:
-    """Return why a request came to nothing, whatever was raised for it."""
+    """Return why a request failed; never raises."""
     try:
         _check_status(_exchange(request, limits, deadline))
     except _AttemptFailed as error:
         return error
     except http.client.HTTPException as error:
         closed = isinstance(error, http.client.RemoteDisconnected)
-        return _AttemptFailed("connection closed without an answer" if closed else "the answer is not HTTP")
+        return _AttemptFailed("connection closed without a response" if closed else "the response is not HTTP")
     except socket.timeout:
         return _AttemptFailed(_LATE)
     except OSError as error:
         return _AttemptFailed(_printable(reason(error)))
-    except Exception as error:  # noqa: BLE001 - a thread would print it, and nobody could tell why (J20)
+    except Exception as error:  # noqa: BLE001 - the thread would print it, and the reason would be lost (J20)
         return _AttemptFailed(_printable(f"{type(error).__name__}: {error}"), transient=False)
     return None
 
@@ -198,17 +198,17 @@ def _attempt(request: _Request, limits: Limits, deadline: float) -> Optional[_At
 def _check_status(status: int) -> None:
     meaning = http.client.responses.get(status, "unknown status").lower()
     kind = status // 100
-    if kind == 2:  # noqa: PLR2004 - as RFC 9110 groups them: success
+    if kind == 2:  # noqa: PLR2004 - success (RFC 9110)
         return
     if kind == 3:  # noqa: PLR2004 - redirect
         raise _AttemptFailed(
-            f"answered {status} ({meaning}), redirects are not followed: give the final URL", transient=False
+            f"answered {status} ({meaning}), redirects are not followed: set the final URL", transient=False
         )
     raise _AttemptFailed(f"answered {status} ({meaning})", transient=status in _TRANSIENT)
 
 
 def _exchange(request: _Request, limits: Limits, deadline: float) -> int:
-    """Return the status of the answer. Its content is not waited for: it changes nothing."""
+    """Return the status of the response; its body is not read."""
     with _connected(request, deadline) as line:
         connection = http.client.HTTPConnection(request.host, request.port)
         timed: Any = _TimedSocket(line, limits.reply, deadline)
@@ -218,16 +218,16 @@ def _exchange(request: _Request, limits: Limits, deadline: float) -> int:
 
 
 def _connected(request: _Request, deadline: float) -> socket.socket:
-    """Return a connection, with TLS if the scheme says so, to the first address that takes one."""
+    """Return a connection to the first address that accepts one, with TLS for https."""
     addresses = socket.getaddrinfo(request.host, request.port, 0, socket.SOCK_STREAM)
     context = _context(request)
     problem: Exception = _AttemptFailed("the host has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         line = socket.socket(family, kind, protocol)
-        if context:  # before it connects: wrapped later, a connection that is reset meanwhile would stay open
+        if context:  # before connect: a connection that is reset before it is wrapped would stay open
             line = context.wrap_socket(line, server_hostname=request.host)
         try:
-            # An address that swallows packets must leave time for the next. A handshake is timed as a whole.
+            # An address that does not respond must leave time for the next. The limit covers the TLS handshake.
             line.settimeout(_remaining(deadline) / min(len(addresses) - index, 2))
             line.connect(address)
         except OSError as error:
@@ -250,7 +250,7 @@ def _context(request: _Request) -> Any:
 
 
 def _remaining(deadline: float) -> float:
-    """Return the seconds to a moment; raises socket.timeout if it is over."""
+    """Return the seconds until a deadline; raises socket.timeout if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise socket.timeout("over")
@@ -258,7 +258,7 @@ def _remaining(deadline: float) -> float:
 
 
 class _TimedSocket(io.RawIOBase):
-    """A connection that ends at a moment, however slowly bytes come, and after so many bytes (S17)."""
+    """A connection with a deadline, however slowly bytes arrive, and a limit of bytes (S17)."""
 
     def __init__(self, line: socket.socket, most: int, deadline: float) -> None:
         super().__init__()
@@ -279,12 +279,12 @@ class _TimedSocket(io.RawIOBase):
         self._line.sendall(data)
 
     def close(self) -> None:
-        """Do nothing: http.client closes its socket while it still reads; whoever opened the connection ends it."""
+        """Do nothing: http.client closes its socket while it still reads; the opener of the connection closes it."""
 
     def makefile(self, _mode: str) -> IO[bytes]:
         return io.BufferedReader(self)
 
 
 def _printable(text: str) -> str:
-    """Return the text in ASCII and short: parts of it can come from a server."""
+    """Return the text in ASCII, shortened: parts of it may come from a server."""
     return ascii(text)[1:-1][:200]

@@ -1,4 +1,4 @@
-"""Notices: what others are told of a run: the disk first, then the network; no result depends on them (J20)."""
+"""Notifications of a run: metrics file, system log, then the network; no result depends on them (J20)."""
 
 import socket
 from typing import Dict, List
@@ -10,18 +10,18 @@ from .log import Log
 from .record import History, Record, summary
 
 LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
-"""three calls at most, and a dead monitor may cost a run ten seconds altogether (J20)"""
+"""a run makes at most three requests, so a dead monitor costs less than ten seconds altogether (J20)"""
 
 
 def run_started(settings: Settings) -> List[str]:
-    """Tell that a run begins; return warnings."""
+    """Send the notification that a run starts; return warnings."""
     url = settings.values["PING_URL"]
     warning = monitor.ping(url, "start", limits=LIMITS) if url else ""
     return [warning] if warning else []
 
 
 def run_ended(settings: Settings, record: Record, history: History, log: Log) -> List[str]:
-    """Tell how a run ended; return warnings."""
+    """Send the result of a run; return warnings."""
     values = settings.values
     text = "\n".join(summary(record.document))
     figures = _figures(record, history)

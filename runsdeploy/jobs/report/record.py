@@ -1,4 +1,4 @@
-"""Records: what the runner remembers of its runs; log, metrics, JSON and exit status come from the same one (J18)."""
+"""Records: the result of each run; log, metrics, JSON and exit status are all made from it (J18)."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from ..errors import OK
 
 NAME = "state.json"
 KEPT = 100
-"""runs that are remembered"""
+"""runs in the history"""
 OVERLAPS = ".overlaps"
 OVERLAP = b"skipped\n"
 
@@ -20,61 +20,61 @@ class Result(NamedTuple):
     name: str
     stage: str
     outcome: str
-    """as a process ends (`ok`, `failed`, `killed`, `timeout` …), `no-ticket`, or `not-run`"""
+    """outcome of its process (`ok`, `failed`, `killed`, `timeout` …), `no-ticket`, `no-secret` or `not-run`"""
     status: Optional[int]
-    """exit status, or the signal's number"""
+    """exit status or signal number"""
     seconds: float
     reason: str = ""
     """why it did not run"""
 
 
 class Record(NamedTuple):
-    """One run."""
+    """The record of one run."""
 
     identity: str
     host: str
     started: int
     """seconds since 1970"""
     seconds: float
-    """duration, by a clock that nobody sets"""
+    """duration, by the monotonic clock"""
     exit_status: int
     archive: str
-    """name of the backup that was written; empty if none could be"""
+    """name of its backup; empty if none could be made"""
     archive_bytes: int
     backup_good: bool
     reasons: Tuple[str, ...]
     """why the backup is not good"""
     faults: Tuple[str, ...]
-    """what else made the run fail: an older backup that is damaged, a journal that could not be written"""
+    """what else made the run fail: a damaged older backup, a journal that could not be written"""
     stages: Dict[str, str]
     jobs: Tuple[Result, ...]
     warnings: Tuple[str, ...]
     pruned: Tuple[str, ...]
-    """archives that were deleted because of their age"""
+    """archives that were deleted"""
 
     @property
     def document(self) -> Dict[str, Any]:
-        """The record as JSON has it."""
+        """The record as JSON."""
         return {**self._asdict(), "jobs": [dict(job._asdict()) for job in self.jobs]}
 
 
 class History(NamedTuple):
-    """All that is remembered in a backup directory."""
+    """Results of former runs, kept in the backup directory."""
 
     runs: Tuple[Dict[str, Any], ...]
     """records as documents, oldest first"""
     verified: Dict[str, int]
-    """archive, and when it was last found sound"""
+    """time of the last successful verification, by archive name"""
     sequence: int
-    """of the last run"""
+    """number of the last run"""
     last_success: Optional[int]
     backup_last_good: Optional[int]
     overlaps: int
-    """starts that found another one at work"""
+    """starts that found the lock held"""
 
 
 def load(folder: str) -> History:
-    """Return what is remembered; what cannot be read is forgotten, archives speak for themselves."""
+    """Return the history; an unreadable file counts as empty, as the archives hold all that is needed."""
     found: Dict[str, Any] = {}
     try:
         with open(os.path.join(folder, NAME), "rb") as file:
@@ -94,7 +94,7 @@ def load(folder: str) -> History:
 
 
 def add(folder: str, history: History, record: Record, verified: Dict[str, int], sequence: int) -> History:
-    """Return what is remembered with one more run in it."""
+    """Return the history with one more run."""
     ended = record.started + int(record.seconds)
     return History(
         (*history.runs, record.document)[-KEPT:],
@@ -107,7 +107,7 @@ def add(folder: str, history: History, record: Record, verified: Dict[str, int],
 
 
 def save(folder: str, history: History) -> None:
-    """Write down what is to be remembered; durable when this returns. Raises OSError."""
+    """Write the history; durable when this returns. Raises OSError."""
     document = {"schema": 1, **history._asdict()}
     document.pop("overlaps")
     text = json.dumps(document, indent=1, sort_keys=True) + "\n"
@@ -115,7 +115,7 @@ def save(folder: str, history: History) -> None:
 
 
 def count_overlap(folder: str) -> None:
-    """Remember that a start found another one at work. Whoever works holds the lock, so this is only an append."""
+    """Count a start that found the lock held; without the lock, so this only appends to a file."""
     path = os.path.join(folder, OVERLAPS)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -134,7 +134,7 @@ def _overlaps(folder: str) -> int:
 
 
 def summary(document: Dict[str, Any]) -> List[str]:
-    """Return a run in words, for people: one line if all went well."""
+    """Return a run as text; one line if all went well."""
     words = []
     ran = [job for job in document["jobs"] if job["outcome"] != "not-run"]
     verdict = "ok" if document["exit_status"] == OK else f"failed with status {document['exit_status']}"

@@ -1,6 +1,6 @@
-"""Lines for the log of the system: the journal of systemd, or syslog.
+"""The system log: lines for the journal of systemd or for syslog.
 
-A convenience beside the log file of the run: what cannot be sent is a warning, nobody waits for a receiver (J20).
+It comes in addition to the log file; lines that cannot be sent are a warning, and a run does not wait for them (J20).
 """
 
 import errno
@@ -15,12 +15,12 @@ from ..errors import reason
 
 IDENTIFIER = "runsdeploy-jobs"
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
-"""priorities, as syslog and the journal count them"""
+"""priorities of syslog and the journal"""
 PLACES = {"journal": "/run/systemd/journal/socket", "syslog": "/dev/log"}
 LONGEST = {"journal": 16 * 1024, "syslog": 1024}
-"""bytes of a message in the journal, of a whole line of syslog (RFC 3164): a receiver drops what is longer (S17)"""
+"""bytes of a message in the journal, of a whole syslog line (RFC 3164): receivers drop longer ones (S17)"""
 TIMEOUT = 0.5
-"""seconds for all lines together that a full receiver is given: the kernel queues as few as 10, a summary has more"""
+"""seconds for all lines together if the queue of the receiver is full: it may hold 10, and a summary has more"""
 
 _CRON = 9 << 3
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -28,40 +28,38 @@ _CUT = " [cut]"
 
 
 class Line(NamedTuple):
-    """One line for the log of the system."""
+    """One line for the system log."""
 
     message: str
     priority: int = INFO
     job: str = ""
-    """what it is about; empty for the run itself"""
+    """the job it is about; empty for the run itself"""
 
 
 def send(where: str, lines: Sequence[Line], run: str, path: str = "", timeout: float = TIMEOUT) -> str:
-    """Send lines of a run to the `journal`, to `syslog`, or nowhere if empty; return a warning or nothing.
+    """Send lines of a run to `where`: `journal`, `syslog`, or empty for neither; return a warning or nothing.
 
-    Raises nothing and never blocks longer than `timeout` in seconds (J20). `path` is another socket than the usual.
+    Never raises, and takes at most `timeout` seconds (J20). `path` overrides the path of the socket.
     """
     if not where:
         return ""
     if where not in PLACES:
-        return (
-            f"lines for the log of the system were not sent: found `{where!a}`, expected `journal`, `syslog` or nothing"
-        )
+        return f"lines for the system log were not sent: found `{where!a}`, expected `journal`, `syslog` or nothing"
     encode = _journal if where == "journal" else _syslog
     place = path or PLACES[where]
     try:
         lost, why = _deliver([encode(line, run) for line in lines], place, time.monotonic() + timeout)
     except OSError as error:
         lost, why = len(lines), reason(error)
-    except Exception as error:  # noqa: BLE001 - a log that is odd in a way nobody thought of must not fail the run (J20)
+    except Exception as error:  # noqa: BLE001 - no error of the system log may fail the run (J20)
         lost, why = len(lines), type(error).__name__
     if not lost:
         return ""
-    return f"{lost} of {len(lines)} lines were not taken by the log of the system at `{_printable(place)}`: {why}"
+    return f"{lost} of {len(lines)} lines were not accepted by the system log at `{_printable(place)}`: {why}"
 
 
 def _deliver(datagrams: Sequence[bytes], place: str, deadline: float) -> Tuple[int, str]:
-    """Send each datagram; return how many were not taken, and why the last one was not."""
+    """Send each datagram; return how many were not accepted, and why the last one was not."""
     lost, why = 0, ""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         receiver.settimeout(0)
@@ -74,7 +72,7 @@ def _deliver(datagrams: Sequence[bytes], place: str, deadline: float) -> Tuple[i
 
 
 def _send_datagram(receiver: socket.socket, datagram: bytes, deadline: float) -> Optional[OSError]:
-    """Send a datagram, as long as there is time; return what kept it from being taken."""
+    """Send a datagram, waiting until the deadline; return the error if it was not accepted."""
     room = select.poll()
     room.register(receiver, select.POLLOUT)
     while True:
@@ -90,7 +88,7 @@ def _send_datagram(receiver: socket.socket, datagram: bytes, deadline: float) ->
 
 
 def _journal(line: Line, run: str) -> bytes:
-    """Return a datagram of journald's native protocol; bytes are kept as they are."""
+    """Return a datagram of the native protocol of journald; bytes are kept."""
     fields = [
         ("PRIORITY", str(line.priority)),
         ("SYSLOG_IDENTIFIER", IDENTIFIER),
@@ -105,12 +103,12 @@ def _field(name: str, value: str) -> bytes:
     data = _cut(value, LONGEST["journal"])
     if b"\n" not in data:
         return name.encode("ascii") + b"=" + data + b"\n"
-    # A line break in the plain form would start a field of the message's choosing.
+    # In the plain form, a line break would let the message add fields.
     return name.encode("ascii") + b"\n" + struct.pack("<Q", len(data)) + data + b"\n"
 
 
 def _syslog(line: Line, run: str) -> bytes:
-    """Return a line of RFC 3164 without host name, as libc sends it; in one line and printable, whatever it was."""
+    """Return a line of RFC 3164 without host name, as libc sends it; always one printable line."""
     longest = LONGEST["syslog"]
     now = time.localtime()
     date = f"{_MONTHS[now.tm_mon - 1]} {now.tm_mday:2} {time.strftime('%H:%M:%S', now)}"
@@ -120,7 +118,7 @@ def _syslog(line: Line, run: str) -> bytes:
 
 
 def _cut(text: str, longest: int) -> bytes:
-    """Return the text in UTF-8; of one that is too long the beginning, up to the end of a character, marked so."""
+    """Return the text in UTF-8; if it is too long, cut at a character boundary and marked."""
     data = _bytes(text[: longest + 1])
     if len(data) <= longest:
         return data
@@ -133,10 +131,10 @@ def _cut(text: str, longest: int) -> bytes:
 def _bytes(text: str) -> bytes:
     try:
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a surrogate that stands for no byte, as JSON can hold
+    except UnicodeEncodeError:  # a surrogate that stands for no byte, as in JSON
         return text.encode("utf-8", "backslashreplace")
 
 
 def _printable(text: str) -> str:
-    r"""Return the text with control characters and the like as \x1b, \u2028: they forge no line and move no cursor."""
+    r"""Return the text with unprintable characters escaped as \x1b, \u2028, so that they cannot forge lines."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)

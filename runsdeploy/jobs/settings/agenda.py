@@ -1,4 +1,4 @@
-"""Agendas: what one run will do, made of settings and catalogue before anything is touched."""
+"""Agendas: what one run will do; made from settings and catalogue before anything is changed."""
 
 import os
 import pwd
@@ -16,12 +16,12 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Task(NamedTuple):
-    """A job with its settings filled in."""
+    """A job with settings inserted."""
 
     job: Job
     command: Command
     secrets: Dict[str, Source]
-    """variables whose values are read when the job begins"""
+    """variables whose values are read when the job starts, by name"""
 
 
 class Agenda(NamedTuple):
@@ -31,15 +31,15 @@ class Agenda(NamedTuple):
     before: Tuple[Wanted, ...]
     """files to back up before the jobs"""
     after: Tuple[Wanted, ...]
-    """files to back up behind them"""
+    """files to back up after the jobs"""
     restore_before: Tuple[Command, ...]
     restore_after: Tuple[Command, ...]
 
 
 def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
-    """Return what to do: the enabled jobs, or the job or stage of that name, enabled or not; raises BadInput.
+    """Return the agenda: the enabled jobs, or the job or stage of that name, enabled or not; raises BadInput.
 
-    `program` is the runner's own file: what it stands beside is the install directory if no setting says other.
+    `program` is the path of the runner; its directory is the default of `INSTALL_DIR`.
     """
     if name:
         jobs = select(catalogue.jobs, name)
@@ -49,7 +49,7 @@ def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: st
 
 
 class _Expander:
-    """Fills settings into texts, and collects what is not set."""
+    """Inserts settings into texts, and collects problems."""
 
     def __init__(self, settings: Settings, program: str) -> None:
         self.settings = settings
@@ -82,7 +82,7 @@ class _Expander:
         return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), hooks[0], hooks[1])
 
     def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
-        """Return what is always backed up: settings, the snapshot, and the log as of the end of the jobs."""
+        """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
         settings = self.settings
         before = [Wanted(os.path.abspath(settings.path), required=True, truncate=False, why="the settings")]
         if catalogue:
@@ -113,7 +113,7 @@ class _Expander:
             try:
                 path = expand(file.path.text, self.names)
             except Unset:
-                # A system without that part of the settings has no such file either.
+                # A system without this setting has no such file either.
                 if file.required:
                     self._text(file.path, why)
                 continue
@@ -138,7 +138,7 @@ class _Expander:
             try:
                 environment[name] = expand(text.text, self.names)
             except Unset:
-                # Programs tell a variable that is not set from an empty one.
+                # Leave it out: programs distinguish an unset variable from an empty one.
                 continue
         environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
         return Command(tuple(argv), self._text(job.directory, why), environment, job.timeout, job.daemon)
@@ -157,7 +157,7 @@ class _Expander:
 
 
 def account_environment() -> Dict[str, str]:
-    """Return the environment that cron does not give (J21): nothing of ours is inherited."""
+    """Return the base environment of jobs (J21); nothing is inherited from the runner."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
     try:
         entry = pwd.getpwuid(os.geteuid())
@@ -167,7 +167,7 @@ def account_environment() -> Dict[str, str]:
 
 
 def _merge_paths(wanted: List[Wanted]) -> Tuple[Wanted, ...]:
-    """Join entries of one path: what any of them requires is required."""
+    """Merge entries of the same path; required and truncate hold if any entry has them."""
     found: Dict[str, Wanted] = {}
     for each in wanted:
         former = found.get(each.path)

@@ -1,4 +1,4 @@
-"""Catalogues: the jobs as data. The seed's seven jobs are the default one; an operator's own replaces or extends it."""
+"""Catalogues: jobs as data. The default one has the seven jobs of the seed; a file can replace or extend it."""
 
 import pkgutil
 import re
@@ -12,7 +12,7 @@ from .job import PLACEHOLDER, STAGES, File, Job, Secret, Text
 SCHEMA = 1
 DEFAULT = "catalogue.json"
 TIMEOUT = 6 * 3600.0
-"""seconds that a job may take if it says nothing (J5)"""
+"""default time limit of a job in seconds (J5)"""
 NEEDS = ("kerberos",)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
@@ -23,29 +23,29 @@ _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class Catalogue(NamedTuple):
-    """All jobs, in the order in which they run within their stages."""
+    """All jobs, in the order in which they run within their stages, and the files of all runs."""
 
     jobs: Tuple[Job, ...]
     before: Tuple[File, ...]
     after: Tuple[File, ...]
     truncate: Tuple[File, ...]
     restore_before: Tuple[Tuple[Text, ...], ...]
-    """commands to run before files are put back, e.g. stopping a service"""
+    """commands to run before files are restored, e.g. to stop a service"""
     restore_after: Tuple[Tuple[Text, ...], ...]
-    """commands to run once files are back, e.g. loading a database's snapshot"""
+    """commands to run after files are restored, e.g. to load a database snapshot"""
     parallel: FrozenSet[str]
     """stages whose jobs run at the same time"""
     path: str
-    """of the operator's file; empty for the default"""
+    """file of the operator; empty for the default catalogue"""
 
     @property
     def switches(self) -> FrozenSet[str]:
-        """The settings that enable a job."""
+        """The switches that enable a job."""
         return frozenset(job.enabled_by for job in self.jobs if job.enabled_by)
 
 
 def load(path: str = "") -> Catalogue:
-    """Return the default catalogue, or the operator's; raises BadInput with all that is wrong."""
+    """Return the default catalogue, or that of a file; raises BadInput with all problems."""
     data = pkgutil.get_data(__package__, DEFAULT) or b""
     builtin = _Reader(parse(data, DEFAULT)).catalogue()
     if not path:
@@ -55,17 +55,17 @@ def load(path: str = "") -> Catalogue:
 
 
 def select(jobs: Tuple[Job, ...], name: str) -> Tuple[Job, ...]:
-    """Return the job of that name or switch, or the jobs of the stage; raises BadInput."""
+    """Return the job of that name or switch, or all jobs of that stage; raises BadInput."""
     found = tuple(job for job in jobs if name in (job.name, job.stage, job.enabled_by))
     if not found:
         known = [*STAGES, *(job.name for job in jobs)]
         hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-        raise BadInput([Problem("", 0, 0, "", f"no job and no stage `{name}`", hint)])
+        raise BadInput([Problem("", 0, 0, "", f"no job or stage `{name}`", hint)])
     return found
 
 
 class _Reader:
-    """Reads one catalogue, and what is wrong with it."""
+    """Reads one catalogue and collects its problems."""
 
     def __init__(self, document: Document, builtin: Optional[Catalogue] = None) -> None:
         self.document, self.builtin = document, builtin
@@ -81,7 +81,7 @@ class _Reader:
         )
         if "schema" not in fields or fields["schema"].content != SCHEMA:
             self._problem(fields.get("schema", root), "schema", f"expected {SCHEMA}")
-        # What stands beside the jobs of the default catalogue stays theirs: an extension adds to it.
+        # Directory and environment of the default catalogue stay with its own jobs.
         extended = self.builtin if "extends" in fields and self._extends(fields["extends"]) else None
         self.directory = self._text(fields.get("directory"), "directory") or Text("/", self.document.file, 0, 0)
         self.environment = self._environment(fields.get("environment"), "environment")
@@ -108,7 +108,7 @@ class _Reader:
     def _extends(self, value: Value) -> bool:
         if value.content == "default":
             return True
-        self._problem(value, "extends", 'expected "default": the catalogue that comes with the runner')
+        self._problem(value, "extends", 'expected "default", the catalogue of the runner')
         return False
 
     def _fields(self, value: Optional[Value], key: str, known: Tuple[str, ...]) -> Dict[str, Value]:
@@ -120,7 +120,7 @@ class _Reader:
         for name, entry in value.content.items():
             if name not in known:
                 hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
-                self._problem(entry, f"{key}.{name}".lstrip("."), "is not known", hint)
+                self._problem(entry, f"{key}.{name}".lstrip("."), "is unknown", hint)
         return value.content
 
     def _text(self, value: Optional[Value], key: str) -> Optional[Text]:
@@ -132,7 +132,7 @@ class _Reader:
         for match in PLACEHOLDER.finditer(value.content):
             if match.group() in ("{", "}") or (match.group(1) is not None and not all(match.group(1).split("|"))):
                 self._problem(
-                    value, key, f"has `{match.group()}`: name a setting `{{NAME}}`, or write `{{{{` for a brace"
+                    value, key, f"has `{match.group()}`, expected a setting `{{NAME}}`, or `{{{{` for a brace"
                 )
         return Text(value.content, self.document.file, value.line, value.column)
 
@@ -172,7 +172,7 @@ class _Reader:
             secret = isinstance(entry.content, dict)
             given = self._secret(entry, f"{key}.{name}") if secret else self._text(entry, f"{key}.{name}")
             if not _VARIABLE.match(name):
-                self._problem(entry, f"{key}.{name}", "is no name of a variable")
+                self._problem(entry, f"{key}.{name}", "is not a valid name of a variable")
             elif given:
                 found[name] = given
         return found
@@ -189,7 +189,7 @@ class _Reader:
             text = self._text(value, f"{key}.{kind}")
             words = (text,) if text and text.text else ()
         if not words:
-            self._problem(value, f"{key}.{kind}", "says nothing")
+            self._problem(value, f"{key}.{kind}", "is empty")
         return Secret(kind, words)
 
     def _files(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
@@ -222,12 +222,12 @@ class _Reader:
         for entry in self._list(value, "jobs"):
             job = self._job(entry)
             if job and job.name in STAGES:
-                self._problem(entry, f"jobs.{job.name}", "is the name of a stage")
+                self._problem(entry, f"jobs.{job.name}", "is the name of a stage, expected another name")
             elif job and job.name in own:
-                self._problem(entry, f"jobs.{job.name}", "stands here for a second time")
+                self._problem(entry, f"jobs.{job.name}", "duplicate name")
             elif job:
                 own[job.name] = job
-        # A job of the same name takes the inherited one's place in the order.
+        # A job of the same name replaces the inherited one at its place in the order.
         return (*(own.pop(job.name, job) for job in inherited), *own.values())
 
     def _job(self, entry: Value) -> Optional[Job]:
@@ -284,7 +284,7 @@ class _Reader:
             if not isinstance(value.content, str):
                 self._problem(value, f"{key}.shell", f"found {value.kind}, expected a text")
                 return ()
-            # Braces are the shell's here; settings reach it by its environment only.
+            # Braces belong to the shell here; settings are passed through the environment only.
             return (Text(value.content, self.document.file, value.line, value.column),)
         words = self._texts(fields["command"], f"{key}.command")
         if not words:

@@ -1,4 +1,4 @@
-"""JSON texts read strictly, every value with its place: what `json` forgives or forgets is an error here (J7)."""
+"""A strict JSON parser that keeps the position of every value; what `json` tolerates is an error here (J7)."""
 
 import bisect
 import json.decoder
@@ -14,7 +14,7 @@ LARGEST = 1024 * 1024
 DEEPEST = 32
 """levels of nesting"""
 LONGEST_NUMBER = 40
-"""characters of a number: settings need none longer, and Python takes seconds for a million digits"""
+"""characters of a number; Python takes seconds to convert a million digits"""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
@@ -24,20 +24,20 @@ _KINDS = {dict: "an object", list: "a list", str: "a text", bool: "true or false
 
 
 class Value(NamedTuple):
-    """One value of a text."""
+    """One JSON value, with its position."""
 
     content: Any
-    """None, bool, int, float, str, a list of Values or a dict of texts and Values"""
+    """None, bool, int, float, str, a list of Values or a dict of str and Value"""
     line: int
     column: int
 
     @property
     def kind(self) -> str:
-        """Its kind in words."""
+        """The JSON type in words."""
         return _KINDS.get(type(self.content), "null")
 
     def plain(self) -> Any:
-        """Return the value without places."""
+        """Return the value without positions."""
         if isinstance(self.content, dict):
             return {key: value.plain() for key, value in self.content.items()}
         if isinstance(self.content, list):
@@ -46,52 +46,52 @@ class Value(NamedTuple):
 
 
 class Document(NamedTuple):
-    """One JSON text that is an object."""
+    """A JSON file whose root is an object."""
 
     file: str
-    """as messages name it"""
+    """name of the file in messages"""
     root: Dict[str, Value]
 
     def problem(self, value: Value, key: str, message: str, hint: str = "") -> Problem:
-        """Return a problem at a value's place."""
+        """Return a problem at the position of a value."""
         return Problem(self.file, value.line, value.column, key, message, hint)
 
 
 def read(path: str) -> Tuple[Document, os.stat_result]:
-    """Read a file once, links followed; return what it says and what the file is; raises BadInput."""
+    """Read a file once, following links; return its document and its status; raises BadInput."""
     data, status = _bytes(path)
     return parse(data, path), status
 
 
 def _bytes(path: str) -> Tuple[bytes, os.stat_result]:
     try:
-        # A pipe put in the file's place must not hang the night's run.
+        # O_NONBLOCK: a fifo in place of the file must not block the run.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise BadInput([Problem(path, 0, 0, "", "not a file")])
+                raise BadInput([Problem(path, 0, 0, "", "not a regular file")])
             data = file.read(LARGEST + 1)
             after = os.fstat(descriptor)
-            # The beginning of one version with the end of the next can be a text that nobody ever wrote.
+            # The start of one version and the end of the next can be a valid document that nobody wrote.
             if (after.st_size, after.st_mtime_ns) != (status.st_size, status.st_mtime_ns):
-                raise BadInput([Problem(path, 0, 0, "", "was written to while it was read: try again")])
+                raise BadInput([Problem(path, 0, 0, "", "changed while it was read: try again")])
     except OSError as error:
         hint = f"it is a link to `{os.readlink(path)}`" if os.path.islink(path) else ""
         raise BadInput([Problem(path, 0, 0, "", f"cannot read: {reason(error)}", hint)]) from None
     if len(data) > LARGEST:
-        raise BadInput([Problem(path, 0, 0, "", f"more than {LARGEST} bytes, expected settings of a few lines")])
+        raise BadInput([Problem(path, 0, 0, "", f"more than {LARGEST} bytes, expected a few lines")])
     return data, status
 
 
 def parse(data: bytes, file: str) -> Document:
-    """Return a text as a document; raises BadInput with the place of what is wrong."""
+    """Parse a document; raises BadInput with the positions of all problems."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        raise BadInput([Problem(file, line, column, "", "not UTF-8: write the file in UTF-8")]) from None
+        raise BadInput([Problem(file, line, column, "", "not UTF-8: save the file as UTF-8")]) from None
     reader = _Reader(text, file)
     root = reader.document()
     if reader.problems:
@@ -100,18 +100,18 @@ def parse(data: bytes, file: str) -> Document:
 
 
 class _Reader:
-    """Reads one text from left to right."""
+    """Parses one text from left to right."""
 
     def __init__(self, text: str, file: str) -> None:
         self.text, self.file, self.at = text, file, 0
         self._lines = [match.end() for match in re.finditer("\n", text)]
         self.problems: List[Problem] = []
-        """what is wrong with a text that can be read on"""
+        """problems that do not stop the parser"""
 
     def document(self) -> Dict[str, Value]:
         value = self._value(0, "")
         if self._next():
-            self._fail(f"found `{self._found()}` behind the end, expected nothing")
+            self._fail(f"found `{self._found()}` after the end, expected nothing")
         if not isinstance(value.content, dict):
             raise BadInput(
                 [Problem(self.file, value.line, value.column, "", f"found {value.kind}, expected an object")]
@@ -131,7 +131,7 @@ class _Reader:
         return ascii(match.group())[1:-1] if match else "the end"
 
     def _next(self) -> str:
-        """Skip space; return the character that follows, empty at the end."""
+        """Skip white space; return the next character, empty at the end."""
         match = _SPACE.match(self.text, self.at)
         self.at = match.end() if match else self.at
         return self.text[self.at : self.at + 1]
@@ -164,13 +164,13 @@ class _Reader:
             name = self._text()
             key = f"{above}.{name}" if above else name
             if self._next() != ":":
-                self._fail(f"found `{self._found()}` behind the name `{name}`, expected `:`")
+                self._fail(f"found `{self._found()}` after the name `{name}`, expected `:`")
             self.at += 1
             value = self._value(depth + 1, key)
             if name in found:
                 first = found[name]
                 line, column = self._position(start)
-                message = f"stands here for a second time, first in line {first.line}"
+                message = f"duplicate key, first in line {first.line}"
                 self.problems.append(Problem(self.file, line, column, key, message))
             found[name] = value
             if not self._has_more("}"):
@@ -193,7 +193,7 @@ class _Reader:
             self._fail(f"found `{self._found()}`, expected `,` or `{end}`")
         self.at += 1
         if mark == "," and self._next() == end:
-            self._fail(f"found `{end}` behind a comma, expected one more value")
+            self._fail(f"found `{end}` after a comma, expected another value")
         return mark == ","
 
     def _text(self) -> str:

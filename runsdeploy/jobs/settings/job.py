@@ -1,8 +1,8 @@
-"""Jobs: what to run, when, with which files backed up; and the texts of theirs that settings are put into.
+"""Jobs: what to run, when, and which files to back up; and how settings are inserted into their texts.
 
-Texts may name settings in braces: `{crontab.MOX_ROLLE_COMPOSE_YML}`, `{integrations.SD_Lon.import.run_db}`, the first
-of several that is set `{mox_stsorgsync.VENV|venv}`, and `{install}`, `{venv}`, `{settings}`; `{{` is a brace. What a
-setting says becomes part of one word of a command, of one path, of one variable: it is never parsed again (S16).
+A text may contain settings in braces: `{crontab.MOX_ROLLE_COMPOSE_YML}`, `{integrations.SD_Lon.import.run_db}`, the
+first of several that is set, `{mox_stsorgsync.VENV|venv}`, and `{install}`, `{venv}`, `{settings}`; `{{` is a brace.
+The value becomes part of one word of a command, one path or one variable; it is never parsed again (S16).
 """
 
 import re
@@ -13,7 +13,7 @@ PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 class Text(NamedTuple):
-    """A text with placeholders, and where it stands."""
+    """A text with placeholders, and its position."""
 
     text: str
     file: str
@@ -30,7 +30,7 @@ class File(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """A value that the catalogue must not hold, and where it comes from."""
+    """A value that the catalogue must not contain, by its source."""
 
     kind: str
     """one of secret.SOURCES"""
@@ -45,9 +45,9 @@ class Job(NamedTuple):
     stage: str
     """one of STAGES"""
     enabled_by: str
-    """the switch in the settings, without prefix; empty: only run by name"""
+    """switch in the settings, without prefix; empty if the job only runs by name"""
     command: Tuple[Text, ...]
-    """program and arguments; a shell command is handed to `/bin/sh -c` as it stands"""
+    """program and arguments; the text of a shell command is passed to `/bin/sh -c` unchanged"""
     shell: bool
     environment: Dict[str, Union[Text, Secret]]
     directory: Text
@@ -60,13 +60,13 @@ class Job(NamedTuple):
     before: Tuple[File, ...]
     after: Tuple[File, ...]
     truncate: Tuple[File, ...]
-    """archived with `after`, and then emptied of what was archived"""
+    """archived with `after`; the archived bytes are then cut off"""
     daemon: bool
-    """processes that it leaves behind are left alone"""
+    """processes that it leaves behind are not ended"""
 
 
 class Unset(Exception):
-    """A text names a setting that is not set; the argument is its name."""
+    """A text refers to a setting that is not set; the argument is its name."""
 
 
 def expand(text: str, names: Mapping[str, Any]) -> str:

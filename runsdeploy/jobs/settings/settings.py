@@ -1,7 +1,7 @@
-"""Settings: what the system's file says, read once, checked whole, never evaluated (J7, S15).
+"""Settings: the settings file of a system, read once, validated as a whole, never evaluated (J7, S15).
 
-The file is a flat JSON object; keys that begin with `crontab.` are the runner's, all others belong to other
-programs and are left alone, except that a job may name some that it needs.
+The file is a flat JSON object. Keys that begin with `crontab.` are those of the runner. All others belong to other
+programs and are ignored, except those that a job refers to.
 """
 
 import os
@@ -25,19 +25,19 @@ SEED_SWITCHES = frozenset(
         "RUN_CPR_UUID",
     }
 )
-"""switches that the settings of every system have; a catalogue without their jobs leaves them without effect"""
+"""switches that exist in the settings of every system; without their jobs in the catalogue they have no effect"""
 LARGEST = 10**9
-"""of any number"""
+"""limit of all numbers"""
 
 
 class Key(NamedTuple):
-    """One setting of the runner."""
+    """Definition of one setting."""
 
     kind: str
-    """`text`, `path` (absolute), `count` (a whole number, as a number or a text), `switch`, or `url`"""
+    """`text`, `path` (absolute), `count` (a whole number, as JSON number or text), `switch`, or `url`"""
     default: Any
     least: int = 0
-    """of a count"""
+    """lowest value of a count"""
     choices: Tuple[str, ...] = ()
     required: bool = False
 
@@ -50,7 +50,7 @@ KEYS = {
     "BACKUP_SAVE_DAYS": Key("count", 60, 1),
     "MOX_ROLLE_COMPOSE_YML": Key("path", ""),
     "SNAPSHOT_LORA": Key("path", ""),
-    # From here on ours; BACKUP_MAX_SECONDS_AGE and VENV are what the historical script took from its environment.
+    # New in this runner; the historical script took BACKUP_MAX_SECONDS_AGE and VENV from its environment.
     "BACKUP_MAX_SECONDS_AGE": Key("count", 86400, 1),
     "INSTALL_DIR": Key("path", ""),
     "VENV": Key("path", ""),
@@ -65,33 +65,33 @@ KEYS = {
     "PING_URL": Key("url", ""),
     "LOG_TO": Key("text", "", choices=("", "journal", "syslog")),
 }
-"""every setting that is no switch of a job, without the prefix"""
+"""all settings except the switches of jobs, without the prefix"""
 
 
 class Settings(NamedTuple):
-    """What the operator set."""
+    """Validated settings."""
 
     path: str
-    """of the file, as it was named"""
+    """path of the file as given"""
     real: str
-    """where its links lead"""
+    """its real path"""
     values: Dict[str, Any]
-    """every key of the runner with its value or default, without the prefix"""
+    """value or default of every setting of the runner, without the prefix"""
     others: Dict[str, Any]
-    """texts, numbers and truth values under the full names of the file, ours included"""
+    """all texts, numbers and booleans of the file, by full name, including those of the runner"""
     enabled: FrozenSet[str]
     """switches that are on"""
     warnings: Tuple[str, ...]
     document: Document
 
     def place(self, name: str) -> Tuple[int, int]:
-        """Return line and column of a key of the file; 0 and 0 if it is not there."""
+        """Return line and column of a key of the file; 0 and 0 if it is missing."""
         value = self.document.root.get(name)
         return (value.line, value.column) if value else (0, 0)
 
 
 def validate(document: Document, status: os.stat_result, switches: AbstractSet[str]) -> Settings:
-    """Return the settings of a file; `switches` enable jobs. Raises BadInput with all that is wrong."""
+    """Return the settings of a file; `switches` are those of the catalogue. Raises BadInput with all problems."""
     problems = _ownership(document.file, status)
     values = {name: key.default for name, key in KEYS.items()}
     enabled, warnings = set(), _open_to_others(document.file, status)
@@ -107,9 +107,7 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
             values[short], message = _convert(KEYS[short], value)
         else:
             hint = did_you_mean(short, KEYS)
-            warnings.append(
-                f"{document.file}:{value.line}: `{name}` is not known and has no effect; {hint}".rstrip("; ")
-            )
+            warnings.append(f"{document.file}:{value.line}: `{name}` is unknown and has no effect; {hint}".rstrip("; "))
             continue
         if message:
             near = did_you_mean(short, switches) if "no job" in message else ""
@@ -118,7 +116,7 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
     nested = document.root.get(PREFIX[:-1])
     if nested and isinstance(nested.content, dict):
         hint = f'keys are flat: `"{PREFIX}CRON_BACKUP"`'
-        problems.append(document.problem(nested, PREFIX[:-1], "is an object, and has no effect", hint))
+        problems.append(document.problem(nested, PREFIX[:-1], "is an object, which has no effect", hint))
     if problems:
         raise BadInput(problems)
     others = {name: v.content for name, v in document.root.items() if isinstance(v.content, (str, int, float, bool))}
@@ -128,11 +126,11 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
 
 def _missing(document: Document, values: Dict[str, Any]) -> List[Problem]:
     return [
-        Problem(document.file, 1, 1, PREFIX + name, "is not set, and nothing can be done without it")
+        Problem(document.file, 1, 1, PREFIX + name, "is not set, but is required")
         for name, key in KEYS.items()
         if key.required and not values[name] and not _given(document, name)
     ] + [
-        document.problem(document.root[PREFIX + name], PREFIX + name, "is empty, and nothing can be done without it")
+        document.problem(document.root[PREFIX + name], PREFIX + name, "is empty, but is required")
         for name, key in KEYS.items()
         if key.required and _given(document, name) and document.root[PREFIX + name].content == ""
     ]
@@ -143,10 +141,10 @@ def _given(document: Document, name: str) -> bool:
 
 
 def _ownership(file: str, status: os.stat_result) -> List[Problem]:
-    """Settings say what runs with the runner's rights: nobody else may write them (S8, S15)."""
+    """Return problems of owner and mode: settings decide what runs with the rights of the runner (S8, S15)."""
     problems = []
     if status.st_mode & stat.S_IWOTH:
-        problems.append(Problem(file, 0, 0, "", "everybody can write it", f"chmod o-w {file}"))
+        problems.append(Problem(file, 0, 0, "", "writable for everybody", f"chmod o-w {file}"))
     if status.st_uid not in (0, os.geteuid()):
         owner = f"owned by uid {status.st_uid}, expected this account ({os.geteuid()}) or root"
         problems.append(Problem(file, 0, 0, "", owner, f"chown {os.geteuid()} {file}"))
@@ -156,20 +154,20 @@ def _ownership(file: str, status: os.stat_result) -> List[Problem]:
 def _open_to_others(file: str, status: os.stat_result) -> List[str]:
     warnings = []
     if status.st_mode & stat.S_IROTH:
-        warnings.append(f"{file}: everybody can read it: `chmod o-r {file}` if it holds secrets")
+        warnings.append(f"{file}: readable for everybody: `chmod o-r {file}` if it contains secrets")
     if status.st_mode & stat.S_IWGRP and status.st_gid:
-        warnings.append(f"{file}: its group can write it, and so decide what runs: `chmod g-w {file}`")
+        warnings.append(f"{file}: writable for its group, which can then decide what runs: `chmod g-w {file}`")
     return warnings
 
 
 def _unknown_switch(name: str, switches: AbstractSet[str], *, on: bool) -> str:
     if name in switches or (name in SEED_SWITCHES and not on):
         return ""
-    return "no job of the catalogue is enabled by it"
+    return "it enables no job of the catalogue"
 
 
 def _convert(key: Key, value: Value) -> Tuple[Any, str]:
-    """Return a value as its kind, or what is wrong with it."""
+    """Return the converted value, and a message if it is not valid."""
     if key.kind == "switch":
         return _switch(value)
     if key.kind == "count":
@@ -181,13 +179,13 @@ def _convert(key: Key, value: Value) -> Tuple[Any, str]:
 
 def _text_problem(key: Key, text: str) -> str:
     if any(ord(char) < ord(" ") or ord(char) == 127 for char in text):  # noqa: PLR2004 - DEL
-        return "has control characters"
+        return "contains control characters"
     if key.choices and text not in key.choices:
         return f"found `{text}`, expected one of {', '.join(f'`{each}`' for each in key.choices if each)}"
     if key.kind == "path" and text and not text.startswith("/"):
         return f"found `{text}`, expected an absolute path"
     if key.kind == "url" and text and not text.startswith(("http://", "https://")):
-        return "expected an address that begins with `http://` or `https://`"
+        return "expected a URL that begins with `http://` or `https://`"
     return ""
 
 

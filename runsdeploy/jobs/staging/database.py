@@ -1,4 +1,4 @@
-"""Databases of SQLite: a file and what lies beside it are one, and are copied as of one commit (J11)."""
+"""SQLite databases: the file and its companions are copied together, as of one commit (J11)."""
 
 import errno
 import functools
@@ -15,36 +15,36 @@ from .source import CHUNK, NotStaged, open_source, read, size_at
 
 try:
     import sqlite3
-except ImportError:  # Pythons are built without it, too
+except ImportError:  # a Python can be built without it
     sqlite3 = None  # type: ignore[assignment]
 
 BUSY = 5.0
-"""seconds to wait for the lock of a database"""
+"""seconds to wait for a locked database"""
 COMPANIONS = {
     "-journal": (b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7",),
     "-wal": (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83"),
     "-shm": ((3007000).to_bytes(4, sys.byteorder),),
 }
-"""what the names of files beside a database end with, and how those begin that SQLite heeds"""
+"""companion files of a database: suffix of the name, and the first bytes by which SQLite recognizes them"""
 
 _MAGIC = b"SQLite format 3\0"
 _WRITE_AHEAD = b"\2\2"
 _COMPANION = re.compile(r"(.+)-(?:wal|shm|journal)", re.DOTALL)
 _READ_ONLY, _READ_WRITE, _URI = 0x1, 0x2, 0x40
 _FULL, _DONE = 13, 101
-"""of SQLite's interface in C: how to open, and how it went"""
+"""flags and result codes of the C interface of SQLite"""
 
 CopyMethod = Callable[[str, str], None]
-"""copies a database, by its path and that of an empty file"""
+"""copies a database; takes its path and the path of an empty file"""
 
 
 def is_database(header: bytes) -> bool:
-    """Tell by its first bytes whether a file is a database."""
+    """Return whether a file is a database, judged by its first bytes."""
     return header.startswith(_MAGIC)
 
 
 def database_of(path: str) -> str:
-    """Return whose log or index this is, if it belongs to a database: restored beside it, it would spoil it."""
+    """Return the database of which a file is a companion, else nothing; restored, a companion would corrupt it."""
     match = _COMPANION.fullmatch(path)
     if not match:
         return ""
@@ -61,16 +61,16 @@ def database_of(path: str) -> str:
 
 
 def in_use(path: str) -> bool:
-    """Tell whether something of a database is not in its file."""
+    """Return whether data of a database is in a companion and not yet in its file."""
     return size_at(f"{path}-wal") > 0 or size_at(f"{path}-journal") > 0
 
 
 def copy_method(path: str, header: bytes) -> Optional[CopyMethod]:
-    """Return how to copy a database at one moment of its history; None for what can be copied as any file."""
+    """Return how to copy a database consistently; None for a file that can be copied like any other."""
     if not is_database(header):
         return None
     if header[18:20] == _WRITE_AHEAD and not size_at(f"{path}-wal"):
-        # All is in the file itself; SQLite would leave two files of its own beside it, or fail where it may not.
+        # All data is in the file. Opened by SQLite, it would get two companions, or fail in a read-only directory.
         return None
     if hasattr(getattr(sqlite3, "Connection", None), "backup"):
         return _back_up
@@ -90,10 +90,10 @@ def copy_database(method: CopyMethod, path: str, copy: str) -> str:
 
 
 def _back_up(path: str, copy: str) -> None:
-    """Copy a database with what its log has; raises NotStaged if it is locked or damaged."""
+    """Copy a database with the data of its log; raises NotStaged if it is locked or damaged."""
     try:
         with closing(_connect(path, "ro")) as source, closing(_connect(copy, "rw")) as target:
-            # With a lock from the start: `backup` waits for one without end.
+            # Take the lock first: `backup` would wait for it without a limit.
             source.execute("BEGIN")
             source.execute("PRAGMA schema_version").fetchone()
             target.execute("PRAGMA journal_mode = OFF")
@@ -118,9 +118,9 @@ def _fail(message: str, copy: str, *, full: bool) -> None:
 
 @functools.lru_cache(maxsize=None)
 def _library() -> Any:
-    """Return SQLite's library: `sqlite3` has no backup before Python 3.7. None if there is none to be had."""
+    """Return the SQLite library, for Python 3.6, whose `sqlite3` has no backup; None if it cannot be loaded."""
     try:
-        import _sqlite3  # noqa: PLC0415  (Pythons are built without these)
+        import _sqlite3  # noqa: PLC0415  (a Python can be built without these)
         import ctypes  # noqa: PLC0415
 
         library = ctypes.CDLL(_sqlite3.__file__)
@@ -141,8 +141,8 @@ def _library() -> Any:
 
 
 def _back_up_by_library(path: str, copy: str) -> None:
-    """Do the same as `_back_up` by the library itself."""
-    import ctypes  # noqa: PLC0415  (found by _library)
+    """Do the same as `_back_up` through the C interface."""
+    import ctypes  # noqa: PLC0415  (imported by _library too)
 
     library, source, target = _library(), ctypes.c_void_p(), ctypes.c_void_p()
     try:

@@ -1,4 +1,4 @@
-"""Replicas: files copied as they were in one moment, whoever writes them meanwhile (J11)."""
+"""Replicas: consistent copies of files that other programs may be writing (J11)."""
 
 import functools
 import grp
@@ -16,7 +16,7 @@ from .scan import Found
 from .source import NotStaged, Torn, blocks, is_file_at, open_source, read, seconds_until_quiet, stamp
 
 PAUSES = (0.0, 0.02, 0.05, 0.1)
-"""seconds before each try to copy a file that others write"""
+"""seconds before each attempt to copy a file that others write"""
 
 
 def replicate(found: Found, copy: str, when: str) -> Member:
@@ -35,9 +35,10 @@ def replicate(found: Found, copy: str, when: str) -> Member:
 
 
 def member_of(found: Found, status: os.stat_result, when: str) -> Member:
-    """Return the member that a file is, as yet without content; all there is to say of a link or a directory.
+    """Return the member of the manifest for a file, link or directory, without size and digest of its content.
 
-    Raises NotStaged if no manifest can say it: some file systems take any time, and the whole archive would be refused.
+    Raises NotStaged for a time that a manifest cannot hold: some file systems store any number, and the whole archive
+    would be refused.
     """
     kind = "link" if found.target else "directory" if stat.S_ISDIR(status.st_mode) else "file"
     owner = (status.st_uid, status.st_gid, _user(status.st_uid), _group(status.st_gid))
@@ -53,7 +54,7 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
     try:
         status = os.fstat(source)
         if not stat.S_ISREG(status.st_mode):
-            raise Torn("is not a file any more")
+            raise Torn("is no longer a regular file")
         truncate = found.wanted.truncate and found.named
         header = read(source, 100, 0)
         method = copy_method(found.path, header)
@@ -65,7 +66,7 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
             status, digest = _copy_file(source, copy)
             if is_database(header) and in_use(found.path):
                 raise Torn("is a database in use")
-        # The name may lead to another file by now, of which this is a former version.
+        # If the path leads to another file by now, the copy is of a former version.
         if not is_file_at(status, found.path):
             raise Torn("was replaced while it was copied")
     finally:
@@ -76,7 +77,7 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
 
 
 def _copy_file(source: int, copy: str) -> Tuple[os.stat_result, str]:
-    """Copy a file that nobody writes to meanwhile."""
+    """Copy a file; raises Torn if it was written to meanwhile."""
     status = os.fstat(source)
     wait = seconds_until_quiet(status)
     if wait:
@@ -91,11 +92,11 @@ def _copy_file(source: int, copy: str) -> Tuple[os.stat_result, str]:
 
 
 def _copy_log(source: int, status: os.stat_result, copy: str) -> str:
-    """Copy what a file that grows has had at first."""
-    doubtful = seconds_until_quiet(status)  # asked behind the copying, which takes its time, it would say less
+    """Copy a growing file up to the size it had at the start."""
+    doubtful = seconds_until_quiet(status)  # before the copy: afterwards the file would be older, and look settled
     digest = _write(source, status.st_size, copy)
     after = os.fstat(source)
-    # Grown or rewritten: only a second look can tell.
+    # It has grown or was rewritten: only reading it again can show which.
     if doubtful or stamp(after) != stamp(status):
         again = hashlib.sha256()
         for block in blocks(source, status.st_size):
@@ -106,7 +107,7 @@ def _copy_log(source: int, status: os.stat_result, copy: str) -> str:
 
 
 def _write(source: int, size: int, copy: str) -> str:
-    """Copy the first bytes of a file, and return their digest."""
+    """Copy the first `size` bytes of a file durably, and return their digest."""
     digest = hashlib.sha256()
     with durable.create(copy) as file:
         for block in blocks(source, size):

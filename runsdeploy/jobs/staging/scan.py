@@ -1,7 +1,7 @@
-"""Surveys: what paths that are wanted in a backup mean on this machine (J12).
+"""Scans: find the files that the wanted paths of a backup lead to (J12).
 
-What a path means is found by going along it: a link on the way is a member of its own, and what lies behind it is
-found under its real path. So nothing that is restored later has to be written through a link.
+A path is followed component by component. A symbolic link on the way becomes a member of its own, and its target is
+found under its real path. So a restore never has to write through a link.
 """
 
 import errno
@@ -15,7 +15,7 @@ from .database import database_of
 from .source import is_file_at
 
 MOST_LINKS = 40
-"""on the way to one file, as for the kernel"""
+"""links on the path of one file, the same limit as in the kernel"""
 
 _ODD_KINDS = (
     (stat.S_ISFIFO, "fifo"),
@@ -27,32 +27,32 @@ _ODD_KINDS = (
 
 
 class Wanted(NamedTuple):
-    """A file, or a directory with everything below it, that belongs into the backup."""
+    """A file, or a directory with all its contents, that belongs into the backup."""
 
     path: str
     """absolute"""
     required: bool
     """without it the backup is not good"""
     truncate: bool
-    """a log: it may grow meanwhile, and what is copied is taken off it later; not for directories and databases"""
+    """a log: it may grow while it is copied, and is truncated later; ignored for directories and databases"""
     why: str
-    """who asks for it, for messages"""
+    """which job or setting names it, for messages"""
 
 
 class Found(NamedTuple):
-    """One file, link or directory that wanted paths lead to."""
+    """One file, link or directory that a wanted path leads to."""
 
     path: str
-    """real but for itself, if it is a link"""
+    """real path; the last component may be a link"""
     status: os.stat_result
     target: str
     wanted: Wanted
     named: bool
-    """asked for by name, itself or by a link to it; not met in a directory"""
+    """whether a wanted path leads to it directly, not only as contents of a directory"""
 
 
 class Scan:
-    """What wanted paths lead to; keeps what is wrong with them."""
+    """Finds the files that wanted paths lead to, and collects problems."""
 
     def __init__(self, exclude: str) -> None:
         self.problems: Dict[str, None] = {}
@@ -61,23 +61,23 @@ class Scan:
         self._entered: Set[str] = set()
 
     def files(self, wanted: Sequence[Wanted]) -> Iterator[Found]:
-        """Yield everything, in part several times; what is to be truncated comes first, to be found as that."""
+        """Yield all files, some more than once; logs to truncate come first, so that they are staged as such."""
         for each in sorted(wanted, key=lambda each: not each.truncate):
             if each.path.startswith("/"):
                 yield from self._resolve(each)
             else:
-                self.problem(each.path, "is no absolute path", each)
+                self.problem(each.path, "is not an absolute path", each)
 
     def problem(self, path: str, what: str, wanted: Wanted) -> None:
-        """Keep what makes the backup not good."""
+        """Add a problem, which makes the backup not good."""
         self.problems[f"`{printable(path)}` {what} (for {wanted.why})"] = None
 
     def note(self, path: str, what: str, wanted: Wanted) -> None:
-        """Keep what is worth a line in the log."""
+        """Add a note for the log."""
         self.notes[f"`{printable(path)}` {what} (for {wanted.why})"] = None
 
     def absent(self, path: str, wanted: Wanted, what: str, *, named: bool) -> None:
-        """Keep that there is nothing, as bad as that is."""
+        """Add that a file is missing: a problem if it is required, else a note."""
         (self.problem if named and wanted.required else self.note)(path, what, wanted)
 
     def _resolve(self, wanted: Wanted) -> Iterator[Found]:
@@ -113,20 +113,20 @@ class Scan:
 
     def _unreachable(self, path: str, error: Exception, wanted: Wanted, *, named: bool) -> None:
         if not isinstance(error, OSError):
-            self.problem(path, "is no path", wanted)
+            self.problem(path, "is not a valid path", wanted)
         elif error.errno in (errno.ENOENT, errno.ENOTDIR):
             broken = os.path.islink(path)
-            self.absent(path, wanted, "is a link to nothing" if broken else "is missing", named=named)
+            self.absent(path, wanted, "is a dangling link" if broken else "is missing", named=named)
         elif error.errno == errno.ELOOP:
             self.absent(path, wanted, "is a loop of links", named=named)
         else:
             self.problem(path, f"cannot be read: {reason(error)}", wanted)
 
     def _reject(self, path: str, status: os.stat_result, wanted: Wanted, *, named: bool) -> bool:
-        """Keep what is never staged: a problem if it was asked for, else a note."""
+        """Return whether a file is never staged; adds a problem if it is wanted by name, else a note."""
         why = next((f"is a {name}, expected a file" for test, name in _ODD_KINDS if test(status.st_mode)), "")
         if not path:
-            why, path = "is the whole system, expected a part of it", "/"
+            why, path = "is the root directory, expected a part of it", "/"
         elif self._exclude and (
             f"{path}/".startswith(f"{self._exclude}/")
             or (stat.S_ISDIR(status.st_mode) and is_file_at(status, self._exclude))
@@ -138,7 +138,7 @@ class Scan:
 
 
 def _follow(above: str, rest: str, links: List[Tuple[str, os.stat_result, str]]) -> Tuple[str, os.stat_result]:
-    """Return the real path that `rest` leads to from a real directory, empty for the root; notes links on the way."""
+    """Return the real path of `rest` below a real directory (empty for `/`), and its status; adds links on the way."""
     path, todo = above, rest.split("/")[::-1]
     status = None
     while todo:
@@ -148,7 +148,7 @@ def _follow(above: str, rest: str, links: List[Tuple[str, os.stat_result, str]])
         if part == "..":
             path, status = path.rpartition("/")[0], None
             continue
-        # Looked at once: what it was taken for, and what it is found as, are the same.
+        # One lstat only: the file that was classified and the file that is reported are the same.
         status = os.lstat(f"{path}/{part}")
         if not stat.S_ISLNK(status.st_mode):
             path = f"{path}/{part}"

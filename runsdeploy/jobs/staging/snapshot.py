@@ -1,4 +1,4 @@
-"""Snapshots of databases, made by others: whether one is whole, and of the right time (J11)."""
+"""Database snapshots made by other programs: check that one is complete and recent (J11)."""
 
 import os
 import re
@@ -8,16 +8,16 @@ from ..archive.manifest import printable
 from ..errors import reason
 
 CLOCK_SKEW = 60.0
-"""seconds by which a snapshot may be from the future: clocks of two machines differ a little"""
+"""seconds that a snapshot may be from the future: clocks of two machines differ a little"""
 TAIL = 64 * 1024
-"""bytes in which the end mark must be"""
+"""bytes at the end of a dump that are searched for the end mark"""
 
 _END_MARKS = (b"-- PostgreSQL database dump complete", b"-- PostgreSQL database cluster dump complete")
 _AFTER_MARK = re.compile(rb"(?:--)?|\\unrestrict \S+")
 
 
 def end_mark_problem(path: str) -> str:
-    """Return why a dump of pg_dump in plain SQL is not whole; nothing if it ends as it should (J11)."""
+    """Return why a plain SQL dump of pg_dump is incomplete; empty if it has its end mark (J11)."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -30,11 +30,11 @@ def end_mark_problem(path: str) -> str:
         lines.pop()
     if lines and lines[-1].rstrip() in _END_MARKS:
         return ""
-    return f"`{printable(path)}` does not end with `{_END_MARKS[0].decode()}`: a dump that was cut, or not of plain SQL"
+    return f"`{printable(path)}` does not end with `{_END_MARKS[0].decode()}`: the dump is cut off, or not plain SQL"
 
 
 def freshness_problem(path: str, now: float, most: float) -> str:
-    """Return why a snapshot is none, too old for the run that began at `now`, or from its future; seconds (J11)."""
+    """Return why a snapshot is unusable for the run that started at `now`; empty if it is fine; seconds (J11)."""
     try:
         status = os.stat(path)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Sources: files that are to be copied, opened and read in spite of everybody else who writes (J11)."""
+"""Sources: files to copy, opened and read safely while other programs may write them (J11)."""
 
 import errno
 import os
@@ -10,11 +10,11 @@ from ..errors import reason
 
 CHUNK = 1024 * 1024
 QUIET = 200_000_000
-"""nanoseconds since the last write after which a file seems to be whole; ten are enough for the next to be seen"""
+"""nanoseconds since the last write after which a file counts as settled; 10 ms would be enough to detect a write"""
 _TIMESTAMP_CLOCK = 5 if sys.platform == "linux" else time.CLOCK_REALTIME
-"""CLOCK_REALTIME_COARSE: the clock that files are stamped by stands still while the machine is busy with others"""
+"""CLOCK_REALTIME_COARSE, the clock of file times; on a busy machine it lags behind the real time"""
 _TICK = 0.01
-"""seconds that it is behind at most while it goes"""
+"""seconds that it lags behind normally, at most"""
 
 
 class NotStaged(Exception):
@@ -22,18 +22,15 @@ class NotStaged(Exception):
 
 
 class Torn(NotStaged):
-    """Somebody wrote to it: another try may do."""
+    """A file changed while it was copied: another attempt may succeed."""
 
 
 class Gone(Torn):
-    """It is not there any more."""
+    """A file disappeared."""
 
 
 def open_source(path: str) -> int:
-    """Open a file, never through a link, and without waiting for the other end of a fifo that took its place.
-
-    Raises NotStaged.
-    """
+    """Open a file, never through a link, and without blocking on a fifo that took its place; raises NotStaged."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -44,7 +41,7 @@ def open_source(path: str) -> int:
 
 
 def read(source: int, size: int, at: int) -> bytes:
-    """Return some bytes of an open file; raises NotStaged."""
+    """Return up to `size` bytes of an open file from offset `at`; raises NotStaged."""
     try:
         return os.pread(source, size, at)
     except OSError as error:
@@ -52,7 +49,7 @@ def read(source: int, size: int, at: int) -> bytes:
 
 
 def blocks(source: int, size: int) -> Iterator[bytes]:
-    """Yield the first bytes of an open file; raises Torn if it has not that many."""
+    """Yield the first `size` bytes of an open file; raises Torn if it is shorter."""
     at = 0
     while at < size:
         block = read(source, min(CHUNK, size - at), at)
@@ -63,15 +60,15 @@ def blocks(source: int, size: int) -> Iterator[bytes]:
 
 
 def stamp(status: os.stat_result) -> Tuple[int, ...]:
-    """Return what changes with every write."""
+    """Return values of which at least one changes with every write."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def seconds_until_quiet(status: os.stat_result) -> float:
-    """Return how many seconds it takes until a file has not been written to for a while.
+    """Return the seconds until a file counts as settled, 0 if it is.
 
-    Two versions written within one tick of the kernel's clock have the same stamp, and so has half of each. And who
-    rewrites a file in place may be in the middle of it.
+    Two versions written within one tick of the clock of the kernel have the same stamp, and so has a mix of both. And
+    a program that rewrites a file in place may be in the middle of it.
     """
     quiet = QUIET if status.st_ctime_ns % 10**9 else 10**9 + QUIET  # some file systems have only seconds
     age = int(time.clock_gettime(_TIMESTAMP_CLOCK) * 10**9) - status.st_ctime_ns
@@ -79,7 +76,7 @@ def seconds_until_quiet(status: os.stat_result) -> float:
 
 
 def is_file_at(status: os.stat_result, path: str) -> bool:
-    """Tell whether a file is the one under a path, still."""
+    """Return whether a path still leads to this file."""
     try:
         return os.path.samestat(status, os.lstat(path))
     except OSError:
@@ -87,7 +84,7 @@ def is_file_at(status: os.stat_result, path: str) -> bool:
 
 
 def size_at(path: str) -> int:
-    """Return the bytes of the file under a path, 0 if there is none."""
+    """Return the size of the file at a path in bytes, 0 if there is none."""
     try:
         return os.lstat(path).st_size
     except OSError:

@@ -1,4 +1,4 @@
-"""Staging: copies of files as they are now, from which an archive can be written in peace (J11, J12, J17)."""
+"""Staging: private copies of files as they are now; the archive is made from the copies (J11, J12, J17)."""
 
 import os
 import stat
@@ -11,24 +11,24 @@ from .scan import Found, Scan, Wanted
 from .source import Gone, NotStaged, size_at
 
 BLOCK = 4096
-"""bytes by which files grow on a disk"""
+"""bytes of a disk block"""
 
 
 class Staged(NamedTuple):
-    """What was staged."""
+    """Result of staging."""
 
     members: Tuple[Member, ...]
     """sorted by path"""
     sources: Dict[str, str]
-    """path of each member that is a file, and its staged copy"""
+    """staged copy of each member that is a file, by the path of the member"""
     problems: Tuple[str, ...]
-    """each makes the backup not good"""
+    """problems; each makes the backup not good"""
     notes: Tuple[str, ...]
-    """what is not there and need not be, or was left out"""
+    """files that are missing but not required, or were left out"""
 
 
 def size_of(wanted: Sequence[Wanted], exclude: str = "") -> int:
-    """Return how many bytes staging will take, as things are now (J3); never raises."""
+    """Return how many bytes staging will need, as files are now (J3); never raises."""
     sizes: Dict[str, int] = {}
     for found in Scan(exclude).files(wanted):
         if stat.S_ISREG(found.status.st_mode):
@@ -38,11 +38,11 @@ def size_of(wanted: Sequence[Wanted], exclude: str = "") -> int:
 
 
 def stage(wanted: Sequence[Wanted], folder: str, when: str, former: Sequence[Member] = (), exclude: str = "") -> Staged:
-    """Copy what is wanted into a directory of our own, which is made private, each path once.
+    """Copy the wanted files into a private directory `folder`, each path once.
 
-    What is among the `former` members of the archive is not copied again, and what cannot be in one archive with them
-    is left out: a problem if it is required. So is what lies below `exclude`, the backup directory. Everything is on
-    the disk when this returns (J12, J17). Raises OSError if it cannot be written there: the disk is full (J3).
+    Paths of `former` members of the archive are not copied again. Left out are files that cannot be in one archive with
+    those, and files below `exclude`, the backup directory; that is a problem if they are required. All copies are on
+    the disk when this returns (J12, J17). Raises OSError if a copy cannot be written, for example on a full disk (J3).
     """
     _make_private(folder)
     scan = Scan(exclude)
@@ -73,14 +73,14 @@ def stage(wanted: Sequence[Wanted], folder: str, when: str, former: Sequence[Mem
 
 
 class _Displaced(NotStaged):
-    """It cannot be in one archive with what is in it already."""
+    """A file cannot be in one archive with the former members."""
 
 
 class _Tree:
-    """Paths of members; takes only what can be in one tree with them.
+    """Paths of members; accepts only a path that can be in one tree with the others.
 
-    A file that a job replaced by a directory would stand above what is in that: no archive may hold it, and one
-    member too many would cost the backup of the night (J13).
+    Example: a job replaces a file by a directory. The file, staged before, and the files of the directory cannot be in
+    one archive, and the archive as a whole would be refused (J13).
     """
 
     def __init__(self, former: Sequence[Member]) -> None:
@@ -95,7 +95,7 @@ class _Tree:
         return path in self._paths
 
     def add(self, found: Found) -> None:
-        """Take a member; raises _Displaced if a former one, NotStaged if another one stands against it."""
+        """Add a path; raises _Displaced if a former member conflicts with it, NotStaged if another one does."""
         leaf = not stat.S_ISDIR(found.status.st_mode)
         against = found.path if leaf and found.path in self._above else self._put(found.path, leaf=leaf)
         if against in self._former:
@@ -104,10 +104,10 @@ class _Tree:
                 f"is left out: `{printable(against)}` was {kind} directory before the jobs, and is saved so"
             )
         if against:
-            raise NotStaged("is not what it was a moment ago: a directory came or went on the way to it")
+            raise NotStaged("changed while it was staged: a directory on its path was made or removed")
 
     def _put(self, path: str, *, leaf: bool) -> str:
-        """Keep a path and the directories above it; if one of those is something else, only return that."""
+        """Add a path and its parent directories; if a parent is no directory, add nothing and return it."""
         new, above = [], os.path.dirname(path)
         while above != "/" and above not in self._above:
             if above in self._leaves:

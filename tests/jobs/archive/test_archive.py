@@ -225,7 +225,7 @@ def test_archives_are_listed_newest_first_by_sequence_whatever_the_clock_said(fo
     assert [each.manifest.sequence for each in found[:3]] == [3, 2, 1]
     assert found[3].path == str(old)
     assert found[3].size == old.stat().st_size
-    assert "no check sum" in found[3].problem
+    assert "no checksum" in found[3].problem
 
 
 def test_files_of_others_are_ignored(folder, tree):
@@ -288,7 +288,7 @@ def test_J10_a_check_sum_file_that_is_not_right_is_damage(folder, tree):
         assert archive.verify(path), wrong
         assert archive.archives(str(folder))[0].kind == "damaged", wrong
     sums.unlink()
-    assert "check sum" in archive.verify(path)[0]
+    assert "checksum" in archive.verify(path)[0]
     os.mkfifo(sums)
     assert archive.verify(path)
 
@@ -418,7 +418,7 @@ def test_J24_the_last_of_several_members_with_one_name_counts(folder, tree):
     listing, note = archive.inspect(f"{path}.gz")
     assert [(each.path, each.sha256) for each in listing.members] == [(str(file), hashlib.sha256(b"later").hexdigest())]
     assert listing.positions == {str(file): 1}
-    assert "no check sum" in note
+    assert "no checksum" in note
 
 
 def test_a_manifest_survives_being_written_and_read(tree):
@@ -463,7 +463,7 @@ def test_an_archive_that_cannot_be_read_is_a_problem_and_no_traceback(folder):
     missing = str(folder / NAME)
     assert archive.verify(missing) == ["cannot be read: no such file or directory"]
     os.mkfifo(missing)
-    assert archive.verify(missing) == ["is no regular file"]
+    assert archive.verify(missing) == ["is not a regular file"]
     with pytest.raises(OSError) as caught:
         archive.archives(str(folder / "none"))
     assert caught.value.errno == errno.ENOENT

@@ -1,6 +1,6 @@
 """Archives that somebody made to do harm: none writes outside, runs away, or ends in a traceback (J13, S17, T23).
 
-Each attack is made twice: as an archive of ours, with a manifest and a right check sum, and as a historical one, which
+Each attack is made twice: as an archive of ours, with a manifest and a right checksum, and as a historical one, which
 has neither. They are restored on several versions of Python, with and without force.
 """
 
@@ -45,7 +45,7 @@ def put(name, content=b"x", kind=tarfile.REGTYPE, **fields):
 
 
 def block(name, size=b"00000000001\0", kind=b"0", magic=b"ustar\x0000", **fields):
-    """Return a header with fields as they are, its check sum right."""
+    """Return a header with fields as they are, its checksum right."""
     made = bytearray(512)
     made[: len(name)] = name
     places = {"mode": 100, "uid": 108, "gid": 116, "mtime": 136, "target": 157, "extra": 345, "sparse": 386}
@@ -153,7 +153,7 @@ def attacks(outside):
         "letters in a size": block(b"odd", b"0000000000z\0") + b"x".ljust(512, b"\0"),
         "negative owner": block(b"own", uid=b"\xff" * 8) + b"x".ljust(512, b"\0"),
         "size of a directory": block(b"dir", kind=b"5") + b"x".ljust(512, b"\0"),
-        "wrong check sum": block(b"sum")[:148] + b"000000\0 " + block(b"sum")[156:] + b"x".ljust(512, b"\0"),
+        "wrong checksum": block(b"sum")[:148] + b"000000\0 " + block(b"sum")[156:] + b"x".ljust(512, b"\0"),
         "pax path up": pax("p", path=b"../outside/victim"),
         "pax path absolute": pax("p", path=there.encode()),
         "pax path with NUL": pax("p", path=b"a\0b"),
@@ -309,7 +309,7 @@ def bombs():
 
 
 def store(folder, name, packed, attack):
-    """Write one archive with a right check sum into a directory of its own."""
+    """Write one archive with a right checksum into a directory of its own."""
     own = folder / f"{'ours' if name == OURS else 'historical'}, {attack}".replace("/", "|")
     own.mkdir()
     (own / name).write_bytes(packed)
@@ -341,13 +341,13 @@ def set_out(base):
         store(folder, OURS, packed, attack)
     store(folder, OURS, good, "control")
     store(folder, HISTORICAL, gzip.compress(put("x") + put("d/y") + tar.END), "control")
-    store(folder, OURS, good, "swapped check sum")
-    (folder / "ours, swapped check sum" / f"{OURS}.sha256").write_text(f"{'0' * 64}  {OURS}\n")
-    store(folder, OURS, good, "check sum of another")
-    sums = folder / "ours, check sum of another" / f"{OURS}.sha256"
+    store(folder, OURS, good, "swapped checksum")
+    (folder / "ours, swapped checksum" / f"{OURS}.sha256").write_text(f"{'0' * 64}  {OURS}\n")
+    store(folder, OURS, good, "checksum of another")
+    sums = folder / "ours, checksum of another" / f"{OURS}.sha256"
     sums.write_text(sums.read_text().replace("2026", "2027"))
-    store(folder, OURS, good, "check sum is a link")
-    sums = folder / "ours, check sum is a link" / f"{OURS}.sha256"
+    store(folder, OURS, good, "checksum is a link")
+    sums = folder / "ours, checksum is a link" / f"{OURS}.sha256"
     sums.rename(folder / "sum")
     sums.symlink_to(folder / "sum")
     return folder, above
@@ -368,9 +368,9 @@ HARMLESS_FORCED = {"ours, lie link", "ours, lie mode setuid", "ours, lie user th
 WHOLE_INSIDE = HARMLESS_FORCED | {
     "ours, two streams",
     "ours, zeros behind it",
-    "ours, swapped check sum",
-    "ours, check sum of another",
-    "ours, check sum is a link",
+    "ours, swapped checksum",
+    "ours, checksum of another",
+    "ours, checksum is a link",
     "ours, lie identity",
     "ours, lie identity of another",
     "ours, lie not good",

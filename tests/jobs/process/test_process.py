@@ -196,8 +196,8 @@ def bad(tmp_path: Path) -> Path:
         (["true"], "/\0", "not-executable", "NUL"),
         (["true", "\ud800"], "/", "not-executable", "cannot be started"),
         (["true", "x" * 4 * MIB], "/", "not-executable", "`/usr/bin/true` cannot be executed: argument list too long"),
-        ([""], "/", "not-executable", "no program is named"),
-        ([], "/", "not-executable", "no program is named"),
+        ([""], "/", "not-executable", "no program given"),
+        ([], "/", "not-executable", "no program given"),
     ],
 )
 def test_J18_what_cannot_start_is_an_outcome_that_says_what_and_where(runs, bad, argv, directory, outcome, line):
@@ -332,14 +332,14 @@ os.write(descriptor, json.dumps([ending.outcome, ending.status, len(ending.orpha
 def test_J5_a_command_that_hangs_is_ended_with_all_it_started(runs, text):
     ending = runs.sh(text, timeout=0.3, grace=0.3)
     assert (ending.outcome, ending.status) == ("timeout", None)
-    assert b"[ended: not done in 0.3 seconds]\n" in runs.output
+    assert b"[ended: not finished in 0.3 seconds]\n" in runs.output
     assert not alive(runs.tag)
 
 
 def test_J5_a_stopped_command_gets_the_time_to_end_in_order(runs):
     text = "trap 'echo tidied; exit 0' TERM; kill -STOP $$; echo never"
     assert runs.sh(text, stop=lambda: any_in(runs.tag, "T")).outcome == "interrupted"
-    assert runs.output == b"tidied\n[ended: told to stop]\n"
+    assert runs.output == b"tidied\n[ended: stopped]\n"
 
 
 @as_root
@@ -492,7 +492,7 @@ def test_J5_a_command_is_ended_when_the_runner_is_told_to_stop(runs):
     command = Command(("/bin/sh", "-c", text), "/", {"PATH": PATH, runs.tag: ""}, LONG, daemon=False)
     ending = run(command, sink, stop=stop.is_set, grace=0.3)
     assert (ending.outcome, ending.status) == ("interrupted", None)
-    assert b"".join(pieces) == b"go\n[ended: told to stop]\n"
+    assert b"".join(pieces) == b"go\n[ended: stopped]\n"
 
 
 def test_a_runner_that_was_told_to_stop_starts_nothing(runs, tmp_path):
@@ -519,7 +519,7 @@ run(Command(("/bin/sh", "-c", text), "/", {"PATH": "/usr/bin:/bin", sys.argv[1]:
 def test_J18_a_command_whose_supervisor_was_killed_is_not_ok(runs):
     ending = runs.sh("sleep inf & kill -9 $PPID; sleep inf", grace=0.3)
     assert (ending.outcome, ending.status) == ("interrupted", None)
-    assert runs.output == b"[the process that watched over the command has died, and the command was killed]\n"
+    assert runs.output == b"[the supervisor of the command has died, and the command was killed]\n"
     assert eventually(lambda: not alive(runs.tag))
 
 
@@ -722,7 +722,7 @@ print(json.dumps([
     assert two == ["killed", 9, 0, 0, ""]
     assert three == ["ok", 0, 0, 0, "ø\n"]
     assert four[:4] == ["ok", 0, 1, 0]
-    assert five == ["timeout", None, 0, 0, "[ended: not done in 0.2 seconds]\n"]
+    assert five == ["timeout", None, 0, 0, "[ended: not finished in 0.2 seconds]\n"]
     assert six == ["ok", 0, 0, 10, "0\n[10 bytes of output dropped here]\nbcdefghij"]
     assert seven[:2] == ["failed", 127]
     assert rest == ["not-found", "not-found"]

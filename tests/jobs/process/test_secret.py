@@ -106,8 +106,8 @@ def test_S13_a_file_that_others_can_read_is_no_secret(system, vault):
     [
         ({}, "expected one of `file`, `command`, `environment`, `credential`"),
         ({"file": "/x", "command": ["y"]}, "expected one of `file`"),
-        ({"vault": "x"}, "`jobs.tell.environment.TOKEN.vault`: is not known"),
-        ({"command": []}, "`jobs.tell.environment.TOKEN.command`: says nothing"),
+        ({"vault": "x"}, "`jobs.tell.environment.TOKEN.vault`: is unknown"),
+        ({"command": []}, "`jobs.tell.environment.TOKEN.command`: is empty"),
         ({"file": 5}, "`jobs.tell.environment.TOKEN.file`: found a number, expected a text"),
     ],
 )

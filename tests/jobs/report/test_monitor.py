@@ -259,7 +259,7 @@ def test_user_and_password_of_a_url_arrive_and_stand_in_no_warning(serve):
     warning = ping(url, "success", b"", PATIENT)
     assert got[0][1][b"authorization"] == b"Basic " + base64.b64encode(f"{USER}:{PASSWORD}@:".encode())
     assert got[0][1][b"host"] == f"127.0.0.1:{server.port}".encode()
-    assert warning == f"monitor at `http://127.0.0.1:{server.port}` was not told: answered 401 (unauthorized)"
+    assert warning == f"monitor at `http://127.0.0.1:{server.port}` was not notified: answered 401 (unauthorized)"
 
 
 HOPELESS: list[tuple[str, Behaviour, str]] = [
@@ -267,14 +267,14 @@ HOPELESS: list[tuple[str, Behaviour, str]] = [
     ("500", answering(b"HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n"), "answered 500 (internal server error)"),
     ("429", answering(b"HTTP/1.1 429 x\r\nRetry-After: 99999\r\n\r\n"), "answered 429"),
     ("closes at once", hanging_up, ""),
-    ("closes after the request", answering(b""), "connection closed without an answer"),
+    ("closes after the request", answering(b""), "connection closed without a response"),
     ("resets", resetting, ""),
-    ("garbage", answering(b"\x00\xff\x1b[2J garbage\r\n\r\n"), "the answer is not HTTP"),
-    ("not a status", answering(b"HTTP/1.1 twohundred OK\r\n\r\n"), "the answer is not HTTP"),
-    ("endless status line", pouring(b"", b"x", []), "the answer is not HTTP"),
-    ("speaks ssh", answering(b"SSH-2.0-OpenSSH_9.2\r\n"), "the answer is not HTTP"),
-    ("half a status line", answering(b"HTTP/1"), "the answer is not HTTP"),
-    ("version of the future", answering(b"HTTP/9.9 200 OK\r\n\r\n"), "the answer is not HTTP"),
+    ("garbage", answering(b"\x00\xff\x1b[2J garbage\r\n\r\n"), "the response is not HTTP"),
+    ("not a status", answering(b"HTTP/1.1 twohundred OK\r\n\r\n"), "the response is not HTTP"),
+    ("endless status line", pouring(b"", b"x", []), "the response is not HTTP"),
+    ("speaks ssh", answering(b"SSH-2.0-OpenSSH_9.2\r\n"), "the response is not HTTP"),
+    ("half a status line", answering(b"HTTP/1"), "the response is not HTTP"),
+    ("version of the future", answering(b"HTTP/9.9 200 OK\r\n\r\n"), "the response is not HTTP"),
     ("drips a status line", dripping(b"HTTP/1.1 2", b"0"), "no answer in time"),
     ("drips headers", dripping(b"HTTP/1.1 200 OK\r\n", b"x"), "no answer in time"),
     ("drips whole headers", dripping(b"HTTP/1.1 200 OK\r\n", b"a: b\r\n"), ""),
@@ -285,7 +285,7 @@ HOPELESS: list[tuple[str, Behaviour, str]] = [
 @pytest.mark.parametrize(("behaviour", "says"), [each[1:] for each in HOPELESS], ids=[each[0] for each in HOPELESS])
 def test_J20_a_server_that_does_not_do_its_part_is_a_warning(serve, behaviour: Behaviour, says: str):
     server = serve(behaviour)
-    name = f"monitor at `http://127.0.0.1:{server.port}` was not told: "
+    name = f"monitor at `http://127.0.0.1:{server.port}` was not notified: "
     limits = QUICK if says in ("", "no answer in time") else PATIENT
     for warning in (ping(server.url, "success", b"log", limits), push(server.url, "j", "i", b"a 1\n", limits)):
         assert warning.startswith(name)
@@ -298,12 +298,12 @@ def test_J20_a_server_that_does_not_do_its_part_is_a_warning(serve, behaviour: B
 def test_J20_tls_to_a_server_that_speaks_none_is_a_warning(serve, behaviour: Behaviour):
     server = serve(behaviour)
     warning = ping(server.url.replace("http:", "https:"), "start", b"", QUICK)
-    assert warning.startswith(f"monitor at `https://127.0.0.1:{server.port}` was not told: ")
+    assert warning.startswith(f"monitor at `https://127.0.0.1:{server.port}` was not notified: ")
 
 
 def test_J20_a_closed_port_is_a_warning():
     url = f"http://127.0.0.1:{closed_port()}"
-    assert ping(url, "start", b"", PATIENT) == f"monitor at `{url}` was not told: connection refused (3 tries)"
+    assert ping(url, "start", b"", PATIENT) == f"monitor at `{url}` was not notified: connection refused (3 attempts)"
 
 
 @contextlib.contextmanager
@@ -373,7 +373,7 @@ def test_J20_a_redirect_is_not_followed_and_its_target_stands_in_no_warning(serv
     server = serve(answering(f"HTTP/1.1 {status} {TOKEN}\r\nLocation: {target}\r\n\r\n".encode()))
     warning = ping(server.url, "start", b"", PATIENT)
     assert f"answered {status} (" in warning
-    assert "redirects are not followed: give the final URL" in warning
+    assert "redirects are not followed: set the final URL" in warning
     assert not any(each in warning for each in (USER, PASSWORD, TOKEN, str(elsewhere.port)))
     assert (server.connections, elsewhere.connections) == (1, 0)
 
@@ -454,7 +454,7 @@ BAD = [
 def test_J20_a_url_that_cannot_be_used_is_a_warning_without_a_word_of_it(monkeypatch: pytest.MonkeyPatch, url: str):
     monkeypatch.setattr(socket, "getaddrinfo", None)  # nobody is asked for anything
     for warning in (ping(url, "start", b"", QUICK), push(url, "j", "i", b"", QUICK)):
-        assert warning.startswith("monitor was not told: its URL cannot be used, expected `http://HOST/")
+        assert warning.startswith("monitor was not notified: bad URL, expected `http://HOST/")
         assert not any(each in warning for each in (USER, PASSWORD, TOKEN, "127.0.0.1"))
 
 
@@ -492,7 +492,7 @@ def test_J20_a_name_nobody_answers_for_is_a_warning_in_time(monkeypatch: pytest.
     monkeypatch.setattr(socket, "getaddrinfo", stuck)
     warning = ping(f"http://monitor.example/{TOKEN}", "start", b"", QUICK)
     back.set()
-    assert warning.startswith("monitor at `http://monitor.example` was not told: no answer in time")
+    assert warning.startswith("monitor at `http://monitor.example` was not notified: no answer in time")
 
 
 def test_an_address_that_refuses_leaves_time_for_the_next(serve, monkeypatch: pytest.MonkeyPatch):
@@ -517,9 +517,9 @@ def test_J20_what_nobody_thought_of_is_a_warning(monkeypatch: pytest.MonkeyPatch
         raise MemoryError
 
     monkeypatch.setattr(socket, "getaddrinfo", broken)
-    assert "was not told: MemoryError" in ping("http://monitor.example", "start", b"", QUICK)
+    assert "was not notified: MemoryError" in ping("http://monitor.example", "start", b"", QUICK)
     monkeypatch.setattr(threading.Thread, "start", broken)
-    assert ping("http://monitor.example", "start", b"", QUICK) == "monitor was not told: MemoryError"
+    assert ping("http://monitor.example", "start", b"", QUICK) == "monitor was not notified: MemoryError"
 
 
 HEADS = [b"HTTP/1.1 200 OK\r\n", b"HTTP/1.0 100 \r\n\r\n", b"HTTP/1.1 302 \r\nLocation: ", b"HTTP/1.1 ", b""]
@@ -539,7 +539,7 @@ def test_J20_no_reply_whatever_raises(serve):
     def replies(data: bytes) -> None:
         reply[0] = data
         warning = ping(server.url, "start", b"", PATIENT._replace(tries=1))
-        assert warning == "" or warning.startswith(f"monitor at `{server.url}` was not told: ")
+        assert warning == "" or warning.startswith(f"monitor at `{server.url}` was not notified: ")
         assert warning.isprintable()
 
     replies()

@@ -164,7 +164,7 @@ def test_J20_no_socket_no_receiver_no_socket_file_no_name_are_warnings(tmp_path:
         ]
         for place in places:
             warning = send(where, [Line("a"), Line("b")], RUN, place)
-            assert warning.startswith("2 of 2 lines were not taken by the log of the system at `"), place
+            assert warning.startswith("2 of 2 lines were not accepted by the system log at `"), place
             assert warning.isprintable()
 
 
@@ -184,7 +184,7 @@ def test_J20_a_stuck_receiver_is_not_waited_for_and_the_lost_lines_are_counted(
     warning = send(where, [Line(str(number)) for number in range(2000)], RUN, place, timeout)
     taken = waiting(receiver)
     assert 0 < taken < 2000
-    assert warning.startswith(f"{2000 - taken} of 2000 lines were not taken by the log of the system at `{place}`: ")
+    assert warning.startswith(f"{2000 - taken} of 2000 lines were not accepted by the system log at `{place}`: ")
 
 
 def test_a_receiver_that_reads_gets_more_lines_than_the_kernel_queues(receiver: socket.socket, place: str):

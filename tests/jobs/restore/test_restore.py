@@ -220,7 +220,7 @@ def test_J10_a_damaged_archive_is_not_restored(drill):
 def test_J10_what_is_whole_of_a_damaged_archive_can_be_had_by_force(drill):
     Path(f"{drill.path}.sha256").unlink()
     plan = drill.make_plan(force=True)
-    assert "check sum" in plan.notes[0]
+    assert "checksum" in plan.notes[0]
     data = bytearray(Path(drill.path).read_bytes())
     data[-10] ^= 1
     Path(drill.path).write_bytes(bytes(data))
@@ -557,7 +557,7 @@ def test_J24_a_historical_archive_is_restored_the_last_of_each_name(tmp_path):
     subprocess.run(["tar", "-rf", str(path)[:-3], root / "one"], check=True, stderr=subprocess.DEVNULL)
     subprocess.run(["gzip", str(path)[:-3]], check=True)
     plan = restore.make_plan(str(path), (str(root),), str(into))
-    assert "no check sum" in plan.notes[0]
+    assert "no checksum" in plan.notes[0]
     assert restore.restore(plan, str(folder)) == 4
     found, wanted = state(f"{into}{root}"), state(root)
     assert {path: (*each[:3], each[4]) for path, each in found.items()} == {

@@ -85,7 +85,7 @@ def test_one_job_or_stage_runs_by_name_though_it_is_off(name, system):
 def test_a_name_that_is_none_touches_nothing(system):
     done = system.run("run", "sd-changed")
     assert done.returncode == 2
-    assert "no job and no stage `sd-changed`\n  did you mean `sd-changed-at`?" in done.stderr
+    assert "no job or stage `sd-changed`\n  did you mean `sd-changed-at`?" in done.stderr
     assert not system.backups.exists()
 
 

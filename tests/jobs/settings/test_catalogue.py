@@ -60,14 +60,14 @@ def test_what_is_named_before_is_required_and_what_is_named_after_is_not(tmp_pat
 
 WRONG = {
     "schema": ({"schema": 2, "jobs": []}, "catalogue.json:1:12: `schema`: expected 1"),
-    "unknown field": ({"job": []}, "`job`: is not known\n  did you mean `jobs`?"),
+    "unknown field": ({"job": []}, "`job`: is unknown\n  did you mean `jobs`?"),
     "no list": ({"jobs": {}}, "`jobs`: found an object, expected a list"),
     "no name": ({"jobs": [{"stage": "imports", "command": ["x"]}]}, "`jobs`: has no `name`"),
     "bad name": (
         {"jobs": [{**JOB, "name": "../x"}]},
         "`jobs.name`: found `../x`, expected a name like `nightly-import`",
     ),
-    "twice": ({"jobs": [JOB, JOB]}, "`jobs.a`: stands here for a second time"),
+    "twice": ({"jobs": [JOB, JOB]}, "`jobs.a`: duplicate name"),
     "stage": ({"jobs": [{**JOB, "stage": "import"}]}, "`jobs.a.stage`: found `import`, expected one of `imports`,"),
     "switch": ({"jobs": [{**JOB, "enabled_by": "SVC_USER"}]}, "`jobs.a.enabled_by`: found `SVC_USER`, expected"),
     "no command": ({"jobs": [{"name": "a", "stage": "imports"}]}, "`jobs.a`: needs either `command`"),
@@ -82,10 +82,10 @@ WRONG = {
     "truth": ({"jobs": [{**JOB, "daemon": "yes"}]}, "`jobs.a.daemon`: found a text, expected true or false"),
     "needs": ({"jobs": [{**JOB, "needs": ["ldap"]}]}, "`jobs.a.needs`: found `ldap`, expected one of `kerberos`"),
     "relative": ({"jobs": [{**JOB, "before": ["x/y"]}]}, "`jobs.a.before`: found `x/y`, expected an absolute path"),
-    "brace": ({"jobs": [{**JOB, "command": ["a{b"]}]}, "`jobs.a.command`: has `{`: name a setting"),
+    "brace": ({"jobs": [{**JOB, "command": ["a{b"]}]}, "`jobs.a.command`: has `{`, expected a setting"),
     "variable": (
         {"jobs": [{**JOB, "environment": {"A B": "x"}}]},
-        "`jobs.a.environment.A B`: is no name",
+        "`jobs.a.environment.A B`: is not a valid name",
     ),
     "extends": ({"extends": "mine", "jobs": []}, '`extends`: expected "default"'),
     "parallel": ({"parallel": ["all"], "jobs": []}, "`parallel`: found `all`, expected one of `imports`"),

@@ -208,7 +208,7 @@ def test_J12_a_link_to_nothing_is_kept(files: Path, run: Stage):
         staged = run(wanted)
         assert kinds(staged)[f"{files}/dangling"] == "link"
         assert bool(staged.problems) == wanted.required
-        assert "a link to nothing" in " ".join(staged.problems + staged.notes)
+        assert "a dangling link" in " ".join(staged.problems + staged.notes)
 
 
 def test_J12_hard_links_are_files(files: Path, run: Stage):
