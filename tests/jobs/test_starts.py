@@ -124,7 +124,7 @@ def test_T24_J4_of_fifty_starts_at_once_one_runs_and_the_others_say_who(gate, sy
                 assert facts["folder"] == str(system.backups)
                 since = time.strptime(facts["since"], "%Y-%m-%dT%H:%M:%SZ")
                 assert begun <= calendar.timegm(since) <= time.time()
-                assert facts["doing"] in ("begins a run", "stages files before the jobs", "runs `wait`")
+                assert facts["doing"] in ("starts a run", "stages files before the jobs", "runs `wait`")
         assert system.counted() == ["wait"] * (contest + 1)
         assert len(system.archives()) == contest + 1
     lines = system.log.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Commands on backups: list, verify, restore. They work without settings too: those may be what was lost."""
+"""Commands for backups: list, verify, restore. They work without settings too: those may be lost."""
 
 import os
 import sys
@@ -20,14 +20,14 @@ from .output import print_json, print_lines, print_notes, wants_json, write
 
 
 def folder_of(arguments: Any, program: str) -> str:
-    """Return the backup directory; settings may be what was lost."""
+    """Return the backup directory, from the arguments or the settings."""
     if arguments.backups:
         return str(arguments.backups)
     try:
         return str(load(arguments, program)[0].values["CRON_BACKUP"])
     except BadInput as error:
-        way_out = Problem("", 0, 0, "", "without settings, name the backups themselves: `--backups DIRECTORY`")
-        raise BadInput([*error.problems, way_out]) from None
+        hint = Problem("", 0, 0, "", "without settings, give the directory of the backups: `--backups DIRECTORY`")
+        raise BadInput([*error.problems, hint]) from None
 
 
 def backups(arguments: Any, program: str, _stop: threading.Event) -> int:
@@ -40,9 +40,7 @@ def backups(arguments: Any, program: str, _stop: threading.Event) -> int:
         return OK
     for each in found:
         print_lines([_row(each)])
-    print_lines(
-        f"{each['id']}: killed; what it had saved becomes a backup with the next run or restore" for each in waiting
-    )
+    print_lines(f"{each['id']}: killed; the next run or restore makes a backup of its staged files" for each in waiting)
     return OK
 
 
@@ -66,13 +64,13 @@ def _row(each: archive.Archive) -> str:
 
 
 def choose(folder: str, name: str) -> archive.Archive:
-    """Return the archive of that name, or the latest good one; raises Fault."""
+    """Return the archive of that name, or for `latest` the newest good one; raises Fault."""
     found = archive.archives(folder)
     if name != "latest":
         for each in found:
             if name in (each.name, each.path, each.name.split("-cron-backup")[0]):
                 return each
-        hint = f"see `job-runner backups`; there are {len(found)}"
+        hint = f"see `job-runner backups`, which lists {len(found)}"
         raise Fault(f"no backup `{name}` in `{folder}`", hint, BAD_INPUT)
     good = [each for each in found if each.kind == "good"] or [each for each in found if each.kind == "historical"]
     if not good:
@@ -81,7 +79,7 @@ def choose(folder: str, name: str) -> archive.Archive:
 
 
 def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
-    """Read backups from end to end."""
+    """Verify backups by reading all of them."""
     folder = folder_of(arguments, program)
     every = [each for each in archive.archives(folder) if each.kind != "bad"] if arguments.all else []
     looked_at = every or [choose(folder, arguments.archive)]
@@ -95,22 +93,22 @@ def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
 
 
 def restore(arguments: Any, program: str, stop: threading.Event) -> int:
-    """Put files of a backup back; without `--yes` show what that would do."""
+    """Restore files of a backup; without `--yes` only show what would change."""
     folder = folder_of(arguments, program)
     if arguments.undo or arguments.continue_restore:
         if arguments.archive or (arguments.undo and arguments.continue_restore):
-            raise BadInput([Problem("", 0, 0, "", "`--continue` and `--undo` stand alone: what they concern is known")])
+            raise BadInput([Problem("", 0, 0, "", "`--continue` and `--undo` take no backup and exclude each other")])
         return _continue_or_undo(arguments, program, folder, stop)
     if not arguments.archive:
         hint = "see `job-runner backups`; `latest` is the newest good one"
-        raise BadInput([Problem("", 0, 0, "", "no backup named", hint)])
+        raise BadInput([Problem("", 0, 0, "", "no backup given", hint)])
     if not arguments.yes:
         return _show(arguments, folder)
     with closing(acquire(folder, "restores", arguments.wait)):
-        # A run that was killed may have saved the very state that is wanted.
+        # A killed run may have staged the state that is to be restored.
         told = leftovers.recover(folder)
         if restoring.unfinished(folder):
-            # Before any command is run: what it stops, nothing would start again.
+            # Check before running commands: a service that they stop would not be started again.
             raise Fault("a restore is unfinished", restoring.FINISH_HINT, RESTORE_NEEDED)
         plan = _planned(arguments, folder)
         print_notes(arguments, [*told, *plan.notes])
@@ -118,7 +116,7 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
         _run_commands(arguments, before, "before", stop)
         count = restoring.restore(plan, folder)
         print_notes(
-            arguments, [f"{count} files are as in `{os.path.basename(plan.archive)}`, each read again and compared"]
+            arguments, [f"{count} files are as in `{os.path.basename(plan.archive)}`; all were read back and compared"]
         )
         _run_commands(arguments, after, "after", stop)
     if wants_json(arguments):
@@ -127,7 +125,7 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
 
 
 def _unarchived(folder: str) -> List[Dict[str, Any]]:
-    """Return the runs that were killed with files saved; one that is going on is none of them."""
+    """Return the killed runs with staged files; none while a run is active."""
     return [] if holder(folder) is not None else leftovers.unarchived_runs(folder)
 
 
@@ -135,7 +133,7 @@ def _planned(arguments: Any, folder: str) -> restoring.RestorePlan:
     each = choose(folder, arguments.archive)
     if each.kind == "failed" and not arguments.force:
         reasons = "; ".join(each.manifest.reasons) if each.manifest else each.problem
-        hint = "take another one, or what it has with `--force`"
+        hint = "take another one, or restore what it has with `--force`"
         raise Fault(f"`{each.name}` is not a good backup: {reasons}", hint, BACKUP_BAD)
     plan = restoring.make_plan(each.path, arguments.paths, arguments.root, arguments.host, force=arguments.force)
     trap = _failed_streak(each, archive.archives(folder)) if arguments.archive == "latest" else []
@@ -143,20 +141,22 @@ def _planned(arguments: Any, folder: str) -> restoring.RestorePlan:
 
 
 def _failed_streak(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
-    """Say so if the latest backup was made behind a night that failed: it holds what that night left."""
+    """Return a note if several runs have failed in a row: then the latest backup has the results of failed runs."""
     row = []
     for each in every[every.index(latest) :]:
         if each.kind == "good" and each.manifest and "failed" not in each.manifest.stages.values():
             break
         row += [each] if each.kind == "good" else []
-    if len(row) < 2:  # noqa: PLR2004 - tonight's alone is the usual case
+    if len(row) < 2:  # noqa: PLR2004 - one failed run is the usual case
         return []
-    return [f"{len(row)} runs in a row have failed: what was before the first of them is in `{row[-1].name}`"]
+    return [f"{len(row)} runs in a row have failed: the state before the first of them is in `{row[-1].name}`"]
 
 
 def _show(arguments: Any, folder: str) -> int:
     plan = _planned(arguments, folder)
-    waiting = [f"run {each['id']} was killed; what it had saved becomes a backup first" for each in _unarchived(folder)]
+    waiting = [
+        f"run {each['id']} was killed; a backup of its staged files will be made first" for each in _unarchived(folder)
+    ]
     if wants_json(arguments):
         changes = [dict(change._asdict()) for change in plan.changes]
         print_json(exit_status=OK, archive=plan.archive, changes=changes, notes=[*plan.notes, *waiting], done=False)
@@ -165,22 +165,22 @@ def _show(arguments: Any, folder: str) -> int:
     print_lines(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in plan.changes)
     different = sum(1 for change in plan.changes if change.action not in ("same", "grown"))
     name = os.path.basename(plan.archive)
-    print_lines([f"{name}: {different} of {len(plan.changes)} would change; nothing was touched: `--yes` does it"])
+    print_lines([f"{name}: {different} of {len(plan.changes)} would change; nothing was changed yet: add `--yes`"])
     return OK
 
 
 def _continue_or_undo(arguments: Any, program: str, folder: str, stop: threading.Event) -> int:
-    """Finish a restore, or take it back."""
+    """Continue or undo a restore."""
     with closing(acquire(folder, "restores", arguments.wait)):
         if arguments.undo:
             count = restoring.undo(folder, force=arguments.force)
             print_notes(arguments, [f"{count} files are as they were before the restore"])
-            with suppress(BadInput):  # the settings may have gone with it
+            with suppress(BadInput):  # the undo may have removed the settings
                 _, after = _hooks(arguments, program)
-                print_notes(arguments, (f"not run, as files went back: {' '.join(command.argv)}" for command in after))
+                print_notes(arguments, (f"not run after an undo: {' '.join(command.argv)}" for command in after))
         else:
             count = restoring.continue_restore(folder)
-            print_notes(arguments, [f"{count} files are as in the backup, each read again and compared"])
+            print_notes(arguments, [f"{count} files are as in the backup; all were read back and compared"])
             _run_commands(arguments, _hooks(arguments, program)[1], "after", stop)
     if wants_json(arguments):
         print_json(exit_status=OK, files=count, done=True)
@@ -188,7 +188,7 @@ def _continue_or_undo(arguments: Any, program: str, folder: str, stop: threading
 
 
 def _hooks(arguments: Any, program: str) -> Tuple[Tuple[process.Command, ...], Tuple[process.Command, ...]]:
-    """Return the commands around a restore: none for a drill, and none if there are no settings to tell."""
+    """Return the commands before and after a restore; none with `--root`, and none without settings."""
     if arguments.root != "/":
         return (), ()
     try:
@@ -196,14 +196,14 @@ def _hooks(arguments: Any, program: str) -> Tuple[Tuple[process.Command, ...], T
     except BadInput:
         if not arguments.backups:
             raise
-        print_notes(arguments, ["no command is run before or after: there are no settings to tell them"])
+        print_notes(arguments, ["without settings no commands are run before or after the restore"])
         return (), ()
     agenda = make_agenda(settings, catalogue, program)
     return agenda.restore_before, agenda.restore_after
 
 
 def _run_commands(arguments: Any, commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
-    """Run commands; raises Fault at the first that fails."""
+    """Run commands; raises Fault for the first that fails."""
     for command in commands:
         shown = " ".join(command.argv)
         print_notes(arguments, [f"runs: {shown}"])
@@ -211,8 +211,8 @@ def _run_commands(arguments: Any, commands: Tuple[process.Command, ...], when: s
         ending = process.run(command, _writer(stream), stop=stop.is_set)
         if ending.outcome != "ok":
             status = "" if ending.status is None else f" ({ending.status})"
-            files = "nothing is changed" if when == "before" else "the files are back"
-            hint = "mend it, and restore again" if when == "before" else f"mend it, and run it by hand: {shown}"
+            files = "nothing is changed" if when == "before" else "the files are restored"
+            hint = "repair it, then restore again" if when == "before" else f"repair it, then run it by hand: {shown}"
             raise Fault(f"`{shown}` ended: {ending.outcome}{status}; {files}", hint, FAILED)
 
 

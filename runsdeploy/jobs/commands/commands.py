@@ -1,4 +1,4 @@
-"""The commands: each takes what was given, writes its result to standard output, and returns the exit status."""
+"""The commands: each takes the parsed arguments, writes its result to standard output, and returns the exit status."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ _CHUNK = 64 * 1024
 
 
 def version() -> str:
-    """Return the version, and what tells two files of the same version apart (S18)."""
+    """Return the version, and a digest of the program file, which differs between builds of one version (S18)."""
     try:
         with open(sys.argv[0], "rb") as file:
             digest = hashlib.sha256(file.read()).hexdigest()[:16]
@@ -41,12 +41,12 @@ def version() -> str:
 
 
 def run(arguments: Any, program: str, stop: threading.Event) -> int:
-    """Do a run, and tell how it went: cron mails what is written, so success is one line at most (J21)."""
+    """Do a run and print its result; cron mails all output, so success is one line at most (J21)."""
     settings, catalogue = load(arguments, program)
     agenda = make_agenda(settings, catalogue, program, arguments.name)
     folder = _backup_directory(settings)
     try:
-        lock = acquire(folder, "begins a run", arguments.wait)
+        lock = acquire(folder, "starts a run", arguments.wait)
     except Fault as fault:
         if fault.status == LOCKED:
             record.count_overlap(folder)
@@ -67,12 +67,12 @@ def run(arguments: Any, program: str, stop: threading.Event) -> int:
 
 
 def _log_was_shown() -> bool:
-    """Say whether somebody has seen the log go by on a terminal: it ends with the same summary."""
+    """Return whether the log was shown on a terminal; it ends with the same summary."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
 def _backup_directory(settings: Settings) -> str:
-    """Return the backup directory, made if only its last name is missing; raises Fault (J17, J23)."""
+    """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
     folder = settings.values["CRON_BACKUP"]
     try:
         os.mkdir(folder, 0o700)
@@ -83,24 +83,22 @@ def _backup_directory(settings: Settings) -> str:
         hint = f"make it: `install -d -o {_account(os.geteuid())} -m 700 {folder}`"
         raise Fault(f"backup directory `{folder}` cannot be made: {reason(error)}", hint, BACKUP_BAD) from None
     if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
-        hint = "mount it, or take `crontab.BACKUP_REQUIRE_MOUNT` out of the settings"
+        hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
         raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
     status = os.stat(folder)
     if status.st_uid != os.geteuid() and os.geteuid() == 0:
-        # Advice to give it to root would end the nights of the account that it is of.
+        # A hint to give it to root would stop the nightly runs of its owner.
         owner = _account(status.st_uid)
         raise Fault(
-            f"`{folder}` is of `{owner}`: a run as root would leave files that it cannot use",
+            f"`{folder}` belongs to `{owner}`: a run as root would leave files that it cannot use",
             f"run it as `{owner}`",
             BACKUP_BAD,
         )
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         hint = f"chown {os.geteuid()} {folder} && chmod 700 {folder}"
-        raise Fault(
-            f"others could change what is in `{folder}`, expected a directory of this account's", hint, BACKUP_BAD
-        )
+        raise Fault(f"`{folder}` must belong to this account, and must not be writable for others", hint, BACKUP_BAD)
     if not os.path.isdir(folder):
-        raise Fault(f"`{folder}` is no directory", "", BACKUP_BAD)
+        raise Fault(f"`{folder}` is not a directory", "", BACKUP_BAD)
     return str(folder)
 
 
@@ -132,7 +130,7 @@ def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
 
 
 def check(arguments: Any, program: str, _stop: threading.Event) -> int:
-    """Say what is wrong with settings and catalogue, without touching anything."""
+    """Check settings and catalogue; changes nothing."""
     settings, catalogue = load(arguments, program)
     agenda = make_agenda(settings, catalogue, program)
     names = [task.job.name for task in agenda.tasks]
@@ -141,19 +139,19 @@ def check(arguments: Any, program: str, _stop: threading.Event) -> int:
         print_json(exit_status=OK, enabled=names, warnings=warnings)
         return OK
     write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
-    print_lines([f"{settings.path}: nothing wrong; enabled: {', '.join(names) or 'no job, only the backup'}"])
+    print_lines([f"{settings.path}: valid; enabled: {', '.join(names) or 'no job, only the backup'}"])
     return OK
 
 
 def status(arguments: Any, program: str, _stop: threading.Event) -> int:
-    """Tell how the last runs went; with `--max-age`, whether one was good lately (J22)."""
+    """Print the results of the last runs; with `--max-age`, fail if the last good one is older (J22)."""
     settings, _ = load(arguments, program)
     folder = settings.values["CRON_BACKUP"]
     history, now = record.load(folder), time.time()
     most = _age(arguments.max_age) if arguments.max_age else 0
     late = bool(most) and (history.last_success is None or now - history.last_success > most)
     working = holder(folder)
-    standing = ["a restore is unfinished, and no job runs until it is not"] if restore.unfinished(folder) else []
+    standing = ["a restore is unfinished; no job runs until it is finished"] if restore.unfinished(folder) else []
     if working is None:
         standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
     if wants_json(arguments):
@@ -166,7 +164,7 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
         print_lines(record.summary(each))
     print_lines(standing)
     if working is not None:
-        print_lines([f"at work: pid {working.get('pid')}, {working.get('doing')}"])
+        print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])
     last = (
         "never"
         if history.last_success is None
@@ -192,7 +190,7 @@ def logs(arguments: Any, program: str, _stop: threading.Event) -> int:
     known = leftovers.run_ids(folder)
     name = arguments.identity or (known[-1] if known else "")
     if name not in known:
-        message = f"no run `{name}` is remembered" if name else "no run is remembered"
+        message = f"there is no run `{name}`" if name else "there are no runs"
         raise Fault(message, f"known: {', '.join(known[-5:])}" if known else "", BAD_INPUT)
     terminal = sys.stdout is not None and sys.stdout.isatty()
     with open(os.path.join(folder, leftovers.RUNS, name, "log"), "rb") as file:

@@ -1,4 +1,4 @@
-"""What every command starts from: settings and catalogue, read and found right."""
+"""Loading of settings and catalogue, for all commands."""
 
 import os
 from typing import Any, List, Tuple
@@ -11,7 +11,7 @@ from ..settings.settings import Settings, validate
 
 
 def load(arguments: Any, program: str) -> Tuple[Settings, Catalogue]:
-    """Read settings and catalogue; raises BadInput with what is wrong with both."""
+    """Return settings and catalogue; raises BadInput with the problems of both."""
     path = getattr(arguments, "settings", "") or os.path.join(os.path.dirname(program), "settings", "settings.json")
     beside = os.path.join(os.path.dirname(path), "catalogue.json")
     chosen = getattr(arguments, "catalogue", "") or (beside if os.path.exists(beside) else "")
@@ -23,7 +23,7 @@ def load(arguments: Any, program: str) -> Tuple[Settings, Catalogue]:
         problems += error.problems
     try:
         document, status = read(path)
-        # Which switches there are cannot be known of a catalogue that cannot be read.
+        # If the catalogue cannot be read, its switches are unknown: accept all of the settings.
         switches = catalogue.switches if catalogue else {k[8:] for k in document.root if k.startswith("crontab.RUN_")}
         settings = validate(document, status, switches)
     except BadInput as error:

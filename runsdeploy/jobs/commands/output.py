@@ -1,4 +1,4 @@
-"""What the commands write: results to standard output, talk to standard error, whatever the locale."""
+"""Output of the commands: results to standard output, notes to standard error, independent of the locale."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ from typing import Any, Iterable, Optional, TextIO
 
 
 def write(text: str, stream: Optional[TextIO]) -> None:
-    """Write whatever the locale, or nowhere if nobody listens."""
+    """Write text as UTF-8; nothing if the stream is closed."""
     if stream is None:
         return
     stream.flush()
@@ -20,12 +20,12 @@ def print_lines(lines: Iterable[str]) -> None:
 
 
 def wants_json(arguments: Any) -> bool:
-    """Say whether the result is to be JSON; talk goes to standard error then."""
+    """Return whether the result is JSON; notes go to standard error then."""
     return bool(getattr(arguments, "format", "text") == "json")
 
 
 def print_notes(arguments: Any, lines: Iterable[str]) -> None:
-    """Write lines that are no result if the result is JSON."""
+    """Write notes to standard output, or to standard error if the result is JSON."""
     write("".join(f"{line}\n" for line in lines), sys.stderr if wants_json(arguments) else sys.stdout)
 
 

@@ -1,8 +1,8 @@
-"""Swaps: a set of files replaced by another one, so that afterwards it is all old or all new (J14).
+"""Atomic replacement of a set of files: afterwards all are old or all are new (J14).
 
-New files are staged beside their destinations and what is there is kept beside it, too, as the very same file where
-there are hard links. Then each destination changes by one rename. What is staged is not yet in place, what is not has
-been put there: so a swap that was interrupted is continued or reverted by looking, and again if that is interrupted.
+New files are staged beside their destinations. Old files are kept there too, by a hard link where possible. Then each
+destination changes by one rename. A file that is still staged is not yet in place, and one that is no longer staged is:
+so an interrupted replacement can be continued or reverted by looking at the files, any number of times.
 """
 
 import os
@@ -16,7 +16,7 @@ from .layout import Layout, Slot, count_changes, list_paths, stale_companions
 
 
 def stage(layout: Layout, contents: Contents) -> None:
-    """Put all new files beside their destinations; raises OSError, Damaged or Fault, with some of them made."""
+    """Stage all new files beside their destinations; after OSError, Damaged or Fault some of them may exist."""
     wanted = {slot.position: slot for slot in layout.slots if slot.member.kind != destination.ABSENT}
     for position, (member, content) in enumerate(contents if wanted else ()):
         slot = wanted.pop(position, None)
@@ -33,30 +33,30 @@ def stage(layout: Layout, contents: Contents) -> None:
 
 
 def keep_old(layout: Layout) -> None:
-    """Keep all that is about to be replaced, on the disk with what is staged after it; raises OSError or Fault."""
+    """Keep all files that will be replaced; they and the staged files are durable then. Raises OSError or Fault."""
     for slot in layout.slots:
         if slot.old:
             destination.keep_old(slot.anchor, slot.name, slot.kept)
         if destination.state(slot.anchor, slot.kept) != slot.old or (not slot.old and destination.state(*_final(slot))):
-            raise Fault(f"`{printable(slot.real)}` changed meanwhile", "let nothing else write it, and try again")
+            raise Fault(f"`{printable(slot.real)}` changed meanwhile", "stop the programs that write it, and try again")
     appeared = _appeared(layout)
     if appeared:
         text = f"{list_paths(appeared)} appeared meanwhile: the database is in use"
-        raise Fault(text, "stop what uses it, and try again")
+        raise Fault(text, "stop the programs that use it, and try again")
     destination.sync(slot.anchor for slot in layout.slots)
 
 
 def discard(layout: Layout) -> None:
-    """Remove what is staged and kept."""
+    """Remove all staged and kept files."""
     for slot in layout.slots:
         destination.remove(slot.anchor, slot.staged)
         destination.remove(slot.anchor, slot.kept)
 
 
 def replace(layout: Layout) -> int:
-    """Put all new files in place, those that are not there yet; return how many hold what they should (J15).
+    """Put all staged files in place, verify them, and return how many files, links and directories they are (J15).
 
-    Raises OSError, or Fault if something else is found in a place.
+    Raises OSError, or Fault if a destination has another content.
     """
     for folder in layout.folders:
         if folder.old is None:
@@ -72,32 +72,32 @@ def replace(layout: Layout) -> int:
         destination.set_owner_and_mode(folder.real, folder.mode, folder.uid, folder.gid)
     different = changed(layout)
     if different:
-        raise Fault(f"restored files do not hold what they should: {list_paths(different)}")
+        raise Fault(f"restored files do not have the content of the archive: {list_paths(different)}")
     return count_changes(layout)
 
 
 def changed(layout: Layout) -> List[str]:
-    """Return where there is something else than what was restored, or something beside it that belongs to it."""
+    """Return destinations whose content is not the restored one, and new companion files of databases."""
     different = [slot.real for slot in layout.slots if not destination.has_content(*_final(slot), slot.member)]
     return different + _appeared(layout)
 
 
 def missing_old(layout: Layout) -> List[str]:
-    """Return of which places there is nothing any more to go back to."""
+    """Return destinations whose old file is no longer kept."""
     return [slot.real for slot in layout.slots if slot.old and not destination.state(slot.anchor, slot.kept)]
 
 
 def revert(layout: Layout) -> int:
-    """Put all old files back, those that are not there; return how many places are as they were.
+    """Put all old files back; return how many files, links and directories they are.
 
-    A place whose new file is still staged was not touched. The new files that were put in place are lost.
-    Raises OSError, or Fault if a place is not as it was.
+    A destination whose new file is still staged was not changed. New files that are in place are deleted. Raises
+    OSError, or Fault if a destination is not as it was.
     """
     for folder in layout.folders:
         if folder.old and destination.state(*os.path.split(folder.real)):
             destination.set_owner_and_mode(folder.real, *folder.old)
         elif destination.state(*os.path.split(folder.real)):
-            # Its files must go, and it may be one that nobody can write to.
+            # Files in it must be deleted, and its mode may not allow that.
             destination.set_owner_and_mode(folder.real, folder.mode | 0o700, folder.uid, folder.gid)
     beside = stale_companions(layout.slots)
     for slot in layout.slots:
@@ -118,7 +118,7 @@ def _final(slot: Slot) -> Tuple[str, str]:
 
 
 def _touched(layout: Layout) -> Iterator[str]:
-    """Yield the directories whose names a swap changes."""
+    """Yield the directories in which names change."""
     for slot in layout.slots:
         yield slot.anchor
         yield slot.parent
@@ -131,7 +131,7 @@ def _appeared(layout: Layout) -> List[str]:
 
 
 def _put_back(slot: Slot, beside: Sequence[str]) -> None:
-    """Put back what was in a place; what came to lie beside the new file belongs to that, and goes with it."""
+    """Put the old file of a slot back; new companion files belong to the new file and are removed."""
     kept = slot.old is not None and destination.state(slot.anchor, slot.kept) is not None
     for name in beside if kept or slot.old is None else ():
         destination.remove(slot.parent, name)
@@ -139,5 +139,5 @@ def _put_back(slot: Slot, beside: Sequence[str]) -> None:
         destination.remove(*_final(slot))
     elif kept:
         destination.move(slot.anchor, slot.kept, slot.parent, slot.name)
-        # A rename between two names of one file does nothing: then both are still there.
+        # rename does nothing if both names are links to the same file: then the kept name is still there.
         destination.remove(slot.anchor, slot.kept)

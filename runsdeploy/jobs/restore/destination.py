@@ -1,7 +1,7 @@
-"""Destinations: the directories that restored files go to, and the files in them while that is under way.
+"""Destinations: file operations in the directories of restored files.
 
-Directories are opened component by component, never through a link: what was resolved once and shown is where a file
-goes, whoever puts a link there meanwhile (J13).
+Directories are opened component by component, never through a link: a file goes to the path that was resolved and shown
+in the plan, even if a link is put there meanwhile (J13).
 """
 
 import contextlib
@@ -20,14 +20,14 @@ _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""why a file system has no hard link for us"""
+"""errors of file systems on which a hard link is not possible"""
 ABSENT = "absent"
-"""kind of a member that is nothing: what is in its place goes"""
+"""kind of a member for a file that is to be removed"""
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "link", stat.S_IFDIR: "directory", stat.S_IFIFO: "fifo"}
 
 
 class FileState(NamedTuple):
-    """What is under a name, as far as it tells whether it is still the same."""
+    """Attributes of a file by which a change is detected."""
 
     kind: str
     mode: int
@@ -39,12 +39,12 @@ class FileState(NamedTuple):
 
 @contextlib.contextmanager
 def open_directory(directory: str) -> Iterator[int]:
-    """Open a directory by its real path; raises OSError if a component is a link by now."""
+    """Open a directory by its real path; raises OSError if a component is now a link."""
     parts = [part for part in directory.split("/") if part]
     descriptor = os.open("/", os.O_RDONLY | _DIRECTORY)
     try:
         for count, part in enumerate(parts, 1):
-            # Above the last one it is enough to be let through.
+            # Parents need no read permission, only search permission.
             flags = os.O_RDONLY if count == len(parts) else os.O_PATH
             below = os.open(part, flags | _DIRECTORY, dir_fd=descriptor)
             os.close(descriptor)
@@ -55,7 +55,7 @@ def open_directory(directory: str) -> Iterator[int]:
 
 
 def state_in(directory: int, name: str) -> Optional[FileState]:
-    """Return what is under a name in a directory, None if nothing is."""
+    """Return the state of a file in an open directory, None if it does not exist."""
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -66,7 +66,7 @@ def state_in(directory: int, name: str) -> Optional[FileState]:
 
 
 def state(directory: str, name: str) -> Optional[FileState]:
-    """Return what is under a name in a directory that may be gone itself."""
+    """Return the state of a file, None if it or its directory does not exist."""
     try:
         with open_directory(directory) as descriptor:
             return state_in(descriptor, name)
@@ -75,9 +75,9 @@ def state(directory: str, name: str) -> Optional[FileState]:
 
 
 def companions(directory: str, name: str) -> List[str]:
-    """Return the names of files beside a database that SQLite would play back into it; raises OSError.
+    """Return the names of companion files that SQLite would apply to a database; raises OSError.
 
-    They are known by their content, as SQLite itself knows them: others may be called like that, too.
+    They are recognized by their content, as SQLite does it: other files may have such names too.
     """
     with contextlib.suppress(FileNotFoundError), open_directory(directory) as descriptor:
         return [name + end for end in COMPANIONS if _begins(descriptor, name + end, COMPANIONS[end])]
@@ -85,7 +85,7 @@ def companions(directory: str, name: str) -> List[str]:
 
 
 def has_content(directory: str, name: str, member: Member) -> bool:
-    """Tell whether a file or link has the content of a member; raises OSError if it cannot be read."""
+    """Return whether a file or link has the content of a member; raises OSError if it cannot be read."""
     if not state(directory, name):
         return member.kind == ABSENT
     with open_directory(directory) as descriptor:
@@ -99,7 +99,7 @@ def has_content(directory: str, name: str, member: Member) -> bool:
 
 
 def starts_with(directory: str, name: str, member: Member) -> bool:
-    """Tell whether a file begins with the content of a member; raises OSError if it cannot be read."""
+    """Return whether a file starts with the content of a member; raises OSError if it cannot be read."""
     with open_directory(directory) as descriptor, os.fdopen(os.open(name, _OLD, dir_fd=descriptor), "rb") as file:
         if os.fstat(file.fileno()).st_size < member.size:
             return False
@@ -116,10 +116,10 @@ def _first(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -> None:
-    """Make a file or link under a name that must be free; on the disk when this returns, its name aside.
+    """Make a file or link, which must not exist; its content is on the disk when this returns, its name may not be.
 
-    It has its owner and mode before it has any content (J17). Raises OSError; Damaged if the content is not the
-    member's; Fault if the file system does not keep owner or mode.
+    Owner and mode are set before any content (J17). Raises OSError; Damaged if the content is not that of the member;
+    Fault if the file system does not store owner or mode.
     """
     with open_directory(directory) as descriptor:
         if member.kind == "link":
@@ -135,7 +135,7 @@ def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -
 
 
 def keep_old(directory: str, name: str, kept: str) -> None:
-    """Keep what is under a name under a second one: the very same file, or a copy where there are no hard links."""
+    """Keep a file under a second name, as a hard link, or as a copy where hard links are not possible."""
     with open_directory(directory) as descriptor:
         try:
             os.link(name, kept, src_dir_fd=descriptor, dst_dir_fd=descriptor, follow_symlinks=False)
@@ -146,25 +146,25 @@ def keep_old(directory: str, name: str, kept: str) -> None:
 
 
 def move(directory: str, name: str, to: str, final: str) -> None:
-    """Move a file to where it belongs, at once; what was there is gone."""
+    """Rename a file to its destination, replacing the file there."""
     with open_directory(directory) as source, open_directory(to) as target:
         os.rename(name, final, src_dir_fd=source, dst_dir_fd=target)
 
 
 def remove(directory: str, name: str) -> None:
-    """Remove a file that may be gone, in a directory that may be gone."""
+    """Remove a file; it or its directory may be gone already."""
     with contextlib.suppress(FileNotFoundError), open_directory(directory) as descriptor:
         os.unlink(name, dir_fd=descriptor)
 
 
 def make_directory(parent: str, name: str) -> None:
-    """Make a directory that nobody else can enter yet, unless it exists."""
+    """Make a private directory, unless it exists."""
     with contextlib.suppress(FileExistsError), open_directory(parent) as descriptor:
         os.mkdir(name, 0o700, dir_fd=descriptor)
 
 
 def remove_directory(parent: str, name: str) -> None:
-    """Remove a directory if it is empty; it may be gone."""
+    """Remove a directory if it is empty; it may be gone already."""
     try:
         with open_directory(parent) as descriptor:
             os.rmdir(name, dir_fd=descriptor)
@@ -174,21 +174,21 @@ def remove_directory(parent: str, name: str) -> None:
 
 
 def set_owner_and_mode(directory: str, mode: int, uid: int, gid: int) -> None:
-    """Give a directory its owner and mode, on the disk when this returns."""
+    """Set owner and mode of a directory durably."""
     with open_directory(directory) as descriptor:
         _set_owner_and_mode(descriptor, mode, uid, gid)
         os.fsync(descriptor)
 
 
 def sync(directories: Iterable[str]) -> None:
-    """Bring the names in directories to the disk."""
+    """Flush the names in directories to the disk."""
     for directory in sorted(set(directories)):
         with contextlib.suppress(FileNotFoundError), open_directory(directory) as descriptor:
             os.fsync(descriptor)
 
 
 def _begins(directory: int, name: str, beginnings: Sequence[bytes]) -> bool:
-    """Tell whether there is a file with one of some beginnings."""
+    """Return whether a file exists that starts with one of some byte strings."""
     try:
         found = state_in(directory, name)
         if found is None or found.kind != "file":
@@ -213,7 +213,7 @@ def _new(directory: int, name: str, mode: int, uid: int, gid: int) -> IO[bytes]:
 
 
 def _set_owner_and_mode(descriptor: int, mode: int, uid: int, gid: int) -> None:
-    """Set owner and mode of what is open; the owner first, as that takes permissions away."""
+    """Set owner and mode of an open file; the owner first, as chown clears mode bits."""
     status = os.fstat(descriptor)
     if (status.st_uid, status.st_gid) != (uid, gid):
         os.fchown(descriptor, uid, gid)
@@ -221,7 +221,7 @@ def _set_owner_and_mode(descriptor: int, mode: int, uid: int, gid: int) -> None:
     status = os.fstat(descriptor)
     found = stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
     if found != (mode, uid, gid):
-        text = "the file system makes it mode {:o}, owner {}, group {}; expected {:o}, {}, {}"
+        text = "the file system set mode {:o}, owner {}, group {}; expected {:o}, {}, {}"
         raise Fault(text.format(*found, mode, uid, gid))
 
 
@@ -232,7 +232,7 @@ def _finish(file: IO[bytes], mtime_ns: int) -> None:
 
 
 def _tee(content: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
-    """Write what passes."""
+    """Write each part to a file and yield it."""
     for part in content:
         file.write(part)
         yield part

@@ -1,4 +1,4 @@
-"""Layouts: where each member of a restore goes on this machine, and what is there now; settled before it begins."""
+"""Layouts: the destination of each member of a restore, and what is there now; made before anything is changed."""
 
 import grp
 import os
@@ -15,13 +15,13 @@ from .destination import ABSENT, FileState
 
 _LONGEST_PATH = 4095
 _SHOWN = 40
-"""characters of a file's name in the names of what lies beside it: 255 bytes are the most a name can have"""
+"""characters of a file name that are used in the names of its staged and kept files; a name has at most 255 bytes"""
 _UNKNOWN_DIRECTORY = 0o755
-"""mode of a directory that is needed and that the archive does not have"""
+"""mode of a parent directory that must be made and is not in the archive"""
 
 
 class Request(NamedTuple):
-    """What to take from which archive, and where it goes."""
+    """Which members to restore, from which archive, and below which directory."""
 
     archive: str
     """path"""
@@ -29,36 +29,36 @@ class Request(NamedTuple):
     """directory that stands for `/`"""
     members: Tuple[Member, ...]
     positions: Tuple[int, ...]
-    """of the members in the archive"""
+    """indexes of the members in the archive"""
     parents: Tuple[Member, ...]
-    """directories that the archive has, for those that must be made"""
+    """directories of the archive that are parents of members; used if they must be made"""
 
 
 class Slot(NamedTuple):
-    """One file or link to be replaced, or a file to be removed."""
+    """One file or link to replace or create, or a file to remove."""
 
     member: Member
-    """with the owner and mode that it gets here; of the kind `absent` if the file goes"""
+    """with the owner and mode for this machine; of the kind `absent` if the file is removed"""
     position: int
-    """of the member in the archive; -1 if it is not from there"""
+    """index of the member in the archive; -1 if it is not from there"""
     anchor: str
-    """real path of the nearest directory that existed: what is staged and kept lies there"""
+    """real path of the nearest existing directory; staged and kept files are put there"""
     parent: str
-    """real path of the directory that it goes to"""
+    """real path of its directory"""
     name: str
     staged: str
     kept: str
     old: Optional[FileState]
-    """what was there; None if nothing was"""
+    """the former file; None if there was none"""
 
     @property
     def real(self) -> str:
-        """Return where it goes."""
+        """Return the path of the destination."""
         return os.path.join(self.parent, self.name)
 
 
 class Folder(NamedTuple):
-    """One directory that is made, or gets another owner or mode."""
+    """One directory to make, or to give another owner or mode."""
 
     path: str
     """as the archive names it"""
@@ -67,29 +67,29 @@ class Folder(NamedTuple):
     uid: int
     gid: int
     old: Optional[Tuple[int, int, int]]
-    """mode, owner and group that it had; None if it did not exist"""
+    """its former mode, owner and group; None if it did not exist"""
 
 
 class Layout(NamedTuple):
-    """All that is to be done, settled before anything is."""
+    """All changes of a restore."""
 
     request: Request
     slots: Tuple[Slot, ...]
     folders: Tuple[Folder, ...]
-    """those above come first"""
+    """parents come first"""
 
     @property
     def reals(self) -> List[str]:
-        """Return all places, sorted."""
+        """Return all destinations, sorted."""
         places = [slot.real for slot in self.slots] + [folder.real for folder in self.folders]
         return sorted(places, key=os.fsencode)
 
 
 def make_layout(request: Request) -> Layout:
-    """Return what a request comes to on this machine now; raises Fault if something is in the way. Changes nothing."""
+    """Return the layout of a request on this machine; changes nothing. Raises Fault if a destination is blocked."""
     root = os.path.realpath(request.root)
     if not os.path.isdir(root):
-        raise Fault(f"`{printable(request.root)}` is no directory, expected one to restore to")
+        raise Fault(f"`{printable(request.root)}` is not a directory, expected one to restore to")
     token = secrets.token_hex(6)
     slots: List[Slot] = []
     folders: Dict[str, Folder] = {}
@@ -109,22 +109,22 @@ def make_layout(request: Request) -> Layout:
 
 
 def look_up(directory: str, member: Member) -> Slot:
-    """Return where a file or link goes below a directory, and what is there; raises Fault if it cannot."""
+    """Return the slot of a file or link below a directory; raises Fault if its destination is blocked."""
     root = os.path.realpath(directory)
     return _slot(_localized(member, root), -1, _parent(root, member.path), "")
 
 
 def count_changes(layout: Layout) -> int:
-    """Return how many files, links and directories of the archive a layout comes to."""
+    """Return the number of files, links and directories of the archive in a layout."""
     chosen = {member.path for member in layout.request.members}
     places = sum(slot.member.kind != ABSENT for slot in layout.slots)
     return places + sum(folder.path in chosen for folder in layout.folders)
 
 
 def stale_companions(slots: Sequence[Slot]) -> List[Tuple[Slot, str]]:
-    """Return files beside databases that would be played back into what is in their places, and that are no slots.
+    """Return companion files of former databases that are not slots themselves, each with the slot of its database.
 
-    Each with the slot that it lies beside. A log of the former database would spoil the one that is restored.
+    SQLite would apply such a log of the former database to the restored one, and corrupt it.
     """
     known = {slot.real for slot in slots}
     files = [slot for slot in slots if slot.member.kind == "file"]
@@ -133,14 +133,14 @@ def stale_companions(slots: Sequence[Slot]) -> List[Tuple[Slot, str]]:
 
 
 def encode(layout: Layout) -> Any:
-    """Return a layout as JSON; it is read again by `decode` only, from a directory that is ours alone."""
+    """Return a layout as JSON; only `decode` reads it, from a private directory."""
     request = layout.request._asdict()
     slots = [slot._asdict() for slot in layout.slots]
     return _each({"request": dict(request), "slots": slots, "folders": layout.folders}, portable)
 
 
 def decode(document: Any) -> Layout:
-    """Return the layout; raises ValueError, KeyError or TypeError if it is none."""
+    """Return the layout; raises ValueError, KeyError or TypeError if the document is not one."""
     found = _each(document, native)
     request = {**found["request"], "positions": tuple(found["request"]["positions"])}
     for key in ("members", "parents"):
@@ -157,13 +157,13 @@ def decode(document: Any) -> Layout:
 
 
 def list_paths(paths: Sequence[str]) -> str:
-    """Return some paths for a message."""
-    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""  # noqa: PLR2004  (so many can be taken in)
+    """Return up to five paths for a message."""
+    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""  # noqa: PLR2004  (as many as can be read at once)
     return ", ".join(f"`{printable(path)}`" for path in paths[:5]) + more
 
 
 def _each(document: Any, change: Callable[[str], str]) -> Any:
-    """Return JSON with all its strings changed; tuples become lists."""
+    """Return JSON with `change` applied to all strings; tuples become lists."""
     if isinstance(document, str):
         return change(document)
     if isinstance(document, dict):
@@ -174,9 +174,9 @@ def _each(document: Any, change: Callable[[str], str]) -> Any:
 
 
 def _localized(member: Member, root: str) -> Member:
-    """Return a member with the owner it has on this machine, by name if there is one, and without setuid (J13).
+    """Return a member with its owner on this machine, looked up by name, and without setuid and setgid (J13).
 
-    Below another root, for a look or a drill, only root can give files away, and others own what they look at.
+    Below another root, restored files belong to the account that runs this, unless it is root.
     """
     if root != "/" and os.geteuid() != 0:
         return member._replace(mode=member.mode & KEPT_MODE_BITS, uid=os.geteuid(), gid=os.getegid())
@@ -193,9 +193,9 @@ def _localized(member: Member, root: str) -> Member:
 
 
 def _parent(root: str, path: str) -> str:
-    """Return the real path of the directory that a path goes to; raises Fault if it leads out of the root (J13)."""
+    """Return the real path of the directory of a path; raises Fault if it is outside of the root (J13)."""
     if len(os.fsencode(root + path)) > _LONGEST_PATH:
-        raise Fault(f"`{printable(path[:100])}...` is too long a path, at most {_LONGEST_PATH} bytes are possible")
+        raise Fault(f"`{printable(path[:100])}...` is too long, expected a path of at most {_LONGEST_PATH} bytes")
     above = root
     for part in path.split("/")[1:-1]:
         above = os.path.join(above, part)
@@ -206,12 +206,12 @@ def _parent(root: str, path: str) -> str:
     real = os.path.realpath(above)
     if real != root and not real.startswith(root.rstrip("/") + "/"):
         text = f"`{printable(path)}` would go to `{printable(real)}`, outside of `{printable(root)}`"
-        raise Fault(text, "move the link away that leads there")
+        raise Fault(text, "move away the link that leads there")
     return real
 
 
 def _slot(member: Member, position: int, parent: str, token: str) -> Slot:
-    """Return a slot; raises Fault if what is there cannot be replaced."""
+    """Return a slot; raises Fault if the existing file cannot be replaced."""
     name = os.path.basename(member.path)
     found = destination.state(parent, name)
     if found and found.kind not in ("file", "link"):
@@ -222,7 +222,7 @@ def _slot(member: Member, position: int, parent: str, token: str) -> Slot:
 
 
 def _removal(slot: Slot, name: str, token: str) -> Slot:
-    """Return a slot for a file that lies beside another one and goes."""
+    """Return a slot to remove a companion file of another slot."""
     path = os.path.join(os.path.dirname(slot.member.path), name)
     owner = (os.geteuid(), os.getegid(), "", "")
     gone = Member(path, slot.member.when, ABSENT, 0, *owner, 0, 0, "", "", truncate=False)
@@ -230,14 +230,14 @@ def _removal(slot: Slot, name: str, token: str) -> Slot:
 
 
 def _anchor(real: str) -> str:
-    """Return the nearest directory that exists."""
+    """Return the nearest existing directory."""
     while not os.path.isdir(real):
         real = os.path.dirname(real)
     return real
 
 
 def _add_missing(folders: Dict[str, Folder], path: str, real: str, known: Dict[str, Member]) -> None:
-    """Add the directories above a path that do not exist."""
+    """Add the missing parent directories of a path."""
     while real not in folders and not os.path.isdir(real):
         path = os.path.dirname(path)
         if path in known:
@@ -249,7 +249,7 @@ def _add_missing(folders: Dict[str, Folder], path: str, real: str, known: Dict[s
 
 
 def _add_folder(folders: Dict[str, Folder], parent: str, member: Member) -> None:
-    """Add a directory of the archive; one that is reached by a link here stays as it is."""
+    """Add a directory of the archive; if it is a link to a directory on this machine, it stays as it is."""
     real = os.path.join(parent, os.path.basename(member.path))
     if os.path.islink(real) and os.path.isdir(real):
         return
@@ -261,17 +261,17 @@ def _add_folder(folders: Dict[str, Folder], parent: str, member: Member) -> None
 
 
 def _check(layout: Layout) -> None:
-    """Raise Fault for what would fail once it is too late: names that clash or are too long, not enough space."""
+    """Raise Fault for errors that would only show during the restore: conflicts, long names, owners, disk space."""
     twice = sorted(real for real, count in Counter(layout.reals).items() if count > 1)
     if twice:
-        raise Fault(f"several members lead to {list_paths(twice)}", "choose one of them")
+        raise Fault(f"several members lead to {list_paths(twice)}", "select one of them")
     _check_names(layout)
     _check_owners(layout)
     _check_space(layout.slots)
 
 
 def _check_names(layout: Layout) -> None:
-    """Raise Fault for a name that the file system does not take; each directory that is made is looked at by itself."""
+    """Raise Fault for a name that is too long for its file system."""
     longest: Dict[str, int] = {}
     for real in layout.reals:
         parent, name = os.path.split(real)
@@ -279,11 +279,11 @@ def _check_names(layout: Layout) -> None:
             exists = os.path.isdir(parent)
             longest[parent] = os.pathconf(parent, "PC_NAME_MAX") if exists else longest[os.path.dirname(parent)]
         if len(os.fsencode(name)) > longest[parent]:
-            raise Fault(f"`{printable(real)}` is too long a name here, at most {longest[parent]} bytes are possible")
+            raise Fault(f"`{printable(real)}` is too long, expected a name of at most {longest[parent]} bytes")
 
 
 def _check_owners(layout: Layout) -> None:
-    """Raise Fault if files belong to others and only root may make them so."""
+    """Raise Fault if files would belong to another user or group, which only root may do."""
     groups = {os.getegid(), *os.getgroups()}
     owners = [(slot.real, slot.member.uid, slot.member.gid) for slot in layout.slots]
     owners += [(folder.real, folder.uid, folder.gid) for folder in layout.folders]
@@ -293,7 +293,7 @@ def _check_owners(layout: Layout) -> None:
 
 
 def _check_space(slots: Iterable[Slot]) -> None:
-    """Raise Fault if the files cannot all be staged: also what keeps a bomb from a full disk (S17)."""
+    """Raise Fault if there is no space to stage all files; this also stops decompression bombs (S17)."""
     needed: Dict[int, int] = {}
     free: Dict[int, int] = {}
     for slot in slots:
@@ -303,6 +303,6 @@ def _check_space(slots: Iterable[Slot]) -> None:
             free[device] = system.f_bavail * system.f_frsize
         needed[device] = needed.get(device, 0) + slot.member.size
         if needed[device] > free[device]:
-            room = f"{needed[device]} bytes and more needed, {free[device]} are free"
+            room = f"{needed[device]} bytes or more are needed, {free[device]} are free"
             text = f"no room beside `{printable(slot.real)}`: {room}"
-            raise Fault(text, "free some, or choose fewer paths")
+            raise Fault(text, "free some space, or select fewer paths")

@@ -1,4 +1,4 @@
-"""Intents: what restoring from an archive would do here, with the archive verified; nothing is changed (J13)."""
+"""Restore plans: verify an archive and list what a restore would change on this machine; changes nothing (J13)."""
 
 import os
 import socket
@@ -17,21 +17,21 @@ class Change(NamedTuple):
     path: str
     """as the archive names it"""
     action: str
-    """`create`, `replace`, `remove`; `same`: it is already like that; `grown`: a log, left as it is"""
+    """`create`, `replace`, `remove`; `same`: already as in the archive; `grown`: a log that is left as it is"""
     real: str
-    """where it goes, links resolved"""
+    """its destination, with links resolved"""
 
 
 class RestorePlan(NamedTuple):
-    """A restore that can be done: the archive is verified, nothing is in the way."""
+    """A possible restore: the archive is verified, and no destination is blocked."""
 
     archive: str
     """path"""
     manifest: Optional[Manifest]
-    """None of a historical archive"""
+    """None for a historical archive"""
     changes: Tuple[Change, ...]
     notes: Tuple[str, ...]
-    """what to know before it is done: damage that is put up with, what cannot be verified"""
+    """what the operator should know: accepted damage, what cannot be verified"""
     request: layout.Request
 
 
@@ -44,10 +44,11 @@ def make_plan(
     any_host: bool = False,
     force: bool = False,
 ) -> RestorePlan:
-    """Verify an archive and return what restoring these paths from it would do; changes nothing (J13).
+    """Verify an archive and return the plan to restore `paths` from it; changes nothing (J13). Raises Fault.
 
-    A path chooses a file, or all below a directory; none choose all. `host` is this machine unless given; an archive
-    of another one needs `any_host`, a damaged one `force`: then what is chosen must be whole. Raises Fault.
+    A path selects a file, or a directory with its contents; no paths select everything. `root` stands for `/`. The
+    archive must be of `host` (default: this machine), unless `any_host`. A damaged archive needs `force`, and the
+    selected members must be undamaged.
     """
     listing, note = archive.inspect(archive_path)
     notes = [note] if note else []
@@ -55,7 +56,7 @@ def make_plan(
         raise Fault(f"`{archive_path}` is damaged: {listing.problems[0]}", "take another backup", BACKUP_BAD)
     problems = [*listing.problems, *_set_aside(archive_path)]
     if problems and not force:
-        hint = "take another backup, or what is whole of this one with `--force`"
+        hint = "take another backup, or restore its undamaged files with `--force`"
         raise Fault(f"`{archive_path}` is damaged: {'; '.join(problems[:5])}", hint, BACKUP_BAD)
     notes += problems
     _check_host(archive_path, listing.manifest, "" if any_host else host or socket.gethostname())
@@ -66,10 +67,10 @@ def make_plan(
             return RestorePlan(archive_path, listing.manifest, tuple(same), tuple(notes), request)
         planned = layout.make_layout(request)
         if not layout.count_changes(planned) and not same:
-            raise Fault("nothing is chosen but directories that are links here")
+            raise Fault("only directories are selected that are links on this machine")
         made = tuple(sorted((*_changes(planned), *same), key=lambda change: os.fsencode(change.real)))
         notes += [
-            f"`{printable(each.real)}` belongs to the database as it is, and goes with it: stop what uses it first"
+            f"`{printable(each.real)}` belongs to the database that is replaced, and is removed: stop its users first"
             for each in made
             if each.action == "remove"
         ]
@@ -79,34 +80,34 @@ def make_plan(
 
 
 def _set_aside(path: str) -> List[str]:
-    return ["it was found damaged and set aside"] if path.endswith(archive.BAD) else []
+    return ["it was found damaged and was set aside"] if path.endswith(archive.BAD) else []
 
 
 def _check_host(path: str, manifest: Optional[Manifest], host: str) -> None:
     if manifest and host and manifest.host != host:
-        hint = f"if you mean it: `--host {manifest.host}`"
+        hint = f"to restore it anyway: `--host {manifest.host}`"
         raise Fault(f"`{path}` is a backup of `{manifest.host}`, expected one of `{host}`", hint)
 
 
 def _choose(listing: Listing, paths: Sequence[str]) -> List[Member]:
-    """Return the members that paths choose; raises Fault if one chooses nothing, or what cannot be restored."""
+    """Return the selected members; raises Fault if a path selects nothing, or a member that cannot be restored."""
     wanted = [_normalized(path) for path in paths] or [""]
     refused = [path for path in sorted(listing.refused) if _is_covered(path, wanted)]
     if refused:
         why = listing.refused[refused[0]]
-        raise Fault(f"cannot restore {layout.list_paths(refused)}: {why}", "choose paths without it", BACKUP_BAD)
+        raise Fault(f"cannot restore {layout.list_paths(refused)}: {why}", "select paths without it", BACKUP_BAD)
     for path in wanted:
         if not any(_is_covered(member.path, [path]) for member in listing.members):
-            raise Fault(f"the backup has nothing of `{printable(path)}`" if path else "the backup is empty")
+            raise Fault(f"`{printable(path)}` is not in the backup" if path else "the backup is empty")
     return [member for member in listing.members if _is_covered(member.path, wanted)]
 
 
 def _compare(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List[Change], List[Member]]:
-    """Return what is to stay, as it is what the archive has or a log, and what is to be changed.
+    """Return the changes for members that stay as they are, and the members to restore.
 
-    What is as it should be is not touched, and needs nobody's leave to be: the settings are root's, the backups are
-    those of a service account. A log that was added to since, or that is cut every night, tells what happened: it is
-    only put back where it is missing, or named.
+    A file that is already as in the archive is not touched, so the account needs no permission to write it; for example
+    the settings, which belong to root. A log that has grown since, or that is cut every night, shows what happened: it
+    is only restored if it is missing, or selected by name.
     """
     stay, different = [], []
     for member in members:
@@ -122,7 +123,7 @@ def _compare(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List
 
 
 def _grown_log(slot: layout.Slot) -> str:
-    """Return `grown` if a file is a log that holds more than the archive has of it, and nothing else."""
+    """Return `grown` if a file is a log that has only grown since the archive was made, else nothing."""
     member = slot.member
     if member.when != "after" or member.kind != "file" or slot.old is None or slot.old.kind != "file":
         return ""
@@ -131,9 +132,9 @@ def _grown_log(slot: layout.Slot) -> str:
 
 
 def _normalized(path: str) -> str:
-    """Return a path without slashes too many; `/` is the empty one."""
+    """Return a path without redundant slashes; `/` becomes empty."""
     if not path.startswith("/"):
-        raise Fault(f"`{printable(path)}` is no absolute path")
+        raise Fault(f"`{printable(path)}` is not an absolute path")
     return "".join(f"/{part}" for part in path.split("/") if part not in ("", "."))
 
 
@@ -179,7 +180,7 @@ def _is_same(slot: layout.Slot) -> bool:
 
 
 def failure_message(error: Exception) -> str:
-    """Return what went wrong, as part of a message."""
+    """Return the text of an error, as part of a message."""
     if not isinstance(error, OSError):
         return error.message if isinstance(error, Fault) else str(error)
     name = f" `{printable(os.fsdecode(error.filename))}`" if isinstance(error.filename, (str, bytes)) else ""

@@ -1,7 +1,7 @@
-"""Restorations: what is written of a restore so that it can be finished or taken back (J14).
+"""Progress of a restore, on the disk, so that it can be continued or undone after a crash (J14).
 
-`.restore/NUMBER/` in the backup directory holds the plan, the phase, each a file that is replaced at once, and some
-space that is given up when the disk is full: a phase can always be told (B5).
+`.restore/NUMBER/` in the backup directory has the plan and the phase, each a file that is replaced atomically, and a
+reserve of disk space that is freed when the disk is full, so that a phase can always be written (B5).
 """
 
 import contextlib
@@ -18,13 +18,13 @@ from .layout import Layout, decode, encode
 
 FOLDER = ".restore"
 STAGING, REPLACING, DONE, UNDOING, OVER = "staging", "swapping", "done", "undoing", "over"
-"""nothing is changed yet; files are put in place; all are; files are put back; what it kept is being removed"""
+"""nothing is changed; files are being replaced; all are; files are being put back; kept files are being removed"""
 _PLAN, _PHASE, _RESERVE = "plan.json", "phase", "reserve"
 _RESERVED = 64 * 1024
 
 
 class Progress:
-    """One restore, by its directory."""
+    """One restore and its directory."""
 
     def __init__(self, folder: str, number: int) -> None:
         self.number = number
@@ -32,7 +32,7 @@ class Progress:
 
     @classmethod
     def begin(cls, folder: str, planned: Layout) -> "Progress":
-        """Note a new one; raises OSError with nothing left of it."""
+        """Create the directory of a new restore; raises OSError, and then nothing is left of it."""
         above = os.path.join(folder, FOLDER)
         with contextlib.suppress(FileExistsError):
             durable.make_directory(above)
@@ -48,12 +48,12 @@ class Progress:
 
     @property
     def has_plan(self) -> bool:
-        """Tell whether it has a plan; one without has done nothing."""
+        """Whether it has a plan; a restore without one has changed nothing."""
         return os.path.lexists(self._file(_PLAN))
 
     @property
     def layout(self) -> Layout:
-        """Return its plan; raises Fault."""
+        """The layout of its plan; raises Fault."""
         try:
             with open(self._file(_PLAN), "rb") as file:
                 return decode(json.loads(file.read().decode("ascii")))
@@ -62,7 +62,7 @@ class Progress:
 
     @property
     def phase(self) -> str:
-        """Return the phase it is in; raises Fault."""
+        """Its phase; raises Fault."""
         if not self.has_plan:
             return OVER
         try:
@@ -79,23 +79,23 @@ class Progress:
         return phase
 
     def write_plan(self, planned: Layout) -> None:
-        """Note another plan, of which nothing is done yet; raises OSError."""
+        """Write a plan, of which nothing is done yet; raises OSError."""
         self._write(_PLAN, json.dumps(encode(planned)).encode("ascii"))
 
     def set_phase(self, phase: str) -> None:
-        """Note that a phase begins; raises OSError, and then it is still in the one before."""
+        """Write the next phase; raises OSError, and then the phase is still the former one."""
         before = self.phase
         try:
             self._write(_PHASE, f"{phase}\n".encode("ascii"))
         except OSError:
-            # It may stand there all the same, if not yet on the disk.
+            # The new phase may be in the file, though not on the disk: write the former one again.
             with contextlib.suppress(OSError):
                 self._write(_PHASE, f"{before}\n".encode("ascii"))
             raise
 
     def remove(self) -> None:
-        """Remove what is written; nothing may be staged or kept any more. Raises OSError."""
-        # The plan goes first, on the disk as well: a restore without one has done nothing.
+        """Remove the directory; no file may be staged or kept any more. Raises OSError."""
+        # Remove the plan first, durably: a restore without a plan has changed nothing.
         durable.remove(self._file(_PLAN))
         durable.sync_directory(self.path)
         shutil.rmtree(self.path)
@@ -114,7 +114,7 @@ class Progress:
 
 
 def all_restores(folder: str) -> List[Progress]:
-    """Return what is written of restores, the oldest first."""
+    """Return all restores of a backup directory, oldest first."""
     try:
         names = os.listdir(os.path.join(folder, FOLDER))
     except FileNotFoundError:
@@ -123,6 +123,6 @@ def all_restores(folder: str) -> List[Progress]:
 
 
 def latest(folder: str, *phases: str) -> Optional[Progress]:
-    """Return the last restore that is in one of these phases; raises Fault if one cannot be read."""
+    """Return the last restore in one of these phases, or None; raises Fault if a phase cannot be read."""
     found = [each for each in all_restores(folder) if each.phase in phases]
     return found[-1] if found else None

@@ -1,7 +1,7 @@
-"""Restores: files of an archive put back, all of them or none (J13, J14, J15).
+"""Restores: put files of an archive back, all of them or none (J13, J14, J15).
 
-A restore has a directory `.restore/NUMBER` in the backup directory with its plan and the phase it is in; a phase is
-on the disk before its first act. Called with the lock held, but for `make_plan` and `unfinished`.
+A restore has a directory `.restore/NUMBER` in the backup directory, with its plan and its phase; a phase is on the disk
+before its first change. All functions need the lock, except `make_plan` and `unfinished`.
 """
 
 import contextlib
@@ -20,25 +20,25 @@ from .progress import DONE, OVER, REPLACING, STAGING, UNDOING, Progress, all_res
 
 __all__ = ["Change", "RestorePlan", "Unfinished", "continue_restore", "make_plan", "restore", "undo", "unfinished"]
 
-FINISH_HINT = "finish it with `restore --continue` or take it back with `restore --undo`"
+FINISH_HINT = "finish it with `restore --continue`, or undo it with `restore --undo`"
 
 
 class Unfinished(NamedTuple):
-    """A restore that was interrupted."""
+    """An interrupted restore."""
 
     archive: str
     """path"""
     phase: str
-    """`staging`: nothing is changed; `swapping`: some files may be; `undoing`: some may be back"""
+    """`staging`: nothing is changed; `swapping`: some files may be replaced; `undoing`: some may be put back"""
     paths: Tuple[str, ...]
-    """where files go"""
+    """destinations"""
 
 
 def restore(plan: RestorePlan, folder: str) -> int:
-    """Do what was intended; return the number of files, links and directories whose content was checked in place (J15).
+    """Carry out a plan; return how many files, links and directories were verified at their destinations (J15).
 
-    If it raises Fault with status FAILED or BACKUP_BAD nothing is changed; with RESTORE_NEEDED some files may be, and
-    `continue_restore` or `undo` is next.
+    After a Fault with status FAILED or BACKUP_BAD nothing is changed. After one with RESTORE_NEEDED some files may be:
+    call `continue_restore` or `undo`.
     """
     if unfinished(folder):
         raise Fault("a restore is unfinished", FINISH_HINT, RESTORE_NEEDED)
@@ -57,7 +57,7 @@ def restore(plan: RestorePlan, folder: str) -> int:
 
 
 def unfinished(folder: str) -> Optional[Unfinished]:
-    """Return the restore that was interrupted, if one was; raises Fault if it cannot be read."""
+    """Return the interrupted restore, or None; raises Fault if its plan or phase cannot be read."""
     found = _unfinished(folder)
     if found is None:
         return None
@@ -65,12 +65,12 @@ def unfinished(folder: str) -> Optional[Unfinished]:
 
 
 def continue_restore(folder: str) -> int:
-    """Bring an interrupted restore to its end; return as `restore` does. Raises Fault as it does."""
+    """Continue an interrupted restore to its end; returns and raises as `restore`."""
     found = _unfinished(folder)
     if found is None:
-        raise Fault("no restore is unfinished: there is nothing to continue")
+        raise Fault("no restore is unfinished, nothing to continue")
     if found.phase == UNDOING:
-        raise Fault("the restore is being taken back", "finish that with `restore --undo`", RESTORE_NEEDED)
+        raise Fault("the restore is being undone", "finish that with `restore --undo`", RESTORE_NEEDED)
     if found.phase == STAGING:
         try:
             atomic_replace.discard(found.layout)
@@ -83,14 +83,14 @@ def continue_restore(folder: str) -> int:
 
 
 def undo(folder: str, *, force: bool = False) -> int:
-    """Bring back the state before the restore that was interrupted, or else before the last one that was done.
+    """Put back the files from before the interrupted restore, or else from before the last finished one.
 
-    Return the number of places that are as they were. After a restore that was done, files that were changed since
-    are only lost with `force`. Raises Fault: with RESTORE_NEEDED it is to be called again.
+    Return how many files, links and directories are as they were. If files were changed since a finished restore,
+    `force` is needed, and the changes are lost. Raises Fault; with status RESTORE_NEEDED, call it again.
     """
     found = _unfinished(folder) or latest(folder, DONE)
     if found is None:
-        raise Fault("no restore can be taken back: none was done")
+        raise Fault("no restore to undo")
     try:
         if found.phase == DONE:
             _check_undoable(found.layout, force=force)
@@ -109,20 +109,20 @@ def undo(folder: str, *, force: bool = False) -> int:
 
 
 def _complete(progress: Progress, folder: str) -> int:
-    """Go from the phase a restore is in to its end."""
+    """Continue a restore from its phase to its end."""
     if progress.phase == STAGING:
         _stage(progress)
     try:
         count = atomic_replace.replace(progress.layout)
         progress.set_phase(DONE)
     except (OSError, Fault) as error:
-        raise Fault(f"restore is interrupted: {failure_message(error)}", FINISH_HINT, RESTORE_NEEDED) from None
+        raise Fault(f"the restore was interrupted: {failure_message(error)}", FINISH_HINT, RESTORE_NEEDED) from None
     _remove_others(folder, progress)
     return count
 
 
 def _stage(progress: Progress) -> None:
-    """Stage and keep everything; on any failure nothing is left of it, and nothing was changed."""
+    """Stage new files and keep old ones; after an error all of that is removed, and nothing was changed."""
     path = progress.layout.request.archive
     try:
         with open_archive(path) as file:
@@ -132,21 +132,21 @@ def _stage(progress: Progress) -> None:
     except BaseException as error:
         _abandon(progress)
         if isinstance(error, Damaged):
-            raise Fault(f"`{printable(path)}` {error}; nothing is changed", "verify it", BACKUP_BAD) from None
+            raise Fault(f"`{printable(path)}` {error}; nothing is changed", "verify the backup", BACKUP_BAD) from None
         if isinstance(error, OSError):
             raise Fault(f"{failure_message(error)}; nothing is changed") from None
         raise
 
 
 def _abandon(progress: Progress) -> None:
-    """Remove what a restore has made so far; raises Fault if that cannot be."""
+    """Remove all that a restore has staged and kept; raises Fault if that fails."""
     try:
         if progress.phase != STAGING:
             progress.set_phase(STAGING)
         atomic_replace.discard(progress.layout)
         progress.remove()
     except OSError as error:
-        text = f"{failure_message(error)}; nothing is changed, but what was staged could not be removed"
+        text = f"{failure_message(error)}; nothing is changed, but staged files could not be removed"
         raise Fault(text, FINISH_HINT, RESTORE_NEEDED) from None
 
 
@@ -161,12 +161,12 @@ def _unfinished(folder: str) -> Optional[Progress]:
 
 
 def drop_undo(folder: str) -> None:
-    """Drop what the last restore kept: from now on it cannot be taken back. Not while one is unfinished."""
+    """Remove the files that the last restore kept: it can no longer be undone. No restore may be unfinished."""
     _remove_others(folder, None)
 
 
 def _remove_others(folder: str, kept: Optional[Progress]) -> None:
-    """Forget restores that are over, as only the last one can be taken back; the next one does what fails here."""
+    """Remove finished restores except one; only the last one can be undone. What fails is tried again later."""
     for each in all_restores(folder):
         if kept is not None and each.number == kept.number:
             continue
@@ -178,31 +178,31 @@ def _remove_others(folder: str, kept: Optional[Progress]) -> None:
 
 
 def _check_places(planned: layout.Layout, shown_before: Mapping[str, str]) -> None:
-    """Raise Fault if files would go elsewhere than what was shown."""
+    """Raise Fault if a destination is not the one that the plan showed."""
     for slot in planned.slots:
         before = shown_before.get(slot.member.path)
         if before is None and slot.member.kind == ABSENT:
-            hint = "stop what uses it, and look again"
+            hint = "stop the programs that use it, and run `restore` again"
             raise Fault(f"`{printable(slot.real)}` appeared meanwhile: the database is in use", hint)
         if before != slot.real:
             member, real, shown = map(printable, (slot.member.path, slot.real, str(before)))
-            text = f"`{member}` would go to `{real}`, shown was `{shown}`"
-            raise Fault(text, "links were changed meanwhile, look again")
+            text = f"`{member}` would go to `{real}`, expected `{shown}` as shown"
+            raise Fault(text, "links were changed meanwhile: run `restore` again")
 
 
 def _check_apart(planned: layout.Layout, folder: str) -> None:
-    """Raise Fault if a restore would write among the backups themselves."""
+    """Raise Fault if a restore would write into the backup directory itself."""
     own = os.path.realpath(folder)
     for real in planned.reals:
         if os.path.dirname(real) == own or real.startswith(own + "/."):
-            raise Fault(f"`{printable(real)}` lies among the backups", "choose paths without it")
+            raise Fault(f"`{printable(real)}` is among the backups", "select paths without it")
 
 
 def _check_undoable(done: layout.Layout, *, force: bool) -> None:
     lost = atomic_replace.missing_old(done)
     if lost:
-        raise Fault(f"what was replaced is gone: {layout.list_paths(lost)}")
+        raise Fault(f"kept files are gone: {layout.list_paths(lost)}")
     different = [] if force else atomic_replace.changed(done)
     if different:
-        hint = "save them, and take the restore back with `--force`"
+        hint = "save them, then undo the restore with `--force`"
         raise Fault(f"files were changed since the restore: {layout.list_paths(different)}", hint)

@@ -1,4 +1,4 @@
-"""Upkeep of a backup directory once tonight's archive is good: one older archive verified, old ones deleted."""
+"""Housekeeping after a good backup: verify an older archive, delete old ones."""
 
 import os
 import time
@@ -11,20 +11,20 @@ from ..settings.settings import Settings
 from . import retention
 
 ROUNDS = 30
-"""runs within which every archive is verified once more (J10)"""
+"""number of runs in which every archive is verified again (J10)"""
 
 
 def verify_oldest(folder: str, verified: Mapping[str, int], tonight: str) -> Tuple[Dict[str, int], List[str]]:
-    """Verify those archives that were not looked at for the longest time; one is enough up to ROUNDS of them.
+    """Verify the archives whose last verification is oldest: one of up to ROUNDS archives, two of up to twice as many.
 
-    Return when each was last found sound, and what was found damaged: renamed, and never counted as good again.
+    Return the time of the last verification of each archive, and messages about damaged ones, which are renamed.
     """
     found = archive.archives(folder)
     good = [each for each in found if each.kind == "good" and each.name != tonight]
     known = {each.name: verified.get(each.name, 0) for each in good}
     older = sorted(good, key=lambda each: known[each.name])[: -(-len(good) // ROUNDS)]
     looked_at = [(each, [each.problem]) for each in found if each.kind == "damaged"]
-    # Twice before it is condemned: a disk that failed to read once may read the next time.
+    # Verify twice before it is set aside: a read error may be temporary.
     looked_at += [(each, archive.verify(each.path) and archive.verify(each.path)) for each in older]
     told = []
     for each, wrong in looked_at:
@@ -38,9 +38,9 @@ def verify_oldest(folder: str, verified: Mapping[str, int], tonight: str) -> Tup
 
 
 def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], List[str]]:
-    """Delete what is older than BACKUP_SAVE_DAYS, as far as retention lets go; return it, and warnings (J16).
+    """Delete the archives that the retention rule drops; return their names, and warnings (J16).
 
-    Only archives that the runner made and whose manifest it can read are ever looked at.
+    Only archives made by the runner with a readable manifest are considered.
     """
     keys = ("BACKUP_SAVE_DAYS", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY")
     policy = retention.Policy(*(settings.values[key] for key in keys))
@@ -51,14 +51,14 @@ def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], L
 
 
 def _remove(folder: str, names: List[str]) -> Tuple[List[str], List[str]]:
-    """Delete archives, then their checksums; return which are gone, and warnings of the others."""
+    """Delete archives, then their checksum files; return the deleted names, and warnings."""
     gone, failed = [], []
     try:
         for name in names:
             os.unlink(os.path.join(folder, name))
             gone.append(name)
         if gone:
-            # Only then their checksums: after a power cut an archive without one would count as damaged.
+            # Checksum files last: after a power cut an archive without one would count as damaged.
             durable.sync_directory(folder)
             for name in gone:
                 durable.remove(os.path.join(folder, f"{name}.sha256"))

@@ -1,4 +1,4 @@
-"""Which archives stay and which go: a decision over a list, no clock and no file is read here (J9, J16)."""
+"""The retention rule: which archives are kept and which are deleted; a pure function of a list (J9, J16)."""
 
 import time
 from typing import Callable, FrozenSet, List, NamedTuple, Sequence, Set, Tuple
@@ -10,32 +10,32 @@ class Policy(NamedTuple):
     """How long archives are kept."""
 
     days: int
-    """an archive older than that may go; 1 or more"""
+    """archives older than this may be deleted; 1 or more"""
     daily: int = 0
-    """besides, the last good one of each of that many days; a day without one does not count"""
+    """also keep the last good one of each of that many days; days without one do not count"""
     weekly: int = 0
-    """the same for weeks, which begin on Monday"""
+    """the same for weeks, which start on Monday"""
     monthly: int = 0
     at_least: int = 3
-    """so many good ones are kept whatever their age; never less than one"""
+    """number of good ones that are kept regardless of age; at least one always is"""
 
 
 class Candidate(NamedTuple):
-    """One archive that the runner itself made, as retention sees it."""
+    """One archive made by the runner, as far as retention needs it."""
 
     name: str
     created: float
-    """start of its run by the clock of that day, seconds since 1970"""
+    """start of its run, seconds since 1970 by the clock at that time"""
     sequence: int
-    """counts the runs: what is newer is decided by it, the clock only where it is equal (J9)"""
+    """number of its run: it decides which archive is newer; times only decide between equal numbers (J9)"""
     good: bool
-    """a known state can be reached with it"""
+    """a known state can be restored from it"""
     passed: bool
     """no job of its run failed"""
 
 
 class Decision(NamedTuple):
-    """What to do; every archive is in one of the two sets."""
+    """The decision; every archive is in exactly one of the two sets."""
 
     keep: FrozenSet[str]
     drop: FrozenSet[str]
@@ -43,12 +43,17 @@ class Decision(NamedTuple):
 
 
 def decide(archives: Sequence[Candidate], now: float, policy: Policy, *, force: bool = False) -> Decision:
-    """Decide which archives stay (J16); times are seconds since 1970, periods are those of UTC.
+    """Decide which archives are kept (J16); times are seconds since 1970, days, weeks and months are those of UTC.
 
-    Dropped is what is older than the policy's days, but never: the newest good one and as many good ones as the policy
-    wants at least; the newest good one from before the last run that failed; what its calendar wants; what is from the
-    future. If the clock seems to have jumped nothing goes (J9). Without force at most half of the good ones go at once.
-    Raises ValueError for less than one day.
+    Archives older than `policy.days` are dropped, except:
+
+    - the newest good one, and the newest good ones up to `policy.at_least`;
+    - the newest good one from before the last failed run, and that failed one;
+    - the last good one of each day, week and month that the policy keeps;
+    - archives from the future.
+
+    If the clock seems to have jumped, nothing is dropped (J9). Without `force`, at most half of the good ones are
+    dropped at once. Raises ValueError if `policy.days` is less than one.
     """
     if policy.days < 1:
         raise ValueError(f"archives kept for {policy.days} days, expected 1 or more")
@@ -72,9 +77,9 @@ def _age(archive: Candidate) -> Tuple[int, float, str]:
 
 
 def _around_failure(order: Sequence[Candidate]) -> Set[str]:
-    """Return the last run that failed and the newest good one before it: the state from before the trouble.
+    """Return the archive of the last failed run and the newest good one before it: the state before the failure.
 
-    The failed one stays as well: once it is gone nothing would say which good one to protect.
+    The failed one is kept too: without it, the good one before it could no longer be recognized.
     """
     failed = [at for at, each in enumerate(order) if not each.passed]
     before = [each.name for each in order[: failed[-1]] if each.good] if failed else []
@@ -110,14 +115,14 @@ def _from_the_future(order: Sequence[Candidate], now: float) -> List[str]:
         return []
     last = max(future, key=lambda each: each.created)
     days = (last.created - now) / DAY
-    return [f"archives from the future are kept: {len(future)}, `{last.name}` by {days:.1f} days, is the clock right?"]
+    return [f"{len(future)} archives are from the future, `{last.name}` by {days:.1f} days; kept; is the clock right?"]
 
 
 def _clock_jump(order: Sequence[Candidate], now: float, days: int, count: int) -> str:
-    """Return what makes the clock doubtful, or nothing.
+    """Return why the clock seems to have jumped; empty if it does not.
 
-    As a run prunes after it has written its own archive, the newest one is of today and now tells little. So the two
-    newest good ones are compared as well; the next run, which finds two of today's clock, goes on.
+    A run prunes after it has made its own archive, so the newest archive always agrees with the clock. Therefore the
+    two newest good ones are compared too. After a jump, the next run finds two archives of the new clock, and prunes.
     """
     newest = order[-1].created if order else now
     if newest - now > DAY:
@@ -133,9 +138,12 @@ def _clock_jump(order: Sequence[Candidate], now: float, days: int, count: int) -
 
 
 def _limit_drops(most: int, drop: Sequence[Candidate], warnings: List[str]) -> Tuple[List[Candidate], List[str]]:
-    """Return what may go if only that many good ones may: the oldest of them, and all that are not good."""
+    """Limit the good archives to drop to `most`, the oldest ones; those that are not good are all dropped."""
     good = [each for each in drop if each.good]
     spared = {each.name for each in good[most:]}
     if spared:
-        warnings = [*warnings, f"{most} of {len(good)} good archives are dropped, at most half of all go at once"]
+        warnings = [
+            *warnings,
+            f"{most} of {len(good)} good archives are dropped, at most half of all are dropped at once",
+        ]
     return [each for each in drop if each.name not in spared], warnings

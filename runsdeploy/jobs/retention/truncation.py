@@ -1,13 +1,13 @@
-"""Truncations: taking off a log exactly the bytes that an archive holds, not one that was written since (J25).
+"""Truncation of logs: cut off exactly the bytes that are in the archive, and none that were written since (J25).
 
-Between looking at a file and cutting it somebody may write to it. A write lease closes that gap: the kernel gives
-it only while nobody else has the file open, and makes whoever opens it meanwhile wait (fcntl(2), F_SETLEASE). A file
-that somebody keeps open is left as it is, and said so: the archive holds its bytes anyway.
+A program may write to the log between the check and the cut. A write lease prevents that: the kernel grants it only
+while no other process has the file open, and blocks processes that open it meanwhile (fcntl(2), F_SETLEASE). A file
+that a process keeps open is left as it is, with a warning; the archive has its bytes anyway.
 
-What was written since the archive stays: it is moved to the front block by block, and the file is cut behind it. How
-far that came is noted before each block, in the run's directory, so that it can be gone on with after a crash; and
-whether the cut itself was made can be seen from the file, whose last bytes were marked before. Without that, a log
-that says the same every night could be cut twice.
+Bytes written since are kept: they are moved to the front block by block, and the file is truncated after them. The
+progress is recorded before each block, in the directory of the run, so that the cut can be continued after a crash.
+Before the file is truncated, its last bytes are overwritten by a mark: if the mark is gone, the cut was made. Without
+the mark, a log with the same text every night could be cut twice.
 """
 
 import errno
@@ -28,25 +28,25 @@ NOTE = "cut-"
 MARK = 16
 """bytes"""
 BLOCKS = 256
-"""each noted and brought to the disk"""
+"""blocks that are moved at most; each is recorded and flushed to the disk"""
 CHUNK = 1024 * 1024
 LARGEST_MOVE = 64 * CHUNK
-"""bytes that are moved: who waits to open the file waits so long"""
+"""bytes that are moved at most: processes that open the file are blocked meanwhile"""
 TRIES = 40
 PAUSE = 0.05
-"""seconds between two tries to be alone with a file"""
+"""seconds between two attempts to get the lease"""
 
 
 class Cut(NamedTuple):
-    """What became of one file."""
+    """Result for one file."""
 
     path: str
     warning: str
-    """why it was left as it is; empty if it was cut"""
+    """why it was not cut; empty if it was"""
 
 
 def truncate(members: List[Member], folder: str) -> List[Cut]:
-    """Cut the files that are archived; `folder` is the run's. Raises nothing: a file that cannot be cut is left."""
+    """Cut the archived logs; `folder` is the directory of the run. Never raises: a file that cannot be cut is left."""
     return [_cut(member, folder) for member in members if member.truncate and member.kind == "file" and member.size]
 
 
@@ -55,7 +55,7 @@ def _cut(member: Member, folder: str) -> Cut:
         descriptor = os.open(member.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         return Cut(member.path, f"`{member.path}` was not emptied: {reason(error)}")
-    # The kernel tells the holder of a lease by SIGIO that somebody waits; unhandled, it would end us.
+    # The kernel sends SIGIO to the holder of a lease when another process waits; its default is to terminate.
     former = signal.getsignal(signal.SIGIO)
     try:
         signal.signal(signal.SIGIO, signal.SIG_IGN)
@@ -64,25 +64,27 @@ def _cut(member: Member, folder: str) -> Cut:
     except OSError as error:
         return Cut(member.path, f"`{member.path}` was not emptied: {reason(error)}")
     finally:
-        # Closing gives the lease up, and whoever waited goes on.
+        # Closing releases the lease, and waiting processes continue.
         os.close(descriptor)
         signal.signal(signal.SIGIO, former)
 
 
 def _cut_archived(descriptor: int, member: Member, folder: str) -> str:
-    """Take the archived bytes off the front; return what kept it from being done."""
+    """Cut the archived bytes off the front; return why that was not possible, empty if it was."""
     progress = _Progress(folder, member)
     if progress.is_done(descriptor):
         return ""
-    # Hashing may take minutes, and a lease is broken by force after less (lease-break-time).
+    # Hash before taking the lease: it may take minutes, and the kernel breaks a lease earlier (lease-break-time).
     if progress.moved is None and _hash(descriptor, member.size) != member.sha256:
-        return "" if os.fstat(descriptor).st_size < member.size else "it is not what was archived any more"
+        return (
+            "" if os.fstat(descriptor).st_size < member.size else "its first bytes are no longer those of the archive"
+        )
     if not _take_lease(descriptor):
         return "another process keeps it open"
     rest = os.fstat(descriptor).st_size - member.size
     if progress.moved is None and rest > min(BLOCKS * min(member.size, CHUNK), LARGEST_MOVE):
-        # Moving it would take long; tomorrow it is archived and cut whole.
-        return "much more was written since than was archived"
+        # Moving it would take long; the next run archives and cuts all of it.
+        return "too much was written since it was archived"
     _move(descriptor, rest, progress)
     mark = progress.mark
     os.pwrite(descriptor, mark, rest + member.size - len(mark))
@@ -94,7 +96,7 @@ def _cut_archived(descriptor: int, member: Member, folder: str) -> str:
 
 
 class _Progress:
-    """How far the cut of one file has come, in the run's directory."""
+    """Progress of the cut of one file, stored in the directory of the run."""
 
     def __init__(self, folder: str, member: Member) -> None:
         self.size = member.size
@@ -102,20 +104,20 @@ class _Progress:
         digest = hashlib.sha256(os.fsencode(self._file)).hexdigest()
         self.mark = digest[: min(MARK, member.size)].encode()
         self.moved: Optional[int] = None
-        """bytes that are at the front already; None: nothing was begun"""
+        """bytes that are at the front already; None if the cut was not started"""
         self._marked = False
         with suppress(OSError, ValueError), open(self._file, "rb") as file:
             facts = json.loads(file.read().decode())
             self.moved, self._marked = facts["moved"], facts["marked"]
 
     def is_done(self, descriptor: int) -> bool:
-        """Say whether the file was cut: its mark went with what was cut off."""
+        """Return whether the file was truncated: then its mark is gone."""
         if self.moved is None or not self._marked:
             return False
         return os.pread(descriptor, len(self.mark), self.moved + self.size - len(self.mark)) != self.mark
 
     def write(self, moved: int, *, marked: bool = False) -> None:
-        """Note how many bytes are at the front; durable when this returns."""
+        """Record how many bytes are at the front; durable when this returns."""
         self.moved = moved
         durable.write_file(self._file, json.dumps({"moved": moved, "marked": marked}).encode())
 
@@ -134,7 +136,7 @@ def _take_lease(descriptor: int) -> bool:
 
 
 def _move(descriptor: int, rest: int, progress: _Progress) -> None:
-    """Copy what was written since to the front, in blocks whose source stays until the next is begun."""
+    """Move the bytes written since to the front, in blocks whose source is intact until the next one starts."""
     at = progress.moved or 0
     while at < rest:
         progress.write(at)
@@ -145,7 +147,7 @@ def _move(descriptor: int, rest: int, progress: _Progress) -> None:
 
 
 def _hash(descriptor: int, size: int) -> str:
-    """Return the digest of the first bytes of a file; of less than `size` if there are no more."""
+    """Return the digest of the first `size` bytes of a file, or of the whole file if it is shorter."""
     digest, at = hashlib.sha256(), 0
     while at < size:
         block = os.pread(descriptor, min(CHUNK, size - at), at)

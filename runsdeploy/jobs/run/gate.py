@@ -1,7 +1,7 @@
-"""Gates: which jobs may run, given how those before them ended; the one place where that is decided (J18).
+"""The gate: decides which jobs may run, from the results of the jobs before them; nothing else decides it (J18).
 
-The historical script decided it with `&&` and `||` around functions, where bash switches `set -e` off: a job that
-failed in its middle passed. Here an outcome is a value, and only `ok` is ok.
+The historical script used `&&` and `||` around functions, where bash disables `set -e`: a job that failed in the middle
+counted as successful. Here an outcome is a value, and only `ok` means success.
 """
 
 from typing import Sequence
@@ -13,10 +13,10 @@ NOT_RUN = "not-run"
 
 
 def blocked_by(stage: str, results: Sequence[Result], *, backup_good: bool) -> str:
-    """Return why the next job of a stage must not run; nothing if it may.
+    """Return why the next job of a stage must not run; empty if it may.
 
-    Imports build on each other and need a way back, so the first failure stops them. Exports and reports tell others
-    what was imported, so they need all imports, and do not need each other.
+    Imports depend on each other and need a good backup to go back to, so the first failure stops them. Exports and
+    reports publish what was imported, so they need all imports, but not each other.
     """
     if not backup_good:
         return "the backup is not good"
@@ -27,7 +27,7 @@ def blocked_by(stage: str, results: Sequence[Result], *, backup_good: bool) -> s
 
 
 def stage_outcome(stage: str, results: Sequence[Result]) -> str:
-    """Return `none` (it has no jobs), `ok`, `skipped` (none ran), `interrupted` or `failed`."""
+    """Return `none` (no jobs), `ok`, `skipped` (no job ran), `interrupted` or `failed`."""
     outcomes = {each.outcome for each in results if each.stage == stage}
     if not outcomes:
         return "none"
@@ -39,7 +39,7 @@ def stage_outcome(stage: str, results: Sequence[Result]) -> str:
 
 
 def exit_status(results: Sequence[Result], *, backup_good: bool) -> int:
-    """Return the exit status of a run: a backup that is not good is worse than a job that failed."""
+    """Return the exit status of a run; a backup that is not good outweighs a failed job."""
     if not backup_good:
         return BACKUP_BAD
     return OK if all(each.outcome == "ok" for each in results) else FAILED

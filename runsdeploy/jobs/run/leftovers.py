@@ -1,6 +1,6 @@
-"""Leftovers: what runs left that were killed. Called with the lock held, so whatever is unfinished is dead (J1).
+"""Leftovers of killed runs, and recovery from them. The lock must be held, so an unfinished run is a dead one (J1).
 
-What a dead run had staged before its jobs is the state that a restore needs most: it becomes an archive now.
+The files that a killed run staged before its jobs are the state that a restore needs most: they are archived here.
 """
 
 import json
@@ -17,9 +17,9 @@ from ..retention import truncation
 
 RUNS = ".runs"
 STAGED = "staged.json"
-"""in a run's directory while what it staged is not archived"""
+"""file in the directory of a run as long as its staged files are not archived"""
 KEPT = 20
-"""directories of runs, for their logs"""
+"""number of run directories that are kept, for their logs"""
 
 _IDENTITY = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")
 _UNFINISHED = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz\.[^/]*tmp$")
@@ -27,13 +27,13 @@ _CHECKSUM = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?
 
 
 def write_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
-    """Note what a run has staged, so that its successor can archive it; durable when this returns."""
+    """Record the staged files of a run, so that the next run can archive them; durable when this returns."""
     facts = {"manifest": manifest._asdict(), "members": [m._asdict() for m in manifest.members], "sources": sources}
     durable.write_file(os.path.join(run, STAGED), json.dumps(facts).encode("ascii"))
 
 
 def recover(folder: str) -> List[str]:
-    """Bring a backup directory to a state as if no run had been killed; return what was done, in words."""
+    """Recover all killed runs of a backup directory; return messages about what was done."""
     told = []
     names = run_ids(folder)
     for name in names:
@@ -58,7 +58,7 @@ def _note(run: str, act: str, **facts: Any) -> None:
 
 
 def run_ids(folder: str) -> List[str]:
-    """Return the runs of which something is kept, oldest first."""
+    """Return the ids of all runs that have a directory, oldest first."""
     runs = os.path.join(folder, RUNS)
     try:
         found = [name for name in os.listdir(runs) if _IDENTITY.match(name)]
@@ -68,7 +68,7 @@ def run_ids(folder: str) -> List[str]:
 
 
 def _last_act(run: str) -> int:
-    """Return what orders runs of the same second: nanoseconds since 1970."""
+    """Return the time of the last journal record in nanoseconds since 1970; it orders runs of the same second."""
     try:
         return os.stat(os.path.join(run, "journal")).st_mtime_ns
     except OSError:
@@ -76,7 +76,7 @@ def _last_act(run: str) -> int:
 
 
 def prune_runs(folder: str) -> None:
-    """Drop what is kept of old runs."""
+    """Delete the directories of old runs."""
     for name in run_ids(folder)[:-KEPT]:
         run = os.path.join(folder, RUNS, name)
         if not os.path.exists(os.path.join(run, STAGED)):
@@ -84,7 +84,7 @@ def prune_runs(folder: str) -> None:
 
 
 def remove_staged(run: str) -> None:
-    """Drop what a run staged: it is archived, or of no use. Raises OSError."""
+    """Delete the staged files of a run: they are archived, or useless. Raises OSError."""
     if os.path.exists(os.path.join(run, STAGED)):
         durable.remove(os.path.join(run, STAGED))
         durable.sync_directory(run)
@@ -93,12 +93,12 @@ def remove_staged(run: str) -> None:
 
 
 def remove_staged_after(run: str) -> None:
-    """Drop what was staged behind the jobs: on a disk that is full, what was there before them goes first."""
+    """Delete the files staged after the jobs: on a full disk, those staged before are more important."""
     shutil.rmtree(os.path.join(run, "after"), ignore_errors=True)
 
 
 def archive_of(folder: str, name: str) -> str:
-    """Return the name of the archive that a run has written; empty if there is none."""
+    """Return the name of the archive of a run; empty if there is none."""
     for end in ("-cron-backup.tar.gz", "-cron-backup-failed.tar.gz"):
         if os.path.exists(os.path.join(folder, name + end)):
             return name + end
@@ -106,7 +106,7 @@ def archive_of(folder: str, name: str) -> str:
 
 
 def _finish_cuts(folder: str, run: str, name: str) -> List[str]:
-    """Take off what was archived but not yet taken off: the next archive would hold it twice (J25)."""
+    """Truncate logs that are archived but not yet truncated: the next archive would have the lines twice (J25)."""
     written = archive_of(folder, name)
     found = [each for each in archive.archives(folder) if each.name == written and each.kind == "good"]
     if not found or not found[0].manifest:
@@ -118,9 +118,9 @@ def _finish_cuts(folder: str, run: str, name: str) -> List[str]:
 
 
 def archive_staged(folder: str, run: str, name: str, reasons: Sequence[str] = ()) -> List[str]:
-    """Archive what a run staged before its jobs, unless it did so itself; as not good if there are reasons.
+    """Archive the files that a run staged before its jobs, unless it has an archive; not good if there are reasons.
 
-    Return in words what was done. Raises OSError if what is archived already cannot be dropped.
+    Return messages about what was done. Raises OSError if files that are archived already cannot be deleted.
     """
     if archive_of(folder, name):
         remove_staged(run)
@@ -136,9 +136,9 @@ def archive_staged(folder: str, run: str, name: str, reasons: Sequence[str] = ()
             manifest = manifest._replace(good=False, reasons=tuple(reasons))
         written = archive.write(folder, manifest, sources)
     except (OSError, Damaged) as error:
-        return [f"what run {name} had staged could not be archived: {error}; it stays in `{run}`"]
+        return [f"staged files of run {name} could not be archived: {error}; they stay in `{run}`"]
     remove_staged(run)
-    return [f"what run {name} had staged is in `{written}`"]
+    return [f"staged files of run {name} are now in `{written}`"]
 
 
 def _staged(run: str) -> Optional[Tuple[Manifest, Dict[str, str]]]:
@@ -155,7 +155,7 @@ def _staged(run: str) -> Optional[Tuple[Manifest, Dict[str, str]]]:
 
 
 def _stages(run: str, manifest: Manifest) -> Dict[str, str]:
-    """Return how far the stages came, by the journal."""
+    """Return the outcomes of the stages, according to the journal."""
     stages = dict(manifest.stages)
     for each in journal.read(os.path.join(run, "journal")):
         if each["act"] == "stage":
@@ -166,7 +166,7 @@ def _stages(run: str, manifest: Manifest) -> Dict[str, str]:
 
 
 def _sweep(folder: str) -> None:
-    """Remove unfinished archives, and checksums of archives that never came to be."""
+    """Delete unfinished archives, and checksum files of archives that were not finished."""
     durable.sweep(folder, record.NAME)
     for name in os.listdir(folder):
         match = _CHECKSUM.match(name)
@@ -176,16 +176,16 @@ def _sweep(folder: str) -> None:
 
 
 def killed_runs(folder: str) -> List[str]:
-    """Return the runs that have no end and are not settled; the one that is going on too."""
+    """Return the ids of runs without an end record that are not recovered; an active run is among them."""
     return [name for name in run_ids(folder) if "end" not in actions(os.path.join(folder, RUNS, name))]
 
 
 def actions(run: str) -> List[str]:
-    """Return what a run's journal says it did."""
+    """Return the names of the records in the journal of a run."""
     return [each["act"] for each in journal.read(os.path.join(run, "journal"))]
 
 
 def unarchived_runs(folder: str) -> List[Dict[str, Any]]:
-    """Return the runs whose staged files wait to be archived, for lists of backups."""
+    """Return the runs with staged files that are not yet archived, for lists of backups."""
     waiting = [name for name in run_ids(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]
     return [{"id": name} for name in waiting]

@@ -1,4 +1,4 @@
-"""Premises: whether this machine has what a run will need, as this account finds it; looked at, never touched."""
+"""Preflight checks: whether this machine has what a run needs, for this account; changes nothing."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ from ..settings.settings import Settings
 
 
 def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
-    """Yield what would keep a run from being good if it began now."""
+    """Yield the problems that a run would have if it started now."""
     values = settings.values
     yield from _directory("CRON_BACKUP", values["CRON_BACKUP"])
     for key in ("CRON_LOG_FILE", "METRICS_FILE"):
@@ -17,7 +17,7 @@ def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
             yield from _file(key, values[key])
     for key in ("SNAPSHOT_LORA", "SVC_KEYTAB"):
         if values[key] and (key != "SVC_KEYTAB" or agenda.tasks) and not os.access(values[key], os.R_OK):
-            yield f"`crontab.{key}`: `{values[key]}` is not there, or cannot be read"
+            yield f"`crontab.{key}`: `{values[key]}` is missing or cannot be read"
     for task in agenda.tasks:
         yield from _program(task)
 
@@ -26,13 +26,13 @@ def _directory(key: str, path: str) -> Iterator[str]:
     if not os.path.lexists(path):
         above = os.path.dirname(path)
         if not os.access(above, os.W_OK | os.X_OK):
-            yield f"`crontab.{key}`: `{path}` is not there, and cannot be made in `{above}`"
+            yield f"`crontab.{key}`: `{path}` is missing, and cannot be made in `{above}`"
     elif not os.path.isdir(path):
-        yield f"`crontab.{key}`: `{path}` is no directory"
+        yield f"`crontab.{key}`: `{path}` is not a directory"
     elif not os.access(path, os.W_OK | os.X_OK):
         yield f"`crontab.{key}`: `{path}` cannot be written"
     elif os.stat(path).st_uid != os.geteuid() or os.stat(path).st_mode & 0o022:
-        yield f"`crontab.{key}`: others could change what is in `{path}`, expected a directory of this account's"
+        yield f"`crontab.{key}`: `{path}` must belong to this account, and must not be writable for others"
 
 
 def _file(key: str, path: str) -> Iterator[str]:
@@ -45,8 +45,8 @@ def _file(key: str, path: str) -> Iterator[str]:
 def _program(task: Task) -> Iterator[str]:
     directory, name = task.command.directory, task.command.argv[0]
     if not os.path.isdir(directory):
-        yield f"job `{task.job.name}`: there is no directory `{directory}` to run in"
+        yield f"job `{task.job.name}`: its working directory `{directory}` is missing"
         return
     path = os.path.join(directory, name) if "/" in name else name
     if not shutil.which(path, path=task.command.environment["PATH"]):
-        yield f"job `{task.job.name}`: there is no program `{name}`"
+        yield f"job `{task.job.name}`: its program `{name}` is missing"

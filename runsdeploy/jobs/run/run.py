@@ -1,7 +1,7 @@
-"""A run: what cron calls. Each step is on the disk before the next begins; whatever fails, what was saved is kept.
+"""A run, as cron starts it. Each step is on the disk before the next one starts; after a failure saved files are kept.
 
-lock → leftovers → Kerberos → files staged → imports → exports, reports → files staged → archive, verified, durable
-→ logs cut → old archives pruned → record, metrics, notices → unlock
+lock → recovery of killed runs → Kerberos → stage files → imports → exports, reports → stage files → archive, verified
+and durable → truncate logs → prune old archives → record, metrics, notifications → unlock
 """
 
 import errno
@@ -37,7 +37,7 @@ from .gate import NOT_RUN
 from .stages import Batch, Stages
 
 RESERVE = 16 * 1024 * 1024
-"""bytes that stay free (J3)"""
+"""bytes of the disk that must stay free (J3)"""
 RESERVE_INODES = 64
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -45,21 +45,20 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def run(
     settings: Settings, agenda: Agenda, parallel: FrozenSet[str], lock: Lock, stop: threading.Event
 ) -> Tuple[Record, Dict[str, List[str]]]:
-    """Do a run, with the lock held; return its record, and the last lines of jobs that failed.
+    """Do a run, with the lock held; return its record, and the last output lines of failed jobs.
 
-    Raises Fault if a restore is unfinished. A run that has begun always comes to its record: what goes wrong on the
-    way is in it.
+    Raises Fault if a restore is unfinished. Every other error is part of the record.
     """
     if restore.unfinished(settings.values["CRON_BACKUP"]):
-        hint = "bring it to an end first: `restore --continue`, or `restore --undo`"
-        raise Fault("a restore is unfinished: files are partly of another day", hint, RESTORE_NEEDED)
+        hint = "finish it first: `restore --continue`, or `restore --undo`"
+        raise Fault("a restore is unfinished: some files may be from the backup, others not", hint, RESTORE_NEEDED)
     current = _Run(settings, agenda, parallel, lock, stop)
     made = current.perform()
     return made, {job.name: current.log.tail(job.name) for job in made.jobs if job.outcome != "ok"}
 
 
 class _Run:
-    """One run under way."""
+    """One run."""
 
     def __init__(
         self, settings: Settings, agenda: Agenda, parallel: FrozenSet[str], lock: Lock, stop: threading.Event
@@ -73,22 +72,22 @@ class _Run:
         self.journal = Journal(os.path.join(self.own, "journal"))
         self.log = Log()
         self.reasons: List[str] = []
-        """why the backup is not good"""
+        """why the backup is not good; empty if it is"""
         self.warnings: List[str] = []
         self.results: List[Result] = []
         self.members: Tuple[Member, ...] = ()
         self.sources: Dict[str, str] = {}
-        """member's path, and where its staged copy is"""
+        """staged copy of each member, by path"""
         self.ticket = kerberos.Ticket("", "")
         self.history = record.load(self.folder)
         known = [each.manifest.sequence for each in archive.archives(self.folder) if each.manifest]
         self.sequence = max([self.history.sequence, *known]) + 1
         self.verified = dict(self.history.verified)
         self.faults: List[str] = []
-        """what else makes the run fail: older backups that are damaged, a journal that cannot be written"""
+        """what else makes the run fail: damaged older backups, a journal that cannot be written"""
 
     def perform(self) -> Record:
-        """Go through all steps."""
+        """Do all steps; return the record."""
         written = ""
         pruned: Tuple[str, ...] = ()
         try:
@@ -105,10 +104,10 @@ class _Run:
         return self._end(written or self._salvage(), pruned)
 
     def _begin(self) -> None:
-        """Make the run's directory, journal and log; settle what others left."""
+        """Recover killed runs, and make directory, journal and log of this run."""
         self.log.open(self.settings.values["CRON_LOG_FILE"])
         told = leftovers.recover(self.folder)
-        # What it kept lies beside what it replaced, and would get into the backup.
+        # Files kept by a restore are beside the restored ones, and would get into the backup.
         restore.drop_undo(self.folder)
         if self.settings.values["METRICS_FILE"]:
             durable.sweep(*os.path.split(self.settings.values["METRICS_FILE"]))
@@ -116,7 +115,7 @@ class _Run:
         self.log.open(os.path.join(self.own, "log"))
         names = [task.job.name for task in self.agenda.tasks]
         self.journal.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
-        self.log.write(f"run {self.identity} begins with `{self.settings.real}`")
+        self.log.write(f"run {self.identity} starts with `{self.settings.real}`")
         for each in (*told, *self.settings.warnings, *notify.run_started(self.settings)):
             self._warn(each)
 
@@ -140,14 +139,14 @@ class _Run:
         self.journal.write("staged", when="before", members=len(self.members), good=not self.reasons)
 
     def _note_problem(self, doubts: List[str], text: str) -> bool:
-        """Take what may be nothing to the doubts and the log; return whether it is something."""
+        """Add a problem to a list and to the log, unless it is empty; return whether there is one."""
         if text:
             doubts.append(text)
             self.log.write(f"warning: {text}")
         return bool(text)
 
     def _no_room(self) -> str:
-        """Return why the run would fill the disk: files are staged, and packed beside that (J3)."""
+        """Return why the disk is too full for a run, empty if it is not: files are staged, then archived (J3)."""
         size = staging.size_of((*self.agenda.before, *self.agenda.after), self.folder)
         needed = int(size * 2.05) + RESERVE
         free = _free(self.folder)
@@ -156,7 +155,7 @@ class _Run:
         status = os.statvfs(self.folder)
         inodes = status.f_ffree if os.geteuid() == 0 else status.f_favail
         if status.f_files and inodes < len(self.agenda.before) + len(self.agenda.after) + RESERVE_INODES:
-            return f"`{self.folder}` has room for {inodes} more files only"
+            return f"`{self.folder}` has only {inodes} free inodes"
         return ""
 
     def _stage(self, wanted: Tuple[Wanted, ...], when: str) -> None:
@@ -177,7 +176,7 @@ class _Run:
         self.warnings += stages.warnings
         self.faults += stages.faults
 
-    # Behind the jobs
+    # After the jobs
 
     def _manifest(self) -> Manifest:
         stages = {stage: gate.stage_outcome(stage, self.results) for stage in STAGES}
@@ -186,7 +185,7 @@ class _Run:
         return Manifest(FORMAT, VERSION, *begun, not self.reasons, tuple(self.reasons), stages, jobs, self.members)
 
     def _archive(self) -> str:
-        """Write the archive of all that is staged; return its name, empty if there is nothing or it failed."""
+        """Make the archive of all staged files; return its name, empty if there are none or it failed."""
         if self.reasons and not self.members:
             return ""
         self._stage(self.agenda.after, "after")
@@ -194,16 +193,16 @@ class _Run:
         try:
             written = archive.write(self.folder, self._manifest(), self.sources)
         except Damaged as error:
-            self.reasons.append(f"the archive was not what had been written: {error}")
+            self.reasons.append(f"the archive could not be verified: {error}")
             return ""
-        # It is there from here on, whatever else fails.
+        # From here on the archive exists, even if a later step fails.
         self._note("archived", name=written)
         with suppress(OSError):
             leftovers.remove_staged(self.own)
         return written
 
     def _salvage(self) -> str:
-        """Archive what was staged before the jobs if no archive could be made; return its name, empty if none was."""
+        """After a failure, archive the files staged before the jobs; return the name, empty if that failed too."""
         with suppress(OSError):
             leftovers.remove_staged_after(self.own)
             for told in leftovers.archive_staged(self.folder, self.own, self.identity, self.reasons):
@@ -211,10 +210,10 @@ class _Run:
         return leftovers.archive_of(self.folder, self.identity)
 
     def _housekeeping(self, written: str) -> Tuple[str, ...]:
-        """With tonight's archive good: cut the logs in it, look at an older archive, prune; return what was pruned."""
+        """After a good archive: truncate logs, verify an older archive, prune; return the names of pruned archives."""
         left = [cut.warning for cut in cuts.truncate(list(self.members), self.own) if cut.warning]
         if not left:
-            # Otherwise the next run tries again before it archives the same lines once more.
+            # Without this record the next run tries again, before it would archive the same lines twice.
             self._note("cut")
         self.lock.set_activity("verifies an older archive")
         self.verified, damaged = housekeeping.verify_oldest(self.folder, self.history.verified, written)
@@ -240,7 +239,7 @@ class _Run:
         self.log.write(f"warning: {text}")
 
     def _describe_error(self, error: OSError) -> str:
-        """Return what the system refused, with the place and, if it is full, what is free there."""
+        """Return an error with its path and, if the disk is full, the free space."""
         place = str(error.filename or self.folder)
         free = ""
         if error.errno in FULL:
@@ -251,10 +250,10 @@ class _Run:
     # The end
 
     def _record(self, written: str, pruned: Tuple[str, ...]) -> Record:
-        """Return what is to be told of the run; jobs that it never came to are in it too."""
+        """Return the record of the run; jobs that it did not reach are in it too."""
         known = {each.name for each in self.results}
         lost = [task.job for task in self.agenda.tasks if task.job.name not in known]
-        self.results += [Result(job.name, job.stage, NOT_RUN, None, 0.0, "the run broke off before it") for job in lost]
+        self.results += [Result(job.name, job.stage, NOT_RUN, None, 0.0, "the run failed before it") for job in lost]
         good = bool(written) and not self.reasons
         return Record(
             self.identity,
@@ -274,7 +273,7 @@ class _Run:
         )
 
     def _end(self, written: str, pruned: Tuple[str, ...]) -> Record:
-        """Make the record, and tell everybody from it; what cannot be told to one is told to the others."""
+        """Make the record, write it to log and history, and send notifications; failures of these are warnings."""
         made = self._record(written, pruned)
         for line in record.summary(made.document):
             self.log.write(line)
@@ -283,7 +282,7 @@ class _Run:
         try:
             record.save(self.folder, history)
         except OSError as error:
-            self._warn(f"what happened could not be remembered: {self._describe_error(error)}")
+            self._warn(f"the record could not be written: {self._describe_error(error)}")
         for each in notify.run_ended(self.settings, made, history, self.log):
             self._warn(each)
         self._note("end", exit_status=made.exit_status)
@@ -295,6 +294,6 @@ class _Run:
 
 
 def _free(folder: str) -> int:
-    """Return how many bytes this account may still write to a file system."""
+    """Return the free space of a file system for this account, in bytes."""
     status = os.statvfs(folder)
     return (status.f_bfree if os.geteuid() == 0 else status.f_bavail) * status.f_frsize

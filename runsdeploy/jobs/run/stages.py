@@ -1,4 +1,4 @@
-"""Stages: the jobs of a run, each started only if the gate is open, each with a result whatever happens (J18)."""
+"""Stages: run the jobs of a run; each starts only if `gate` allows it, and each has a result (J18)."""
 
 import threading
 import time
@@ -16,36 +16,36 @@ from ..settings.job import STAGES
 from . import gate
 
 AT_A_TIME = 8
-"""jobs of a parallel stage"""
+"""jobs of a parallel stage that run at the same time"""
 
 
 class Batch(NamedTuple):
-    """What jobs are run with."""
+    """The jobs of a run, and the conditions they run under."""
 
     tasks: Tuple[Task, ...]
     parallel: FrozenSet[str]
     """stages whose jobs run at the same time"""
     deadline: float
-    """for all jobs together, by the monotonic clock"""
+    """end of the time for all jobs together, by the monotonic clock"""
     backup_good: bool
     ticket: kerberos.Ticket
     spool: str
-    """directory for output that has to wait"""
+    """directory for buffered output"""
 
 
 class Stages:
-    """The jobs of one run."""
+    """Runs the jobs of one run."""
 
     def __init__(self, batch: Batch, log: Log, journal: Journal, lock: Lock, stop: threading.Event) -> None:
         self.batch, self.log, self.journal, self.lock, self.stop = batch, log, journal, lock, stop
         self.results: List[Result] = []
         self.warnings: List[str] = []
         self.faults: List[str] = []
-        """what could not be written to the journal"""
+        """errors of the journal"""
         self._secrets = secret.Secrets(account_environment())
 
     def run(self) -> None:
-        """Run them; each has a result when this returns. Raises nothing that a job or a disk could cause."""
+        """Run all jobs; each has a result when this returns. Errors of jobs and disks are results, not exceptions."""
         for stage in STAGES:
             tasks = [task for task in self.batch.tasks if task.job.stage == stage]
             if stage in self.batch.parallel and stage != "imports":
@@ -75,7 +75,7 @@ class Stages:
         self.lock.set_activity(f"runs `{job.name}`")
         problem = self._note("start", job=job.name, stage=job.stage)
         if problem:
-            # Killed then, it would have changed things and nobody would know that it had begun (B4).
+            # Without the record, a crash during the job would leave changes without a sign that it had started (B4).
             return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, problem)
         result = self._command(task, environment)
         self._note("ended", job=job.name, outcome=result.outcome, status=result.status)
@@ -84,10 +84,10 @@ class Stages:
     def _time_is_up(self) -> str:
         if self.stop.is_set():
             return "interrupted"
-        return "" if time.monotonic() < self.batch.deadline else "the run's time is up"
+        return "" if time.monotonic() < self.batch.deadline else "the time limit of the run is reached"
 
     def _environment(self, task: Task) -> Dict[str, str]:
-        """Return all that a job gets; raises Fault for a secret that cannot be had."""
+        """Return the environment of a job; raises Fault for a secret that cannot be read."""
         environment = dict(task.command.environment)
         if self.batch.ticket.cache:
             environment["KRB5CCNAME"] = self.batch.ticket.cache
@@ -98,7 +98,7 @@ class Stages:
     def _command(self, task: Task, environment: Dict[str, str]) -> Result:
         job = task.job
         self.log.write(
-            f"`{job.name}` begins: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` begins"
+            f"`{job.name}` starts: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` starts"
         )
         timeout = min(task.command.timeout, max(0.0, self.batch.deadline - time.monotonic()))
         ending = process.run(
@@ -112,7 +112,7 @@ class Stages:
         for orphan in ending.orphans:
             self._warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
         if ending.dropped:
-            self._warn(f"{ending.dropped} bytes of what `{job.name}` wrote were dropped")
+            self._warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
         return Result(job.name, job.stage, ending.outcome, ending.status, round(ending.seconds, 3))
 
     def _note(self, act: str, **facts: object) -> str:

@@ -127,7 +127,7 @@ def test_J14_a_restore_that_was_done_can_be_taken_back(drill):
     assert restore.undo(str(drill.folder)) == 10
     assert drill.is_old()
     assert drill.nothing_left()
-    assert "none was done" in refused(FAILED, restore.undo, str(drill.folder))
+    assert "no restore to undo" in refused(FAILED, restore.undo, str(drill.folder))
 
 
 def test_J14_only_the_last_restore_is_kept(drill):

@@ -39,10 +39,10 @@ def test_each_thing_that_is_missing_is_told(system):
 def test_a_backup_directory_that_a_run_would_refuse_is_told(system):
     system.backups.mkdir()
     system.backups.chmod(0o777)
-    assert any("others could change what is in" in line for line in told(system))
+    assert any("must belong to this account" in line for line in told(system))
     system.backups.rmdir()
     system.backups.write_text("")
-    assert any("is no directory" in line for line in told(system))
+    assert any("is not a directory" in line for line in told(system))
 
 
 def test_a_directory_to_run_in_and_a_program_are_looked_for_as_the_job_would(system):
@@ -60,6 +60,6 @@ def test_a_directory_to_run_in_and_a_program_are_looked_for_as_the_job_would(sys
     (system.install / "job-runner.pyz").chmod(0o755)
     system.write_settings(RUN_A=True, RUN_B=True, RUN_C=True, SVC_KEYTAB="")
     assert told(system) == [
-        "job `a`: there is no program `no-such-program`",
-        "job `b`: there is no directory `/nowhere` to run in",
+        "job `a`: its program `no-such-program` is missing",
+        "job `b`: its working directory `/nowhere` is missing",
     ]

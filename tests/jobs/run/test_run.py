@@ -136,7 +136,7 @@ def test_files_are_saved_as_they_were_before_the_jobs_and_logs_as_they_are_behin
     members = system.members(system.archives()[0])
     assert members[str(state)] == b"before"
     assert members[str(report)] == b"made\n"
-    assert b"`a` begins" in members[str(system.log)]
+    assert b"`a` starts" in members[str(system.log)]
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -294,7 +294,7 @@ def test_J17_a_backup_directory_that_others_can_write_is_refused(system):
     system.backups.chmod(0o777)
     done = system.run("run")
     assert done.returncode == 3
-    assert "others could change what is in" in done.stderr
+    assert "must belong to this account" in done.stderr
     assert list(system.backups.iterdir()) == []
 
 
