@@ -78,5 +78,5 @@ def _refusal(path: str, members: Dict[str, Member]) -> str:
         return "its owner, time, size or target is not valid"
     for above in ancestors(path):
         if above in members and members[above].kind != "directory":
-            return f"it lies below a {members[above].kind} of the archive"
+            return f"it is below a {members[above].kind} of the archive"
     return ""

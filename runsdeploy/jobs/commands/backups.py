@@ -59,8 +59,8 @@ def _row(each: archive.Archive) -> str:
     if each.manifest:
         ran = {stage: outcome for stage, outcome in each.manifest.stages.items() if outcome != "none"}
         stages = ", ".join(f"{stage} {outcome}" for stage, outcome in sorted(ran.items())) or "no jobs"
-    told = each.problem or "; ".join(each.manifest.reasons if each.manifest else ())
-    return f"{created}  {each.kind:10}  {each.size:>12}  {each.name}  {stages}  {told}".rstrip()
+    problem = each.problem or "; ".join(each.manifest.reasons if each.manifest else ())
+    return f"{created}  {each.kind:10}  {each.size:>12}  {each.name}  {stages}  {problem}".rstrip()
 
 
 def choose(folder: str, name: str) -> archive.Archive:
@@ -83,13 +83,13 @@ def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
     folder = folder_of(arguments, program)
     every = [each for each in archive.archives(folder) if each.kind != "bad"] if arguments.all else []
     looked_at = every or [choose(folder, arguments.archive)]
-    told = {each.name: archive.verify(each.path) for each in looked_at}
+    results = {each.name: archive.verify(each.path) for each in looked_at}
     if wants_json(arguments):
-        print_json(exit_status=BACKUP_BAD if any(told.values()) else OK, backups=told)
+        print_json(exit_status=BACKUP_BAD if any(results.values()) else OK, backups=results)
     else:
-        for name, problems in told.items():
+        for name, problems in results.items():
             print_lines([f"{name}: {'; '.join(problems) or 'sound'}"])
-    return BACKUP_BAD if any(told.values()) else OK
+    return BACKUP_BAD if any(results.values()) else OK
 
 
 def restore(arguments: Any, program: str, stop: threading.Event) -> int:
@@ -106,12 +106,12 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
         return _show(arguments, folder)
     with closing(acquire(folder, "restores", arguments.wait)):
         # A killed run may have staged the state that is to be restored.
-        told = leftovers.recover(folder)
+        messages = leftovers.recover(folder)
         if restoring.unfinished(folder):
             # Check before running commands: a service that they stop would not be started again.
             raise Fault("a restore is unfinished", restoring.FINISH_HINT, RESTORE_NEEDED)
         plan = _planned(arguments, folder)
-        print_notes(arguments, [*told, *plan.notes])
+        print_notes(arguments, [*messages, *plan.notes])
         before, after = _hooks(arguments, program)
         _run_commands(arguments, before, "before", stop)
         count = restoring.restore(plan, folder)
@@ -120,7 +120,7 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
         )
         _run_commands(arguments, after, "after", stop)
     if wants_json(arguments):
-        print_json(exit_status=OK, archive=plan.archive, files=count, notes=[*told, *plan.notes], done=True)
+        print_json(exit_status=OK, archive=plan.archive, files=count, notes=[*messages, *plan.notes], done=True)
     return OK
 
 

@@ -112,16 +112,16 @@ def _last_line(text: str, outcome: str) -> str:
 
 def _failure(ending: Ending, answer: str, timeout: float) -> str:
     """Return how a program failed, to complete a warning."""
-    said = f", its last line: {answer}" if answer else ""
+    detail = f", its last line: {answer}" if answer else ""
     if ending.outcome == "ok":
-        return f"reported success, but wrote no cache{said}"
+        return f"reported success, but wrote no cache{detail}"
     if ending.outcome == "failed":
-        return f"ended with status {ending.status}{said}"
+        return f"ended with status {ending.status}{detail}"
     if ending.outcome == "killed":
-        return f"was killed by signal {ending.status}{said}"
+        return f"was killed by signal {ending.status}{detail}"
     if ending.outcome == "timeout":
-        return f"did not end in {timeout:g} seconds{said}"
-    return f"could not be run: {ending.outcome}{said}"
+        return f"did not end in {timeout:g} seconds{detail}"
+    return f"could not be run: {ending.outcome}{detail}"
 
 
 def _file(ticket: Ticket) -> str:

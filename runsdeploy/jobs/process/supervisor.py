@@ -227,16 +227,16 @@ class _Supervisor:
         """End the processes that outlived the command, unless it is a daemon (J6)."""
         if self._wait_until(self._no_descendants_left, _SETTLE) or self._request["daemon"]:
             return
-        told: Set[int] = set()
+        signalled: Set[int] = set()
         grace = self._grace(min(self._request["grace"], _ORPHANS_GRACE))
         if not self._wait_until(
-            self._no_descendants_left, grace, lambda: self._signal_groups(told, signal.SIGTERM, signal.SIGCONT)
+            self._no_descendants_left, grace, lambda: self._signal_groups(signalled, signal.SIGTERM, signal.SIGCONT)
         ):
             self._wait_until(
                 self._no_descendants_left, KILL_TIMEOUT, lambda: self._signal_groups(set(), signal.SIGKILL)
             )
 
-    def _signal_groups(self, told: Set[int], *numbers: int) -> None:
+    def _signal_groups(self, signalled: Set[int], *numbers: int) -> None:
         """Signal the process groups of our children, once each.
 
         Only children: they are reaped by this process alone, so their pids and group ids cannot have been reused.
@@ -244,8 +244,8 @@ class _Supervisor:
         """
         for each in self._descendants():
             self._outlived[each.pid] = each.name
-            if each.pid not in told and (each.parent == os.getpid() or not self._reaper):
-                told.add(each.pid)
+            if each.pid not in signalled and (each.parent == os.getpid() or not self._reaper):
+                signalled.add(each.pid)
                 for number in numbers:
                     send_signal(os.killpg, each.group, number)
 

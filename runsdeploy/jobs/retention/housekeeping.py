@@ -26,15 +26,15 @@ def verify_oldest(folder: str, verified: Mapping[str, int], tonight: str) -> Tup
     looked_at = [(each, [each.problem]) for each in found if each.kind == "damaged"]
     # Verify twice before it is set aside: a read error may be temporary.
     looked_at += [(each, archive.verify(each.path) and archive.verify(each.path)) for each in older]
-    told = []
+    messages = []
     for each, wrong in looked_at:
         if wrong:
             condemned = os.path.basename(archive.set_aside(each.path))
-            told.append(f"`{each.name}` is damaged ({wrong[0]}); it is `{condemned}` now")
+            messages.append(f"`{each.name}` is damaged ({wrong[0]}); it is `{condemned}` now")
             known.pop(each.name, None)
         else:
             known[each.name] = int(time.time())
-    return {**known, tonight: int(time.time())}, told
+    return {**known, tonight: int(time.time())}, messages
 
 
 def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], List[str]]:

@@ -34,21 +34,21 @@ def write_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
 
 def recover(folder: str) -> List[str]:
     """Recover all killed runs of a backup directory; return messages about what was done."""
-    told = []
+    messages = []
     names = run_ids(folder)
     for name in names:
         run = os.path.join(folder, RUNS, name)
         durable.sweep(run)
         acts = actions(run)
         if "end" not in acts:
-            told.append(f"run {name} was killed")
+            messages.append(f"run {name} was killed")
         if "cut" not in acts and ("end" not in acts or name == names[-1]):
-            told += _finish_cuts(folder, run, name)
-        told += archive_staged(folder, run, name)
+            messages += _finish_cuts(folder, run, name)
+        messages += archive_staged(folder, run, name)
         if "end" not in acts:
             _note(run, "end", interrupted=True)
     _sweep(folder)
-    return told
+    return messages
 
 
 def _note(run: str, act: str, **facts: Any) -> None:

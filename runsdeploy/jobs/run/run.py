@@ -101,12 +101,12 @@ class _Run:
             self.reasons.append(self._describe_error(error))
         finally:
             kerberos.logout(self.ticket)
-        return self._end(written or self._salvage(), pruned)
+        return self._end(written or self._archive_after_failure(), pruned)
 
     def _begin(self) -> None:
         """Recover killed runs, and make directory, journal and log of this run."""
         self.log.open(self.settings.values["CRON_LOG_FILE"])
-        told = leftovers.recover(self.folder)
+        messages = leftovers.recover(self.folder)
         # Files kept by a restore are beside the restored ones, and would get into the backup.
         restore.drop_undo(self.folder)
         if self.settings.values["METRICS_FILE"]:
@@ -116,7 +116,7 @@ class _Run:
         names = [task.job.name for task in self.agenda.tasks]
         self.journal.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
         self.log.write(f"run {self.identity} starts with `{self.settings.real}`")
-        for each in (*told, *self.settings.warnings, *notify.run_started(self.settings)):
+        for each in (*messages, *self.settings.warnings, *notify.run_started(self.settings)):
             self._warn(each)
 
     # Before the jobs
@@ -201,12 +201,12 @@ class _Run:
             leftovers.remove_staged(self.own)
         return written
 
-    def _salvage(self) -> str:
+    def _archive_after_failure(self) -> str:
         """After a failure, archive the files staged before the jobs; return the name, empty if that failed too."""
         with suppress(OSError):
             leftovers.remove_staged_after(self.own)
-            for told in leftovers.archive_staged(self.folder, self.own, self.identity, self.reasons):
-                self._warn(told)
+            for message in leftovers.archive_staged(self.folder, self.own, self.identity, self.reasons):
+                self._warn(message)
         return leftovers.archive_of(self.folder, self.identity)
 
     def _housekeeping(self, written: str) -> Tuple[str, ...]:

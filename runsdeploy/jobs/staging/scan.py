@@ -131,7 +131,7 @@ class Scan:
             f"{path}/".startswith(f"{self._exclude}/")
             or (stat.S_ISDIR(status.st_mode) and is_file_at(status, self._exclude))
         ):
-            why = "is left out: it lies in the backup directory"
+            why = "is left out: it is in the backup directory"
         if why:
             (self.problem if named else self.note)(path, why, wanted)
         return bool(why)
