@@ -136,8 +136,8 @@ def _planned(arguments: Any, folder: str) -> restoring.RestorePlan:
         hint = "take another one, or restore what it has with `--force`"
         raise Fault(f"`{each.name}` is not a good backup: {reasons}", hint, BACKUP_BAD)
     plan = restoring.make_plan(each.path, arguments.paths, arguments.root, arguments.host, force=arguments.force)
-    trap = _failed_streak(each, archive.archives(folder)) if arguments.archive == "latest" else []
-    return plan._replace(notes=(*trap, *plan.notes))
+    streak = _failed_streak(each, archive.archives(folder)) if arguments.archive == "latest" else []
+    return plan._replace(notes=(*streak, *plan.notes))
 
 
 def _failed_streak(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
