@@ -115,7 +115,7 @@ def _from_the_future(order: Sequence[Candidate], now: float) -> List[str]:
         return []
     last = max(future, key=lambda each: each.created)
     days = (last.created - now) / DAY
-    return [f"{len(future)} archives are from the future, `{last.name}` by {days:.1f} days; kept; is the clock right?"]
+    return [f"archives from the future are kept: {len(future)}, `{last.name}` by {days:.1f} days, is the clock right?"]
 
 
 def _clock_jump(order: Sequence[Candidate], now: float, days: int, count: int) -> str:

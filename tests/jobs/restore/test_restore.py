@@ -157,7 +157,7 @@ def test_J14_undo_does_not_lose_what_was_written_since(drill):
 def test_J14_undo_refuses_if_what_was_replaced_is_gone(drill):
     drill.restore()
     next((drill.root / "etc/app").glob(".*.undo")).unlink()
-    assert "is gone" in refused(FAILED, restore.undo, str(drill.folder))
+    assert "files are gone" in refused(FAILED, restore.undo, str(drill.folder))
     assert drill.is_new()
 
 
