@@ -10,7 +10,7 @@ from tests.trees import plant
 MAIN = r"""
 import json, os, pwd, sys
 
-from jobs import document
+from jobs.settings import document
 from jobs.errors import BadInput
 
 
@@ -63,6 +63,7 @@ def package_with_stand_in(place: Path, version: str = "1") -> Path:
             (package / each.name).symlink_to(each)
     jobs = {"__init__.py": f'"""Version {version}."""\n', "main.py": MAIN, "catalogue.json": "{}\n"}
     plant(package / "jobs", jobs)
-    for name in ("__main__.py", "document.py", "errors.py"):
+    (package / "jobs/settings").mkdir()
+    for name in ("__main__.py", "settings/__init__.py", "settings/document.py", "errors.py"):
         shutil.copy(real / "jobs" / name, package / "jobs" / name)
     return place

@@ -1,7 +1,7 @@
-"""The job runner that cron calls on a host: one file, Python 3.6 or later, nothing but the standard library.
+"""The job runner that cron starts on a host: one zip file for Python 3.6 or later, standard library only.
 
-It imports nothing of runsdeploy and nobody imports it: it is shipped as files, zipped to one.
+It imports nothing of runsdeploy, and nothing of runsdeploy imports it: its files are read, zipped and copied to hosts.
 """
 
 VERSION = "0.1.0"
-"""that of runsdeploy"""
+"""the same as that of runsdeploy"""

@@ -1,11 +1,11 @@
-"""The start of the program: reads its own file once, whole, and imports from what it read (J24).
+"""The start of the program: it reads its own zip file once and imports all modules from memory (J24).
 
-Python itself would open the file anew for each module, and find another one there if it is replaced meanwhile.
+Python's own importer opens the zip again for each module. An upgrade in between would mix two versions.
 """
 
 import sys
 
-# In a syntax that any Python understands: an old one must get as far as the message.
+# Valid syntax for any Python: an old one must be able to print the message.
 if sys.version_info < (3, 6):
     sys.exit("the job runner needs Python 3.6 or later, and this is " + sys.version.split()[0])
 
@@ -16,36 +16,36 @@ import zipfile
 from typing import Any, Optional
 
 
-class Whole(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+class MemoryImporter(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     """Finds and loads the modules of one zip in memory."""
 
     def __init__(self, path: str) -> None:
         with open(path, "rb") as file:
             archive = zipfile.ZipFile(io.BytesIO(file.read()))
-        # Reading checks the sums of all.
+        # Reading a member also checks its CRC.
         self.files = {name: archive.read(name) for name in archive.namelist()}
         self.path = path
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:  # noqa: ARG002 - importlib's
-        """Return where a module is, if it is ours."""
+        """Return the spec of a module of the zip, None for others."""
         if self._name(fullname) is None:
             return None
         return importlib.util.spec_from_loader(fullname, self, origin=self.path, is_package=self.is_package(fullname))
 
     def is_package(self, fullname: str) -> bool:
-        """Say whether a module has others below it."""
+        """Return whether a module is a package."""
         return (self._name(fullname) or "").endswith("/__init__.py")
 
     def get_source(self, fullname: str) -> str:
-        """Return the text of a module."""
+        """Return the source of a module."""
         return self.files[self._name(fullname) or ""].decode()
 
     def get_data(self, path: str) -> bytes:
-        """Return a file; `pkgutil` asks for it by a path that begins with the package's."""
+        """Return a data file; `pkgutil` passes a path that begins with `__file__` of the package."""
         return self.files[path[len(self.path) + 1 :]]
 
     def exec_module(self, module: Any) -> None:
-        """Run a module, so that its functions can be found by its own name in a traceback."""
+        """Execute a module; its file name in tracebacks is its path in the zip."""
         name = module.__name__
         module.__file__ = self.path + "/" + (self._name(name) or "")
         exec(compile(self.get_source(name), module.__file__, "exec"), module.__dict__)  # noqa: S102 - an importer's work
@@ -56,7 +56,7 @@ class Whole(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, Whole(sys.path[0]))
+    sys.meta_path.insert(0, MemoryImporter(sys.path[0]))
     from jobs.main import entry  # type: ignore[import-not-found]
 
     sys.exit(entry())

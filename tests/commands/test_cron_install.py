@@ -338,7 +338,7 @@ def test_S8_a_directory_that_the_service_account_could_replace_is_refused(operat
     os.chown(home, UIDS[JOBS], UIDS[JOBS])
     done = install(operator, "--user", JOBS, "--directory", "/srv/jobs/runner")
     assert done.outcomes == [("cron/install", "failed")]
-    assert f"`{JOBS}` may write /srv/jobs, and so could replace the job runner" in done.output
+    assert f"`{JOBS}` can write /srv/jobs, and could replace the job runner" in done.output
     assert list(home.iterdir()) == []
 
 
@@ -393,7 +393,7 @@ def test_what_lies_in_the_place_of_the_link_or_of_the_directory_is_never_overwri
     assert crontab(target) is None
     plant(inside(target, "/srv"), {"full/of": "things"})
     full = install(operator, "--directory", "/srv/full")
-    assert "/srv/full is there, and is not the job runner's" in full.output
+    assert "/srv/full exists and does not belong to the job runner" in full.output
     assert [path.name for path in inside(target, "/srv/full").iterdir()] == ["of"]
 
 
@@ -434,7 +434,7 @@ def hidden(host, place, *names):
     [
         ("echo 2 7 18", "`/usr/local/sbin/python3` is 2.7.18"),
         ("echo 3 5 2", "`/usr/local/sbin/python3` is 3.5.2"),
-        ("echo virtual", "`/usr/local/sbin/python3` is of a virtual environment"),
+        ("echo virtual", "`/usr/local/sbin/python3` belongs to a virtual environment"),
         ("echo broken; exit 1", "`/usr/local/sbin/python3` does not run as `root`"),
     ],
 )
@@ -443,7 +443,7 @@ def test_a_python_that_is_too_old_is_named_before_anything_is_written(operator, 
     with hidden(target, place, "python3"):
         done = install(operator)
     assert done.status == 1
-    assert f"the job runner needs Python 3.6 or later, and here is {said}" in done.output
+    assert f"the job runner needs Python 3.6 or later: {said}" in done.output
     assert "nothing was written" in done.output
     assert untouched(target)
 
@@ -458,7 +458,7 @@ def test_a_host_without_what_is_needed_is_told_all_of_it_at_once(operator, targe
     with hidden(target, place, "python3", "crontab"):
         done = install(operator)
     assert done.status == 1
-    assert "and here is no `python3` on PATH (" in done.output
+    assert "or later: no `python3` on PATH (" in done.output
     assert "no `crontab` on PATH" in done.output
     assert untouched(target)
     assert f"there is no account `nobody-{GUEST}`" in install(operator, "--user", f"nobody-{GUEST}").output
@@ -470,7 +470,7 @@ BAD = [
     (["--target-settings", "x"], "expected an absolute path on the host"),
     (["--settings", "missing.json"], "missing.json: cannot read: no such file or directory"),
     (["--settings", "syntax.json"], "syntax.json:2:3: found"),
-    (["--settings", "twice.json"], "twice.json:3:1: `a`: stands here for a second time, first in line 2"),
+    (["--settings", "twice.json"], "twice.json:3:1: `a`: duplicate key, first in line 2"),
     (["--settings", "latin.json"], "latin.json:1:3: not UTF-8"),
     (["--settings", "list.json"], "list.json:1:1: found a list, expected an object"),
     (["--settings", "bad.json"], "bad.json:3:5: `bad`: found something; take it away"),
@@ -555,7 +555,7 @@ def test_an_entry_in_cron_d_names_the_account(operator, target, place):
     assert job.user == JOBS
     assert install(operator, *words).outcomes[0][1] == "already-done"
     other = install(operator, *words, "--directory", "/srv/job-runner")
-    assert "/etc/cron.d/runsdeploy-job-runner is not of the job runner in /srv/job-runner" in other.output
+    assert "/etc/cron.d/runsdeploy-job-runner does not belong to the job runner in /srv/job-runner" in other.output
     assert install(operator, *words, "--directory", "/srv/my.jobs").status == 0
     assert sorted(each.name for each in (place / "cron.d").iterdir()) == ["runsdeploy-job-runner", "runsdeploy-my_jobs"]
 
@@ -569,7 +569,7 @@ def test_systemd_units_are_what_systemd_understands(operator, place, tmp_path):
     words = ("--scheduler", "systemd", "--random-delay", "300", "--user", JOBS, "--directory", directory)
     done = install(operator, *words)
     assert done.status == 0, done.output
-    assert "no systemd runs here" in done.output
+    assert "systemd is not running here" in done.output
     made = units(place)
     assert sorted(name.rpartition(".")[2] for name in made) == ["service", "timer"]
     timer = next(text for name, text in made.items() if name.endswith("timer"))

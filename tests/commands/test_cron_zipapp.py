@@ -90,7 +90,7 @@ def test_all_modules_of_the_job_runner_are_in_it():
     if not (JOBS / "main.py").exists():
         pytest.skip("there is no job runner yet")
     program = build()
-    for path in JOBS.glob("*.py"):
+    for path in JOBS.rglob("*.py"):
         assert path.read_bytes() in program
 
 

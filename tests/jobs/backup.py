@@ -8,8 +8,8 @@ import stat
 import subprocess
 from pathlib import Path
 
-from runsdeploy.jobs import archive
-from runsdeploy.jobs.manifest import Manifest, Member
+from runsdeploy.jobs.archive import archive
+from runsdeploy.jobs.archive.manifest import Manifest, Member
 
 IDENTITY = "20261025T003000Z-a1b2c3"
 CREATED = 1792888200
@@ -72,7 +72,7 @@ def backup(folder, root, **changes):
 
 
 def reseal(path):
-    """Write the check sum that an archive has now."""
+    """Write the checksum that an archive has now."""
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     Path(f"{path}.sha256").write_text(f"{digest}  {Path(path).name}\n")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.commands.cron import zipapp
-from runsdeploy.jobs.manifest import Member
-from runsdeploy.jobs.staging import stage
-from runsdeploy.jobs.survey import Wanted
+from runsdeploy.jobs.archive.manifest import Member
+from runsdeploy.jobs.staging.scan import Wanted
+from runsdeploy.jobs.staging.staging import stage
 from tests.jobs.staged import Stage, check
 from tests.jobs.system import System
 
@@ -27,7 +27,7 @@ def hasty(tmp_path_factory):
     """The same, but files are taken for whole ten times as soon: for tests of many runs that are not about that."""
     folder = tmp_path_factory.mktemp("hasty")
     shutil.copytree(zipapp.JOBS, folder / "jobs", ignore=shutil.ignore_patterns("__pycache__"))
-    source = folder / "jobs" / "source.py"
+    source = folder / "jobs" / "staging" / "source.py"
     usual = source.read_text()
     assert usual.count("QUIET = 200_000_000\n") == 1
     source.write_text(usual.replace("QUIET = 200_000_000\n", "QUIET = 20_000_000\n"))

@@ -1,6 +1,6 @@
 """Does one act of archives or restores, to be killed in it, or on a Python other than the tests' own.
 
-    python -I -S drive.py REPOSITORY write FOLDER TREE IDENTITY | restore ARCHIVE ROOT FOLDER | carry_on FOLDER
+    python -I -S drive.py REPOSITORY write FOLDER TREE IDENTITY | restore ARCHIVE ROOT FOLDER | continue_restore FOLDER
         | undo FOLDER | hostile FOLDER ROOT
 
 Looks for `/begin` once it is about to act: what follows in a trace is the act.
@@ -13,8 +13,9 @@ import resource
 import sys
 
 sys.path.insert(0, sys.argv[1])
-from runsdeploy.jobs import archive, restore
+from runsdeploy.jobs.archive import archive
 from runsdeploy.jobs.errors import Fault
+from runsdeploy.jobs.restore import restore
 from tests.jobs.backup import backup, state
 
 
@@ -28,14 +29,14 @@ def write(folder, tree, identity):
 
 
 def put_back(path, root, folder):
-    intent = restore.intend(path, root=root)
+    plan = restore.make_plan(path, root=root)
     begin()
-    restore.restore(intent, folder)
+    restore.restore(plan, folder)
 
 
-def carry_on(folder):
+def continue_restore(folder):
     begin()
-    restore.carry_on(folder)
+    restore.continue_restore(folder)
 
 
 def undo(folder):
@@ -62,8 +63,8 @@ def hostile(folder, above):
             os.mkdir(os.path.join(root, "inside"))
             key = "forced" if force else "plain"
             try:
-                intent = restore.intend(os.path.join(path, file), root=root, any_host=True, force=force)
-                results[name][key] = restore.restore(intent, path)
+                plan = restore.make_plan(os.path.join(path, file), root=root, any_host=True, force=force)
+                results[name][key] = restore.restore(plan, path)
             except Fault as fault:
                 results[name][key] = "{}: {}".format(fault.status, fault)
             results[name][key + " state"] = sorted(
@@ -73,7 +74,7 @@ def hostile(folder, above):
 
 
 if __name__ == "__main__":
-    acts = {"write": write, "restore": put_back, "carry_on": carry_on, "undo": undo, "hostile": hostile}
+    acts = {"write": write, "restore": put_back, "continue_restore": continue_restore, "undo": undo, "hostile": hostile}
     try:
         acts[sys.argv[2]](*sys.argv[3:])
     except Fault as fault:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.jobs import manifest
-from runsdeploy.jobs.manifest import Manifest, Member
-from runsdeploy.jobs.staging import Staged
-from runsdeploy.jobs.survey import Wanted
+from runsdeploy.jobs.archive import manifest
+from runsdeploy.jobs.archive.manifest import Manifest, Member
+from runsdeploy.jobs.staging.scan import Wanted
+from runsdeploy.jobs.staging.staging import Staged
 
 Stage = Callable[..., Staged]
 ROOT = Path(__file__).parents[2]

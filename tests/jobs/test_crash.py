@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
-from runsdeploy.jobs import archive, restore
-from runsdeploy.jobs.database import COMPANIONS
+from runsdeploy.jobs.archive import archive
 from runsdeploy.jobs.errors import FAILED, RESTORE_NEEDED
+from runsdeploy.jobs.restore import restore
+from runsdeploy.jobs.staging.database import COMPANIONS
 from tests.jobs import crash
 from tests.jobs.backup import backup, state, without_kept
 
@@ -150,9 +151,9 @@ class Ruin:
         crash.copy(self.place, aside)
         if found and found.phase == "undoing":
             with pytest.raises(restore.Fault):
-                restore.carry_on(str(self.folder))
+                restore.continue_restore(str(self.folder))
         elif found:
-            restore.carry_on(str(self.folder))
+            restore.continue_restore(str(self.folder))
             assert self.is_new()
             restore.undo(str(self.folder))
             assert self.is_old()
@@ -208,14 +209,14 @@ def test_J14_a_restore_killed_at_any_step_becomes_all_new_or_all_old(ruin):
 @pytest.mark.parametrize("phase", ["staging", "swapping"])
 def test_J14_to_continue_can_be_killed_too(ruin, phase):
     at(ruin, phase)
-    phases = kill_everywhere(ruin, 6, "carry_on", ruin.folder)
+    phases = kill_everywhere(ruin, 6, "continue_restore", ruin.folder)
     assert {phase, "swapping"} <= set(phases) <= {phase, "swapping", "none"}
 
 
 @pytest.mark.parametrize("phase", ["staging", "swapping", "done"])
 def test_J14_to_take_back_can_be_killed_too(ruin, phase):
     if phase == "done":
-        restore.restore(restore.intend(ruin.path, root=str(ruin.root)), str(ruin.folder))
+        restore.restore(restore.make_plan(ruin.path, root=str(ruin.root)), str(ruin.folder))
         ruin.save()
     else:
         at(ruin, phase)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.jobs import archive
+from runsdeploy.jobs.archive import archive
 from tests.jobs import backup
 from tests.jobs.system import System
 from tests.jobs.test_killed import FINAL, FULL, History, check_clean, check_lines, check_saved, counted, strace
@@ -73,7 +73,7 @@ def size_of(folder: Path) -> int:
 
 
 def sums(folder: Path) -> dict[str, bytes]:
-    """Return the archives and their check sums."""
+    """Return the archives and their checksums."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if ".tar.gz" in path.name}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.jobs import archive
+from runsdeploy.jobs.archive import archive
 from tests.jobs.system import System
 
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))

@@ -71,7 +71,7 @@ def test_J14_a_restore_can_be_taken_back_until_the_next_run(system):
     assert not [path for path in system.root.iterdir() if path.name.endswith(".undo")]
     done = system.run("restore", "--undo")
     assert done.returncode == 1
-    assert "no restore can be taken back" in done.stderr
+    assert "no restore to undo" in done.stderr
 
 
 def test_J16_after_several_failed_nights_the_one_before_the_first_is_named(system):
@@ -81,7 +81,7 @@ def test_J16_after_several_failed_nights_the_one_before_the_first_is_named(syste
     assert "in a row" not in system.run("restore", "latest").stdout
     system.run("run")
     assert (
-        f"2 runs in a row have failed: what was before the first of them is in `{first}`"
+        f"2 runs in a row have failed: the state before the first of them is in `{first}`"
         in system.run("restore", "latest").stdout
     )
     notes = json.loads(system.run("--format", "json", "restore", "latest").stdout)["notes"]
@@ -112,11 +112,11 @@ def test_status_tells_of_a_run_that_was_killed_and_backups_what_it_saved(system)
         time.sleep(0.01)
     ready.read_text()  # ends when the job has written to it
     assert "was killed" not in system.run("restore", "latest", "--backups", str(system.backups)).stdout
-    assert "at work: pid" in system.run("status").stdout
+    assert "active: pid" in system.run("status").stdout
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert "was killed" in system.run("status").stdout
-    assert "what it had saved becomes a backup" in system.run("backups").stdout
+    assert "makes a backup of its staged files" in system.run("backups").stdout
     system.snapshot.write_text("spoilt\n")
     done = system.run("restore", "latest", "--yes")
     assert done.returncode == 0, done.stderr

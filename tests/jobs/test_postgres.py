@@ -143,7 +143,7 @@ def test_a_database_that_an_import_broke_comes_back_from_the_nights_backup(lora,
 
     done = lora.run("restore", "latest", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "each read again and compared" in done.stdout
+    assert "all were read back and compared" in done.stdout
     assert cluster.ask(FINGERPRINT) == before
 
 
@@ -164,5 +164,5 @@ def test_a_command_behind_a_restore_that_fails_is_told_and_is_the_exit_status(lo
     cluster.ask("CREATE VIEW person AS SELECT 1 AS id")
     done = lora.run("restore", "latest", "--yes")
     assert done.returncode == 1
-    assert "the files are back" in done.stderr
+    assert "the files are restored" in done.stderr
     assert "run it by hand: " in done.stderr

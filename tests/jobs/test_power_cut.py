@@ -318,7 +318,7 @@ def named_well(name: str) -> bool:
 
 
 def test_T18_J2_whatever_is_lost_what_is_named_well_is_whole(replay):
-    """No final name before the content, and no archive without its check sum, in any state that a power cut leaves."""
+    """No final name before the content, and no archive without its checksum, in any state that a power cut leaves."""
     _, _, run = replay
     states = 0
     wrong = set()
@@ -329,7 +329,7 @@ def test_T18_J2_whatever_is_lost_what_is_named_well_is_whole(replay):
                 if named_well(name) and inode.unsynced:
                     wrong.add(f"`{name}` may be there without its content")
                 if FINAL.fullmatch(name) and f"{name}.sha256" not in names:
-                    wrong.add(f"`{name}` may be there without its check sum")
+                    wrong.add(f"`{name}` may be there without its checksum")
     assert not wrong, "\n".join(sorted(wrong))
     assert states > 100
 

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.jobs import catalogue, commands, metrics, settings
-from runsdeploy.jobs.job import Job
+from runsdeploy.jobs.commands import commands
+from runsdeploy.jobs.report import metrics
+from runsdeploy.jobs.settings import catalogue, settings
+from runsdeploy.jobs.settings.job import Job
 from tests.docs.test_docs import BLOCK
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "job-runner.md").read_text()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.commands.cron import zipapp
-from runsdeploy.jobs import lock
+from runsdeploy.jobs.disk import lock
 from runsdeploy.jobs.errors import Fault
 from tests.jobs.system import System, outcomes, tree
 
@@ -30,7 +30,7 @@ READS = 10_000 if FULL else 2_000
 REPLACED = 50 if FULL else 10
 pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 HELD = re.compile(
-    r"another one is at work in `(?P<folder>[^`]+)`: "
+    r"another run or restore is active in `(?P<folder>[^`]+)`: "
     r"pid (?P<pid>\d+) since (?P<since>[-0-9]+T[:0-9]+Z), (?P<doing>.+)\n"
 )
 
@@ -124,20 +124,20 @@ def test_T24_J4_of_fifty_starts_at_once_one_runs_and_the_others_say_who(gate, sy
                 assert facts["folder"] == str(system.backups)
                 since = time.strptime(facts["since"], "%Y-%m-%dT%H:%M:%SZ")
                 assert begun <= calendar.timegm(since) <= time.time()
-                assert facts["doing"] in ("begins a run", "stages files before the jobs", "runs `wait`")
+                assert facts["doing"] in ("starts a run", "stages files before the jobs", "runs `wait`")
         assert system.counted() == ["wait"] * (contest + 1)
         assert len(system.archives()) == contest + 1
     lines = system.log.read_text().splitlines()
-    assert sum("no run: another one is at work" in line for line in lines) == CONTESTS * (AT_ONCE - 1)
+    assert sum("no run: another run or restore is active" in line for line in lines) == CONTESTS * (AT_ONCE - 1)
     assert all(re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S", line) for line in lines), "lines are interleaved"
 
 
 def test_J4_a_holder_that_has_not_yet_said_who_it_is_is_waited_for_and_no_former_one_is_named(tmp_path):
-    lock.take(str(tmp_path), "was the former").close()
+    lock.acquire(str(tmp_path), "was the former").close()
     with (tmp_path / lock.NAME).open("rb+") as held, ThreadPoolExecutor(1) as pool:
         fcntl.flock(held, fcntl.LOCK_EX)
-        told = pool.submit(pytest.raises, Fault, lock.take, str(tmp_path), "comes too late")
-        time.sleep(2 * lock.PATIENCE)  # as if it were not scheduled here; a shorter time would find nothing
+        told = pool.submit(pytest.raises, Fault, lock.acquire, str(tmp_path), "comes too late")
+        time.sleep(2 * lock.MINIMUM_WAIT)  # as if it were not scheduled here; a shorter time would find nothing
         assert not told.done()
         held.write(b'{"pid": 4711, "started": 0, "doing": "begins"}\n')
         held.flush()
@@ -397,7 +397,7 @@ def test_J24_a_program_that_is_replaced_during_a_start_is_the_old_or_the_new_one
     # Another version: all modules but the first are elsewhere in the file.
     modules = tmp_path / "jobs"
     shutil.copytree(zipapp.JOBS, modules, ignore=shutil.ignore_patterns("__pycache__"))
-    with (modules / "agenda.py").open("a") as file:
+    with (modules / "settings" / "agenda.py").open("a") as file:
         file.write("# " + "x" * 5000 + "\n")
     other = zipapp.build(modules)
     assert other != current

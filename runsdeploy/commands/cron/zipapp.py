@@ -27,9 +27,8 @@ def build(jobs: Path = JOBS) -> bytes:
         if not (jobs / name).is_file():
             hint = "install runsdeploy again"
             raise InputError([Problem(None, f"there is no job runner in this installation: no `{jobs}/{name}`", hint)])
-    members = {f"jobs/{path.name}": path.read_bytes() for path in jobs.glob("*.py") if path.stem.isidentifier()}
-    if (jobs / "catalogue.json").is_file():
-        members["jobs/catalogue.json"] = (jobs / "catalogue.json").read_bytes()
+    files = [path for kind in ("*.py", "*.json") for path in jobs.rglob(kind) if path.stem.isidentifier()]
+    members = {f"jobs/{path.relative_to(jobs).as_posix()}": path.read_bytes() for path in files}
     # What Python starts stands at the root; sorted it comes first, so that it is found even in a file that was replaced
     # between Python's looks at it.
     members["__main__.py"] = members.pop("jobs/__main__.py")

@@ -1,0 +1,220 @@
+"""Commands for backups: list, verify, restore. They work without settings too: those may be lost."""
+
+import os
+import sys
+import threading
+import time
+from contextlib import closing, suppress
+from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+
+from ..archive import archive
+from ..disk.lock import acquire, holder
+from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, OK, RESTORE_NEEDED, BadInput, Fault, Problem
+from ..process import process
+from ..report.log import printable
+from ..restore import restore as restoring
+from ..run import leftovers
+from ..settings.agenda import make_agenda
+from .load import load
+from .output import print_json, print_lines, print_notes, wants_json, write
+
+
+def folder_of(arguments: Any, program: str) -> str:
+    """Return the backup directory, from the arguments or the settings."""
+    if arguments.backups:
+        return str(arguments.backups)
+    try:
+        return str(load(arguments, program)[0].values["CRON_BACKUP"])
+    except BadInput as error:
+        hint = Problem("", 0, 0, "", "without settings, give the directory of the backups: `--backups DIRECTORY`")
+        raise BadInput([*error.problems, hint]) from None
+
+
+def backups(arguments: Any, program: str, _stop: threading.Event) -> int:
+    """List the backups, newest first."""
+    folder = folder_of(arguments, program)
+    found = archive.archives(folder)
+    waiting = _unarchived(folder)
+    if wants_json(arguments):
+        print_json(backups=[_facts(each) for each in found], unfinished=waiting)
+        return OK
+    for each in found:
+        print_lines([_row(each)])
+    print_lines(f"{each['id']}: killed; the next run or restore makes a backup of its staged files" for each in waiting)
+    return OK
+
+
+def _facts(each: archive.Archive) -> Dict[str, Any]:
+    facts: Dict[str, Any] = {"name": each.name, "kind": each.kind, "created": int(each.created), "bytes": each.size}
+    if each.manifest:
+        manifest = each.manifest
+        facts.update(host=manifest.host, stages=manifest.stages, jobs=manifest.jobs, files=len(manifest.members))
+        facts.update(reasons=list(manifest.reasons), sequence=manifest.sequence)
+    return {**facts, "problem": each.problem}
+
+
+def _row(each: archive.Archive) -> str:
+    created = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(each.created))
+    stages = ""
+    if each.manifest:
+        ran = {stage: outcome for stage, outcome in each.manifest.stages.items() if outcome != "none"}
+        stages = ", ".join(f"{stage} {outcome}" for stage, outcome in sorted(ran.items())) or "no jobs"
+    problem = each.problem or "; ".join(each.manifest.reasons if each.manifest else ())
+    return f"{created}  {each.kind:10}  {each.size:>12}  {each.name}  {stages}  {problem}".rstrip()
+
+
+def choose(folder: str, name: str) -> archive.Archive:
+    """Return the archive of that name, or for `latest` the newest good one; raises Fault."""
+    found = archive.archives(folder)
+    if name != "latest":
+        for each in found:
+            if name in (each.name, each.path, each.name.split("-cron-backup")[0]):
+                return each
+        hint = f"see `job-runner backups`, which lists {len(found)}"
+        raise Fault(f"no backup `{name}` in `{folder}`", hint, BAD_INPUT)
+    good = [each for each in found if each.kind == "good"] or [each for each in found if each.kind == "historical"]
+    if not good:
+        raise Fault(f"no good backup in `{folder}`", "see `job-runner backups`", BACKUP_BAD)
+    return good[0]
+
+
+def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
+    """Verify backups by reading all of them."""
+    folder = folder_of(arguments, program)
+    every = [each for each in archive.archives(folder) if each.kind != "bad"] if arguments.all else []
+    looked_at = every or [choose(folder, arguments.archive)]
+    results = {each.name: archive.verify(each.path) for each in looked_at}
+    if wants_json(arguments):
+        print_json(exit_status=BACKUP_BAD if any(results.values()) else OK, backups=results)
+    else:
+        for name, problems in results.items():
+            print_lines([f"{name}: {'; '.join(problems) or 'sound'}"])
+    return BACKUP_BAD if any(results.values()) else OK
+
+
+def restore(arguments: Any, program: str, stop: threading.Event) -> int:
+    """Restore files of a backup; without `--yes` only show what would change."""
+    folder = folder_of(arguments, program)
+    if arguments.undo or arguments.continue_restore:
+        if arguments.archive or (arguments.undo and arguments.continue_restore):
+            raise BadInput([Problem("", 0, 0, "", "`--continue` and `--undo` take no backup and exclude each other")])
+        return _continue_or_undo(arguments, program, folder, stop)
+    if not arguments.archive:
+        hint = "see `job-runner backups`; `latest` is the newest good one"
+        raise BadInput([Problem("", 0, 0, "", "no backup given", hint)])
+    if not arguments.yes:
+        return _show(arguments, folder)
+    with closing(acquire(folder, "restores", arguments.wait)):
+        # A killed run may have staged the state that is to be restored.
+        messages = leftovers.recover(folder)
+        if restoring.unfinished(folder):
+            # Check before running commands: a service that they stop would not be started again.
+            raise Fault("a restore is unfinished", restoring.FINISH_HINT, RESTORE_NEEDED)
+        plan = _planned(arguments, folder)
+        print_notes(arguments, [*messages, *plan.notes])
+        before, after = _hooks(arguments, program)
+        _run_commands(arguments, before, "before", stop)
+        count = restoring.restore(plan, folder)
+        print_notes(
+            arguments, [f"{count} files are as in `{os.path.basename(plan.archive)}`; all were read back and compared"]
+        )
+        _run_commands(arguments, after, "after", stop)
+    if wants_json(arguments):
+        print_json(exit_status=OK, archive=plan.archive, files=count, notes=[*messages, *plan.notes], done=True)
+    return OK
+
+
+def _unarchived(folder: str) -> List[Dict[str, Any]]:
+    """Return the killed runs with staged files; none while a run is active."""
+    return [] if holder(folder) is not None else leftovers.unarchived_runs(folder)
+
+
+def _planned(arguments: Any, folder: str) -> restoring.RestorePlan:
+    each = choose(folder, arguments.archive)
+    if each.kind == "failed" and not arguments.force:
+        reasons = "; ".join(each.manifest.reasons) if each.manifest else each.problem
+        hint = "take another one, or restore what it has with `--force`"
+        raise Fault(f"`{each.name}` is not a good backup: {reasons}", hint, BACKUP_BAD)
+    plan = restoring.make_plan(each.path, arguments.paths, arguments.root, arguments.host, force=arguments.force)
+    streak = _failed_streak(each, archive.archives(folder)) if arguments.archive == "latest" else []
+    return plan._replace(notes=(*streak, *plan.notes))
+
+
+def _failed_streak(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
+    """Return a note if several runs have failed in a row: then the latest backup has the results of failed runs."""
+    row = []
+    for each in every[every.index(latest) :]:
+        if each.kind == "good" and each.manifest and "failed" not in each.manifest.stages.values():
+            break
+        row += [each] if each.kind == "good" else []
+    if len(row) < 2:  # noqa: PLR2004 - one failed run is the usual case
+        return []
+    return [f"{len(row)} runs in a row have failed: the state before the first of them is in `{row[-1].name}`"]
+
+
+def _show(arguments: Any, folder: str) -> int:
+    plan = _planned(arguments, folder)
+    waiting = [
+        f"run {each['id']} was killed; a backup of its staged files will be made first" for each in _unarchived(folder)
+    ]
+    if wants_json(arguments):
+        changes = [dict(change._asdict()) for change in plan.changes]
+        print_json(exit_status=OK, archive=plan.archive, changes=changes, notes=[*plan.notes, *waiting], done=False)
+        return OK
+    print_lines([*waiting, *plan.notes])
+    print_lines(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in plan.changes)
+    different = sum(1 for change in plan.changes if change.action not in ("same", "grown"))
+    name = os.path.basename(plan.archive)
+    print_lines([f"{name}: {different} of {len(plan.changes)} would change; nothing was changed yet: add `--yes`"])
+    return OK
+
+
+def _continue_or_undo(arguments: Any, program: str, folder: str, stop: threading.Event) -> int:
+    """Continue or undo a restore."""
+    with closing(acquire(folder, "restores", arguments.wait)):
+        if arguments.undo:
+            count = restoring.undo(folder, force=arguments.force)
+            print_notes(arguments, [f"{count} files are as they were before the restore"])
+            with suppress(BadInput):  # the undo may have removed the settings
+                _, after = _hooks(arguments, program)
+                print_notes(arguments, (f"not run after an undo: {' '.join(command.argv)}" for command in after))
+        else:
+            count = restoring.continue_restore(folder)
+            print_notes(arguments, [f"{count} files are as in the backup; all were read back and compared"])
+            _run_commands(arguments, _hooks(arguments, program)[1], "after", stop)
+    if wants_json(arguments):
+        print_json(exit_status=OK, files=count, done=True)
+    return OK
+
+
+def _hooks(arguments: Any, program: str) -> Tuple[Tuple[process.Command, ...], Tuple[process.Command, ...]]:
+    """Return the commands before and after a restore; none with `--root`, and none without settings."""
+    if arguments.root != "/":
+        return (), ()
+    try:
+        settings, catalogue = load(arguments, program)
+    except BadInput:
+        if not arguments.backups:
+            raise
+        print_notes(arguments, ["without settings no commands are run before or after the restore"])
+        return (), ()
+    agenda = make_agenda(settings, catalogue, program)
+    return agenda.restore_before, agenda.restore_after
+
+
+def _run_commands(arguments: Any, commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
+    """Run commands; raises Fault for the first that fails."""
+    for command in commands:
+        shown = " ".join(command.argv)
+        print_notes(arguments, [f"runs: {shown}"])
+        stream = sys.stderr if wants_json(arguments) else sys.stdout
+        ending = process.run(command, _writer(stream), stop=stop.is_set)
+        if ending.outcome != "ok":
+            status = "" if ending.status is None else f" ({ending.status})"
+            files = "nothing is changed" if when == "before" else "the files are restored"
+            hint = "repair it, then restore again" if when == "before" else f"repair it, then run it by hand: {shown}"
+            raise Fault(f"`{shown}` ended: {ending.outcome}{status}; {files}", hint, FAILED)
+
+
+def _writer(stream: Optional[TextIO]) -> Callable[[bytes], None]:
+    return lambda data: write(data.decode("utf-8", "backslashreplace"), stream)

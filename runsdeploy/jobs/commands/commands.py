@@ -1,0 +1,217 @@
+"""The commands: each takes the parsed arguments, writes its result to standard output, and returns the exit status."""
+
+import hashlib
+import os
+import pwd
+import re
+import sys
+import threading
+import time
+from contextlib import closing
+from typing import Any, Callable, Dict
+
+from .. import VERSION
+from ..disk import durable
+from ..disk.lock import acquire, holder
+from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
+from ..report import record
+from ..report.log import Log, printable
+from ..restore import restore
+from ..run import leftovers, preflight
+from ..run.run import run as run_jobs
+from ..settings.agenda import make_agenda
+from ..settings.settings import Settings
+from . import backups
+from .load import load
+from .output import print_json, print_lines, wants_json, write
+
+_AGE = re.compile(r"([0-9]{1,9})([smhd]?)$")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_CHUNK = 64 * 1024
+
+
+def version() -> str:
+    """Return the version, and a digest of the program file, which differs between builds of one version (S18)."""
+    try:
+        with open(sys.argv[0], "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()[:16]
+    except OSError:
+        return VERSION
+    return f"job-runner {VERSION} (sha256 {digest})"
+
+
+def run(arguments: Any, program: str, stop: threading.Event) -> int:
+    """Do a run and print its result; cron mails all output, so success is one line at most (J21)."""
+    settings, catalogue = load(arguments, program)
+    agenda = make_agenda(settings, catalogue, program, arguments.name)
+    folder = _backup_directory(settings)
+    try:
+        lock = acquire(folder, "starts a run", arguments.wait)
+    except Fault as fault:
+        if fault.status == LOCKED:
+            record.count_overlap(folder)
+            log = Log()
+            log.open(settings.values["CRON_LOG_FILE"])
+            log.write(f"no run: {fault.message}")
+            log.close()
+        raise
+    with closing(lock):
+        made, tails = run_jobs(settings, agenda, catalogue.parallel, lock, stop)
+    if wants_json(arguments):
+        print_json(**made.document)
+    elif (made.exit_status != OK or not arguments.quiet) and not _log_was_shown():
+        print_lines(record.summary(made.document))
+        print_lines(f"  warning: {each}" for each in made.warnings)
+        print_lines(f"{name}| {line}" for name, tail in tails.items() for line in tail)
+    return made.exit_status
+
+
+def _log_was_shown() -> bool:
+    """Return whether the log was shown on a terminal; it ends with the same summary."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
+
+
+def _backup_directory(settings: Settings) -> str:
+    """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
+    folder = settings.values["CRON_BACKUP"]
+    try:
+        os.mkdir(folder, 0o700)
+        durable.sync_directory(os.path.dirname(folder))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        hint = f"make it: `install -d -o {_account(os.geteuid())} -m 700 {folder}`"
+        raise Fault(f"backup directory `{folder}` cannot be made: {reason(error)}", hint, BACKUP_BAD) from None
+    if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
+        hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
+        raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid() and os.geteuid() == 0:
+        # A hint to give it to root would stop the nightly runs of its owner.
+        owner = _account(status.st_uid)
+        raise Fault(
+            f"`{folder}` belongs to `{owner}`: a run as root would leave files that it cannot use",
+            f"run it as `{owner}`",
+            BACKUP_BAD,
+        )
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        hint = f"chown {os.geteuid()} {folder} && chmod 700 {folder}"
+        raise Fault(f"`{folder}` must belong to this account, and must not be writable for others", hint, BACKUP_BAD)
+    if not os.path.isdir(folder):
+        raise Fault(f"`{folder}` is not a directory", "", BACKUP_BAD)
+    return str(folder)
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
+    """List the jobs in the order in which they run."""
+    settings, catalogue = load(arguments, program)
+    rows = [
+        {"name": j.name, "stage": j.stage, "enabled_by": j.enabled_by, "enabled": j.enabled_by in settings.enabled}
+        for j in catalogue.jobs
+    ]
+    if wants_json(arguments):
+        about = {job.name: job.description for job in catalogue.jobs}
+        print_json(jobs=[{**row, "description": about[str(row["name"])]} for row in rows])
+        return OK
+    width = max((len(job.name) for job in catalogue.jobs), default=0)
+    for job, row in zip(catalogue.jobs, rows):
+        switch = f"crontab.{job.enabled_by}" if job.enabled_by else "by name only"
+        print_lines(
+            [f"{job.stage:8}  {job.name:{width}}  {'on ' if row['enabled'] else 'off'}  {switch}  {job.description}"]
+        )
+    return OK
+
+
+def check(arguments: Any, program: str, _stop: threading.Event) -> int:
+    """Check settings and catalogue; changes nothing."""
+    settings, catalogue = load(arguments, program)
+    agenda = make_agenda(settings, catalogue, program)
+    names = [task.job.name for task in agenda.tasks]
+    warnings = [*settings.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
+    if wants_json(arguments):
+        print_json(exit_status=OK, enabled=names, warnings=warnings)
+        return OK
+    write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
+    print_lines([f"{settings.path}: valid; enabled: {', '.join(names) or 'no job, only the backup'}"])
+    return OK
+
+
+def status(arguments: Any, program: str, _stop: threading.Event) -> int:
+    """Print the results of the last runs; with `--max-age`, fail if the last good one is older (J22)."""
+    settings, _ = load(arguments, program)
+    folder = settings.values["CRON_BACKUP"]
+    history, now = record.load(folder), time.time()
+    most = _age(arguments.max_age) if arguments.max_age else 0
+    late = bool(most) and (history.last_success is None or now - history.last_success > most)
+    working = holder(folder)
+    standing = ["a restore is unfinished; no job runs until it is finished"] if restore.unfinished(folder) else []
+    if working is None:
+        standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
+    if wants_json(arguments):
+        ended = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
+        print_json(
+            exit_status=FAILED if late else OK, runs=list(history.runs), working=working, standing=standing, **ended
+        )
+        return FAILED if late else OK
+    for each in history.runs[-10:]:
+        print_lines(record.summary(each))
+    print_lines(standing)
+    if working is not None:
+        print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])
+    last = (
+        "never"
+        if history.last_success is None
+        else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(history.last_success))
+    )
+    print_lines(
+        [f"last good run: {last}{f', more than {arguments.max_age} ago' if late and history.last_success else ''}"]
+    )
+    return FAILED if late else OK
+
+
+def _age(text: str) -> int:
+    match = _AGE.match(text)
+    if not match or not int(match.group(1)):
+        raise BadInput([Problem("", 0, 0, "", f"found `{text}` for `--max-age`, expected a time like `26h`")])
+    return int(match.group(1)) * _SECONDS[match.group(2)]
+
+
+def logs(arguments: Any, program: str, _stop: threading.Event) -> int:
+    """Show the log of a run."""
+    settings, _ = load(arguments, program)
+    folder = settings.values["CRON_BACKUP"]
+    known = leftovers.run_ids(folder)
+    name = arguments.identity or (known[-1] if known else "")
+    if name not in known:
+        message = f"there is no run `{name}`" if name else "there are no runs"
+        raise Fault(message, f"known: {', '.join(known[-5:])}" if known else "", BAD_INPUT)
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    with open(os.path.join(folder, leftovers.RUNS, name, "log"), "rb") as file:
+        if wants_json(arguments):
+            print_json(exit_status=OK, run=name, lines=[line.decode("utf-8", "backslashreplace") for line in file])
+        elif terminal:
+            print_lines(printable(line.rstrip(b"\n")) for line in file)
+        elif sys.stdout is not None:
+            for block in iter(lambda: file.read(_CHUNK), b""):
+                sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
+    return OK
+
+
+COMMANDS: Dict[str, Callable[[Any, str, threading.Event], int]] = {
+    "run": run,
+    "jobs": jobs,
+    "check": check,
+    "backups": backups.backups,
+    "verify": backups.verify,
+    "restore": backups.restore,
+    "status": status,
+    "logs": logs,
+}

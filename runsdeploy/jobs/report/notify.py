@@ -1,0 +1,73 @@
+"""Notifications of a run: metrics file, system log, then the network; no result depends on them (J20)."""
+
+import socket
+from typing import Dict, List
+
+from ..errors import OK, reason
+from ..settings.settings import Settings
+from . import metrics, monitor, systemlog
+from .log import Log
+from .record import History, Record, summary
+
+LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
+"""a run makes at most three requests, so a dead monitor costs less than ten seconds altogether (J20)"""
+
+
+def run_started(settings: Settings) -> List[str]:
+    """Send the notification that a run starts; return warnings."""
+    url = settings.values["PING_URL"]
+    warning = monitor.ping(url, "start", limits=LIMITS) if url else ""
+    return [warning] if warning else []
+
+
+def run_ended(settings: Settings, record: Record, history: History, log: Log) -> List[str]:
+    """Send the result of a run; return warnings."""
+    values = settings.values
+    text = "\n".join(summary(record.document))
+    figures = _figures(record, history)
+    warnings = [_write(values["METRICS_FILE"], figures)]
+    warnings.append(systemlog.send(values["LOG_TO"], _log_lines(record, text), record.identity))
+    if values["PUSHGATEWAY_URL"]:
+        text_of = metrics.render(figures)
+        host = socket.gethostname()
+        warnings.append(monitor.push(values["PUSHGATEWAY_URL"], "runsdeploy-jobs", host, text_of, LIMITS))
+    if values["PING_URL"]:
+        tails: Dict[str, List[str]] = {job.name: log.tail(job.name) for job in record.jobs if job.outcome != "ok"}
+        body = "\n".join([text, *(f"{name}| {line}" for name, tail in tails.items() for line in tail)])
+        event = "success" if record.exit_status == OK else "fail"
+        warnings.append(monitor.ping(values["PING_URL"], event, body.encode(), LIMITS))
+    return [warning for warning in warnings if warning]
+
+
+def _log_lines(record: Record, text: str) -> List[systemlog.Line]:
+    failed = record.exit_status != OK
+    return [systemlog.Line(line, systemlog.ERROR if failed else systemlog.INFO) for line in text.split("\n")]
+
+
+def _write(path: str, figures: metrics.Figures) -> str:
+    if not path:
+        return ""
+    try:
+        metrics.write(path, figures)
+    except OSError as error:
+        return f"metrics could not be written to `{path}`: {reason(error)}"
+    return ""
+
+
+def _figures(record: Record, history: History) -> metrics.Figures:
+    jobs = tuple(
+        metrics.JobFigure(job.name, job.outcome, job.status, job.seconds)
+        for job in record.jobs
+        if job.outcome != "not-run"
+    )
+    good = history.backup_last_good
+    return metrics.Figures(
+        float(record.started) + record.seconds,
+        record.seconds,
+        record.exit_status,
+        None if history.last_success is None else float(history.last_success),
+        None if good is None else float(good),
+        record.archive_bytes or None,
+        jobs,
+        history.overlaps,
+    )

@@ -1,0 +1,177 @@
+"""Agendas: what one run will do; made from settings and catalogue before anything is changed."""
+
+import os
+import pwd
+from typing import Dict, List, NamedTuple, Tuple
+
+from ..errors import BadInput, Problem
+from ..process.process import Command
+from ..process.secret import Source
+from ..staging.scan import Wanted
+from .catalogue import Catalogue, select
+from .job import File, Job, Secret, Text, Unset, expand
+from .settings import Settings
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Task(NamedTuple):
+    """A job with settings inserted."""
+
+    job: Job
+    command: Command
+    secrets: Dict[str, Source]
+    """variables whose values are read when the job starts, by name"""
+
+
+class Agenda(NamedTuple):
+    """What a run will do."""
+
+    tasks: Tuple[Task, ...]
+    before: Tuple[Wanted, ...]
+    """files to back up before the jobs"""
+    after: Tuple[Wanted, ...]
+    """files to back up after the jobs"""
+    restore_before: Tuple[Command, ...]
+    restore_after: Tuple[Command, ...]
+
+
+def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
+    """Return the agenda: the enabled jobs, or the job or stage of that name, enabled or not; raises BadInput.
+
+    `program` is the path of the runner; its directory is the default of `INSTALL_DIR`.
+    """
+    if name:
+        jobs = select(catalogue.jobs, name)
+    else:
+        jobs = tuple(job for job in catalogue.jobs if job.enabled_by in settings.enabled)
+    return _Expander(settings, program).agenda(jobs, catalogue)
+
+
+class _Expander:
+    """Inserts settings into texts, and collects problems."""
+
+    def __init__(self, settings: Settings, program: str) -> None:
+        self.settings = settings
+        install = settings.values["INSTALL_DIR"] or os.path.dirname(os.path.abspath(program))
+        venv = settings.values["VENV"] or os.path.join(install, "venv")
+        defaults = {f"crontab.{key}": value for key, value in settings.values.items()}
+        own = {"install": install, "venv": venv, "settings": os.path.abspath(settings.path)}
+        self.names = {**defaults, **settings.others, **own}
+        self.problems: List[Problem] = []
+
+    def agenda(self, jobs: Tuple[Job, ...], catalogue: Catalogue) -> Agenda:
+        """Return the agenda; raises BadInput."""
+        before, after = self._own_files(catalogue.path)
+        before += self._files(catalogue.before, "the catalogue")
+        after += self._files(catalogue.after, "the catalogue")
+        after += self._files(catalogue.truncate, "the catalogue", truncate=True)
+        tasks = []
+        for job in jobs:
+            tasks.append(Task(job, self._command(job), self._secrets(job)))
+            why = f"job `{job.name}`"
+            before += self._files(job.before, why)
+            after += self._files(job.after, why)
+            after += self._files(job.truncate, why, truncate=True)
+        hooks = [
+            tuple(self._hook(words) for words in commands)
+            for commands in (catalogue.restore_before, catalogue.restore_after)
+        ]
+        if self.problems:
+            raise BadInput(self.problems)
+        return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), hooks[0], hooks[1])
+
+    def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
+        """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
+        settings = self.settings
+        before = [Wanted(os.path.abspath(settings.path), required=True, truncate=False, why="the settings")]
+        if catalogue:
+            before.append(Wanted(os.path.abspath(catalogue), required=True, truncate=False, why="the catalogue"))
+        if settings.values["SNAPSHOT_LORA"]:
+            before.append(Wanted(settings.values["SNAPSHOT_LORA"], True, False, "`crontab.SNAPSHOT_LORA`"))  # noqa: FBT003
+        after = []
+        if settings.values["CRON_LOG_FILE"]:
+            after.append(Wanted(settings.values["CRON_LOG_FILE"], False, False, "`crontab.CRON_LOG_FILE`"))  # noqa: FBT003
+        return before, after
+
+    def _text(self, text: Text, why: str) -> str:
+        try:
+            found = expand(text.text, self.names)
+        except Unset as unset:
+            name = str(unset)
+            line, column = self.settings.place(name)
+            where = (self.settings.path, line, column) if line else (text.file, text.line, text.column)
+            self.problems.append(Problem(*where, "", f"setting `{name}` is not set, and {why} needs it"))
+            return ""
+        if "\0" in found:
+            self.problems.append(Problem(text.file, text.line, text.column, "", f"{why} would get a zero byte"))
+        return found
+
+    def _files(self, files: Tuple[File, ...], why: str, *, truncate: bool = False) -> List[Wanted]:
+        wanted = []
+        for file in files:
+            try:
+                path = expand(file.path.text, self.names)
+            except Unset:
+                # A system without this setting has no such file either.
+                if file.required:
+                    self._text(file.path, why)
+                continue
+            if path.startswith("/") and "\0" not in path:
+                wanted.append(Wanted(os.path.normpath(path), file.required, truncate, why))
+            else:
+                message = f"{why} names the file `{path}`, expected an absolute path"
+                self.problems.append(Problem(file.path.file, file.path.line, file.path.column, "", message))
+        return wanted
+
+    def _command(self, job: Job) -> Command:
+        why = f"job `{job.name}`"
+        for required in job.requires:
+            if self.names.get(required.text) in (None, ""):
+                self._text(required._replace(text=f"{{{required.text}}}"), why)
+        words = [self._text(word, why) for word in job.command] if not job.shell else []
+        argv = words or ["/bin/sh", "-c", job.command[0].text]
+        environment = dict(account_environment())
+        for name, text in job.environment.items():
+            if isinstance(text, Secret):
+                continue
+            try:
+                environment[name] = expand(text.text, self.names)
+            except Unset:
+                # Leave it out: programs distinguish an unset variable from an empty one.
+                continue
+        environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
+        return Command(tuple(argv), self._text(job.directory, why), environment, job.timeout, job.daemon)
+
+    def _secrets(self, job: Job) -> Dict[str, Source]:
+        given = {name: value for name, value in job.environment.items() if isinstance(value, Secret)}
+        why = f"job `{job.name}`"
+        return {
+            name: Source(secret.kind, tuple(self._text(word, why) for word in secret.words))
+            for name, secret in given.items()
+        }
+
+    def _hook(self, words: Tuple[Text, ...]) -> Command:
+        argv = tuple(self._text(word, "a restore command") for word in words)
+        return Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
+
+
+def account_environment() -> Dict[str, str]:
+    """Return the base environment of jobs (J21); nothing is inherited from the runner."""
+    environment = {"PATH": PATH, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"}
+    try:
+        entry = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return {**environment, "HOME": "/"}
+    return {**environment, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def _merge_paths(wanted: List[Wanted]) -> Tuple[Wanted, ...]:
+    """Merge entries of the same path; required and truncate hold if any entry has them."""
+    found: Dict[str, Wanted] = {}
+    for each in wanted:
+        former = found.get(each.path)
+        if former:
+            each = Wanted(each.path, former.required or each.required, former.truncate or each.truncate, former.why)  # noqa: PLW2901
+        found[each.path] = each
+    return tuple(found.values())

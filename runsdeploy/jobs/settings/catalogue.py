@@ -1,0 +1,321 @@
+"""Catalogues: jobs as data. The default one has the seven jobs of the seed; a file can replace or extend it."""
+
+import pkgutil
+import re
+from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
+
+from ..errors import BadInput, Problem, did_you_mean
+from ..process.secret import SOURCES
+from .document import Document, Value, parse, read
+from .job import PLACEHOLDER, STAGES, File, Job, Secret, Text
+
+SCHEMA = 1
+DEFAULT = "catalogue.json"
+TIMEOUT = 6 * 3600.0
+"""default time limit of a job in seconds (J5)"""
+NEEDS = ("kerberos",)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+_SWITCH = re.compile(r"RUN_[A-Z0-9_]{1,60}$")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
+_DURATION = re.compile(r"([0-9]{1,7})([smhd]?)$")
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Catalogue(NamedTuple):
+    """All jobs, in the order in which they run within their stages, and the files of all runs."""
+
+    jobs: Tuple[Job, ...]
+    before: Tuple[File, ...]
+    after: Tuple[File, ...]
+    truncate: Tuple[File, ...]
+    restore_before: Tuple[Tuple[Text, ...], ...]
+    """commands to run before files are restored, e.g. to stop a service"""
+    restore_after: Tuple[Tuple[Text, ...], ...]
+    """commands to run after files are restored, e.g. to load a database snapshot"""
+    parallel: FrozenSet[str]
+    """stages whose jobs run at the same time"""
+    path: str
+    """file of the operator; empty for the default catalogue"""
+
+    @property
+    def switches(self) -> FrozenSet[str]:
+        """The switches that enable a job."""
+        return frozenset(job.enabled_by for job in self.jobs if job.enabled_by)
+
+
+def load(path: str = "") -> Catalogue:
+    """Return the default catalogue, or that of a file; raises BadInput with all problems."""
+    data = pkgutil.get_data(__package__, DEFAULT) or b""
+    builtin = _Reader(parse(data, DEFAULT)).catalogue()
+    if not path:
+        return builtin
+    document, _ = read(path)
+    return _Reader(document, builtin).catalogue()._replace(path=path)
+
+
+def select(jobs: Tuple[Job, ...], name: str) -> Tuple[Job, ...]:
+    """Return the job of that name or switch, or all jobs of that stage; raises BadInput."""
+    found = tuple(job for job in jobs if name in (job.name, job.stage, job.enabled_by))
+    if not found:
+        known = [*STAGES, *(job.name for job in jobs)]
+        hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+        raise BadInput([Problem("", 0, 0, "", f"no job or stage `{name}`", hint)])
+    return found
+
+
+class _Reader:
+    """Reads one catalogue and collects its problems."""
+
+    def __init__(self, document: Document, builtin: Optional[Catalogue] = None) -> None:
+        self.document, self.builtin = document, builtin
+        self.problems: List[Problem] = []
+        self.directory = Text("/", document.file, 0, 0)
+        self.environment: Dict[str, Union[Text, Secret]] = {}
+
+    def catalogue(self) -> Catalogue:
+        """Return the catalogue; raises BadInput."""
+        root = Value(self.document.root, 1, 1)
+        fields = self._fields(
+            root, "", ("schema", "extends", "directory", "environment", "backup", "restore", "parallel", "jobs")
+        )
+        if "schema" not in fields or fields["schema"].content != SCHEMA:
+            self._problem(fields.get("schema", root), "schema", f"expected {SCHEMA}")
+        # Directory and environment of the default catalogue stay with its own jobs.
+        extended = self.builtin if "extends" in fields and self._extends(fields["extends"]) else None
+        self.directory = self._text(fields.get("directory"), "directory") or Text("/", self.document.file, 0, 0)
+        self.environment = self._environment(fields.get("environment"), "environment")
+        jobs = self._jobs(fields.get("jobs"), extended.jobs if extended else ())
+        backup = self._fields(fields.get("backup"), "backup", ("before", "after", "truncate"))
+        restore = self._fields(fields.get("restore"), "restore", ("before", "after"))
+        found = Catalogue(
+            jobs,
+            self._files(backup.get("before"), "backup.before", required=True),
+            self._files(backup.get("after"), "backup.after", required=False),
+            self._files(backup.get("truncate"), "backup.truncate", required=False),
+            self._commands(restore.get("before"), "restore.before"),
+            self._commands(restore.get("after"), "restore.after"),
+            frozenset(text.text for text in self._texts(fields.get("parallel"), "parallel", STAGES)),
+            "",
+        )
+        if self.problems:
+            raise BadInput(self.problems)
+        return _join(extended, found) if extended else found
+
+    def _problem(self, value: Value, key: str, message: str, hint: str = "") -> None:
+        self.problems.append(self.document.problem(value, key, message, hint))
+
+    def _extends(self, value: Value) -> bool:
+        if value.content == "default":
+            return True
+        self._problem(value, "extends", 'expected "default", the catalogue of the runner')
+        return False
+
+    def _fields(self, value: Optional[Value], key: str, known: Tuple[str, ...]) -> Dict[str, Value]:
+        if value is None:
+            return {}
+        if not isinstance(value.content, dict):
+            self._problem(value, key, f"found {value.kind}, expected an object")
+            return {}
+        for name, entry in value.content.items():
+            if name not in known:
+                hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
+                self._problem(entry, f"{key}.{name}".lstrip("."), "is unknown", hint)
+        return value.content
+
+    def _text(self, value: Optional[Value], key: str) -> Optional[Text]:
+        if value is None:
+            return None
+        if not isinstance(value.content, str) or "\0" in value.content:
+            self._problem(value, key, f"found {value.kind}, expected a text")
+            return None
+        for match in PLACEHOLDER.finditer(value.content):
+            if match.group() in ("{", "}") or (match.group(1) is not None and not all(match.group(1).split("|"))):
+                self._problem(
+                    value, key, f"has `{match.group()}`, expected a setting `{{NAME}}`, or `{{{{` for a brace"
+                )
+        return Text(value.content, self.document.file, value.line, value.column)
+
+    def _list(self, value: Optional[Value], key: str) -> List[Value]:
+        if value is None:
+            return []
+        if isinstance(value.content, list):
+            return value.content
+        self._problem(value, key, f"found {value.kind}, expected a list")
+        return []
+
+    def _texts(self, value: Optional[Value], key: str, known: Tuple[str, ...] = ()) -> Tuple[Text, ...]:
+        found = []
+        for entry in self._list(value, key):
+            text = self._text(entry, key)
+            if text and known and text.text not in known:
+                self._problem(entry, key, f"found `{text.text}`, expected one of {', '.join(f'`{k}`' for k in known)}")
+            elif text:
+                found.append(text)
+        return tuple(found)
+
+    def _commands(self, value: Optional[Value], key: str) -> Tuple[Tuple[Text, ...], ...]:
+        commands = []
+        for entry in self._list(value, key):
+            words = self._texts(entry, key)
+            if not words and isinstance(entry.content, list):
+                self._problem(entry, key, "found an empty list, expected a program and its arguments")
+            commands.append(words)
+        return tuple(commands)
+
+    def _environment(self, value: Optional[Value], key: str) -> Dict[str, Union[Text, Secret]]:
+        found = {}
+        content = value.content if value and isinstance(value.content, dict) else {}
+        if value and not isinstance(value.content, dict):
+            self._problem(value, key, f"found {value.kind}, expected an object")
+        for name, entry in content.items():
+            secret = isinstance(entry.content, dict)
+            given = self._secret(entry, f"{key}.{name}") if secret else self._text(entry, f"{key}.{name}")
+            if not _VARIABLE.match(name):
+                self._problem(entry, f"{key}.{name}", "is not a valid name of a variable")
+            elif given:
+                found[name] = given
+        return found
+
+    def _secret(self, entry: Value, key: str) -> Optional[Secret]:
+        fields = self._fields(entry, key, SOURCES)
+        if len(fields) != 1:
+            self._problem(entry, key, f"expected one of {', '.join(f'`{each}`' for each in SOURCES)}")
+            return None
+        ((kind, value),) = fields.items()
+        if kind == "command":
+            words = self._texts(value, f"{key}.command")
+        else:
+            text = self._text(value, f"{key}.{kind}")
+            words = (text,) if text and text.text else ()
+        if not words:
+            self._problem(value, f"{key}.{kind}", "is empty")
+        return Secret(kind, words)
+
+    def _files(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
+        found = []
+        for entry in self._list(value, key):
+            if isinstance(entry.content, dict):
+                fields = self._fields(entry, key, ("path", "required"))
+                path = self._text(fields.get("path"), f"{key}.path")
+                needed = self._boolean(fields.get("required"), f"{key}.required", default=required)
+                if "path" not in fields:
+                    self._problem(entry, key, "has no `path`")
+            else:
+                path, needed = self._text(entry, key), required
+            if path and path.text[:1] not in ("/", "{"):
+                self._problem(
+                    entry, key, f"found `{path.text}`, expected an absolute path or one that begins with `{{`"
+                )
+            elif path:
+                found.append(File(path, needed))
+        return tuple(found)
+
+    def _boolean(self, value: Optional[Value], key: str, *, default: bool) -> bool:
+        if value is None or isinstance(value.content, bool):
+            return default if value is None else bool(value.content)
+        self._problem(value, key, f"found {value.kind}, expected true or false")
+        return default
+
+    def _jobs(self, value: Optional[Value], inherited: Tuple[Job, ...]) -> Tuple[Job, ...]:
+        own: Dict[str, Job] = {}
+        for entry in self._list(value, "jobs"):
+            job = self._job(entry)
+            if job and job.name in STAGES:
+                self._problem(entry, f"jobs.{job.name}", "is the name of a stage, expected another name")
+            elif job and job.name in own:
+                self._problem(entry, f"jobs.{job.name}", "duplicate name")
+            elif job:
+                own[job.name] = job
+        # A job of the same name replaces the inherited one at its place in the order.
+        return (*(own.pop(job.name, job) for job in inherited), *own.values())
+
+    def _job(self, entry: Value) -> Optional[Job]:
+        fields = self._fields(entry, "jobs", tuple(Job._fields))
+        name = self._word(entry, fields, "name", "jobs", _NAME)
+        key = f"jobs.{name}"
+        stage = self._word(entry, fields, "stage", key, None, STAGES)
+        switch = self._word(entry, fields, "enabled_by", key, _SWITCH) if "enabled_by" in fields else ""
+        return Job(
+            name,
+            self._word(entry, fields, "description", key) if "description" in fields else "",
+            stage,
+            switch,
+            self._command(entry, fields, key),
+            "shell" in fields,
+            {**self.environment, **self._environment(fields.get("environment"), f"{key}.environment")},
+            self._text(fields.get("directory"), f"{key}.directory") or self.directory,
+            self._timeout(fields.get("timeout"), f"{key}.timeout"),
+            self._texts(fields.get("requires"), f"{key}.requires"),
+            frozenset(text.text for text in self._texts(fields.get("needs"), f"{key}.needs", NEEDS)),
+            self._files(fields.get("before"), f"{key}.before", required=True),
+            self._files(fields.get("after"), f"{key}.after", required=False),
+            self._files(fields.get("truncate"), f"{key}.truncate", required=False),
+            self._boolean(fields.get("daemon"), f"{key}.daemon", default=False),
+        )
+
+    def _word(
+        self,
+        entry: Value,
+        fields: Dict[str, Value],
+        name: str,
+        key: str,
+        pattern: Any = None,
+        known: Tuple[str, ...] = (),
+    ) -> str:
+        value = fields.get(name)
+        if value is None:
+            self._problem(entry, key, f"has no `{name}`")
+            return ""
+        fits = isinstance(value.content, str) and (not pattern or pattern.match(value.content))
+        if fits and (not known or value.content in known):
+            return str(value.content)
+        expected = f"one of {', '.join(f'`{k}`' for k in known)}" if known else _EXAMPLES.get(name, "a text")
+        shown = f"`{value.content}`" if isinstance(value.content, str) else value.kind
+        self._problem(value, f"{key}.{name}", f"found {shown}, expected {expected}")
+        return ""
+
+    def _command(self, entry: Value, fields: Dict[str, Value], key: str) -> Tuple[Text, ...]:
+        if ("command" in fields) == ("shell" in fields):
+            self._problem(entry, key, "needs either `command` (a list: program and arguments) or `shell` (a text)")
+            return ()
+        if "shell" in fields:
+            value = fields["shell"]
+            if not isinstance(value.content, str):
+                self._problem(value, f"{key}.shell", f"found {value.kind}, expected a text")
+                return ()
+            # Braces belong to the shell here; settings are passed through the environment only.
+            return (Text(value.content, self.document.file, value.line, value.column),)
+        words = self._texts(fields["command"], f"{key}.command")
+        if not words:
+            self._problem(fields["command"], f"{key}.command", "expected a program and its arguments")
+        return words
+
+    def _timeout(self, value: Optional[Value], key: str) -> float:
+        if value is None:
+            return TIMEOUT
+        content = value.content
+        match = _DURATION.match(content) if isinstance(content, str) else None
+        if isinstance(content, (int, float)) and not isinstance(content, bool):
+            seconds = float(content)
+        else:
+            seconds = float(match.group(1)) * _SECONDS[match.group(2)] if match else 0.0
+        if not 0 < seconds <= 30 * 86400:
+            self._problem(value, key, "expected a time above zero and at most 30 days, like `90`, `15m` or `6h`")
+        return seconds
+
+
+_EXAMPLES = {"name": "a name like `nightly-import`", "enabled_by": "a switch like `RUN_NIGHTLY_IMPORT`"}
+
+
+def _join(builtin: Catalogue, own: Catalogue) -> Catalogue:
+    return Catalogue(
+        own.jobs,
+        (*builtin.before, *own.before),
+        (*builtin.after, *own.after),
+        (*builtin.truncate, *own.truncate),
+        (*builtin.restore_before, *own.restore_before),
+        (*builtin.restore_after, *own.restore_after),
+        builtin.parallel | own.parallel,
+        own.path,
+    )
