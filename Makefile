@@ -1,15 +1,14 @@
-# A worker that ends is not replaced: xdist would wait without end for what it had left to do (its issue 1327).
-# The whole set-up: `make demo` shows a deploy, `make test` runs the tests, `make check` the linters.
+# The whole set-up: `make demo` shows a deploy, `make test` runs the tests, `make check` runs the linters.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BUILTIN := $(wildcard runsdeploy/builtin/lib/* runsdeploy/builtin/scripts/cron/*)
 INSTALLED := $(VENV)/.installed
-# More than cores: many tests wait.
+# More workers than cores, because many tests wait.
 WORKERS ?= 3
 PYTEST_ARGS ?=
 
-# Else each of the thousands of programs that the tests start would compile itself anew.
+# Otherwise each of the thousands of programs that the tests start would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test chaos check format bench man clean packages
@@ -17,10 +16,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(INSTALLED)
 	@$(BIN)/python -m tests.demo
 
+# Workers that crash are not replaced: xdist would wait forever for their remaining tests (its issue 1327).
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --max-worker-restart 0 --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
-# Faults in full size: cuts, kills, full disks, power cuts. `make test` has a sample of each.
+# All fault tests in full: cuts, kills, full disks, power cuts. `make test` runs a sample of each.
 chaos: $(INSTALLED)
 	RUNSDEPLOY_TEST_FULL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --max-worker-restart 0 tests/chaos $(PYTEST_ARGS)
 
@@ -40,7 +40,7 @@ format: $(INSTALLED)
 	$(BIN)/shfmt -i 4 -w runsdeploy/shell
 	$(BIN)/shfmt -i 4 -ln bash -w $(BUILTIN)
 
-# The man pages are in the repository: who installs the wheel has no use for what makes them.
+# The man pages are in the repository, so that installing the wheel does not need the tools that make them.
 man: $(INSTALLED)
 	$(BIN)/python -m docs.manual
 

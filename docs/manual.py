@@ -1,7 +1,7 @@
-"""The man pages, made from what the documentation and the program themselves are made of: `python -m docs.manual`.
+"""Makes the man pages from docs/reference and the table of commands: `python -m docs.manual`.
 
-Markdown is parsed by markdown-it, and written as roff for man(7) by the small renderer below. What comes out
-is ASCII, so that every man reads it alike, and depends on nothing but the sources.
+markdown-it parses the Markdown, and the small renderer below writes it as roff for man(7). The output
+is ASCII, so that every version of man shows the same, and depends only on the sources.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
-from runsdeploy.cli.command import COMMON, Command, Flag
+from runsdeploy.cli.flags import COMMON, Command, Flag
 from runsdeploy.cli.table import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -23,18 +23,18 @@ PAGES = ("runsdeploy.1", "runs-script.5")
 
 _CHARACTERS = {"\\": r"\e", "-": r"\-", "^": r"\(ha", "~": r"\(ti", "`": r"\(ga", "'": r"\(aq", '"': r"\(dq"}
 _CHARACTERS |= {"…": "...", "→": r"\(->"}
-"""what roff would make something else of (groff_char(7)), and what a terminal may lack"""
+"""characters that roff would replace (groff_char(7)), or that a terminal may lack"""
 
 
 def page(name: str) -> str:
-    """Return a man page as roff."""
+    """Return a man page of `PAGES` as roff."""
     title, section = name.rsplit(".", 1)
     text = _program() if section == "1" else _language()
     head = '.\\" Made by `make man` from docs/reference and the table of commands.\n'
     return f'{head}.TH {_escape(title.upper())} {section} "" runsdeploy "runsdeploy manual"\n{text}'
 
 
-# --- what is on the pages ----------------------------------------------------------------------
+# --- contents of the pages ----------------------------------------------------------------------
 
 
 def _program() -> str:
@@ -68,7 +68,7 @@ def _language() -> str:
 
 
 def _sections(file: str) -> dict[str, str]:
-    """Return the text of a page by the titles of its sections; under an empty one what stands before the first."""
+    """Return the sections of a page of the reference, text by title; the text before the first title is under ""."""
     text = re.sub(r"\A# .*\n", "", (REFERENCE / file).read_text())
     pieces = re.split(r"^## (.*)\n", text, flags=re.MULTILINE)
     return {"": pieces[0], **dict(zip(pieces[1::2], pieces[2::2], strict=True))}
@@ -134,7 +134,7 @@ def _block(node: SyntaxTreeNode) -> str:
 
 
 def _row(row: SyntaxTreeNode) -> str:
-    """Write a row of a table: the first cell as what is explained, the others as what explains it."""
+    """Return a row of a table as an entry of a list: the first cell is the tag, the others are its text."""
     first, *others = (_children(cell) for cell in row.children)
     return f".TP\n{_line(first)}\n{_line('; '.join(others))}\n"
 
@@ -167,7 +167,7 @@ def _inline(node: SyntaxTreeNode) -> str:
 
 
 def _inline_text(text: str) -> str:
-    """Return a text of the table of commands, in which only backticks mean something."""
+    """Return a text of the table of commands as roff; its only markup is backticks."""
     return _line("".join(_bold(each) if n % 2 else _escape(each) for n, each in enumerate(text.split("`"))))
 
 
@@ -193,12 +193,12 @@ def _escape(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    """Return lines of text, none of which roff takes for a request: those start with a dot (or a quote, see above)."""
+    """Protect lines that start with a dot, which roff would read as requests; `_escape` has replaced quotes."""
     return "\n".join(f"\\&{line}" if line.startswith(".") else line for line in text.split("\n"))
 
 
 def write(folder: Path, names: Iterable[str] = PAGES) -> Iterator[Path]:
-    """Write the pages, and yield where."""
+    """Write the pages into a folder, and yield their paths."""
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).write_text(page(name), "ascii")

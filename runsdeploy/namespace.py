@@ -11,7 +11,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from runsdeploy.cli.command import Command, Flag
+from runsdeploy.cli.flags import Command, Flag
 from runsdeploy.cli.main import perform
 from runsdeploy.cli.table import COMMANDS
 

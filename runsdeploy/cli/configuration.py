@@ -1,4 +1,4 @@
-"""Configuration files, read by invoke's own mechanism."""
+"""Configuration files, read by invoke's own mechanism. Imports invoke."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class _Files(Config):
     prefix = "runsdeploy"
 
     def unknown(self, known: Collection[str]) -> Iterator[Problem]:
-        """Yield what is wrong with keys that are neither known nor invoke's, each with its file."""
+        """Yield a problem for each key that is neither known nor invoke's, with its file."""
         for level in ("system", "user", "project"):
             file, said = getattr(self, f"_{level}_path"), getattr(self, f"_{level}") or {}
             for key, value in said.items():
-                # A program has names of its own: what it imports or defines, and what begins with `_`.
+                # A Python file has names of its own: imports, definitions, and names that begin with `_`.
                 if key in known or key in self.global_defaults() or str(key).startswith("_") or callable(value):
                     continue
                 hint = did_you_mean(str(key), known) or "a key is the name of a flag, with underscores"
@@ -43,7 +43,7 @@ def load(project: Path | None, known: Collection[str] = ()) -> Mapping[str, Any]
 
 
 def _unreadable(error: Exception) -> Problem:
-    """Return what a parser says in one line; that of YAML says in several where it was, and we say it in front."""
+    """Return a parser's error as one line; the position of a YAML error stands in front."""
     mark = getattr(error, "problem_mark", None)
     where = Position(shown(Path(mark.name)), mark.line + 1, mark.column + 1) if mark else None
     said = getattr(error, "problem", None) if mark else None

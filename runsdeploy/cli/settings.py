@@ -1,8 +1,8 @@
-"""Where the value of a flag comes from: command line, then environment, then configuration files, then default.
+"""The values of flags: from the command line, else the environment, else configuration files, else the default.
 
 The files are invoke's own kind, named `runsdeploy.yaml`, `.yml`, `.json` or `.py`: beside the tree, in the
 home directory (with a dot before the name), in /etc; the nearest wins. invoke is loaded only if there is one.
-What stands beside a tree is code as the tree is, and cannot say of itself that it is to be trusted.
+A file beside a tree is code like the tree: it must be vouched for, and cannot set `trust` itself.
 """
 
 from __future__ import annotations
@@ -12,31 +12,32 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.command import Arguments, Flag
+from runsdeploy.cli.flags import LARGEST, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.tree.trust import foreign
 
 SUFFIXES = ("yaml", "yml", "json", "py")
 OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
-"""variables of ours that stand for no flag: where the state is, and what jobs of the job runner find"""
+"""variables that stand for no flag: the state directory, and the environment of the job runner's jobs"""
 TESTS = "RUNSDEPLOY_TEST"
-"""what those of the test suite begin with"""
-LARGEST = 1_000_000
-"""of any number: more is a mistake, and infinity no time limit"""
+"""prefix of the test suite's variables"""
 TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
-def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path, every: Iterable[Flag] = ()) -> Arguments:
-    """Return the value of every flag; raises InputError for values that cannot be one.
+def resolve(
+    flags: Iterable[Flag], given: Mapping[str, Any], start: str | Path, every: Iterable[Flag] = ()
+) -> Arguments:
+    """Return the value of every flag; raises InputError for bad values.
 
-    `every` are the flags of all commands, which share files and environment: what names none of them is an error, too.
+    `every` are the flags of all commands, which share files and environment: a name that is none of theirs is an error.
     """
     trusted = bool(given.get("trust") or os.environ.get("RUNSDEPLOY_TRUST", "").lower() in TRUE)
     known = {flag.key for flag in every}
     problems = list(_unknown(known)) if known else []
     files: Mapping[str, Any] = {}
     try:
-        files = {key: value for key, value in _files(start, known, trusted=trusted).items() if key != "trust"}
+        files = {key: value for key, value in _files(Path(start), known, trusted=trusted).items() if key != "trust"}
     except InputError as error:
         problems += error.problems
     values: dict[str, Any] = {}
@@ -61,7 +62,7 @@ def resolve(flags: Iterable[Flag], given: Mapping[str, Any], start: Path, every:
 
 
 def _unknown(known: Iterable[str]) -> Iterator[Problem]:
-    """Yield what is wrong with variables of ours that nothing reads: one that was mistyped would do nothing."""
+    """Yield a problem for each `RUNSDEPLOY_` variable that nothing reads: a misspelt one would silently do nothing."""
     names = [f"RUNSDEPLOY_{key.upper()}" for key in known]
     for name in sorted(os.environ):
         if name.startswith("RUNSDEPLOY_") and name not in OTHERS and name not in names and not name.startswith(TESTS):
@@ -70,7 +71,7 @@ def _unknown(known: Iterable[str]) -> Iterator[Problem]:
 
 
 def _convert(flag: Flag, value: Any) -> Any:
-    """Bring a value to the type of the flag; raises ValueError."""
+    """Convert a value to the type of the flag; raises ValueError."""
     if value is None:
         return None
     if isinstance(flag.default, bool):
@@ -106,7 +107,7 @@ def _number(flag: Flag, value: Any) -> float:
 
 
 def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str, Any]:
-    """Return what configuration files say; raises InputError for one beside the tree that somebody else could write."""
+    """Return the content of the configuration files; raises InputError if others can write the one beside the tree."""
     project = next(
         (
             folder

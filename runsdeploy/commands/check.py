@@ -1,4 +1,4 @@
-"""`check`: what is wrong or doubtful in the trees, without a network."""
+"""`check`: errors and warnings of the trees, without a network."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from importlib import import_module
 from msgspec.structs import replace
 
 from runsdeploy.check.finding import ERROR, Finding, error
-from runsdeploy.cli.command import COMMON, FORMAT, Arguments, Command, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import trees_of
 from runsdeploy.errors import InputError
-from runsdeploy.output import console, json
+from runsdeploy.output import json
+from runsdeploy.output.findings import document, show_findings
+from runsdeploy.output.terminal import show_problems
 from runsdeploy.tree.selection import choices, select
 
 
 def check(arguments: Arguments) -> int:
-    """Tell all findings; return 2 if one is an error."""
+    """Report all findings; return 2 if one is an error."""
     found: list[Finding] = []
     try:
         for each in _findings(arguments):
             found += each
     except InputError as wrong:
         found += [error(problem) for problem in wrong.problems]
-    findings = sorted(_told(found), key=_order)
+    findings = sorted(_distinct(found), key=_order)
     if arguments.strict:
         findings = [replace(each, severity=ERROR) for each in findings]
     status = 2 if any(each.severity == ERROR for each in findings) else 0
@@ -33,8 +35,8 @@ def check(arguments: Arguments) -> int:
 
 
 def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
-    """Yield what is found, the surest first; raises InputError for what keeps it from looking further."""
-    # Parsers that no other command needs.
+    """Yield findings, the surest first; raises InputError for an error that makes further checks impossible."""
+    # Modules that no other command needs.
     from runsdeploy.check.checker import survey, syntax_errors  # noqa: PLC0415
     from runsdeploy.check.rules import doubts  # noqa: PLC0415
     from runsdeploy.check.shellcheck import missing, program, shellcheck  # noqa: PLC0415
@@ -44,15 +46,15 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     hosts = select(trees, words, known=True) if words else trees.hosts()
     seen = survey(trees, hosts, arguments.conf_timeout, whole=not arguments.host, static=arguments.static)
     if program() is None:
-        console.show_problems([missing()])
+        show_problems([missing()])
     yield seen.findings
     yield syntax_errors(seen, static=arguments.static)
     yield doubts(seen)
     yield shellcheck(seen.readings)
 
 
-def _told(findings: Sequence[Finding]) -> list[Finding]:
-    """Return each once, without the echoes of errors."""
+def _distinct(findings: Sequence[Finding]) -> list[Finding]:
+    """Return each finding once, without warnings that only repeat an error."""
     errors = {_place(each) for each in findings if each.severity == ERROR}
     broken = {_place(each)[0]: each.problem.message for each in findings if each.rule == "bash-syntax"}
     return [each for each in dict.fromkeys(findings) if each.severity == ERROR or not _is_echo(each, errors, broken)]
@@ -61,7 +63,7 @@ def _told(findings: Sequence[Finding]) -> list[Finding]:
 def _is_echo(each: Finding, errors: set[tuple[str, int]], broken: dict[str, str]) -> bool:
     """Say whether a doubt only repeats an error: of its line, or of a text that bash could not parse."""
     file, _ = _place(each)
-    # Where the text ended too soon, shellcheck says what was open.
+    # Where the text ends too soon, shellcheck names what was left open.
     ended = re.search(r"unexpected (EOF|end of file)", broken.get(file, ""))
     return _place(each) in errors or (file in broken and not (ended and re.match(r"SC1\d\d\d", each.rule)))
 
@@ -78,27 +80,9 @@ def _order(finding: Finding) -> tuple[object, ...]:
 
 def _write(form: str, findings: Sequence[Finding], status: int) -> None:
     if form in ("json", "jsonl"):
-        told = [json.finding(each) for each in findings]
-        json.write({"schema": json.SCHEMA, "exit_status": status, "findings": told})
+        documents = [document(each) for each in findings]
+        json.write({"schema": json.SCHEMA, "exit_status": status, "findings": documents})
     elif form == "text":
-        console.show_findings(findings)
+        show_findings(findings)
     else:
         import_module(f"runsdeploy.output.{form}").write(findings)
-
-
-_FORMAT = replace(FORMAT, choices=(*FORMAT.choices, "sarif", "github"))
-
-COMMANDS = (
-    Command(
-        "check",
-        check,
-        "tell what is wrong or doubtful in the trees, without a network",
-        (
-            Flag("--host", "only what these hosts use: a name, pattern or `@group`", (), metavar="HOST"),
-            Flag("--strict", "take doubts for errors", default=False),
-            Flag("--static", "execute nothing: CONF sections are read, not run", default=False),
-            *(_FORMAT if flag is FORMAT else flag for flag in COMMON),
-        ),
-        ("check", "check --strict --format github", "check --static --host medusa.univ.run"),
-    ),
-)

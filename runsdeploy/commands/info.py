@@ -1,4 +1,4 @@
-"""`info`: one script in full, and who set its variables."""
+"""`info`: one script in full, and what set its variables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import trees_of
-from runsdeploy.commands.list import described, one_host, recipes_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.hosts import recipes_of
+from runsdeploy.commands.inputs import one_host, trees_of
+from runsdeploy.commands.list import described
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.output import json
-from runsdeploy.output.console import Writer, printable, show_problems
+from runsdeploy.output.terminal import Writer, printable, show_problems
 from runsdeploy.plan.blame import COUNTS, OVERRIDDEN, UNCHANGED, Origin, operation_text, trace
 from runsdeploy.plan.conf import Conf, evaluate
 from runsdeploy.plan.variable import Variable
@@ -77,7 +78,7 @@ def _asked(
         if entry.name == name
     ]
     show_problems(dict.fromkeys(cookbook.problems))
-    # One that is included by several recipes is one.
+    # A recipe that several others include counts once.
     yield from ((entry.position, "", entry.operations) for entry in dict.fromkeys(entries))
     for script, conf in described(trees, host, arguments.conf_timeout):
         for after in conf.afters:
@@ -126,7 +127,7 @@ _SAID = {COUNTS: "", UNCHANGED: ", as it was", OVERRIDDEN: ", overridden"}
 
 
 def _where(origins: Sequence[Origin]) -> str:
-    """Say who set a variable: not who only repeated it."""
+    """Return the place that set a variable, not one that only repeated its value."""
     place = next((_position(origin) for origin in origins if origin.effect == COUNTS), "")
     return f"  ({place})" if place else ""
 
@@ -199,18 +200,3 @@ def _blame(conf: Conf, uses: Sequence[_Use]) -> dict[str, Any]:
             for use in uses
         ],
     }
-
-
-COMMANDS = (
-    Command(
-        "info",
-        info,
-        "show one script in full; with --host also who set each variable, and what was overridden",
-        (
-            Flag("name", "the script", metavar="SCRIPT"),
-            Flag("--host", "with the scripts and variables of this host", metavar="HOST"),
-            *COMMON,
-        ),
-        ("info web/nginx", "info web/nginx --host medusa.univ.run"),
-    ),
-)

@@ -1,16 +1,20 @@
-"""What commands start from: the trees, the hosts, the entries to run on each."""
+"""What the arguments of a command stand for: trees, hosts, connections, and the entries to run on each host."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from runsdeploy.cli.command import Arguments
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
+from runsdeploy.rollout.work import Work
+from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
 from runsdeploy.tree.script import DOS_SEPARATOR, is_script
@@ -24,12 +28,37 @@ def trees_of(arguments: Arguments) -> Trees:
 
 
 def hosts_of(arguments: Arguments, trees: Trees) -> list[Host]:
-    """Return the hosts that were named, each once; raises InputError if none was, or for what matches nothing."""
+    """Return the selected hosts, each once; raises InputError if none is given, or for a name that matches nothing."""
     words = choices(arguments.host)
     if not words:
         hint = "name one with `--host`, see `runsdeploy hosts`"
         raise InputError([Problem(None, "no host given", hint)])
     return select(trees, words)
+
+
+def work_of(arguments: Arguments) -> Work:
+    """Return the work that the arguments ask for; raises InputError."""
+    trees = trees_of(arguments)
+    hosts = hosts_of(arguments, trees)
+    talk = Writer(sys.stderr)
+    for note in (each for host in hosts for each in dropped_of(arguments, trees, host)):
+        talk.line(printable(note))
+    return Work(trees, hosts, lambda host: entries_of(arguments, trees, host), sets_of(arguments))
+
+
+def one_host(arguments: Arguments, trees: Trees) -> Host | None:
+    """Return the one host of `--host`, or None without it; raises InputError if it matches several."""
+    if not arguments.host:
+        return None
+    hosts = select(trees, choices([arguments.host]), known=True)
+    if len(hosts) != 1:
+        raise InputError([Problem(None, f"`{arguments.host}` matches {len(hosts)} hosts, expected one")])
+    return hosts[0]
+
+
+def connection_to(arguments: Arguments, host: Host) -> HostConnection:
+    """Return the connection to a host, not opened yet."""
+    return HostConnection(host.address, arguments.ssh_config, accept_new=arguments.accept_new, local=arguments.local)
 
 
 def sets_of(arguments: Arguments) -> list[Operation]:
@@ -60,7 +89,7 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
 
 
 def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
-    """Say what is wrong where `--script` names a recipe, or names a script as a recipe names a recipe."""
+    """Return the problem of a `--script` that names a recipe, or has an `@` in front; else None."""
     plain = name.removeprefix("@")
     found = None if name_problem(plain) else trees.find(plain, host)
     if not found or trees.trust.outside(found.path):
@@ -77,11 +106,11 @@ def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
 
 
 def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
-    """Yield what the host's recipe says of the scripts of `--script`, which does not apply to them there."""
+    """Yield the operations of the host's recipe on the scripts of `--script`: they do not apply there."""
     if "default" in arguments.recipe or not arguments.script:
         return
     entries: list[Entry] = []
-    # Nothing else needs that recipe: what is wrong with it is of no account.
+    # Nothing else needs that recipe, so its errors do not matter.
     with suppress(InputError):
         if trees.find("default", host):
             entries += RecipeIncludes(trees, host).include(Entry("@default", (), COMMAND_LINE))
@@ -90,6 +119,13 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
                 for each in entry.operations]  # fmt: skip
         if said:
             yield f"{host.name}: `--script {name}`: the recipe's operations do not apply: {', '.join(said)}"
+
+
+def show_unread(work: Work, plans: Sequence[Plan]) -> None:
+    """Write which operations of `--set` no script reads, to stderr."""
+    talk = Writer(sys.stderr)
+    for note in unread_of(work.trees, work.sets, plans):
+        talk.line(printable(note))
 
 
 def unread_of(trees: Trees, sets: Sequence[Operation], plans: Sequence[Plan]) -> Iterator[str]:

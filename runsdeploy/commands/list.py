@@ -1,30 +1,15 @@
-"""`list` and `hosts`: what is in the trees; no connection, nothing executed but CONF sections."""
+"""`list`: the scripts of the trees. Nothing is connected to; CONF sections are evaluated."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import trees_of
-from runsdeploy.errors import InputError, Problem
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import one_host, trees_of
 from runsdeploy.output import json
-from runsdeploy.output.console import Writer, printable, show_problems
+from runsdeploy.output.terminal import show_table
 from runsdeploy.plan.conf import Conf, evaluate
 from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.script import Script, is_script, read_script
-from runsdeploy.tree.selection import choices, memberships, select
 from runsdeploy.tree.trees import Host, Trees
-
-
-def one_host(arguments: Arguments, trees: Trees) -> Host | None:
-    """Return the host that was named, if one was; raises InputError."""
-    if not arguments.host:
-        return None
-    hosts = select(trees, choices([arguments.host]), known=True)
-    if len(hosts) != 1:
-        raise InputError([Problem(None, f"`{arguments.host}` matches {len(hosts)} hosts, expected one")])
-    return hosts[0]
 
 
 def described(trees: Trees, host: Host | None, limit: float) -> list[tuple[Script, Conf]]:
@@ -44,77 +29,5 @@ def list_scripts(arguments: Arguments) -> int:
         scripts = [{"script": s.name, "desc": c.description, "file": s.source.shown} for s, c in found]
         json.write({"schema": json.SCHEMA, "exit_status": 0, "scripts": scripts})
         return 0
-    _write([(script.name, conf.description) for script, conf in found])
+    show_table([(script.name, conf.description) for script, conf in found])
     return 0
-
-
-def hosts(arguments: Arguments) -> int:
-    """List the hosts with their recipes, groups and directories."""
-    trees = trees_of(arguments)
-    found = select(trees, choices([arguments.pattern]), known=True) if arguments.pattern else trees.hosts()
-    groups, problems = memberships(trees)
-    # A group that is wrong keeps nobody from looking; it is an error where it is asked for.
-    show_problems([*problems, *trees.misplaced()])
-    listed = [
-        (host.name, recipes_of(trees, host), groups.get(host.name, []), trees.host_directories(host)) for host in found
-    ]
-    if arguments.format == "text":
-        _write(
-            [
-                (name, " ".join(recipes), " ".join(f"@{group}" for group in within), " ".join(d.shown for d in places))
-                for name, recipes, within, places in listed
-            ]
-        )
-    else:
-        document = [
-            {"host": name, "recipes": recipes, "groups": within, "directories": [place.shown for place in places]}
-            for name, recipes, within, places in listed
-        ]
-        json.write({"schema": json.SCHEMA, "exit_status": 0, "hosts": document})
-    return 0
-
-
-def recipes_of(trees: Trees, host: Host) -> list[str]:
-    """Return the names of the recipes in a host's directories."""
-    directories = {(place.tree, place.inside) for place in trees.host_directories(host)}
-    found = []
-    for name, place in trees.names(host):
-        folder = place.inside.removesuffix(f"/{name}")
-        if (place.tree, folder) in directories and not is_script(place.path.read_bytes()):
-            found.append(name)
-    return sorted(found)
-
-
-def _write(rows: Sequence[Sequence[str]]) -> None:
-    """Write a table, its columns as wide as what is in them."""
-    writer = Writer(sys.stdout)
-    for line in _columns([[printable(cell) for cell in row] for row in rows]):
-        writer.line(line)
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width]
-        yield "  ".join(cells).rstrip()
-
-
-COMMANDS = (
-    Command(
-        "list",
-        list_scripts,
-        "list the scripts with their descriptions",
-        (Flag("--host", "with the scripts of this host", metavar="HOST"), *COMMON),
-        ("list", "list --host medusa.univ.run"),
-    ),
-    Command(
-        "hosts",
-        hosts,
-        "list the hosts with their recipes, groups and directories",
-        (
-            Flag("pattern", "which hosts, as with --host: `*.univ.run`, `@web,!web3`; all if none", "", metavar="HOST"),
-            *COMMON,
-        ),
-        ("hosts", "hosts '*.univ.run'", "hosts '@web,!www3.univ.run'"),
-    ),
-)

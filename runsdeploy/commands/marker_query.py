@@ -1,4 +1,4 @@
-"""What commands that look at markers have in common: several hosts at a time, one round trip each."""
+"""The markers of hosts, for `status` and `reset`: several hosts at a time, one round trip each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any, TypeVar
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from runsdeploy.cli.command import Arguments
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import connection_to
 from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker, Markers
-from runsdeploy.output import console
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
-from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, PARALLEL, Way
 from runsdeploy.session.query import ask_facts, ask_markers
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import local_scope, new_session
+from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry
@@ -27,12 +28,9 @@ from runsdeploy.tree.trees import Host, Trees, name_problem
 
 T = TypeVar("T")
 
-AT = (HOST, LOCAL, ACCEPT_NEW, PARALLEL)
-"""flags that say where to look"""
 
-
-class Look(Struct):
-    """What was seen of one host."""
+class HostMarkers(Struct):
+    """The markers of one host, and its plan."""
 
     host: Host
     markers: dict[str, Markers] = field(default_factory=dict)
@@ -41,73 +39,77 @@ class Look(Struct):
     problems: Sequence[Problem] = ()
     """why there is no plan"""
     failed: HostReport | None = None
-    """why it could not be looked at, or not all was done"""
+    """why its markers could not be read, or not all be removed"""
 
-    def told(self, names: Sequence[str]) -> Iterator[tuple[str, Marker]]:
-        """Yield the markers with their sides; `names` may be behind shortened ones."""
+    def all(self, names: Sequence[str]) -> Iterator[tuple[str, Marker]]:
+        """Yield the markers with their sides; `names` are full names that may stand behind shortened ones."""
         return ((side, marker) for side, markers in self.markers.items() for marker in markers.told(names))
 
 
 def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T], Any]) -> list[Any]:
-    """Do it for all hosts, so many at a time; return what came of each."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms, and only commands that look use it
+    """Call a function for each host, `parallel` at a time; return its results in order."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms, and only commands that host_markers use it
 
     pool = ThreadPoolExecutor(max_workers=min(parallel, len(hosts)))
     try:
         return list(pool.map(do, hosts))
     finally:
-        # Whoever interrupts us does not wait for a host that hangs.
+        # An interrupt must not wait for a host that hangs.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def look_at(arguments: Arguments, host: Host, trees: Trees | None) -> Look:
+def query(arguments: Arguments, host: Host, trees: Trees | None) -> HostMarkers:
     """Ask a host for its markers, one round trip; make its plan where `trees` are given to compare with."""
-    look, way = Look(host), Way(arguments, host)
+    host_markers, connection = HostMarkers(host), connection_to(arguments, host)
     try:
-        look.markers["target"] = ask_markers(way.open(), new_session(), ".", whole=True)
-        look.markers["controller"] = ask_markers(LocalTransport(), new_session(), local_scope(host.name), whole=True)
+        host_markers.markers["target"] = ask_markers(connection.open(), new_session(), ".", whole=True)
+        host_markers.markers["controller"] = ask_markers(
+            LocalTransport(), new_session(), local_scope(host.name), whole=True
+        )
         if trees:
-            _plan(arguments, trees, way, look)
+            _plan(arguments, trees, connection, host_markers)
     except HostError as error:
-        look.failed = report_of(host, error)
+        host_markers.failed = report_of(host, error)
     finally:
-        way.close()
-    return look
+        connection.close()
+    return host_markers
 
 
-def _plan(arguments: Arguments, trees: Trees, way: Way, look: Look) -> None:
-    """Make the plan of the host's recipe `default`, where it has one; what is wrong must not hide the markers."""
+def _plan(arguments: Arguments, trees: Trees, connection: HostConnection, host_markers: HostMarkers) -> None:
+    """Make the plan of the host's recipe `default`, if it has one; an error there must not hide the markers."""
     try:
-        if not trees.find("default", look.host):
+        if not trees.find("default", host_markers.host):
             return
-        cookbook = RecipeIncludes(trees, look.host)
+        cookbook = RecipeIncludes(trees, host_markers.host)
         entries = list(cookbook.include(Entry("@default", (), COMMAND_LINE)))
-        look.problems = cookbook.problems
-        if not look.problems:
+        host_markers.problems = cookbook.problems
+        if not host_markers.problems:
             try:
-                look.plan = resolve(trees, look.host, entries, time_limit=arguments.conf_timeout)
+                host_markers.plan = resolve(trees, host_markers.host, entries, time_limit=arguments.conf_timeout)
             except FactsUnknown:
-                facts = ask_facts(way.open(), new_session())
-                look.plan = resolve(trees, look.host, entries, facts=facts, time_limit=arguments.conf_timeout)
+                facts = ask_facts(connection.open(), new_session())
+                host_markers.plan = resolve(
+                    trees, host_markers.host, entries, facts=facts, time_limit=arguments.conf_timeout
+                )
     except InputError as error:
-        look.problems = error.problems
+        host_markers.problems = error.problems
 
 
 def report_of(host: Host, error: HostError | Locked) -> HostReport:
-    """Return how a host went that could not be used, or that somebody holds."""
+    """Return the report of a host that could not be used, or is locked."""
     fold = Fold(Plan(host, (), ()))
     if isinstance(error, Locked):
         fold.add(error)
         report = fold.close(0.0)
-        # What only looks and takes back does not wait.
+        # These commands do not wait for a lock.
         return report if error.kind == "operator" else replace(report, hint="try again when it is over")
     return fold.close(0.0, error)
 
 
-def check_names(names: Sequence[str], trees: Trees, looks: Sequence[Look]) -> None:
-    """Raise InputError for names of scripts that neither a tree nor a host knows."""
-    marked = {marker.script for look in looks for _, marker in look.told(names)}
-    hosts = [look.host for look in looks]
+def check_names(names: Sequence[str], trees: Trees, queried: Sequence[HostMarkers]) -> None:
+    """Raise InputError for names of scripts that are in no tree and have no marker."""
+    marked = {marker.script for host_markers in queried for _, marker in host_markers.all(names)}
+    hosts = [host_markers.host for host_markers in queried]
     problems = [
         Problem(
             None,
@@ -117,8 +119,8 @@ def check_names(names: Sequence[str], trees: Trees, looks: Sequence[Look]) -> No
         for name in names
         if name not in marked and (name_problem(name) or not any(trees.find(name, host) for host in hosts))
     ]
-    # A host that was not seen may know them.
-    if problems and not any(look.failed for look in looks):
+    # A host that did not answer may have markers of them.
+    if problems and not any(host_markers.failed for host_markers in queried):
         raise InputError(problems)
 
 
@@ -126,23 +128,31 @@ def _listed(hosts: Sequence[Host]) -> str:
     return f"`{hosts[0].name}`" if len(hosts) == 1 else f"any of {len(hosts)} hosts"
 
 
-def show_failed(looks: Sequence[Look]) -> None:
-    """Say which hosts could not be looked at or done with, and why."""
-    talk = console.Writer(sys.stderr)
-    for look in looks:
-        if look.failed:
-            hint = f"; {look.failed.hint}" if look.failed.hint else ""
-            talk.line(console.printable(f"{look.host.name}: {look.failed.outcome}: {look.failed.message}{hint}"))
+def show_failed(queried: Sequence[HostMarkers]) -> None:
+    """Write which hosts failed, and why."""
+    talk = Writer(sys.stderr)
+    for host_markers in queried:
+        if host_markers.failed:
+            hint = f"; {host_markers.failed.hint}" if host_markers.failed.hint else ""
+            talk.line(
+                printable(
+                    f"{host_markers.host.name}: {host_markers.failed.outcome}: {host_markers.failed.message}{hint}"
+                )
+            )
 
 
-def host_document(look: Look) -> dict[str, Any]:
-    """Return what JSON says of a host in any case."""
-    failed = {"message": look.failed.message, "hint": look.failed.hint} if look.failed else {}
-    return {"host": look.host.name, "outcome": look.failed.outcome if look.failed else "ok", **failed}
+def host_document(host_markers: HostMarkers) -> dict[str, Any]:
+    """Return the JSON fields that each host has."""
+    failed = {"message": host_markers.failed.message, "hint": host_markers.failed.hint} if host_markers.failed else {}
+    return {
+        "host": host_markers.host.name,
+        "outcome": host_markers.failed.outcome if host_markers.failed else "ok",
+        **failed,
+    }
 
 
 def marker_document(side: str, marker: Marker) -> dict[str, Any]:
-    """Return what JSON says of a marker."""
+    """Return a marker for JSON."""
     return {
         "script": marker.script,
         "subsystem": marker.subsystem,
@@ -159,9 +169,9 @@ def marker_document(side: str, marker: Marker) -> dict[str, Any]:
 
 
 def local_time(text: str) -> str:
-    """Return a marker's time as this machine's, to the minute."""
+    """Return the time of a marker in the controller's time zone, to the minute."""
     try:
-        told = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+        time = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
     except ValueError:
         return text
-    return told.astimezone().strftime("%Y-%m-%dT%H:%M")
+    return time.astimezone().strftime("%Y-%m-%dT%H:%M")

@@ -8,14 +8,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.deploy import SELECTION, work_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import show_unread, work_of
 from runsdeploy.errors import InputError, Problem, Refused
 from runsdeploy.events import Finished
 from runsdeploy.output import console, json
+from runsdeploy.output.plans import show_messages
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.files import File, content_file
 from runsdeploy.plan.plan import Plan
-from runsdeploy.rollout.execution import NO_VERIFY, make_plans
+from runsdeploy.rollout.planning import make_plans
 from runsdeploy.session.bundle import content_of
 from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
@@ -37,11 +39,13 @@ def write_plan(arguments: Arguments) -> int:
         inside = target / f"{work.hosts[0].name}.sh"
         raise InputError([Problem(None, f"`{target}` is a directory, expected a file", f"e.g. `--output {inside}`")])
     revisions = revision.look_up(work.trees.roots)
-    plan = make_plans(arguments, work)[0]
+    plans = make_plans(work, arguments.conf_timeout, verify=not arguments.no_verify_sysinfos).plans
+    show_unread(work, plans)
+    plan = plans[0]
     wrong = problems(plan, local_done=arguments.run_local)
     if wrong:
         raise InputError(wrong)
-    console.show_messages(plan)
+    show_messages(plan)
     shared, status = _run_local(plan) if arguments.run_local else ([], 0)
     if status:
         if arguments.format != "text":
@@ -55,27 +59,27 @@ def write_plan(arguments: Arguments) -> int:
         place = {"file": str(target)} if target else {"text": text.decode()}
         json.write({"schema": json.SCHEMA, "exit_status": 0, "hosts": [about | place]})
     elif target:
-        console.Writer(sys.stderr).line(f"run it there with `bash {console.printable(target.name)}`")
+        Writer(sys.stderr).line(f"run it there with `bash {printable(target.name)}`")
     else:
         sys.stdout.buffer.write(text)
     return 0
 
 
 def _run_local(plan: Plan) -> tuple[list[File], int]:
-    """Run the local steps as a deploy does; return the files that they made for the others, and an exit status."""
+    """Run the local steps as a deploy does; return the files that remote steps need of them, and an exit status."""
     segment = local_segment(plan)
     if segment is None:
         return [], 0
     run = Run(plan, new_session(), LocalTransport, segments=[segment])
     fold, listener = Fold(plan), console.Console(1)
-    # Ours is the plan's.
+    # stdout is for the rendered plan.
     listener.out = listener.talk
     ended, shared = "", []
     for event in run.events():
         fold.add(event)
-        listener.hear(plan, event, fold)
+        listener.event(plan, event, fold)
         if isinstance(event, Finished):
-            # They are kept only as long as the session.
+            # The files are removed with the session.
             ended = event.outcome
             shared = [content_file(file.path, content_of(file), file.mode) for file in run.received.values()]
     if ended != "ok":
@@ -88,7 +92,7 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
 
 
 def _write(target: Path, text: bytes) -> None:
-    """Write a file for its owner only, whole or not at all: it may hold secrets."""
+    """Write a file atomically, readable by its owner only: it may hold secrets."""
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp.", delete=False) as file:
         try:
             file.write(text)
@@ -99,23 +103,3 @@ def _write(target: Path, text: bytes) -> None:
         except BaseException:
             Path(file.name).unlink()
             raise
-
-
-COMMANDS = (
-    Command(
-        "render",
-        write_plan,
-        "write the plan of a host as one bash file that runs there without runsdeploy",
-        (
-            *SELECTION,
-            Flag("--output", "where to write it; to stdout if not given, or `-`", metavar="FILE"),
-            Flag("--run-local", "run local steps here, now, and include what they make", default=False),
-            NO_VERIFY,
-            *COMMON,
-        ),
-        (
-            "render --host medusa.univ.run --output medusa.sh",
-            "render --host medusa.univ.run --script web/nginx --set port=8080",
-        ),
-    ),
-)

@@ -1,29 +1,28 @@
-"""`reset`: taking back what hosts have marked as done."""
+"""`reset`: remove markers from hosts."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import hosts_of, trees_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
-    AT,
-    Look,
+    HostMarkers,
     check_names,
     for_all,
     host_document,
     local_time,
-    look_at,
     marker_document,
+    query,
     report_of,
     show_failed,
 )
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker
-from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import Way
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.session.query import reset_markers
 from runsdeploy.session.report import exit_status
 from runsdeploy.session.session import local_scope, new_session
@@ -31,49 +30,53 @@ from runsdeploy.transport.local import LocalTransport
 
 
 def reset(arguments: Arguments) -> int:
-    """Take markers back; what they stood for runs again at the next deploy."""
+    """Remove markers; the next deploy runs the scripts again."""
     if not arguments.script:
         raise InputError([Problem(None, "no script given", "name one with `--script`, see `runsdeploy status`")])
     trees = trees_of(arguments)
-    looks: list[Look] = for_all(
-        hosts_of(arguments, trees), arguments.parallel, lambda host: look_at(arguments, host, None)
+    queried: list[HostMarkers] = for_all(
+        hosts_of(arguments, trees), arguments.parallel, lambda host: query(arguments, host, None)
     )
-    check_names(arguments.script, trees, looks)
-    taken: list[list[tuple[str, Marker]]] = [_wanted(arguments, look) for look in looks]
+    check_names(arguments.script, trees, queried)
+    taken: list[list[tuple[str, Marker]]] = [_wanted(arguments, host_markers) for host_markers in queried]
     if not arguments.dry_run:
-        taken = for_all(list(zip(looks, taken, strict=True)), arguments.parallel, lambda each: _take(arguments, *each))
-    code = exit_status([look.failed for look in looks if look.failed])
-    show_failed(looks)
+        taken = for_all(
+            list(zip(queried, taken, strict=True)), arguments.parallel, lambda each: _take(arguments, *each)
+        )
+    code = exit_status([host_markers.failed for host_markers in queried if host_markers.failed])
+    show_failed(queried)
     if arguments.format == "text":
-        for look, found in zip(looks, taken, strict=True):
-            _tell_taken(arguments, look, found)
+        for host_markers, found in zip(queried, taken, strict=True):
+            _show_removed(arguments, host_markers, found)
     else:
         hosts = [
-            {**host_document(look), "markers": [marker_document(*each) for each in found]}
-            for look, found in zip(looks, taken, strict=True)
+            {**host_document(host_markers), "markers": [marker_document(*each) for each in found]}
+            for host_markers, found in zip(queried, taken, strict=True)
         ]
         json.write({"schema": json.SCHEMA, "exit_status": code, "dry_run": arguments.dry_run, "hosts": hosts})
     return code
 
 
-def _wanted(arguments: Arguments, look: Look) -> list[tuple[str, Marker]]:
-    """Return the markers that are meant, with their sides."""
+def _wanted(arguments: Arguments, host_markers: HostMarkers) -> list[tuple[str, Marker]]:
+    """Return the selected markers, with their sides."""
     return [
         (side, marker)
-        for side, marker in look.told([*arguments.script, *arguments.subsystem])
+        for side, marker in host_markers.all([*arguments.script, *arguments.subsystem])
         if marker.script in arguments.script and (not arguments.subsystem or marker.subsystem in arguments.subsystem)
     ]
 
 
-def _take(arguments: Arguments, look: Look, wanted: Sequence[tuple[str, Marker]]) -> list[tuple[str, Marker]]:
-    """Take markers of one host back; return those that went."""
+def _take(
+    arguments: Arguments, host_markers: HostMarkers, wanted: Sequence[tuple[str, Marker]]
+) -> list[tuple[str, Marker]]:
+    """Remove markers of one host; return those that were removed."""
     gone: list[tuple[str, Marker]] = []
-    way, session = Way(arguments, look.host), new_session()
+    connection, session = connection_to(arguments, host_markers.host), new_session()
     try:
         for side in dict.fromkeys(side for side, _ in wanted):
-            transport = way.open() if side == "target" else LocalTransport()
-            scope = "." if side == "target" else local_scope(look.host.name)
-            # Of a script all, unless subsystems are named: what was marked a moment ago too.
+            transport = connection.open() if side == "target" else LocalTransport()
+            scope = "." if side == "target" else local_scope(host_markers.host.name)
+            # All markers of a script, unless subsystems are named: also those set since they were listed.
             paths = {
                 f"{marker.owner}/{marker.path if arguments.subsystem else marker.path.partition('/')[0]}": None
                 for each, marker in wanted
@@ -81,46 +84,24 @@ def _take(arguments: Arguments, look: Look, wanted: Sequence[tuple[str, Marker]]
             }
             answer = reset_markers(transport, session, scope, paths)
             if isinstance(answer, Locked):
-                look.failed = report_of(look.host, answer)
+                host_markers.failed = report_of(host_markers.host, answer)
                 break
             gone += [each for each in wanted if each[0] == side and (each[1].owner, each[1].path) in answer.found]
     except HostError as error:
-        look.failed = report_of(look.host, error)
+        host_markers.failed = report_of(host_markers.host, error)
     finally:
-        way.close()
+        connection.close()
     return gone
 
 
-def _tell_taken(arguments: Arguments, look: Look, taken: Sequence[tuple[str, Marker]]) -> None:
-    out = console.Writer(sys.stdout)
+def _show_removed(arguments: Arguments, host_markers: HostMarkers, taken: Sequence[tuple[str, Marker]]) -> None:
+    out = Writer(sys.stdout)
     verb = "would take back" if arguments.dry_run else "took back"
     for side, marker in taken:
         facts = [f"marked {local_time(marker.time)}" if marker.time else "", f"by {marker.by}" if marker.by else ""]
         facts += ["root's" if marker.owner == "root" else "", "on this machine" if side == "controller" else ""]
         said = ", ".join(each for each in facts if each)
         name = f"{marker.script} {marker.subsystem}".rstrip()
-        out.line(console.printable(f"{look.host.name}: {verb} {name}{f' ({said})' if said else ''}"))
-    if not taken and not look.failed:
-        out.line(f"{look.host.name}: nothing to take back")
-
-
-_DRY = Flag("--dry-run", "show what would be taken back", default=False, aliases=("-n", "--check"))
-
-COMMANDS = (
-    Command(
-        "reset",
-        reset,
-        "take back that scripts are done, so that the next deploy runs them",
-        (
-            *AT,
-            Flag("--script", "script to take back", (), metavar="NAME"),
-            Flag("--subsystem", "only this subsystem of it", (), metavar="NAME"),
-            _DRY,
-            *COMMON,
-        ),
-        (
-            "reset --host medusa.univ.run --script ping --dry-run",
-            "reset --host medusa.univ.run --script web --subsystem conf",
-        ),
-    ),
-)
+        out.line(printable(f"{host_markers.host.name}: {verb} {name}{f' ({said})' if said else ''}"))
+    if not taken and not host_markers.failed:
+        out.line(f"{host_markers.host.name}: nothing to take back")

@@ -1,4 +1,4 @@
-"""`ssh.setup`: the operator's key goes where only a password opened the door.
+"""`ssh.setup`: put the operator's public key on hosts that accept only a password.
 
 First every host is looked at, with the keys there are; nothing is changed. Only then a password is asked for,
 once, if one is needed; and the first host that accepts it is waited for before the others are shown it: a
@@ -18,11 +18,11 @@ from typing import Any, Literal, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
 from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
-from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import ACCEPT_NEW, HOST
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.session.authorized_keys import Answer, Question, WrongPassword, ask
 from runsdeploy.transport import known_hosts, password
 from runsdeploy.transport.password import Password
@@ -30,13 +30,13 @@ from runsdeploy.transport.public_key import PublicKey, find
 from runsdeploy.transport.ssh_config import USER
 from runsdeploy.tree.trees import Host
 
-_SAID = {
+_TEXTS = {
     "added": "key added",
     "present": "key was there",
     "would-add": "key would be added",
     "maybe": "perhaps the key would be added",
 }
-"""outcomes that are no failures"""
+"""outcomes that are not failures, with their text"""
 
 _Made = TypeVar("_Made")
 
@@ -53,15 +53,15 @@ class Account(Struct, frozen=True):
     own: known_hosts.Destination
     """how it will be with the key"""
     locked: Literal["", "login", "sudo"] = ""
-    """what only a password opens"""
+    """what needs a password: the login, or sudo; empty for neither"""
 
 
 class Result(Struct, frozen=True):
-    """What became of an account."""
+    """The outcome for one account."""
 
     host: Host
     outcome: str
-    """one of _SAID, or `unreachable`, `refused`, `lost`, `skipped`"""
+    """one of _TEXTS, or `unreachable`, `refused`, `lost`, `skipped`"""
     key: PublicKey | None = None
     message: str = ""
     hint: str = ""
@@ -77,20 +77,20 @@ def setup(arguments: Arguments) -> int:
     results, accounts = _accounts(arguments, hosts, problems)
     if problems:
         raise InputError(problems)
-    tell = functools.partial(_tell, arguments)
-    results = [tell(each) for each in results]
-    looked = list(_each(lambda account: _look(arguments, account), accounts, arguments.parallel))
-    results += [tell(each) for each in looked if isinstance(each, Result)]
+    show = functools.partial(_show, arguments)
+    results = [show(each) for each in results]
+    looked = list(_each(lambda account: _probe(arguments, account), accounts, arguments.parallel))
+    results += [show(each) for each in looked if isinstance(each, Result)]
     absent = [each for each in looked if isinstance(each, Account)]
     locked = [each for each in absent if each.locked]
     if arguments.dry_run:
-        results += [tell(_foretold(each)) for each in absent]
+        results += [show(_predicted(each)) for each in absent]
     else:
         secret = (secret or _ask(arguments, locked)) if locked else None
         opened = [each for each in absent if not each.locked]
-        results += map(tell, _each(lambda account: _add(arguments, account), opened, arguments.parallel))
-        results += map(tell, _with_password(arguments, secret, locked) if secret else ())
-    status = 0 if all(each.outcome in _SAID for each in results) else 3
+        results += map(show, _each(lambda account: _add(arguments, account), opened, arguments.parallel))
+        results += map(show, _with_password(arguments, secret, locked) if secret else ())
+    status = 0 if all(each.outcome in _TEXTS for each in results) else 3
     if arguments.format != "text":
         order = [host.name for host in hosts]
         results.sort(key=lambda each: order.index(each.host.name))
@@ -101,7 +101,7 @@ def setup(arguments: Arguments) -> int:
 def _accounts(
     arguments: Arguments, hosts: Sequence[Host], problems: list[Problem]
 ) -> tuple[list[Result], list[Account]]:
-    """Read what the operator's files say, connecting to nothing; what is wrong with keys joins the problems."""
+    """Read the ssh configuration and the keys, without connecting; problems with keys are added to `problems`."""
     user = arguments.values["for"] or ""
     if user and not USER.fullmatch(user):
         problems.append(Problem(None, f"`{user}` is not a user name"))
@@ -122,8 +122,8 @@ def _accounts(
     return results, accounts
 
 
-def _look(arguments: Arguments, account: Account) -> Result | Account:
-    """Look with the keys there are; return the account if the key is absent, or may be."""
+def _probe(arguments: Arguments, account: Account) -> Result | Account:
+    """Log in with the existing keys; return the account if the new key is absent, or may be."""
     from runsdeploy.transport.connecting import (  # noqa: PLC0415 - only commands that connect load paramiko
         takes_password,
     )
@@ -131,7 +131,7 @@ def _look(arguments: Arguments, account: Account) -> Result | Account:
     try:
         answer = _asked(arguments, account, "look", None)
     except Unauthorized as error:
-        # Who refused may be a jump host, which the password is not for.
+        # A jump host may have refused, and the password is not for it.
         if error.host != account.login[0].name or (error.methods and not takes_password(error.methods)):
             return _failed(account.host, error)
         return replace(account, locked="login")
@@ -143,7 +143,7 @@ def _look(arguments: Arguments, account: Account) -> Result | Account:
 
 
 def _add(arguments: Arguments, account: Account, secret: Password | None = None) -> Result:
-    """Add the key, and try it."""
+    """Add the key, and log in with it."""
     try:
         return _verified(arguments, account, _asked(arguments, account, "add", secret))
     except HostError as error:
@@ -166,7 +166,7 @@ def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destin
 
 
 def _verified(arguments: Arguments, account: Account, answer: Answer) -> Result:
-    """Log in with the key alone, and have a command run: that is what it is for."""
+    """Log in with the new key alone, and run a command."""
     key, (settings, entries) = account.key, account.own
     alone = replace(settings, identities=(key.private,) if key.private else (), identities_only=False)
     stands = f"the key stands in `{answer.file}`, but"
@@ -199,7 +199,7 @@ def _with_password(arguments: Arguments, secret: Password, accounts: Sequence[Ac
             told = f"the password was not tried, for `{result.host.name}` did not accept it"
             yield from (Result(each.host, "skipped", each.key, told) for each in waiting)
             return
-        if result.outcome in _SAID:
+        if result.outcome in _TEXTS:
             break
     yield from _each(lambda account: _add(arguments, account, secret), waiting, arguments.parallel)
 
@@ -210,7 +210,7 @@ def _each(work: Callable[[Account], _Made], accounts: Iterable[Account], paralle
     try:
         yield from pool.map(work, accounts)
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # who interrupts does not wait for hosts
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt must not wait for hosts
 
 
 def _ask(arguments: Arguments, accounts: Sequence[Account]) -> Password:
@@ -227,7 +227,7 @@ def _ask(arguments: Arguments, accounts: Sequence[Account]) -> Password:
     raise InputError([Problem(None, needed, "give it in a file: `--password-file FILE`, or `-` for stdin")])
 
 
-def _foretold(account: Account) -> Result:
+def _predicted(account: Account) -> Result:
     if not account.locked:
         return Result(account.host, "would-add", account.key)
     why = "sudo asks for a password" if account.locked == "sudo" else "it accepts none of your keys"
@@ -240,16 +240,16 @@ def _failed(host: Host, error: HostError) -> Result:
     return Result(host, outcome, None, error.message, error.hint, wrong)
 
 
-def _tell(arguments: Arguments, result: Result) -> Result:
+def _show(arguments: Arguments, result: Result) -> Result:
     name = result.host.name
-    if result.outcome not in _SAID:
+    if result.outcome not in _TEXTS:
         problem = Problem(None, result.message, result.hint)
-        console.Writer(sys.stderr).line(console.printable(f"{name}: {problem}"))
+        Writer(sys.stderr).line(printable(f"{name}: {problem}"))
     elif arguments.format == "text":
-        said = ", ".join(filter(None, (_SAID[result.outcome], result.message)))
-        console.Writer(sys.stdout).line(console.printable(f"{name}: {said}"))
+        said = ", ".join(filter(None, (_TEXTS[result.outcome], result.message)))
+        Writer(sys.stdout).line(printable(f"{name}: {said}"))
         if result.hint:
-            console.Writer(sys.stderr).line(console.printable(f"{name}: {result.hint}"))
+            Writer(sys.stderr).line(printable(f"{name}: {result.hint}"))
     return result
 
 
@@ -266,36 +266,3 @@ def _document(arguments: Arguments, status: int, results: Sequence[Result]) -> d
     ]
     dry = {"dry_run": True} if arguments.dry_run else {}
     return {"schema": json.SCHEMA, "exit_status": status, **dry, "hosts": hosts}
-
-
-COMMANDS = (
-    Command(
-        "ssh.setup",
-        setup,
-        "put your public key on hosts that only know your password",
-        (
-            HOST,
-            Flag("--key", "the key, either half of it; else the first that ssh would offer", metavar="FILE"),
-            Flag("--for", "whose login it is to open, by sudo; else the one that is logged in", metavar="USER"),
-            Flag(
-                "--password-file",
-                "file whose first line is the password, `-` for stdin; else it is asked for on the terminal",
-                metavar="FILE",
-            ),
-            Flag(
-                "--dry-run",
-                "look, and say what would be done; asks for no password",
-                default=False,
-                aliases=("-n", "--check"),
-            ),
-            Flag("--parallel", "hosts at a time", 4, metavar="N"),
-            ACCEPT_NEW,
-            *COMMON,
-        ),
-        (
-            "ssh.setup --host medusa.univ.run",
-            "ssh.setup --host alice@medusa.univ.run --for root",
-            "ssh.setup --host @web --key ~/.ssh/deploy.pub --password-file password",
-        ),
-    ),
-)

@@ -8,22 +8,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
-    AT,
-    Look,
+    HostMarkers,
     check_names,
     for_all,
     host_document,
     local_time,
-    look_at,
     marker_document,
+    query,
     show_failed,
 )
 from runsdeploy.markers.drift import DONE, UNKNOWN, Drift, compare
 from runsdeploy.markers.marker import Marker
-from runsdeploy.output import console, json
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable, show_problems
 from runsdeploy.session.report import exit_status
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, name_problem
@@ -32,29 +32,33 @@ from runsdeploy.tree.trees import Host, Trees, name_problem
 def status(arguments: Arguments) -> int:
     """Show what hosts have marked as done, and how that compares with the trees."""
     trees = trees_of(arguments)
-    looks: list[Look] = for_all(
-        hosts_of(arguments, trees), arguments.parallel, lambda host: look_at(arguments, host, trees)
+    queried: list[HostMarkers] = for_all(
+        hosts_of(arguments, trees), arguments.parallel, lambda host: query(arguments, host, trees)
     )
-    check_names(arguments.script, trees, looks)
-    standings: list[tuple[Look, list[Drift]]] = []
-    for look in looks:
-        names = [name for name, _ in trees.names(look.host)]
-        found = compare(look.markers, look.plan, functools.partial(_script, trees, look.host), names)
+    check_names(arguments.script, trees, queried)
+    drifts: list[tuple[HostMarkers, list[Drift]]] = []
+    for host_markers in queried:
+        names = [name for name, _ in trees.names(host_markers.host)]
+        found = compare(
+            host_markers.markers, host_markers.plan, functools.partial(_script, trees, host_markers.host), names
+        )
         wanted = arguments.script or {each.script for each in found}
-        standings.append((look, [each for each in found if each.script in wanted]))
-    pending = any(each.state not in (DONE, UNKNOWN) for _, found in standings for each in found)
-    code = exit_status([look.failed for look in looks if look.failed]) or (6 if arguments.exit_code and pending else 0)
-    for look in looks:
-        _tell_plan(look)
-    show_failed(looks)
+        drifts.append((host_markers, [each for each in found if each.script in wanted]))
+    pending = any(each.state not in (DONE, UNKNOWN) for _, found in drifts for each in found)
+    code = exit_status([host_markers.failed for host_markers in queried if host_markers.failed]) or (
+        6 if arguments.exit_code and pending else 0
+    )
+    for host_markers in queried:
+        _show_plan_problems(host_markers)
+    show_failed(queried)
     if arguments.format == "text":
-        _show(standings)
+        _show(drifts)
     else:
         hosts = [
-            {**host_document(look), "plan": look.plan.digest if look.plan else None,
-             "errors": json.problems(0, look.problems)["errors"],
+            {**host_document(host_markers), "plan": host_markers.plan.digest if host_markers.plan else None,
+             "errors": json.problems(0, host_markers.problems)["errors"],
              "markers": [_drift_document(each) for each in found]}
-            for look, found in standings
+            for host_markers, found in drifts
         ]  # fmt: skip
         json.write({"schema": json.SCHEMA, "exit_status": code, "hosts": hosts})
     return code
@@ -66,16 +70,18 @@ def _script(trees: Trees, host: Host, name: str) -> Script | None:
     return found if isinstance(found, Script) else None
 
 
-def _tell_plan(look: Look) -> None:
-    """Say why what is marked was compared with less than it could be."""
-    talk = console.Writer(sys.stderr)
-    console.show_problems(look.problems)
-    if look.problems:
-        talk.line(f"{look.host.name}: its recipe `default` is wrong, so markers are compared with the scripts alone")
-    steps = look.plan.steps if look.plan else ()
+def _show_plan_problems(host_markers: HostMarkers) -> None:
+    """Write why markers were not compared with the whole plan."""
+    talk = Writer(sys.stderr)
+    show_problems(host_markers.problems)
+    if host_markers.problems:
+        talk.line(
+            f"{host_markers.host.name}: its recipe `default` is wrong, so markers are compared with the scripts alone"
+        )
+    steps = host_markers.plan.steps if host_markers.plan else ()
     roots = any("root" in step.flags and step.side == "target" for step in steps)
-    if roots and look.markers["target"].account == "user":
-        talk.line(f"{look.host.name}: root's markers cannot be read: `sudo -n` does not work there")
+    if roots and host_markers.markers["target"].account == "user":
+        talk.line(f"{host_markers.host.name}: root's markers cannot be read: `sudo -n` does not work there")
 
 
 def _drift_document(each: Drift) -> dict[str, Any]:
@@ -88,24 +94,28 @@ STATES = {"done": "32", "older": "33", "never": "33", "unknown": "35", "untruste
 """SGR codes of states"""
 
 
-def _show(standings: Sequence[tuple[Look, Sequence[Drift]]]) -> None:
-    """Write a table; columns in which nothing stands are left out, as that of the host for a single one."""
-    rows = [_row(look.host.name if len(standings) > 1 else "", each) for look, found in standings for each in found]
+def _show(drifts: Sequence[tuple[HostMarkers, Sequence[Drift]]]) -> None:
+    """Write a table without its empty columns; a single host has no column `host`."""
+    rows = [
+        _row(host_markers.host.name if len(drifts) > 1 else "", each)
+        for host_markers, found in drifts
+        for each in found
+    ]
     kept = [number for number in range(len(COLUMNS)) if any(row[number] for row in rows)]
     widths = {number: max(len(row[number]) for row in [COLUMNS, *rows]) for number in kept}
-    writer = console.Writer(sys.stdout)
+    writer = Writer(sys.stdout)
     for row in [COLUMNS, *rows] if rows else []:
         cells = [row[number].ljust(widths[number]) for number in kept]
         state = kept.index(COLUMNS.index("state"))
         cells[state] = writer.paint(cells[state], STATES.get(cells[state].strip(), "0"))
         writer.line("  ".join(cells).rstrip())
-    for look, found in standings:
-        if not found and not look.failed:
-            console.Writer(sys.stderr).line(f"{look.host.name}: nothing is marked there")
+    for host_markers, found in drifts:
+        if not found and not host_markers.failed:
+            Writer(sys.stderr).line(f"{host_markers.host.name}: nothing is marked there")
 
 
 def _row(host: str, each: Drift) -> tuple[str, ...]:
-    """Return the cells of a row, as they can be shown."""
+    """Return the cells of a row, printable."""
     marker = each.marker
     where = "this machine" if each.side == "controller" else "root" if each.owner == "root" else ""
     said = (
@@ -114,25 +124,9 @@ def _row(host: str, each: Drift) -> tuple[str, ...]:
     )  # fmt: skip
     value, *rest = said
     cells = (host, each.script, each.subsystem, value, each.state, *rest, where, each.reason)
-    return tuple(console.printable(cell).replace("\n", "\\x0a").replace("\t", "\\x09") for cell in cells)
+    return tuple(printable(cell).replace("\n", "\\x0a").replace("\t", "\\x09") for cell in cells)
 
 
 def _shortened(text: str) -> str:
     """Return enough of a digest to recognise it, of a commit with its `+`; other texts as they are."""
     return re.sub(r"\A([0-9a-f]{12})[0-9a-f]{28,52}(\+?)\Z", r"\1\2", text)
-
-
-COMMANDS = (
-    Command(
-        "status",
-        status,
-        "show what hosts have marked as done, and whether the trees have changed since",
-        (
-            *AT,
-            Flag("--script", "only this script", (), metavar="NAME"),
-            Flag("--exit-code", "exit with 6 if something was never done, or by an older version", default=False),
-            *COMMON,
-        ),
-        ("status --host medusa.univ.run", "status --host '*.univ.run' --script ping --format json"),
-    ),
-)

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.inputs import hosts_of, trees_of
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.errors import HostError, InputError, Problem
-from runsdeploy.output import console, json
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.sysinfos import text
-from runsdeploy.rollout.execution import ACCEPT_NEW, HOST, LOCAL, Way
 from runsdeploy.session.query import ask_facts
 from runsdeploy.session.session import new_session
 from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.trees import Host, Located, Trees
 
 
-class _Told(Struct, frozen=True):
+class _Result(Struct, frozen=True):
     """What came of one host."""
 
     host: Host
@@ -38,11 +38,11 @@ class _Told(Struct, frozen=True):
 
 
 def sysinfos(arguments: Arguments) -> int:
-    """Tell what the hosts are; with `--save` write that to their sysinfos.conf."""
+    """Show the facts of the hosts; with `--save` write them to their sysinfos.conf."""
     trees = trees_of(arguments)
     hosts = hosts_of(arguments, trees)
     files = _files(trees, hosts) if arguments.save else {}
-    out, talk = console.Writer(sys.stdout), console.Writer(sys.stderr)
+    out, talk = Writer(sys.stdout), Writer(sys.stderr)
     told = []
     for host in hosts:
         each = _ask(arguments, host, files.get(host.name))
@@ -51,7 +51,7 @@ def sysinfos(arguments: Arguments) -> int:
             for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + text(each.facts).splitlines():
                 out.line(line)
         if each.message:
-            talk.line(console.printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
+            talk.line(printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
         elif each.saved:
             talk.line(f"{each.saved}: {each.file}")
     status = max(each.status for each in told)
@@ -61,7 +61,7 @@ def sysinfos(arguments: Arguments) -> int:
 
 
 def _files(trees: Trees, hosts: list[Host]) -> dict[str, Located]:
-    """Return where to write, by host; raises InputError before any is asked."""
+    """Return the file to write for each host; raises InputError before any host is asked."""
     files: dict[str, Located] = {}
     problems = []
     for host in hosts:
@@ -79,55 +79,55 @@ def _files(trees: Trees, hosts: list[Host]) -> dict[str, Located]:
     return files
 
 
-def _ask(arguments: Arguments, host: Host, file: Located | None) -> _Told:
-    way = Way(arguments, host)
+def _ask(arguments: Arguments, host: Host, file: Located | None) -> _Result:
+    connection = connection_to(arguments, host)
     try:
-        facts = ask_facts(way.open(), new_session())
+        facts = ask_facts(connection.open(), new_session())
     except HostError as error:
-        return _Told(host, message=error.message, hint=error.hint, status=3)
+        return _Result(host, message=error.message, hint=error.hint, status=3)
     finally:
-        way.close()
+        connection.close()
     if not facts:
-        return _Told(host, message="it says nothing of what it is", status=3)
-    return _save(arguments, host, facts, file) if file else _Told(host, facts)
+        return _Result(host, message="it says nothing of what it is", status=3)
+    return _save(arguments, host, facts, file) if file else _Result(host, facts)
 
 
-def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: Located) -> _Told:
-    """Write what a host is, once the operator has seen what that changes."""
+def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: Located) -> _Result:
+    """Write the facts of a host, after the operator has seen what changes."""
     path = Path(os.path.realpath(file.path))
     found, before = text(facts).encode(), path.read_bytes() if path.exists() else None
-    if before is not None and found.split(b"\n") == _told_lines(before):
-        return _Told(host, facts, file.shown, "unchanged")
+    if before is not None and found.split(b"\n") == _fact_lines(before):
+        return _Result(host, facts, file.shown, "unchanged")
     _show_difference(file, (before or b""), found)
-    # One of comments, as `init` makes it, promises nothing that could be lost.
-    if before is not None and any(_told_lines(before)) and not arguments.yes:
+    # A file of comments only, as `init` makes it, holds nothing that could be lost.
+    if before is not None and any(_fact_lines(before)) and not arguments.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             message = f"`{file.shown}` says something else, and there is no terminal to ask whether to replace it"
-            return _Told(host, facts, file.shown, "kept", message, "`--yes` replaces it", 2)
-        sys.stderr.write(f"replace {console.printable(file.shown)}? [y/N] ")
+            return _Result(host, facts, file.shown, "kept", message, "`--yes` replaces it", 2)
+        sys.stderr.write(f"replace {printable(file.shown)}? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return _Told(host, facts, file.shown, "kept")
+            return _Result(host, facts, file.shown, "kept")
     _write(path, found)
-    return _Told(host, facts, file.shown, "new" if before is None else "changed")
+    return _Result(host, facts, file.shown, "new" if before is None else "changed")
 
 
-def _told_lines(data: bytes) -> list[bytes]:
-    """Return the lines of a sysinfos.conf that say something, and what is behind the last newline."""
+def _fact_lines(data: bytes) -> list[bytes]:
+    """Return the lines of a sysinfos.conf that are not comments, and an empty one for the end of the file."""
     return [*(line for line in data.split(b"\n") if line.strip() and not line.startswith(b"#")), b""]
 
 
 def _show_difference(file: Located, before: bytes, after: bytes) -> None:
     import difflib  # noqa: PLC0415 - needed when something is to be written
 
-    writer = console.Writer(sys.stderr)
+    writer = Writer(sys.stderr)
     old, new = (data.decode("utf-8", "surrogateescape").splitlines() for data in (before, after))
     for line in difflib.unified_diff(old, new, file.shown, f"{file.shown} (as found)", lineterm=""):
-        writer.line(console.printable(line))
+        writer.line(printable(line))
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; one that is there keeps its mode."""
+    """Write a file atomically; an existing file keeps its mode."""
     mode = path.stat().st_mode & 0o777 if path.exists() else None
     if mode is None:
         mask = os.umask(0)
@@ -145,7 +145,7 @@ def _write(path: Path, data: bytes) -> None:
             raise
 
 
-def _document(each: _Told) -> dict[str, object]:
+def _document(each: _Result) -> dict[str, object]:
     facts = {
         fact.name: [value.decode() for value in fact.values] if fact.kind == "()" else fact.values[0].decode()
         for fact in each.facts
@@ -156,21 +156,3 @@ def _document(each: _Told) -> dict[str, object]:
     if each.saved:
         document |= {"file": each.file, "saved": each.saved}
     return document | ({"message": each.message, "hint": each.hint} if each.message else {})
-
-
-COMMANDS = (
-    Command(
-        "sysinfos",
-        sysinfos,
-        "tell what hosts are: system, distribution, version, bits",
-        (
-            HOST,
-            Flag("--save", "write it to the host's sysinfos.conf, after showing what that changes", default=False),
-            Flag("--yes", "replace a sysinfos.conf that says something else, without asking", default=False),
-            LOCAL,
-            ACCEPT_NEW,
-            *COMMON,
-        ),
-        ("sysinfos --host medusa.univ.run", "sysinfos --host medusa.univ.run --save"),
-    ),
-)

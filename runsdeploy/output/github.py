@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 
 from runsdeploy.check.finding import ERROR, Finding
-from runsdeploy.output.console import printable
+from runsdeploy.output.terminal import printable
 
 
 def write(findings: Iterable[Finding]) -> None:
@@ -23,7 +23,7 @@ def write(findings: Iterable[Finding]) -> None:
 
 
 def _data(text: str) -> str:
-    """Escape a message as actions/toolkit does (packages/core/src/command.ts); then spell out what is left."""
+    """Escape a message as actions/toolkit does (packages/core/src/command.ts), then spell out the rest."""
     return printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 

@@ -1,4 +1,4 @@
-r"""Plans, events and reports as JSON (SPEC 7); one document, or one event a line.
+r"""Plans, events and reports as JSON: one document, or one event a line.
 
 Texts are UTF-8 where the bytes are; other bytes are spelled `\\xNN`. Paths into the session's directory
 are written with `$RUNS_FILES`.
@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runsdeploy.check.finding import Finding
 from runsdeploy.errors import Problem
 from runsdeploy.events import (
     EarlierEvent,
@@ -34,31 +33,27 @@ SCHEMA = 1
 
 def write(document: dict[str, Any]) -> None:
     """Write one document as one line to stdout."""
-    # A terminal obeys more than the control characters that JSON spells out.
+    # A terminal interprets more characters than JSON escapes.
     text = json.dumps(document, ensure_ascii=sys.stdout.isatty())
     sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
     sys.stdout.buffer.flush()
 
 
 def text(data: bytes) -> str:
-    """Return bytes as a text that JSON can hold."""
+    r"""Return bytes as text; bytes that are not UTF-8 are spelled `\xNN`."""
     return data.decode("utf-8", "backslashreplace")
 
 
 def problems(status: int, found: Sequence[Problem]) -> dict[str, Any]:
-    """Return the document of a command that could not be done."""
-    return {"schema": SCHEMA, "exit_status": status, "errors": [_problem(each) for each in found], "hosts": []}
+    """Return the document of a command that failed before it did anything."""
+    return {"schema": SCHEMA, "exit_status": status, "errors": [problem(each) for each in found], "hosts": []}
 
 
-def _problem(each: Problem) -> dict[str, Any]:
+def problem(each: Problem) -> dict[str, Any]:
+    """Return a problem; an unknown place is null."""
     at = each.position
     place = {"file": at and at.file, "line": at and at.line, "column": at and at.column}
     return {**place, "message": each.message, "hint": each.hint}
-
-
-def finding(each: Finding) -> dict[str, Any]:
-    """Return a finding."""
-    return {**_problem(each.problem), "severity": each.severity, "rule": each.rule}
 
 
 def plan(each: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> dict[str, Any]:
@@ -98,7 +93,7 @@ def _step(step: Step, prediction: tuple[str, str] | None) -> dict[str, Any]:
 def report(
     session: str, status: int, hosts: Sequence[HostReport], outputs: Mapping[str, bytes] | None = None
 ) -> dict[str, Any]:
-    """Return the document of a deploy; `outputs` are what the steps of a host wrote, where that was asked for."""
+    """Return the document of a deploy; `outputs` is the output of each host's steps, for commands that include it."""
     documents = [_host(each) for each in hosts]
     for document in documents if outputs is not None else ():
         document["output"] = text((outputs or {}).get(document["host"], b""))
@@ -114,13 +109,13 @@ def _host(each: HostReport) -> dict[str, Any]:
         "steps": [_reported(step) for step in each.steps],
     }
     if each.earlier:
-        document["earlier"] = [{**_unheard(one.session), "steps": one.steps} for one in each.earlier]
+        document["earlier"] = [{**_session(one.session), "steps": one.steps} for one in each.earlier]
     if each.message:
         document["message"], document["hint"] = each.message, each.hint
     return document
 
 
-def _unheard(each: EarlierSession | Unacknowledged) -> dict[str, Any]:
+def _session(each: EarlierSession | Unacknowledged) -> dict[str, Any]:
     document = {"session": each.session, "by": each.by, "since": each.since}
     return document | ({"how": each.how} if isinstance(each, EarlierSession) else {})
 
@@ -143,7 +138,7 @@ def _reported(each: StepReport) -> dict[str, Any]:
 
 
 class Lines:
-    """Tells a rollout one event a line."""
+    """Writes a rollout as one event a line."""
 
     def __init__(self) -> None:
         self.decoders: dict[str, codecs.IncrementalDecoder] = {}
@@ -153,17 +148,17 @@ class Lines:
         make = codecs.getincrementaldecoder("utf-8")
         return self.decoders.setdefault(host, make("backslashreplace")).decode(data, final=last)
 
-    def _flush(self, told: dict[str, Any]) -> None:
-        """Write what is left of a character that was not finished."""
-        rest = self._text(told["host"], b"", last=True)
+    def _flush(self, common: dict[str, Any]) -> None:
+        """Write the rest of an incomplete character."""
+        rest = self._text(common["host"], b"", last=True)
         if rest:
-            write({"event": "output", "text": rest, **told})
+            write({"event": "output", "text": rest, **common})
 
     def begin(self, each: Plan) -> None:
         """Write that a host begins."""
         write({"event": "begin", "host": each.host.name, "plan": each.digest, "steps": len(each.steps)})
 
-    def hear(self, each: Plan, event: Event, fold: Fold) -> None:
+    def event(self, each: Plan, event: Event, fold: Fold) -> None:
         """Write an event."""
         host = each.host.name
         match event:
@@ -180,61 +175,61 @@ class Lines:
             case Waiting(holder):
                 write({"event": "waiting", "host": host, "holder": str(holder)})
             case EarlierSession() | Unacknowledged():
-                write({"event": "earlier", "host": host, **_unheard(event)})
-            case EarlierEvent(past):
-                self.past(host, past, fold.earlier[-1])
+                write({"event": "earlier", "host": host, **_session(event)})
+            case EarlierEvent(inner):
+                self.earlier_event(host, inner, fold.earlier[-1])
 
-    def past(self, host: str, event: Event, report: EarlierReport) -> None:
-        """Write an event of an earlier session; `report` knows it already."""
-        told = {"host": host, "earlier": report.session.session}
+    def earlier_event(self, host: str, event: Event, report: EarlierReport) -> None:
+        """Write an event of an earlier session; `report` already includes it."""
+        common = {"host": host, "earlier": report.session.session}
         match event:
             case Started(number, script):
-                write({"event": "start", "number": number, "script": script, **told})
+                write({"event": "start", "number": number, "script": script, **common})
             case Output(data):
-                write({"event": "output", "text": self._text(host, data), **told})
+                write({"event": "output", "text": self._text(host, data), **common})
             case Finished():
-                self._flush(told)
+                self._flush(common)
             case Ended(number, outcome):
-                self._flush(told)
-                write({"event": "end", "number": number, "outcome": outcome, **told})
+                self._flush(common)
+                write({"event": "end", "number": number, "outcome": outcome, **common})
             case Note(text):
-                write({"event": "note", "text": text, **told})
+                write({"event": "note", "text": text, **common})
 
-    def stopping(self, said: str) -> None:
+    def stopping(self, message: str) -> None:
         """Write what an interrupt does."""
         write({"event": "stopping"})
-        sys.stderr.write(f"{said}\n")
+        sys.stderr.write(f"{message}\n")
 
     def end(self, each: HostReport) -> None:
-        """Write that a host ended, and before that the rest of what a killed step said."""
+        """Write that a host ended, after the rest of a killed step's output."""
         self._flush({"host": each.plan.host.name})
         write({"event": "host", "host": each.plan.host.name, "outcome": each.outcome})
 
 
 class Silent:
-    """Tells nothing: the document at the end says it all."""
+    """Writes nothing: the document at the end has everything."""
 
     def begin(self, each: Plan) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
-    def hear(self, each: Plan, event: Event, fold: Fold) -> None:
-        """Say nothing."""
+    def event(self, each: Plan, event: Event, fold: Fold) -> None:
+        """Write nothing."""
 
-    def stopping(self, said: str) -> None:
-        """Tell the operator, who is left waiting."""
-        sys.stderr.write(f"{said}\n")
+    def stopping(self, message: str) -> None:
+        """Write what an interrupt does, to stderr."""
+        sys.stderr.write(f"{message}\n")
 
     def end(self, each: HostReport) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
 
 class Kept(Silent):
-    """The same, but keeps what the steps wrote for the document at the end."""
+    """The same, but keeps the output of the steps for the document at the end."""
 
     def __init__(self) -> None:
         self.outputs: dict[str, bytes] = {}
 
-    def hear(self, each: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
+    def event(self, each: Plan, event: Event, fold: Fold) -> None:  # noqa: ARG002 - as all listeners
         """Keep output."""
         if isinstance(event, Output):
             self.outputs[each.host.name] = self.outputs.get(each.host.name, b"") + event.data

@@ -1,1 +1,5 @@
-"""."""
+"""Many hosts: their plans, their forecasts, and their sessions, a few at a time.
+
+In: `Work` (trees, hosts, recipe entries) and connections. Out: plans, forecasts, or a report of each host.
+Asked by: `commands`.
+"""

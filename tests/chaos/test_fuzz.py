@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.errors import InputError, Problem
-from runsdeploy.output.console import printable
+from runsdeploy.output.terminal import printable
 from runsdeploy.plan.conf import evaluate
 from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.recipe import parse_recipe

@@ -1228,7 +1228,7 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     try:
         for event in again.events():
             fold.add(event)
-            listener.hear(run.plan, event, fold)
+            listener.event(run.plan, event, fold)
     except HostError as failed:
         error = failed
     report = fold.close(0.0, error)

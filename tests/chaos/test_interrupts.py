@@ -415,7 +415,7 @@ class Recording(Listener):
     def __init__(self):
         self.messages = []
 
-    begin = hear = end = lambda *_: None
+    begin = event = end = lambda *_: None
 
     def stopping(self, said):
         self.messages.append(said)
@@ -423,7 +423,7 @@ class Recording(Listener):
 
 def test_r10_an_interrupt_at_the_end_of_the_last_step_is_reported():
     listener = Recording()
-    _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1)
+    _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1, lambda: None)
     assert number == signal.SIGINT
     assert ["stopping after" in message for message in listener.messages] == [True]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.cli.completion import SHELLS
 from tests.trees import Operator, plant, script
 
+SHELLS = ("bash", "zsh", "fish")
 PROGRAM = Path(sys.executable).with_name("runsdeploy")
 FILES = {
     "scripts/web/nginx": script("touch ran", "true"),

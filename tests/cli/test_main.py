@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from runsdeploy.cli.main import main
+from runsdeploy.cli import habits
+from runsdeploy.cli.main import UNFORESEEN, main
 
 
 @pytest.fixture(autouse=True)
@@ -97,8 +100,14 @@ def test_without_a_command_the_help_is_shown(capfd: pytest.CaptureFixture[str]):
     assert "deploy" in "".join(capfd.readouterr())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["deploy", "--help"], ["--version"], ["list", "-h"]])
-def test_help_and_version_are_no_errors(capfd: pytest.CaptureFixture[str], words: list[str]):
+@pytest.mark.parametrize("words", [["--version"], ["-V"]])
+def test_the_version_is_no_error(capfd: pytest.CaptureFixture[str], words: list[str]):
+    assert main(words) == 0
+    assert capfd.readouterr().out == f"runsdeploy {version('runsdeploy')}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["deploy", "--help"], ["-v", "--version"], ["list", "-h"]])
+def test_help_is_no_error(capfd: pytest.CaptureFixture[str], words: list[str]):
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 0
@@ -108,3 +117,149 @@ def test_help_and_version_are_no_errors(capfd: pytest.CaptureFixture[str], words
 def test_a_word_of_another_argument_does_not_choose_the_format(capfd: pytest.CaptureFixture[str]):
     assert main(["deploy", "--nosuch", "json-host"]) == 2
     assert capfd.readouterr().out == ""
+
+
+# --- flags before the command
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--format", "json", "hosts"],
+        ["--format=json", "-v", "hosts"],
+        ["--path", ".", "--ssh-config", "/dev/null", "--format", "text", "hosts", "--format", "json"],
+        ["-v", "--trust", "hosts", "--format=json"],
+    ],
+)
+def test_flags_of_all_commands_may_stand_before_the_command_and_the_later_one_counts(capfd, words):
+    assert main(words) == 0
+    assert json.loads(capfd.readouterr().out)["hosts"] == []
+
+
+def test_c_changes_the_directory_as_in_git_and_make(tree: Path, monkeypatch: pytest.MonkeyPatch, capfd):
+    (tree / "scripts/hello").write_text("desc greets\nscript:\n")
+    monkeypatch.chdir("/")
+    assert main(["-C", str(tree.parent), "-C", tree.name, "list"]) == 0
+    assert capfd.readouterr().out == "hello  greets\n"
+    monkeypatch.chdir("/")
+    assert main(["-C", str(tree / "nowhere"), "--format", "json", "list"]) == 2
+    told = capfd.readouterr()
+    assert "cannot change to directory" in told.err
+    assert json.loads(told.out)["exit_status"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--host", "web1", "deploy"],
+            "flag `--host` belongs to a command; write it after the command: `COMMAND --host`",
+        ),
+        (["--forks", "3", "deploy"], "unknown flag `--forks`; did you mean `--parallel`?"),
+        (["--formt", "json", "list"], "unknown flag `--formt`; did you mean `--format`?"),
+        (["--path"], "argument --path: expected one argument; see `runsdeploy --help`"),
+        (["--nosuch", "list"], "unknown flag `--nosuch`; see `runsdeploy --help`"),
+    ],
+)
+def test_other_flags_before_the_command_are_told_where_they_belong(capfd, words, message):
+    assert main(words) == 2
+    assert capfd.readouterr().err == f"{message}\n"
+
+
+# --- what fingers know
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("deploy --limit web1", "did you mean `--host`?"),
+        ("deploy -l web1", "did you mean `--host`?"),
+        ("deploy -f 5", "did you mean `--parallel`?"),
+        ("deploy --forks 5", "did you mean `--parallel`?"),
+        ("deploy -j5 --host web1", "did you mean `--parallel`?"),
+        ("deploy -e a=b", "did you mean `--set`?"),
+        ("deploy --extra-vars=a=b", "did you mean `--set`?"),
+        ("deploy --tags web", "did you mean `--script`?"),
+        ("deploy -u root", "the login is part of the host: `--host USER@HOST`"),
+        ("deploy -K", "docs/how-to.md"),
+        ("deploy --become", "conf root"),
+        ("deploy -i hosts", "groups"),
+        ("cron.restore -y", "did you mean `--yes`?"),
+        ("hosts -l web1", "see `runsdeploy hosts --help`"),
+        ("lint", "did you mean `check`?"),
+        ("apply", "did you mean `deploy`?"),
+        ("exec", "--script NAME"),
+        ("lst", "did you mean `list`?"),
+    ],
+)
+def test_what_operators_type_from_habit_comes_before_resemblance(capfd, words, hint):
+    assert main(words.split()) == 2
+    assert hint in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "never"),
+    [
+        ("list --trus", "--trust"),
+        ("list --rust", "--trust"),
+        ("deploy --accept", "--accept-new"),
+        ("deploy --accept-ne", "--accept-new"),
+        ("cron.restore --forc", "--force"),
+        ("deploy --no-verify-sysinfo", "--no-verify-sysinfos"),
+        ("--trst list", "--trust"),
+    ],
+)
+def test_what_switches_a_protection_off_is_never_suggested_by_resemblance(capfd, words, never):
+    assert main(words.split()) == 2
+    assert never not in capfd.readouterr().err.partition(";")[2]
+
+
+# --- an exception that nobody foresaw
+
+
+@pytest.mark.parametrize("form", ["text", "json", "jsonl"])
+def test_a_mistake_of_ours_ends_in_one_line_a_report_file_and_a_document(form, capfd, mocker, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mocker.patch("runsdeploy.commands.list.list_scripts", side_effect=AssertionError("a secret\nmatter"))
+    assert main(["list", "--path", "sesame:.", "--format", form]) == UNFORESEEN
+    told = capfd.readouterr()
+    (line,) = told.err.splitlines()
+    (report,) = tmp_path.glob("runsdeploy-report-*.txt")
+    assert line.startswith("runsdeploy itself failed: AssertionError: a secret matter; traceback in")
+    assert str(report) in line
+    text = report.read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "AssertionError" in text
+    assert "sesame" not in text, "what was typed may be a secret"
+    assert report.stat().st_mode & 0o077 == 0
+    if form != "text":
+        document = json.loads(told.out)
+        assert (document["exit_status"], document["hosts"]) == (UNFORESEEN, [])
+
+
+@pytest.mark.parametrize(("form", "key"), [("sarif", "runs"), ("github", "")])
+def test_check_reports_a_mistake_of_ours_in_its_formats_too(form, key, capfd, mocker, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mocker.patch("runsdeploy.commands.check.check", side_effect=RuntimeError("surprise"))
+    assert main(["check", "--format", form]) == UNFORESEEN
+    out = capfd.readouterr().out
+    assert "surprise" in out
+    assert not key or key in json.loads(out)
+
+
+def test_a_report_file_that_cannot_be_written_leaves_the_traceback_on_stderr(capsys, mocker, monkeypatch, tmp_path):
+    mocker.patch("runsdeploy.commands.list.list_scripts", side_effect=KeyError("x"))
+    with monkeypatch.context() as patch:
+        # Not for longer: pytest makes temporary files too.
+        patch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+        assert main(["list"]) == UNFORESEEN
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "no report file: no such file or directory" in told
+
+
+def test_a_page_that_a_hint_names_has_that_heading():
+    root = Path(__file__).parents[2]
+    for page, anchor in re.findall(r"(docs/[\w./-]+)#([\w-]+)", " ".join(habits.EXPLAINED.values())):
+        headings = re.findall(r"^#+ (.*)$", (root / page).read_text(), re.MULTILINE)
+        assert anchor in [heading.lower().replace(" ", "-") for heading in headings]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runsdeploy.cli.command import Arguments, Flag
+from runsdeploy.cli.flags import Flag
 from runsdeploy.cli.settings import resolve
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError
 
 PATH = Flag("--path", "")

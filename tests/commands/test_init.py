@@ -38,6 +38,7 @@ def test_a_tree_a_host_and_a_script_are_made_and_can_be_planned_checked_and_depl
         "made new tree/runs.conf",
         "made new tree/scripts/example",
         "made new tree/groups/example",
+        "made new tree/tasks.py",
         "made new tree/hosts/",
         "made new tree/lib/",
     ]
@@ -114,7 +115,7 @@ def test_invoke_does_the_same(operator, tree):
         made += [each["file"] for each in json.loads(done.stdout)["files"] if each["made"]]
     assert made == [
         *(f"hosts/web1/{name}" for name in ("runs.conf", "default", "sysinfos.conf", "hello")),
-        *(f"below/{name}" for name in ("runs.conf", "scripts/example", "groups/example", "hosts", "lib")),
+        *(f"below/{name}" for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", "hosts", "lib")),
     ]
 
 
@@ -140,12 +141,13 @@ def test_what_exists_is_left_as_it_is(operator, tmp_path):
     mine = {
         "runs.conf": "mine\n", "scripts/example": Link("nowhere"), "hosts/web1/default": Link("../../elsewhere"),
         "groups/example": None, "lib/x": "", "hosts/web1/sysinfos.conf": "",
+        "tasks.py": "mine = 1\n",
     }  # fmt: skip
     tree = plant(tmp_path / "tree", mine)
     before = contents(tree)
     done = operator.run("init", tree, "--host", "web1")
     assert done.status == 0
-    assert [line.split(": ")[0] for line in done.text.splitlines()] == [*["exists, left as it is"] * 5,
+    assert [line.split(": ")[0] for line in done.text.splitlines()] == [*["exists, left as it is"] * 6,
         f"made {tree}/hosts/web1/runs.conf", *["exists, left as it is"] * 2]  # fmt: skip
     assert contents(tree) == before | {b"hosts/web1/runs.conf": contents(tree)[b"hosts/web1/runs.conf"]}
 

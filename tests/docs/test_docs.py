@@ -1,4 +1,4 @@
-"""Every command in the README and the manual is run, and says what the page says."""
+"""Every command in the README and the manual is run, and prints what the page shows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def environment(host, tmp_path):
         "RUNSDEPLOY_SSH_CONFIG": str(host.ssh_config),
         "RUNSDEPLOY_STATE_DIR": str(tmp_path / "controller"),
         "NO_COLOR": "1",
-        # The pages speak of hosts that are what they say, which this machine need not be.
+        # The hosts of the pages have facts that this machine need not have.
         "RUNSDEPLOY_NO_VERIFY_SYSINFOS": "1",
     }
 
 
 def run(command, cwd, env):
-    """Run a command as it stands in a page; return what a terminal would show."""
+    """Run a command of a page in a shell; return what a terminal would show."""
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=cwd,
@@ -45,7 +45,7 @@ def run(command, cwd, env):
 
 
 def pattern(expected):
-    """Turn expected lines, in which `…` is anything, into a pattern; a line `…` is any number of lines."""
+    """Return the pattern for expected lines: `…` matches any text in a line, and a line `…` any number of lines."""
     lines = [
         r"(?:.*\n)*" if line == "…" else r".*".join(map(re.escape, line.split("…"))) + r"\n"
         for line in expected.splitlines()
@@ -90,7 +90,7 @@ def test_the_commands_of_the_readme_and_the_how_to_work_in_the_sample_tree(host,
     found += [
         each.replace("--host 'web*.univ.run' ", "") for each in INDENTED.findall((ROOT / "docs/how-to.md").read_text())
     ]
-    # Those of the job runner need a host of their own, see test_cron_install; those that write into a home, test_setup.
+    # test_cron_install and test_ssh_setup run the other commands, which need hosts of their own.
     for command in (each for each in found if not each.startswith(("runsdeploy cron.", "runsdeploy ssh."))):
         said = run(command, tree, env)
         assert "[status" not in said or "--exit-code" in command, f"$ {command}\n{said}"

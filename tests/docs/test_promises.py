@@ -1,4 +1,4 @@
-"""The page of promises and the tests that carry their numbers say the same."""
+"""Each promise of docs/reliability.md has tests with its number, and each number of a test has a promise."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def rows() -> list[re.Match[str]]:
 
 @cache
 def cited(root: Path = TESTS) -> dict[str, set[str]]:
-    """Return the tests that carry a number, by number; capitals are the job runner's."""
+    """Return the tests by the number in their names; the job runner's numbers are in capitals, and left out."""
     found: dict[str, set[str]] = {}
     for file in sorted(root.rglob("test_*.py")):
         for node in ast.walk(ast.parse(file.read_bytes())):

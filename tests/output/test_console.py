@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runsdeploy.events import Finished, Output, Started
-from runsdeploy.output.console import Console, Verbatim, Writer, colourful, printable
+from runsdeploy.output.console import Console, Verbatim
 from runsdeploy.output.json import Lines
+from runsdeploy.output.terminal import Writer, colourful, printable
 from runsdeploy.session.report import Fold
 from tests import making
 
@@ -97,7 +98,7 @@ def test_s12_r17_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunk
     fold = Fold(planned)
     for event in [Started(1, "a"), *map(Output, chunks)]:
         fold.add(event)
-        console.hear(planned, event, fold)
+        console.event(planned, event, fold)
     console._flush(planned)
     text = console.out.stream.getvalue()  # type: ignore[attr-defined]
     lines = text.split("\n")[:-1]
@@ -110,7 +111,7 @@ def test_s12_r17_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkey
     monkeypatch.setattr("sys.stdout", terminal)
     fold, listener = Fold(plan), Verbatim()
     for data in (b"a\x1b]0;", b"title\x07\nrest"):
-        listener.hear(plan, Output(data), fold)
+        listener.event(plan, Output(data), fold)
     listener.end(fold.close(0.0))
     assert terminal.getvalue() == "a\\x1b]0;title\\x07\nrest\n"
 
@@ -122,6 +123,6 @@ def test_s12_what_a_killed_step_said_is_told_to_the_last_byte_even_of_half_a_cha
         fold = Fold(plan)
         for event in (Started(1, "web"), Output(b"whole "), Output(b"\xe2\x82"), Finished("interrupted")):
             fold.add(event)
-            listener.hear(plan, event, fold)
+            listener.event(plan, event, fold)
         listener.end(fold.close(0.0))
         assert shown in capsysbinary.readouterr().out

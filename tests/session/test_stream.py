@@ -95,7 +95,7 @@ def received(at, middle, listener):
     with contextlib.suppress(Lost):
         for event in stream.events():
             fold.add(event)
-            listener.hear(fold.plan, event, fold)
+            listener.event(fold.plan, event, fold)
             events.append(event)
     return transport.acknowledged(), events
 
@@ -195,5 +195,5 @@ def test_r10_r39_an_unsent_stop_request_does_not_block_the_next_request():
 
 
 class _Ignoring:
-    def hear(self, *_):
+    def event(self, *_):
         pass

@@ -1,4 +1,4 @@
-"""What `cron.*` starts from: scripts of the built-in tree as work for hosts, and what all of them are told."""
+"""The built-in tree: its scripts as work for hosts, for `cron.*`."""
 
 from __future__ import annotations
 
@@ -10,23 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from runsdeploy.cli.command import Arguments, Flag
+from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.errors import InputError, Problem
-from runsdeploy.rollout.execution import HOST, Work
+from runsdeploy.rollout.work import Work
 from runsdeploy.tree.includes import COMMAND_LINE
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.trees import Host, Trees
 
 BUILTIN = Path(__file__).parents[2] / "builtin"
 """the tree that is part of runsdeploy"""
-
-AT = (
-    HOST,
-    Flag("--directory", "where the job runner is on the host, if not in the usual place", metavar="DIR"),
-    Flag("--user", "the service account; needs root, by login or `sudo -n`", metavar="ACCOUNT"),
-)
-"""flags that say which job runner"""
 
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]{0,63}")
 
@@ -37,7 +30,7 @@ _Made = TypeVar("_Made")
 def gather(
     problems: list[Problem], make: Callable[_Given, _Made], *given: _Given.args, **named: _Given.kwargs
 ) -> _Made | None:
-    """Return what a function makes, or None where it raises InputError: its problems join the others."""
+    """Return the result of a function, or None if it raises InputError; its problems are added to `problems`."""
     try:
         return make(*given, **named)
     except InputError as error:
@@ -46,12 +39,12 @@ def gather(
 
 
 def named_hosts(arguments: Arguments) -> list[Host]:
-    """Return the hosts that were named; without a tree, names are all that can be meant."""
+    """Return the selected hosts; without a tree only names can be given."""
     return hosts_of(arguments, _trees(arguments))
 
 
 def _trees(arguments: Arguments) -> Trees:
-    """Return the operator's trees, or none where he has none."""
+    """Return the operator's trees, or an empty RUNSPATH if there are none."""
     try:
         return trees_of(arguments)
     except InputError:
@@ -78,7 +71,7 @@ def builtin_work(
         def entries(host: Host) -> tuple[list[Entry], list[Problem]]:
             return [Entry(script, _operations(variables(host)), COMMAND_LINE)], []
 
-        yield Work(Trees((Path(folder), BUILTIN)), hosts, entries, promising=_trees(arguments))
+        yield Work(Trees((Path(folder), BUILTIN)), hosts, entries, expecting=_trees(arguments))
 
 
 def _operations(variables: Mapping[str, str | Sequence[str]]) -> tuple[Operation, ...]:
@@ -91,9 +84,9 @@ def _operations(variables: Mapping[str, str | Sequence[str]]) -> tuple[Operation
 
 
 def place_of(arguments: Arguments, problems: list[Problem]) -> dict[str, str]:
-    """Return where the job runner is and as whom it runs, as variables of a script."""
+    """Return the directory and the account of the job runner, as variables of a script."""
     directory, user = arguments.directory or "", arguments.user or ""
-    if directory and (not directory.startswith("/") or not printable(directory)):
+    if directory and (not directory.startswith("/") or not is_printable(directory)):
         problems.append(Problem(None, f"bad `--directory` {directory!r}: expected an absolute path"))
     elif directory:
         directory = os.path.normpath(f"/{directory.lstrip('/')}")
@@ -105,6 +98,6 @@ def place_of(arguments: Arguments, problems: list[Problem]) -> dict[str, str]:
     return {"directory": directory, "user": user}
 
 
-def printable(text: str) -> bool:
-    """Say whether a text has no control characters, which neither crontabs nor units can hold."""
+def is_printable(text: str) -> bool:
+    """Return whether a text has no control characters: neither crontabs nor units can hold them."""
     return all(character.isprintable() or "\udc80" <= character <= "\udcff" for character in text)

@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.cron.builtin_tree import AT, builtin_work, gather, named_hosts, place_of
-from runsdeploy.commands.cron.install import COMMANDS as INSTALLING
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.cron.builtin_tree import builtin_work, gather, named_hosts, place_of
+from runsdeploy.commands.execution import execute, listener_of
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import CONNECTION, execute, listener_of
+from runsdeploy.output.terminal import Writer
 from runsdeploy.rollout.rollout import Listener
 from runsdeploy.session.report import HostReport
 
@@ -25,39 +25,39 @@ STATUSES = {
     69: "the job runner cannot be used there",
     75: "locked: another run is under way",
 }
-"""what the job runner's exit statuses mean, and those of the scripts that start it"""
+"""meaning of the exit statuses of the job runner and of the scripts that start it"""
 FAILURES = {"run": "a job failed", "status": "no good run, or none that is so recent", "verify": "a backup is not good"}
-"""what status 1 means of some commands"""
+"""meaning of status 1, by command"""
 
 
 _Words = Callable[[Arguments, list[Problem]], list[str]]
-"""makes the words behind a command of the job runner"""
+"""makes the arguments of a command of the job runner"""
 
 
 def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
-    """Return what runs a command of the installed job runner."""
+    """Return the function that runs a command of the installed job runner."""
 
-    def run(arguments: Arguments) -> int:
+    def ask(arguments: Arguments) -> int:
         problems: list[Problem] = []
         hosts = gather(problems, named_hosts, arguments)
         place = place_of(arguments, problems)
-        said = words(arguments, problems)
+        typed = words(arguments, problems)
         if problems or hosts is None:
             raise InputError(problems)
         options = [] if arguments.format == "text" else ["--format", "json"]
         more = {"as_root": "yes" if arguments.as_root else ""} if command == "restore" else {}
-        variables = {**place, **more, "options": options, "words": said}
+        variables = {**place, **more, "options": options, "words": typed}
         with builtin_work(arguments, f"cron/{command}", hosts, lambda _: variables) as work:
-            # A run takes hours, and whoever looks meanwhile must not be kept out: the job runner has a lock of its own.
+            # A run takes hours and must not lock out `cron.status`: the job runner has a lock of its own.
             status, reports = execute(arguments, replace(work, scope=f"cron/{command}"), _listen)
-        _tell_statuses(command, reports)
+        _explain_statuses(command, reports)
         return status
 
-    return run
+    return ask
 
 
 def _listen(arguments: Arguments, hosts: int) -> Listener:
-    """Return what hands on the output of one host as it is, and tells that of several apart."""
+    """Return a listener that writes the output of a single host unchanged, and names the host with several."""
     if arguments.format == "text" and hosts == 1:
         return console.Verbatim(verbose=arguments.verbose)
     if arguments.format == "json":
@@ -65,9 +65,9 @@ def _listen(arguments: Arguments, hosts: int) -> Listener:
     return listener_of(arguments, hosts)
 
 
-def _tell_statuses(command: str, reports: Sequence[HostReport]) -> None:
-    """Say what the statuses of failed steps mean."""
-    talk = console.Writer(sys.stderr)
+def _explain_statuses(command: str, reports: Sequence[HostReport]) -> None:
+    """Write the meaning of the statuses of failed steps."""
+    talk = Writer(sys.stderr)
     meanings = {**STATUSES, 1: FAILURES.get(command, STATUSES[1])}
     for report in reports:
         for step in report.steps:
@@ -80,7 +80,7 @@ def _tell_statuses(command: str, reports: Sequence[HostReport]) -> None:
 
 
 def _word(value: str | None, option: str, problems: list[Problem]) -> list[str]:
-    """Return a positional argument; one that begins with a dash would be taken for an option."""
+    """Return a positional argument; a leading dash is a problem: the job runner would take it for an option."""
     if value and value.startswith("-"):
         problems.append(Problem(None, f"bad {option} `{value}`: it begins with a dash"))
     return [value] if value else []
@@ -122,64 +122,18 @@ def _place(arguments: Arguments, name: str, problems: list[Problem]) -> list[str
     return [f"--{name}={given}"] if given else []
 
 
-_ARCHIVE = Flag("archive", "the archive, or `latest`", "", metavar="ARCHIVE")
-_MAX_AGE = Flag("--max-age", "fail if the last good run is older, e.g. `26h`", metavar="AGE")
+def _log_words(arguments: Arguments, problems: list[Problem]) -> list[str]:
+    return _word(arguments.run, "run", problems)
 
 
-def _using(name: str, help_text: str, flags: Sequence[Flag], words: _Words, *examples: str) -> Command:
-    return Command(
-        f"cron.{name}",
-        _use(name, words),
-        help_text,
-        (*flags, *AT, *CONNECTION, *COMMON),
-        tuple(f"cron.{name} {example}" for example in examples),
-    )
+def _no_words(_arguments: Arguments, _problems: list[Problem]) -> list[str]:
+    return []
 
 
-COMMANDS = (
-    *INSTALLING,
-    _using(
-        "run",
-        "run all jobs that are enabled, or one job or stage",
-        (Flag("job", "a job or a stage; all if none is given", "", metavar="JOB"),),
-        _run_words,
-        "--host medusa.univ.run",
-        "--host medusa.univ.run RUN_SD_CHANGED_AT",
-    ),
-    _using("jobs", "list the jobs of the host", (), lambda _, __: [], "--host medusa.univ.run"),
-    _using("status", "tell how the last runs went", (_MAX_AGE,), _status_words, "--host medusa.univ.run --max-age 26h"),
-    _using(
-        "logs",
-        "show the log of a run",
-        (Flag("run", "which run; the last if none is given", "", metavar="RUN"),),
-        lambda arguments, problems: _word(arguments.run, "run", problems),
-        "--host medusa.univ.run",
-    ),
-    _using("backups", "list the backups of the host", (), lambda _, __: [], "--host medusa.univ.run"),
-    _using(
-        "verify",
-        "verify backups",
-        (_ARCHIVE, Flag("--all", "all of them", default=False)),
-        _verify_words,
-        "--host medusa.univ.run --all",
-    ),
-    _using(
-        "restore",
-        "restore files of a backup; without --yes, tell what would change",
-        (
-            _ARCHIVE,
-            Flag("--only", "a path to restore, several by repeating; all if none is given", (), metavar="PATH"),
-            Flag("--yes", "do it", default=False),
-            Flag("--undo", "take the last restore back", default=False),
-            Flag("--as-root", "not as the service account, for files that are not its own", default=False),
-            Flag("--continue", "finish a restore that broke off", default=False),
-            Flag("--force", "take also a backup that is not good, or lose what was changed since", default=False),
-            Flag("--root", "put the files below this directory, for a look or a drill", metavar="DIR"),
-            Flag("--backups", "where the backups are, if the settings are gone", metavar="DIR"),
-            Flag("--backup-of", "take a backup of this other host", metavar="NAME"),
-        ),
-        _restore_words,
-        "--host medusa.univ.run latest",
-        "--host medusa.univ.run latest --yes",
-    ),
-)
+run = _use("run", _run_words)
+jobs = _use("jobs", _no_words)
+status = _use("status", _status_words)
+logs = _use("logs", _log_words)
+backups = _use("backups", _no_words)
+verify = _use("verify", _verify_words)
+restore = _use("restore", _restore_words)

@@ -1,4 +1,4 @@
-"""`cron.install`, `cron.uninstall` and `cron.build`: the job runner brought to hosts, and taken away."""
+"""`cron.install`, `cron.uninstall` and `cron.build`: put the job runner on hosts, remove it, write it to a file."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from json import loads as decode
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.command import COMMON, Arguments, Command, Flag
-from runsdeploy.commands.cron.builtin_tree import AT, builtin_work, gather, named_hosts, place_of, printable
+from runsdeploy.commands.arguments import Arguments
+from runsdeploy.commands.cron.builtin_tree import builtin_work, gather, is_printable, named_hosts, place_of
+from runsdeploy.commands.execution import execute
 from runsdeploy.errors import InputError, Position, Problem, shown
-from runsdeploy.output import console, json
-from runsdeploy.rollout.execution import CONNECTION, execute
+from runsdeploy.output import json
+from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.tree.trees import Host
 
 PROGRAM, SETTINGS, CATALOGUE = "job-runner.pyz", "settings.json", "catalogue.json"
 """names in the private tree of what is shipped"""
 
 LARGEST = 1 << 20
-"""bytes of a file of settings; the job runner reads no more"""
+"""largest settings file in bytes; the job runner reads no more"""
 STUB = b'{"crontab.CRON_BACKUP": "/"}'
-"""settings with nothing to complain of"""
+"""settings that are valid and switch nothing on"""
 CHECK_LIMIT = 60
 """seconds that the job runner may take to check settings"""
 LONGEST_DELAY = 86400
@@ -44,7 +45,7 @@ def build_program(arguments: Arguments) -> int:
     _write(target, program)
     digest = hashlib.sha256(program).hexdigest()
     if arguments.format == "text":
-        console.Writer(sys.stdout).line(f"{digest}  {console.printable(str(target))}")
+        Writer(sys.stdout).line(f"{digest}  {printable(str(target))}")
     else:
         about = {"file": str(target), "size": len(program), "sha256": digest}
         json.write({"schema": json.SCHEMA, "exit_status": 0, **about})
@@ -52,7 +53,7 @@ def build_program(arguments: Arguments) -> int:
 
 
 def _write(target: Path, program: bytes) -> None:
-    """Write a program whole or not at all; raises InputError if there is no such place."""
+    """Write a program atomically; raises InputError if its directory does not exist."""
     if not target.parent.is_dir():
         raise InputError([Problem(None, f"no directory `{target.parent}` to write `{target.name}` to")])
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".tmp.", delete=False) as file:
@@ -90,7 +91,7 @@ def install(arguments: Arguments) -> int:
 
 
 def _timing(arguments: Arguments) -> Callable[[Host], dict[str, str]]:
-    """Return what makes the variables that say when a host's jobs start, and tell the operator; raises InputError."""
+    """Return the function that makes the schedule variables of a host, and show the schedule; raises InputError."""
     from runsdeploy.commands.cron.schedule import read_schedule  # noqa: PLC0415 - its libraries cost 100 ms
 
     problems: list[Problem] = []
@@ -108,14 +109,14 @@ def _timing(arguments: Arguments) -> Callable[[Host], dict[str, str]]:
         raise InputError(problems)
     times = schedule.next_times(datetime.now(), NEXT_TIMES)  # noqa: DTZ005 - the host's clock is not known
     said = ", ".join(f"{time:%a %Y-%m-%d %H:%M}" for time in times)
-    talk = console.Writer(sys.stderr)
+    talk = Writer(sys.stderr)
     talk.line(f"schedule {schedule.line}: {schedule.words}")
     if said:
         talk.line(f"next, were its clock this machine's: {said}")
 
     def variables(host: Host) -> dict[str, str]:
         seconds = int(delay)
-        # cron has no delay of its own; the same one each time keeps the entry the same, and hosts apart.
+        # cron has no random delay. A delay derived from the host's name keeps the crontab entry the same each time.
         own = int(hashlib.sha256(host.name.encode()).hexdigest(), 16) % (seconds + 1)
         wait = {"delay": str(own or ""), "random_delay": ""}
         if scheduler == "systemd":
@@ -126,7 +127,7 @@ def _timing(arguments: Arguments) -> Callable[[Host], dict[str, str]]:
 
 
 def _files(arguments: Arguments) -> dict[str, bytes]:
-    """Return what is shipped, by its name; raises InputError with all that is wrong with it."""
+    """Return the files to ship, by name; raises InputError with all their problems."""
     from runsdeploy.commands.cron.zipapp import build  # noqa: PLC0415 - zipfile is nothing that other commands need
 
     problems: list[Problem] = []
@@ -135,7 +136,7 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
     if bool(arguments.settings) == bool(target):
         hint = "`--settings FILE` ships one, `--target-settings PATH` names one that the host has"
         problems.append(Problem(None, "both settings given" if target else "no settings given", hint))
-    if target and (not target.startswith("/") or not printable(target)):
+    if target and (not target.startswith("/") or not is_printable(target)):
         problems.append(Problem(None, f"bad `--target-settings` {target!r}: expected an absolute path on the host"))
     names: dict[str, str] = {}
     for name, path in ((SETTINGS, arguments.settings), (CATALOGUE, arguments.catalogue)):
@@ -151,7 +152,7 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
-    """Return a file of JSON; raises InputError if it is none."""
+    """Return the bytes of a settings file; raises InputError if it cannot be read or is too large."""
     where = Position(shown(path))
     try:
         with path.open("rb") as file:
@@ -164,14 +165,14 @@ def _read(path: Path) -> bytes:
 
 
 def check_settings(program: bytes, files: Mapping[str, bytes], names: Mapping[str, str]) -> list[Problem]:
-    """Return what the job runner itself has against settings and catalogue; `names` are the operator's for them.
+    """Return the problems that the job runner's own `check` finds; `names` are the operator's names of the files.
 
-    Settings that only the host has are checked there; here a stub stands for them, about which nothing is told.
+    Settings that only the host has are checked there; here a stub stands for them, about which nothing is answer.
     """
     with tempfile.TemporaryDirectory(prefix="runsdeploy-cron-") as folder:
         for name, content in {SETTINGS: STUB, **files, PROGRAM: program}.items():
             (Path(folder) / name).write_bytes(content)
-            # On the host nobody else may read or write them; the operator's own modes are his.
+            # The job runner demands these modes on the host; the operator's own files may have others.
             (Path(folder) / name).chmod(0o600)
         words = [sys.executable, "-I", f"{folder}/{PROGRAM}", "--format", "json", "--settings", f"{folder}/{SETTINGS}"]
         words += ["--catalogue", f"{folder}/{CATALOGUE}"] if CATALOGUE in files else []
@@ -183,13 +184,13 @@ def check_settings(program: bytes, files: Mapping[str, bytes], names: Mapping[st
             return [Problem(None, f"the job runner's `check` was still running after {CHECK_LIMIT} s")]
         shown_as = {f"{folder}/{name}": shown(Path(given)) for name, given in names.items()}
     try:
-        told = decode(done.stdout)
+        answer = decode(done.stdout)
     except ValueError:
         last = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
         return [Problem(None, f"the job runner's `check` ended with status {done.returncode}: {last}")]
-    for warning in told.get("warnings", []) if SETTINGS in files else []:
-        console.Writer(sys.stderr).line(console.printable(f"warning: {_renamed(warning, shown_as)}"))
-    return [_problem(each, shown_as) for each in told.get("problems", []) if each["file"] in shown_as]
+    for warning in answer.get("warnings", []) if SETTINGS in files else []:
+        Writer(sys.stderr).line(printable(f"warning: {_renamed(warning, shown_as)}"))
+    return [_problem(each, shown_as) for each in answer.get("problems", []) if each["file"] in shown_as]
 
 
 def _renamed(text: str, shown_as: Mapping[str, str]) -> str:
@@ -198,20 +199,22 @@ def _renamed(text: str, shown_as: Mapping[str, str]) -> str:
     return text
 
 
-def _problem(told: Mapping[str, Any], shown_as: Mapping[str, str]) -> Problem:
-    key = f"`{told['key']}`: " if told["key"] else ""
-    hint = _renamed(told["hint"], shown_as)
-    return Problem(Position(shown_as[told["file"]], told["line"], told["column"]), f"{key}{told['message']}", hint)
+def _problem(answer: Mapping[str, Any], shown_as: Mapping[str, str]) -> Problem:
+    key = f"`{answer['key']}`: " if answer["key"] else ""
+    hint = _renamed(answer["hint"], shown_as)
+    return Problem(
+        Position(shown_as[answer["file"]], answer["line"], answer["column"]), f"{key}{answer['message']}", hint
+    )
 
 
 def _settings_name(path: str, host: Host) -> str:
-    """Return what settings are called on the host: as here, unless that is the link's name or the catalogue's."""
+    """Return the name of the settings on the host: as here, unless the link or the catalogue has that name."""
     stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(path).name.removesuffix(".json")).lstrip(".")
     return f"{host.name if stem in ('', 'settings', 'catalogue') else stem}.json"
 
 
 def uninstall(arguments: Arguments) -> int:
-    """Take the job runner away from the hosts."""
+    """Remove the job runner from the hosts."""
     problems: list[Problem] = []
     hosts = gather(problems, named_hosts, arguments)
     place = place_of(arguments, problems)
@@ -219,37 +222,3 @@ def uninstall(arguments: Arguments) -> int:
         raise InputError(problems)
     with builtin_work(arguments, "cron/uninstall", hosts, lambda _: place) as work:
         return execute(arguments, work)[0]
-
-
-_INSTALL = (
-    Flag("--settings", "settings to ship, JSON", metavar="FILE"),
-    Flag("--target-settings", "settings that the host has, instead", metavar="PATH"),
-    Flag("--catalogue", "catalogue of jobs, JSON, in place of the job runner's own", metavar="FILE"),
-    Flag("--schedule", "when it starts, as in a crontab: `15 2 * * *`, `@daily`"),
-    Flag("--scheduler", "what starts it", "crontab", choices=("crontab", "cron.d", "systemd")),
-    Flag("--random-delay", "start up to so many seconds later, to keep hosts apart", metavar="SECONDS"),
-)
-
-COMMANDS = (
-    Command(
-        "cron.install",
-        install,
-        "install the job runner, its settings and what starts it",
-        (*AT, *_INSTALL, *CONNECTION, *COMMON),
-        ("cron.install --host medusa.univ.run --settings prod.json --schedule '15 2 * * *' --user jobs",),
-    ),
-    Command(
-        "cron.uninstall",
-        uninstall,
-        "take the job runner away; backups stay",
-        (*AT, *CONNECTION, *COMMON),
-        ("cron.uninstall --host medusa.univ.run",),
-    ),
-    Command(
-        "cron.build",
-        build_program,
-        "write the job runner as one file",
-        (Flag("--output", "the file to write", metavar="FILE"), *COMMON),
-        ("cron.build --output job-runner.pyz",),
-    ),
-)

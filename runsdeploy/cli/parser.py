@@ -1,0 +1,184 @@
+"""The parser of one command: what was typed, by flag.
+
+Only the parser of the command that was given is built: building all of them took half of the time of `--version`.
+The flags that every command takes, and `-C DIR`, may also stand before the command, as git and make take theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+from msgspec import Struct
+
+from runsdeploy.cli import habits
+from runsdeploy.cli.flags import COMMON, Command, Flag
+from runsdeploy.cli.table import COMMANDS
+from runsdeploy.errors import InputError, Problem, did_you_mean
+
+CHANGE_DIRECTORY = Flag("-C", "run as if started in this directory", metavar="DIR")
+
+NEVER_SUGGESTED = frozenset({"--trust", "--accept-new", "--force", "--no-verify-sysinfos"})
+"""flags that switch a protection off: a mistyped flag must not lead to one"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises InputError: bad input is reported in one way."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise InputError with a message of argparse."""
+        raise InputError([Problem(None, message, f"see `{self.prog} --help`")])
+
+
+class Version(argparse.Action):
+    """Writes the version and exits."""
+
+    def __call__(self, *_: object) -> NoReturn:
+        """Write the version and exit."""
+        from runsdeploy import __version__  # noqa: PLC0415
+
+        sys.stdout.write(f"runsdeploy {__version__}\n")
+        sys.exit(0)
+
+
+class Line(Struct, frozen=True):
+    """A command line, taken apart at its command."""
+
+    directory: str
+    """of `-C`; empty if not given"""
+    command: str
+    """first word that is no flag; empty if there is none"""
+    words: list[str]
+    """the other words: the flags from before the command first, then what follows it"""
+
+
+def split(words: Sequence[str]) -> Line:
+    """Take a command line apart at its command; raises InputError for a flag before it that is not for all commands."""
+    flags = {name: flag for flag in (CHANGE_DIRECTORY, *COMMON) for name in (flag.name, *flag.aliases)}
+    directory, before, left = "", [], list(words)
+    while left and left[0].startswith("-") and left[0] not in ("-h", "--help", "-V", "--version"):
+        word = left.pop(0)
+        name, equals, value = word.partition("=")
+        flag = flags.get(name)
+        if flag is None:
+            raise InputError([_before_command(name)])
+        if isinstance(flag.default, bool):
+            before.append(word)
+            continue
+        if not equals:
+            if not left:
+                raise InputError([Problem(None, f"argument {name}: expected one argument", "see `runsdeploy --help`")])
+            value = left.pop(0)
+        if flag is CHANGE_DIRECTORY:
+            # Several add up, as in git and make.
+            directory = os.path.join(directory, value)  # noqa: PTH118 - of words
+        else:
+            before.append(f"{name}={value}")
+    return Line(directory, left[0] if left else "", [*before, *left[1:]])
+
+
+def _before_command(name: str) -> Problem:
+    """Return the problem of a flag that is not one for all commands, where the command should stand."""
+    if any(name in (flag.name, *flag.aliases) for command in COMMANDS for flag in command.flags):
+        return Problem(None, f"flag `{name}` belongs to a command", f"write it after the command: `COMMAND {name}`")
+    every = {flag.name for command in COMMANDS for flag in command.flags}
+    hint = habits.flag_hint(name, every) or _resembling(name, [flag.name for flag in COMMON])
+    return Problem(None, f"unknown flag `{name}`", hint or "see `runsdeploy --help`")
+
+
+def program(
+    commands: Iterable[Command] = COMMANDS, full: Command | None = None
+) -> tuple[Parser, list[tuple[argparse.Action, Flag]]]:
+    """Return the parser of a whole line, and the action that each flag became.
+
+    It knows these commands, and the flags of the `full` one only: the help and the completion need no others.
+    """
+    parser = Parser(prog="runsdeploy", description="Deploy plain bash scripts to hosts over SSH.", allow_abbrev=False)
+    parser.add_argument("--version", "-V", action=Version, nargs=0, help="show the version and exit")
+    flags = [(add(parser, flag), flag) for flag in (CHANGE_DIRECTORY, *COMMON)]
+    added = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+    for command in commands:
+        each = added.add_parser(command.name, help=command.help, allow_abbrev=False)
+        flags += [(add(each, flag), flag) for flag in command.flags] if command is full else []
+    return parser, flags
+
+
+def command_parser(command: Command) -> Parser:
+    """Return the parser of the words that follow a command."""
+    examples = "\n".join(f"  runsdeploy {example}" for example in command.examples)
+    parser = Parser(
+        prog=f"runsdeploy {command.name}",
+        description=f"{command.help}.".capitalize(),
+        epilog=f"examples:\n{examples}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    for flag in command.flags:
+        add(parser, flag)
+    return parser
+
+
+def add(parser: argparse.ArgumentParser, flag: Flag) -> argparse.Action:
+    """Add a flag. Defaults are left to `settings`: only what was typed counts here."""
+    text = flag.help.replace("%", "%%")
+    metavar = flag.metavar or None
+    if not flag.name.startswith("-"):
+        return parser.add_argument(flag.key, help=text, metavar=metavar, nargs=None if flag.default is None else "?")
+    names = [*(alias for alias in flag.aliases if len(alias) == 2), flag.name]  # noqa: PLR2004 - `-n`
+    names += [alias for alias in flag.aliases if alias.startswith("--")]
+    if isinstance(flag.default, bool):
+        return parser.add_argument(*names, dest=flag.key, action="store_true", help=text)
+    if isinstance(flag.default, tuple):
+        return parser.add_argument(*names, dest=flag.key, action="append", help=text, metavar=metavar)
+    choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
+    default = f", {flag.default} by default" if flag.default is not None else ""
+    return parser.add_argument(
+        *names,
+        dest=flag.key,
+        help=f"{text}{choices}{default}",
+        metavar=metavar or flag.key.upper(),
+        nargs=None if flag.bare is None else "?",
+        const=None if flag.bare is None else str(flag.bare),
+    )
+
+
+def find(name: str) -> Command:
+    """Return a command by its name; raises InputError with what was probably meant."""
+    for command in COMMANDS:
+        if command.name == name:
+            return command
+    names = [command.name for command in COMMANDS]
+    hint = habits.command_hint(name) or did_you_mean(name, names) or "see `runsdeploy --help`"
+    raise InputError([Problem(None, f"unknown command `{name}`", hint)])
+
+
+def parse(command: Command, words: Sequence[str]) -> dict[str, Any]:
+    """Return what was typed behind a command, by the key of the flag; raises InputError."""
+    given, left = command_parser(command).parse_known_args(words)
+    if left:
+        raise InputError(_unexpected(command, left))
+    return vars(given)
+
+
+def _unexpected(command: Command, left: Sequence[str]) -> list[Problem]:
+    """Return the problems of words that no flag of a command takes."""
+    flags = [name for flag in command.flags for name in (flag.name, *flag.aliases)]
+    see = f"see `runsdeploy {command.name} --help`"
+    mistyped = [word.partition("=")[0] for word in left if word.startswith("-")]
+    if mistyped:
+        # The words between them may be their values.
+        hints = [habits.flag_hint(word, flags) or _resembling(word, flags) for word in mistyped]
+        return [
+            Problem(None, f"unknown flag `{word}`", hint or see) for word, hint in zip(mistyped, hints, strict=True)
+        ]
+    meant = "--script" if "/" in left[0] else "--host"
+    hint = f"did you mean `{meant} {left[0]}`?" if meant in flags else see
+    return [Problem(None, f"unexpected word `{left[0]}`", hint)]
+
+
+def _resembling(word: str, flags: Iterable[str]) -> str:
+    """Return the hint to a flag that is written alike."""
+    return did_you_mean(word, [flag for flag in flags if flag.startswith("-") and flag not in NEVER_SUGGESTED])
