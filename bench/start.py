@@ -62,9 +62,7 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=6, help="packages shown for each command, 6 by default")
     given = parser.parse_args()
     wrong = []
-    print(
-        f"{given.runs} runs, in turns; milliseconds of the whole process, median (min); in brackets, of one traced run\n"
-    )
+    print(f"{given.runs} runs, in turns; milliseconds of whole processes, median (min); in brackets, one traced run\n")
     print(
         "| command | wall | to Python | to `import invoke` | limit | modules | heavy packages | the dearest packages |"
     )

@@ -1,4 +1,4 @@
-"""What bash's builtins do with names of variables that they are given (bash(1), SHELL BUILTIN COMMANDS)."""
+"""Bash's builtins that set or read the variables they are given (bash(1), SHELL BUILTIN COMMANDS)."""
 
 from __future__ import annotations
 
@@ -7,97 +7,26 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 OPAQUE = frozenset({"eval", ".", "source"})
-"""what they read and set stands somewhere else"""
+"""builtins that run code which the text does not contain: they may read and set any variable"""
 
 NAMES = frozenset(
-    [
-        "alias",
-        "bg",
-        "bind",
-        "break",
-        "builtin",
-        "caller",
-        "case",
-        "cd",
-        "command",
-        "compgen",
-        "complete",
-        "compopt",
-        "continue",
-        "coproc",
-        "declare",
-        "dirs",
-        "disown",
-        "do",
-        "done",
-        "echo",
-        "elif",
-        "else",
-        "enable",
-        "esac",
-        "eval",
-        "exec",
-        "exit",
-        "export",
-        "false",
-        "fc",
-        "fg",
-        "fi",
-        "for",
-        "function",
-        "getopts",
-        "hash",
-        "help",
-        "history",
-        "if",
-        "in",
-        "jobs",
-        "kill",
-        "let",
-        "local",
-        "logout",
-        "mapfile",
-        "popd",
-        "printf",
-        "pushd",
-        "pwd",
-        "read",
-        "readarray",
-        "readonly",
-        "return",
-        "select",
-        "set",
-        "shift",
-        "shopt",
-        "source",
-        "suspend",
-        "test",
-        "then",
-        "time",
-        "times",
-        "trap",
-        "true",
-        "type",
-        "typeset",
-        "ulimit",
-        "umask",
-        "unalias",
-        "unset",
-        "until",
-        "wait",
-        "while",
-    ]
+    """
+    alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare dirs disown
+    do done echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help history
+    if in jobs kill let local logout mapfile popd printf pushd pwd read readarray readonly return select set shift
+    shopt source suspend test then time times trap true type typeset ulimit umask unalias unset until wait while
+    """.split()  # noqa: SIM905 - a list literal would take 70 lines
 )
 """builtins, and reserved words"""
 
 _NAME = r"[A-Za-z_]\w*"
 _DECLARING = frozenset({"declare", "local", "typeset", "export", "readonly"})
 _VALUED = {"read": "adinNptu", "mapfile": "dnOsuCc", "readarray": "dnOsuCc", "printf": "v"}
-"""options that take a value, of those that set what they are given"""
+"""letters of the options that take a value, by builtin"""
 
 
 def names_set(name: str, words: Sequence[str]) -> list[str]:
-    """Return the variables that a call sets."""
+    """Return the variables that a builtin sets when it is called with these arguments."""
     plain, options = _split(words, _VALUED.get(name, ""))
     if name in _DECLARING:
         return [found[0] for word in plain if (found := re.match(_NAME, word))]
@@ -114,7 +43,7 @@ def names_set(name: str, words: Sequence[str]) -> list[str]:
 
 
 def names_read(name: str, words: Sequence[str]) -> list[str]:
-    """Return the variables that a call may read, and that need not be set."""
+    """Return the variables that a builtin may read when it is called with these arguments; they may be unset."""
     if name in ("let", "export"):
         return names_set(name, words)
     if name in ("test", "["):
@@ -123,12 +52,12 @@ def names_read(name: str, words: Sequence[str]) -> list[str]:
 
 
 def exports_all(name: str, words: Sequence[str]) -> bool:
-    """Say whether a call makes every variable one of the environment, for programs to read."""
+    """Return whether a call exports every variable, so that programs may read them (`set -a`)."""
     return name == "set" and any(re.match(r"-[a-z]*a|allexport", word) for word in words)
 
 
 def _split(words: Sequence[str], valued: str) -> tuple[list[str], dict[str, list[str]]]:
-    """Return the operands of a command, and its options with the values that these take."""
+    """Return the operands of a call, and the values of its options by letter; letters in `valued` take a value."""
     options: dict[str, list[str]] = {}
     left = list(words)
     while left and re.match(r"-[A-Za-z]", left[0]):

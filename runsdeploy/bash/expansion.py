@@ -1,4 +1,4 @@
-"""Expansion: what words of bash become, where that can be told (bash(1), EXPANSION)."""
+"""Expansion of words to bytes, where the values of their variables are known (bash(1), EXPANSION)."""
 
 from __future__ import annotations
 
@@ -6,30 +6,29 @@ import re
 from collections.abc import Mapping, Sequence
 
 Value = bytes | tuple[bytes, ...] | None
-"""a text, an array, or not known"""
-
+"""a scalar, an array, or None where the value is not known"""
 
 IFS = b" \t\n"
-"""what separates words, unless a script says otherwise"""
+"""bash's default field separators"""
 
 
 def expand(words: Sequence[str], values: Mapping[str, Value]) -> list[bytes] | None:
-    """Return what words become; None if that is not known."""
+    """Return the fields that words expand to; None if they are not known. A variable not in `values` is unknown."""
     found: list[bytes] = []
     for word in words:
-        whole = _WHOLE.fullmatch(word)
+        whole = _ARRAY.fullmatch(word)
         array = values.get(whole[1] or "@") if whole else None
         if isinstance(array, tuple):
             found += array
             continue
-        expanded = None if whole else _expand(word, values)
+        expanded = None if whole else _expand_word(word, values)
         if expanded is None:
             return None
         found.append(expanded)
     return found
 
 
-_WHOLE = re.compile(r'"\$(?:\{([A-Za-z_]\w*)\[@\]\}|@|\{@\})"')
+_ARRAY = re.compile(r'"\$(?:\{([A-Za-z_]\w*)\[@\]\}|@|\{@\})"')
 _PART = re.compile(
     r"""'(?P<single>[^']*)'|"(?P<double>(?:[^"\\`]|\\.)*)"|\\(?P<escaped>.)"""
     r"""|(?P<variable>\$\w+|\$\{\w+(?::?-[\w./:@%+=,-]*)?\})|(?P<plain>[\w./:@%+=,^\x80-\U0010ffff-]+)""",
@@ -39,8 +38,8 @@ _VARIABLE = re.compile(r"\$(?:(\d|[A-Za-z_]\w*)|\{(\w+)(?:(:?)-([\w./:@%+=,-]*))
 _SAFE = re.compile(rb"[\w./:@%+=,-]+")
 
 
-def _expand(word: str, values: Mapping[str, Value]) -> bytes | None:
-    """Return what one word becomes; None if that is not known, or may be several words or none."""
+def _expand_word(word: str, values: Mapping[str, Value]) -> bytes | None:
+    """Return the one field that a word expands to; None if it is not known, or may be several fields or none."""
     found, at = b"", 0
     if word.startswith("~"):
         return None
@@ -50,61 +49,60 @@ def _expand(word: str, values: Mapping[str, Value]) -> bytes | None:
             return None
         at = part.end()
         if part["variable"]:
-            value = _of(part["variable"], values)
-            # Unquoted, a value could become several words, or none.
+            value = _expand_variable(part["variable"], values)
+            # Bash splits an unquoted value into fields: there could be several, or none.
             if value is None or not _SAFE.fullmatch(value) or values.get("IFS") != IFS:
                 return None
         elif part["double"] is not None:
-            value = _within(part["double"], values)
+            value = _expand_double_quoted(part["double"], values)
         else:
-            value = _bytes(part["single"] or part["escaped"] or part["plain"] or "")
+            value = _encode(part["single"] or part["escaped"] or part["plain"] or "")
         if value is None:
             return None
         found += value
     return found
 
 
-def _within(text: str, values: Mapping[str, Value]) -> bytes | None:
-    """Return what a text in double quotes becomes."""
+def _expand_double_quoted(text: str, values: Mapping[str, Value]) -> bytes | None:
     found, at = b"", 0
     while at < len(text):
         if text[at] == "\\":
-            found += _bytes(text[at + 1] if text[at + 1] in '$`"\\' else text[at : at + 2].replace("\\\n", ""))
+            found += _encode(text[at + 1] if text[at + 1] in '$`"\\' else text[at : at + 2].replace("\\\n", ""))
             at += 2
         elif text[at] == "$" and text[at + 1 : at + 2].strip():
             variable = _VARIABLE.match(text, at)
-            value = _of(variable[0], values) if variable else None
+            value = _expand_variable(variable[0], values) if variable else None
             if variable is None or value is None:
                 return None
             found, at = found + value, variable.end()
         else:
-            found, at = found + _bytes(text[at]), at + 1
+            found, at = found + _encode(text[at]), at + 1
     return found
 
 
-def _of(text: str, values: Mapping[str, Value]) -> bytes | None:
-    """Return the value of an expansion."""
+def _expand_variable(text: str, values: Mapping[str, Value]) -> bytes | None:
+    """Return the value of `$name`, `${name}`, `${name-default}`, `${name:-default}` or `${name[*]}`."""
     found = _VARIABLE.fullmatch(text)
     if not found:
         return None
     name = found[1] or found[2] or found[5]
     value = values.get(name)
     if found[5] and isinstance(value, tuple):
-        between = values.get("IFS")
-        return between[:1].join(value) if isinstance(between, bytes) and between.isascii() else None
+        separators = values.get("IFS")
+        return separators[:1].join(value) if isinstance(separators, bytes) and separators.isascii() else None
     if found[4] is not None and value == b"" and found[3]:
-        return _bytes(found[4])
+        return _encode(found[4])
     return value if isinstance(value, bytes) else None
 
 
-def _bytes(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def fits(patterns: Sequence[str], word: bytes | None) -> bool | None:
-    """Say whether one of the patterns of a `case` fits; None if that is not known."""
+def matches(patterns: Sequence[str], word: bytes | None) -> bool | None:
+    """Return whether a word matches one of the patterns of a `case` clause; None if that is not known."""
     if "*" in patterns:
         return True
     if word is None or not all(re.fullmatch(r"[\w./:@%+=,-]+", each) for each in patterns):
         return None
-    return any(_bytes(each) == word for each in patterns)
+    return any(_encode(each) == word for each in patterns)

@@ -1,7 +1,7 @@
-"""Traversals: what a SCRIPT section may come to, from what its markers answer, without running anything.
+"""Abstract interpretation of a SCRIPT section: every state it may end in, without running anything.
 
-All ways through the section are followed at once. Where the markers and the step's values decide, there is
-one; a command whose status is not known makes two. Commands are taken to succeed where nobody asks.
+The interpreter follows all execution paths at once. Where markers and known values decide a condition there is one
+path. Where an exit status is unknown, a path forks in two. A command whose status is not tested is assumed to succeed.
 """
 
 from __future__ import annotations
@@ -11,314 +11,326 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
-from runsdeploy.bash.expansion import Value, fits
-from runsdeploy.bash.lexer import GUARDS, Unclear
+from runsdeploy.bash import guards, simple_command
+from runsdeploy.bash.expansion import Value, matches
+from runsdeploy.bash.guards import Guard, ShouldRun
+from runsdeploy.bash.lexer import Undetermined
 from runsdeploy.bash.parser import parse
-from runsdeploy.bash.state import DECLINED, PARAMETERS, TESTS, WORKS, Mark, Way, assigned, behind, expanded, returned
+from runsdeploy.bash.state import ASSUMED_SUCCESS, DECLINED, PARAMETERS, UNKNOWN_STATUS, State
 from runsdeploy.bash.syntax_tree import (
-    Apart,
-    Both,
+    AndOr,
+    Background,
     Case,
-    Command,
+    CommandList,
     For,
-    Function,
+    FunctionDefinition,
     If,
-    Listed,
-    Negated,
+    Negation,
     Node,
+    Pipeline,
+    SimpleCommand,
+    Subshell,
     While,
-    commands,
+    first_line,
+    simple_commands,
 )
 
-WIDEST, LONGEST, DEEPEST = 64, 20_000, 20
-"""ways at a time, commands, and functions in each other, before a section is given up"""
+MAX_STATES, MAX_NODES, MAX_CALL_DEPTH = 64, 20_000, 20
+"""limits: states at one point, nodes executed, nested function calls; a section that exceeds one is Undetermined"""
 
-_RUNS = frozenset({"quietly", "trap", "mapfile", "readarray"})
-"""what runs functions that are named to it"""
+_PROTECTED = frozenset({"shouldrun", "setdone", "resetdone", "urequire"})
 
 
 class Interpreter:
-    """The ways through one section."""
+    """Executes one section symbolically; all state of the section itself is in State values."""
 
-    def __init__(self, answer: Callable[[bytes, bytes | None], bool], library: Callable[[str], str | None]) -> None:
-        """`answer` is what `shouldrun` would say, `library` returns the text of one of the trees."""
-        self._answer, self._library = answer, library
+    def __init__(self, should_run: ShouldRun, read_library: Callable[[str], str | None]) -> None:
+        """`read_library` returns the text of a library of the trees; None for one that is part of runsdeploy."""
+        self._should_run, self._read_library = should_run, read_library
         self._functions: dict[str, Node] = {}
-        self._depth = 0
-        """functions that call each other"""
-        self._count = 0
+        self._call_depth = 0
+        self._nodes = 0
+        """nodes executed so far"""
         self._inside = ""
-        """the library that is being loaded"""
-        self.asked: dict[bytes, None] = {}
-        """subsystems that it asks for on some way"""
-        self.doubt = ""
-        """why there is more than one way"""
+        """suffix for places in the library that is being loaded"""
+        self.subsystems: dict[bytes, None] = {}
+        """subsystems that `shouldrun` is called for on any path, in this order"""
+        self.ambiguity = ""
+        """the first reason for which a path forked"""
 
-    def through(self, text: str, way: Way) -> set[Way]:
-        """Return all ends of a section; raises Unclear."""
+    def run(self, text: str, state: State) -> set[State]:
+        """Return all states that a section may end in when it starts in `state`; raises Undetermined."""
         try:
-            return {replace(each, leaving="") for each in self._run(parse(text), way, tested=False)}
+            return {replace(each, jump="") for each in self._run(parse(text), state, tested=False)}
         except RecursionError:
-            raise Unclear("it is nested too deep to be followed") from None
+            raise Undetermined("its commands are nested too deep") from None
 
     # --- guards ----------------------------------------------------------------------------
 
-    def ask(
-        self, way: Way, subsystem: bytes | None, value: bytes | None, place: str, *, known: bool = True
-    ) -> set[Way]:
-        """Ask for a marker; a subsystem that is None, or a value that is not `known`, only the run will tell."""
-        if subsystem is not None:
-            self.asked.setdefault(subsystem)
-        runs = self._runs(way, subsystem, value, known=known)
+    def shouldrun(self, state: State, guard: Guard, place: str) -> set[State]:
+        """Return the states after `shouldrun`: one, or two if its answer is known only when it runs."""
+        if guard.subsystem is not None:
+            self.subsystems.setdefault(guard.subsystem)
+        runs = guards.answer(state, guard, self._should_run)
+        yes = replace(state, first_yes=state.first_yes or place, status=0)
+        no = replace(state, first_no=state.first_no or place, status=DECLINED)
         if runs is None:
-            self._doubts(f"{place} asks for what is known only when it runs")
-        told = replace(way, yes=way.yes or place, status=0)
-        declined = replace(way, no=way.no or place, status=DECLINED)
-        return {told, declined} if runs is None else {told} if runs else {declined}
+            self._note(f"the marker that {place} checks is known only when it runs")
+            return {yes, no}
+        return {yes} if runs else {no}
 
-    def _runs(self, way: Way, subsystem: bytes | None, value: bytes | None, *, known: bool) -> bool | None:
-        if subsystem is None:
-            return None
-        marks = dict(way.marks)
-        mark = marks.get(subsystem) or marks.get(None)
-        if mark is None:
-            # One that is not there is not there with any value.
-            return self._answer(subsystem, value) if known else self._answer(subsystem, None) or None
-        if not mark.there:
-            return None if mark.there is None else True
-        if known and value is None:
-            return False
-        return mark.value != value if known and mark.known else None
-
-    def _guard(self, name: str, arguments: Sequence[str], way: Way, place: str) -> set[Way]:
-        """Do what `shouldrun`, `setdone` or `resetdone` does with these arguments."""
+    def _guard(self, name: str, arguments: Sequence[str], state: State, place: str) -> set[State]:
         if name == "resetdone" and not arguments:
-            return {replace(way, marks=((None, Mark(there=False)),), status=0)}
-        # One that only the run will tell must not hide the other.
-        words = [way.words([each]) for each in arguments[:2]] or [[b""]]
-        if any(each is not None and len(each) != 1 for each in words):
-            whole = way.words(arguments)
-            words = [None, None] if whole is None else [[each] for each in whole[:2]] or [[b""]]
-        subsystem = words[0][0] if words[0] else None
-        value, known = (words[1][0] if words[1] else None, words[1] is not None) if len(words) > 1 else (None, True)
+            return {guards.reset_all(state)}
+        guard = guards.parse_arguments(state, arguments)
         if name == "shouldrun":
-            return self.ask(way, subsystem, value, place, known=known)
-        return {way.mark(subsystem, Mark(name == "setdone", value, known))}
+            return self.shouldrun(state, guard, place)
+        return {guards.set_marker(state, guard, exists=name == "setdone")}
 
-    def _doubts(self, why: str) -> None:
-        self.doubt = self.doubt or why
+    def _note(self, reason: str) -> None:
+        self.ambiguity = self.ambiguity or reason
 
-    # --- what decides between commands -----------------------------------------------------
+    # --- lists and compound commands -------------------------------------------------------
 
-    def _all(self, node: Node, ways: Iterable[Way], *, tested: bool) -> set[Way]:
-        found: set[Way] = set()
-        for way in ways:
-            found |= {way} if way.leaving else self._run(node, way, tested=tested)
-        if len(found) > WIDEST:
-            raise Unclear("it has too many ways to be told apart")
+    def _run_each(self, node: Node, states: Iterable[State], *, tested: bool) -> set[State]:
+        """Run a node from several states; one with a pending jump skips it."""
+        found: set[State] = set()
+        for state in states:
+            found |= {state} if state.jump else self._run(node, state, tested=tested)
+        if len(found) > MAX_STATES:
+            raise Undetermined("it has too many execution paths")
         return found
 
-    def _run(self, node: Node, way: Way, *, tested: bool) -> set[Way]:  # noqa: C901, PLR0911 - one for each kind
-        self._count += 1
-        if self._count > LONGEST:
-            raise Unclear("it is too long to be followed")
+    def _run(self, node: Node, state: State, *, tested: bool) -> set[State]:  # noqa: C901, PLR0911, PLR0912 - a case a node
+        """Run a node; `tested` says whether something tests its exit status, so that `set -e` does not apply."""
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise Undetermined("it is too long")
         match node:
-            case Command():
-                return self._command(node, way, tested=tested)
-            case Listed(items):
-                ways = {way}
+            case SimpleCommand():
+                return self._simple_command(node, state, tested=tested)
+            case CommandList(items):
+                states = {state}
                 for item in items:
-                    ways = self._all(item, ways, tested=tested)
-                return ways
-            case Both(operator, left, right):
-                yes, no = self._decided(left, way)
-                goes, stays = (yes, no) if operator == "&&" else (no, yes)
-                return self._all(right, goes, tested=tested) | stays
-            case Negated(body):
-                yes, no = self._decided(body, way)
-                return {each.behind(1) for each in yes} | {each.behind(0) for each in no}
+                    states = self._run_each(item, states, tested=tested)
+                return states
+            case AndOr(operator, left, right):
+                yes, no = self._branch(left, state)
+                runs, skips = (yes, no) if operator == "&&" else (no, yes)
+                return self._run_each(right, runs, tested=tested) | skips
+            case Negation(body):
+                yes, no = self._branch(body, state)
+                return {each.with_status(1) for each in yes} | {each.with_status(0) for each in no}
             case If():
-                return self._if(node, way, tested=tested)
-            case While() | For():
-                return self._loop(node, way, tested=tested)
+                return self._if(node, state, tested=tested)
+            case While():
+                return self._while(node, state, tested=tested)
+            case For():
+                return self._for(node, state, tested=tested)
             case Case():
-                return self._case(node, way, tested=tested)
-            case Function():
-                return {self._define(node, way)}
-            case Apart():
-                return self._apart(node, way, tested=tested)
+                return self._case(node, state, tested=tested)
+            case FunctionDefinition():
+                return {self._define(node, state)}
+            case Subshell(body):
+                return {each.apply_errexit(tested=tested) for each in self._child(body, {state}, state, tested=tested)}
+            case Pipeline():
+                return self._pipeline(node, state, tested=tested)
+            case Background(body):
+                if guards.may_call(body, self._functions):
+                    raise Undetermined("it checks markers in the background")
+                return {state.with_status(0)}
 
-    def _decided(self, node: Node, way: Way) -> tuple[set[Way], set[Way]]:
-        """Return the ways on which something is true, and those on which it is not; what leaves is in the first."""
-        yes: set[Way] = set()
-        no: set[Way] = set()
-        for each in self._run(node, way, tested=True):
-            if each.leaving:
+    def _branch(self, node: Node, state: State) -> tuple[set[State], set[State]]:
+        """Run a condition; return the states in which it is true or jumps, and those in which it is false."""
+        yes: set[State] = set()
+        no: set[State] = set()
+        for each in self._run(node, state, tested=True):
+            if each.jump:
                 yes.add(each)
                 continue
             if each.status < 0:
-                self._doubts(f"what {self._place(node)} finds is known only when it runs")
+                self._note(f"the exit status of {self._place(node)} is known only when it runs")
             if each.status <= 0:
-                yes.add(each.ended(0))
+                yes.add(each.with_status(0))
             if each.status:
-                no.add(each.ended(max(each.status, 1)))
+                no.add(each.with_status(max(each.status, 1)))
         return yes, no
 
-    def _if(self, node: If, way: Way, *, tested: bool) -> set[Way]:
-        found: set[Way] = set()
-        left = {way}
-        for condition, body in node.arms:
-            decided = [self._decided(condition, each) for each in left]
-            found |= self._all(body, {each for yes, _ in decided for each in yes}, tested=tested)
+    def _if(self, node: If, state: State, *, tested: bool) -> set[State]:
+        found: set[State] = set()
+        left = {state}
+        for condition, body in node.branches:
+            decided = [self._branch(condition, each) for each in left]
+            found |= self._run_each(body, {each for yes, _ in decided for each in yes}, tested=tested)
             left = {each for _, no in decided for each in no}
         if node.otherwise:
-            return found | self._all(node.otherwise, left, tested=tested)
-        return found | {each.ended(0) for each in left}
+            return found | self._run_each(node.otherwise, left, tested=tested)
+        return found | {each.with_status(0) for each in left}
 
-    def _loop(self, node: While | For, way: Way, *, tested: bool) -> set[Way]:
-        """Turn for each word, or until no way stands where none stood before."""
-        words = way.words(node.words) if isinstance(node, For) and node.words is not None else None
-        found: set[Way] = set()
-        seen: set[Way] = set()
-        fresh = {way.ended(0)}
-        turn = 0
-        while fresh - seen if words is None else turn < len(words):
-            going = fresh - seen if words is None else fresh
-            seen |= going
-            if len(seen) > WIDEST:
-                raise Unclear("a loop has too many turns to be followed")
-            if isinstance(node, While):
-                decided = [self._decided(node.condition, each) for each in going]
-                goes = {each for pair in decided for each in pair[node.until]}
-                found |= {each.behind(0) for pair in decided for each in pair[not node.until]}
-            else:
-                goes = {each.set(node.name, words[turn] if words is not None else None) for each in going}
-            if isinstance(node, For) and words is None:
-                self._doubts("how often a loop turns is known only when it runs")
-                found |= going
-            turned = self._all(node.body, goes, tested=tested)
-            found |= {each for each in turned if each.leaving not in ("", "continue", "break")}
-            found |= {replace(each, leaving="", status=0) for each in turned if each.leaving == "break"}
-            fresh = {replace(each, leaving="") for each in turned if each.leaving in ("", "continue")}
-            turn += 1
-        return found | (fresh if words is not None else set())
+    def _while(self, node: While, state: State, *, tested: bool) -> set[State]:
+        def enter(each: State) -> tuple[set[State], set[State]]:
+            yes, no = self._branch(node.condition, each)
+            runs, ends = (no, yes) if node.until else (yes, no)
+            return runs, {end.with_status(0) for end in ends}
 
-    def _case(self, node: Case, way: Way, *, tested: bool) -> set[Way]:
-        words = way.words((node.word,))
-        found: set[Way] = set()
-        for patterns, body in node.arms:
-            fit = fits(patterns, words[0] if words and len(words) == 1 else None)
-            if fit is not False:
-                found |= self._run(body, way.ended(0), tested=tested)
-            if fit:
+        return self._loop(node.body, state, enter, tested=tested)
+
+    def _for(self, node: For, state: State, *, tested: bool) -> set[State]:
+        fields = state.expand(node.words) if node.words is not None else None
+        if fields is None:
+            self._note("the number of iterations of a loop is known only when it runs")
+            return self._loop(node.body, state, lambda each: ({each.assign(node.name, None)}, {each}), tested=tested)
+        found: set[State] = set()
+        seen: set[State] = set()
+        states = {state.with_status(0)}
+        for field in fields:
+            seen |= states
+            _check_iterations(seen)
+            states, ends = self._iterate(node.body, {each.assign(node.name, field) for each in states}, tested=tested)
+            found |= ends
+        return found | states
+
+    def _loop(
+        self, body: Node, state: State, enter: Callable[[State], tuple[set[State], set[State]]], *, tested: bool
+    ) -> set[State]:
+        """Iterate until no iteration starts in a new state.
+
+        `enter` returns, for a state before an iteration, the states that run the body and those that end the loop.
+        """
+        found: set[State] = set()
+        seen: set[State] = set()
+        states = {state.with_status(0)}
+        while new := states - seen:
+            seen |= new
+            _check_iterations(seen)
+            entered = [enter(each) for each in new]
+            states, ends = self._iterate(body, {each for runs, _ in entered for each in runs}, tested=tested)
+            found |= ends.union(*(ends for _, ends in entered))
+        return found
+
+    def _iterate(self, body: Node, states: set[State], *, tested: bool) -> tuple[set[State], set[State]]:
+        """Run a loop's body once; return the states that may iterate again, and those that have left the loop."""
+        done = self._run_each(body, states, tested=tested)
+        again = {replace(each, jump="") for each in done if each.jump in ("", "continue")}
+        broken = {replace(each, jump="", status=0) for each in done if each.jump == "break"}
+        return again, broken | {each for each in done if each.jump not in ("", "continue", "break")}
+
+    def _case(self, node: Case, state: State, *, tested: bool) -> set[State]:
+        fields = state.expand((node.word,))
+        found: set[State] = set()
+        for patterns, body in node.clauses:
+            fits = matches(patterns, fields[0] if fields and len(fields) == 1 else None)
+            if fits is not False:
+                found |= self._run(body, state.with_status(0), tested=tested)
+            if fits:
                 return found
-            if fit is None:
-                self._doubts("which part of a `case` it takes is known only when it runs")
-        return found | {way.ended(0)}
+            if fits is None:
+                self._note("which clause of a `case` runs is known only when it runs")
+        return found | {state.with_status(0)}
 
-    def _apart(self, node: Apart, way: Way, *, tested: bool) -> set[Way]:
-        guarded = [self._asks(item) for item in node.items]
-        if node.kind != "(" and not any(guarded):
-            return {way.ended(WORKS if node.kind == "|" else 0)}
-        if node.kind == "&":
-            raise Unclear("it asks for markers in the background")
-        ways = {way}
+    # --- child processes -------------------------------------------------------------------
+
+    def _child(self, body: Node, states: set[State], parent: State, *, tested: bool) -> set[State]:
+        """Run a node in a child process: only its markers, guard answers and exit status reach the parent."""
+        return {
+            replace(parent, markers=end.markers, first_yes=end.first_yes, first_no=end.first_no, status=end.status)
+            for end in self._run_each(body, states, tested=tested)
+        }
+
+    def _pipeline(self, node: Pipeline, state: State, *, tested: bool) -> set[State]:
+        guarded = [guards.may_call(item, self._functions) for item in node.items]
+        if not any(guarded):
+            return {state.with_status(ASSUMED_SUCCESS)}
+        states = {state}
         for item in node.items:
-            ends = self._all(item, ways, tested=tested or node.kind == "|")
-            # It leaves nobody but itself; its variables go with it, its markers stay.
-            ways = {replace(way, marks=end.marks, yes=end.yes, no=end.no, status=end.status) for end in ends}
-        if node.kind == "|" and not guarded[-1]:
-            return {each.ended(WORKS) for each in ways}
-        return {each.checked(tested=tested) for each in ways}
+            states = self._child(item, states, state, tested=True)
+        if not guarded[-1]:
+            return {each.with_status(ASSUMED_SUCCESS) for each in states}
+        return {each.apply_errexit(tested=tested) for each in states}
 
-    def _asks(self, node: Node) -> bool:
-        """Say whether a part of the section may ask for markers, itself or by functions that it calls."""
-        text = repr(node)
-        called = (body for name, body in self._functions.items() if re.search(rf"'{re.escape(name)}'", text))
-        return bool(GUARDS.search(text)) or any(GUARDS.search(repr(body)) for body in called)
-
-    # --- commands --------------------------------------------------------------------------
+    # --- simple commands -------------------------------------------------------------------
 
     def _place(self, node: Node) -> str:
-        line = re.search(r"line=(\d+)", repr(node))
-        return f"line {line[1] if line else '?'}{self._inside}"
+        return f"line {first_line(node) or '?'}{self._inside}"
 
-    def _command(self, node: Command, way: Way, *, tested: bool) -> set[Way]:
-        words, place = list(node.words), self._place(node)
-        settings: list[str] = []
-        while words and re.match(r"[A-Za-z_]\w*(\[[^\]]*\])?\+?=", words[0]):
-            settings.append(words.pop(0))
-        self._check_words(words, settings, place)
-        way = expanded(way, node.words)
-        if not words:
-            for setting in settings:
-                way = assigned(way, setting)
-            return {way.ended(TESTS if any(re.search(r"\$\(|`", each) for each in settings) else 0)}
-        name, arguments = words[0], words[1:]
+    def _simple_command(self, node: SimpleCommand, state: State, *, tested: bool) -> set[State]:
+        left, place = list(node.words), self._place(node)
+        assignments: list[str] = []
+        while left and re.match(r"[A-Za-z_]\w*(\[[^\]]*\])?\+?=", left[0]):
+            assignments.append(left.pop(0))
+        guards.check_words(left, assignments, self._functions, place)
+        state = simple_command.apply_expansions(state, node.words)
+        if not left:
+            for each in assignments:
+                state = simple_command.assign(state, each)
+            substitutes = any(re.search(r"\$\(|`", each) for each in assignments)
+            return {state.with_status(UNKNOWN_STATUS if substitutes else 0)}
+        name, arguments = left[0], left[1:]
         if name in self._functions:
-            done = self._call(name, arguments, way, tested=tested)
+            done = self._call(name, arguments, state, tested=tested)
         elif name in ("shouldrun", "setdone", "resetdone"):
-            done = self._guard(name, arguments, way, place)
+            done = self._guard(name, arguments, state, place)
         elif name == "urequire":
-            done = self._require(arguments, way)
+            done = self._load_libraries(arguments, state)
         elif name == "return":
-            # Outside of functions and libraries bash only complains.
-            done = {returned(way, arguments) if self._depth or self._inside else way.ended(2)}
+            # Outside of functions and libraries bash reports an error and goes on.
+            inside = self._call_depth or self._inside
+            done = {simple_command.run_return(state, arguments) if inside else state.with_status(2)}
         else:
-            done = {behind(way, name, arguments, place)}
-        return {each.checked(tested=tested) for each in done}
+            done = {simple_command.run(state, name, arguments, place)}
+        return {each.apply_errexit(tested=tested) for each in done}
 
-    def _check_words(self, words: Sequence[str], settings: Sequence[str], place: str) -> None:
-        """Raise Unclear for guards that something else than the section itself may run."""
-        runs = words[:1] and (words[0] in _RUNS or words[0] in self._functions)
-        for word in (*settings, *words[1:]):
-            if GUARDS.search(word) and (runs or re.search(r"\$\(|`|[<>]\(", word)):
-                raise Unclear(f"what asks for markers in {place} is known only when it runs")
-        if words and GUARDS.search(words[0]) and not re.fullmatch(r"[\w-]+", words[0]):
-            raise Unclear(f"what {place} calls is known only when it runs")
+    # --- functions and libraries -----------------------------------------------------------
 
-    def _define(self, node: Function, way: Way) -> Way:
+    def _define(self, node: FunctionDefinition, state: State) -> State:
         known = self._functions.setdefault(node.name, node.body)
-        if node.name in ("shouldrun", "setdone", "resetdone", "urequire") or known != node.body:
-            raise Unclear(f"`{node.name}` is made anew")
-        return way.ended(0)
+        if node.name in _PROTECTED or known != node.body:
+            raise Undetermined(f"it redefines the function `{node.name}`")
+        return state.with_status(0)
 
-    def _call(self, name: str, arguments: Sequence[str], way: Way, *, tested: bool) -> set[Way]:
-        if self._depth >= DEEPEST:
-            raise Unclear(f"`{name}` calls itself too often")
-        body, words = self._functions[name], way.words(arguments)
-        inner = way.forget(PARAMETERS)
-        if words is not None:
-            given: list[tuple[str, Value]] = [("@", tuple(words)), *zip(PARAMETERS[1:], words, strict=False)]
+    def _call(self, name: str, arguments: Sequence[str], state: State, *, tested: bool) -> set[State]:
+        if self._call_depth >= MAX_CALL_DEPTH:
+            raise Undetermined(f"calls of `{name}` are nested too deep")
+        body, fields = self._functions[name], state.expand(arguments)
+        inner = state.forget(PARAMETERS)
+        if fields is not None:
+            given: list[tuple[str, Value]] = [("@", tuple(fields)), *zip(PARAMETERS[1:], fields, strict=False)]
             for each, value in given:
-                inner = inner.set(each, value)
-        self._depth += 1
+                inner = inner.assign(each, value)
+        self._call_depth += 1
         ends = self._run(body, inner, tested=tested)
-        self._depth -= 1
-        for each in (*PARAMETERS, *_declared(body)):
-            ends = {end.set(each, way.value(each)) for end in ends}
-        return {replace(end, leaving="") if end.leaving == "return" else end for end in ends}
+        self._call_depth -= 1
+        for each in (*PARAMETERS, *_local_variables(body)):
+            ends = {end.assign(each, state.value(each)) for end in ends}
+        return {replace(end, jump="") if end.jump == "return" else end for end in ends}
 
-    def _require(self, arguments: Sequence[str], way: Way) -> set[Way]:
-        words = way.words(arguments)
-        if words is None:
-            raise Unclear("which library it loads is known only when it runs")
-        ways = {way.ended(0)}
-        for word in words:
-            name = word.decode("utf-8", "surrogateescape")
-            key, text = f"urequire {name}", self._library(name)
-            # Loading twice is free.
-            if text is None or any(each.value(key) for each in ways):
+    def _load_libraries(self, arguments: Sequence[str], state: State) -> set[State]:
+        fields = state.expand(arguments)
+        if fields is None:
+            raise Undetermined("which library it loads is known only when it runs")
+        states = {state.with_status(0)}
+        for field in fields:
+            name = field.decode("utf-8", "surrogateescape")
+            key, text = f"urequire {name}", self._read_library(name)
+            # A library that is loaded already is not run again.
+            if text is None or any(each.value(key) for each in states):
                 continue
             outer, self._inside = self._inside, f" of library `{name}`"
-            ways = self._all(parse(text), {each.set(key, b"loaded") for each in ways}, tested=False)
-            ways = {replace(each, leaving="") if each.leaving == "return" else each for each in ways}
+            states = self._run_each(parse(text), {each.assign(key, b"loaded") for each in states}, tested=False)
+            states = {replace(each, jump="") if each.jump == "return" else each for each in states}
             self._inside = outer
-        return ways
+        return states
 
 
-def _declared(body: Node) -> set[str]:
-    """Return the variables that are gone behind a function."""
-    local = [each.words[1:] for each in commands(body) if each.words[:1] in (("local",), ("declare",), ("typeset",))]
-    words = [word for each in local if "-g" not in each for word in each]
-    return {found[0] for found in (re.match(r"[A-Za-z_]\w*", word) for word in words) if found}
+def _check_iterations(seen: set[State]) -> None:
+    if len(seen) > MAX_STATES:
+        raise Undetermined("a loop has too many iterations")
+
+
+def _local_variables(body: Node) -> set[str]:
+    """Return the variables that are local to a function with this body."""
+    local = [
+        each.words[1:] for each in simple_commands(body) if each.words[:1] in (("local",), ("declare",), ("typeset",))
+    ]
+    declared = [word for each in local if "-g" not in each for word in each]
+    return {found[0] for found in (re.match(r"[A-Za-z_]\w*", word) for word in declared) if found}

@@ -1,4 +1,4 @@
-"""Tokens: the words and operators of a bash text, as they are written (POSIX, XCU 2.3; bash(1), QUOTING)."""
+"""Lexer: splits bash text into words and operators (POSIX, XCU 2.3; bash(1), QUOTING). Words keep their quotes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import re
 from msgspec import Struct
 
 GUARDS = re.compile(r"\b(?:shouldrun|setdone|resetdone)\b")
+"""the functions of `shell/runs.sh` that read or write markers"""
 
 
-class Unclear(Exception):
-    """Something that cannot be followed; says why."""
+class Undetermined(Exception):
+    """Static analysis cannot determine what a text does; the message gives the reason."""
 
 
-def scan(text: str) -> list[Token]:
-    """Return the tokens of a text, comments and here-documents left out; raises Unclear."""
-    return _Scanner(text).tokens()
+def tokenize(text: str) -> list[Token]:
+    """Return the tokens of a text without comments and here-documents; raises Undetermined for broken quoting."""
+    return _Lexer(text).tokens()
 
 
 _OPERATOR = re.compile(r"&&|\|\||;;&|;;|;&|\|&|&>>|&>|<<<|<<-|<<|>>|<&|>&|>\||<>|[;&|()<>\n]")
 REDIRECTIONS = frozenset({"<", ">", ">>", "<<", "<<-", "<<<", "<&", ">&", ">|", "<>", "&>", "&>>"})
 _DESCRIPTOR = re.compile(r"(\d+|\{\w+\})\Z")
-_ASSIGNED = re.compile(r"\w+(\[[^\]]*\])?\+?=\Z")
+_ASSIGNMENT = re.compile(r"\w+(\[[^\]]*\])?\+?=\Z")
 
 
 class Token(Struct, frozen=True):
@@ -29,17 +30,18 @@ class Token(Struct, frozen=True):
 
     text: str
     line: int
+    """from 1"""
     operator: bool
 
 
-class _Scanner:
+class _Lexer:
     def __init__(self, text: str) -> None:
         self.text, self.at, self.line = text, 0, 1
         self.found: list[Token] = []
-        self.waiting: list[tuple[str, bool]] = []
-        """delimiters of here-documents that follow the line, and whether tabs before them go"""
+        self.pending: list[tuple[str, bool]] = []
+        """here-documents that start on the next line: the delimiter, and whether leading tabs are stripped (`<<-`)"""
 
-    def tokens(self) -> list[Token]:  # noqa: C901 - one line for each kind
+    def tokens(self) -> list[Token]:  # noqa: C901 - one branch for each kind of token
         while self.at < len(self.text):
             begin, char = self.at, self.text[self.at]
             if char in " \t\r":
@@ -47,87 +49,86 @@ class _Scanner:
             elif char == "\\" and self.text.startswith("\\\n", self.at):
                 self.at += 2
             elif char == "#":
-                self.at = self._find("\n", self.at, otherwise=len(self.text))
+                end = self.text.find("\n", self.at)
+                self.at = end if end >= 0 else len(self.text)
             elif self.text.startswith("((", self.at):
-                self._balance("(", ")")
+                self._skip_balanced("(", ")")
                 if not self.text.startswith("))", self.at - 2):
-                    raise Unclear("parentheses in parentheses")
+                    raise Undetermined("`((` is not arithmetic")
                 self._add(begin, operator=False)
             elif (found := _OPERATOR.match(self.text, self.at)) and not self.text.startswith(("<(", ">("), self.at):
                 self.at = found.end()
                 self._add(begin, operator=True)
                 if char == "\n":
-                    self._here_documents()
+                    self._skip_here_documents()
             else:
-                self._word()
-                # `2` of `2>file` is no argument.
+                self._skip_word()
+                # The `2` of `2>file` is a file descriptor, no argument.
                 if not (
                     self.text[self.at : self.at + 1] in ("<", ">") and _DESCRIPTOR.match(self.text[begin : self.at])
                 ):
                     self._add(begin, operator=False)
             self.line += self.text.count("\n", begin, self.at)
-        if self.waiting:
-            raise Unclear("a here-document without its end")
+        if self.pending:
+            raise Undetermined("a here-document has no end")
         return self.found
 
     def _add(self, begin: int, *, operator: bool) -> None:
         token = Token(self.text[begin : self.at], self.line, operator)
         if self.found and self.found[-1].operator and self.found[-1].text in ("<<", "<<-"):
-            self.waiting.append((re.sub(r"[\\'\"]", "", token.text), self.found[-1].text == "<<-"))
+            self.pending.append((re.sub(r"[\\'\"]", "", token.text), self.found[-1].text == "<<-"))
         self.found.append(token)
 
-    def _here_documents(self) -> None:
-        for delimiter, tabs in self.waiting:
+    def _skip_here_documents(self) -> None:
+        for delimiter, tabs in self.pending:
             found = re.compile(rf"^{r'	*' if tabs else ''}{re.escape(delimiter)}$", re.MULTILINE).search(
                 self.text, self.at
             )
             if not found:
-                raise Unclear("a here-document without its end")
+                raise Undetermined("a here-document has no end")
             check_substitutions(self.text[self.at : found.start()])
             self.at = min(found.end() + 1, len(self.text))
-        self.waiting = []
+        self.pending = []
 
-    def _find(self, what: str, begin: int, otherwise: int | None = None) -> int:
-        found = self.text.find(what, begin)
-        if found < 0 and otherwise is None:
-            raise Unclear(f"{what} that has no end")
-        return found if found >= 0 else otherwise or 0
-
-    def _word(self) -> None:
+    def _skip_word(self) -> None:
         begin = self.at
         while self.at < len(self.text):
             char = self.text[self.at]
-            if char == "(" and _ASSIGNED.match(self.text[begin : self.at]):
-                self._balance("(", ")")
+            if char == "(" and _ASSIGNMENT.match(self.text[begin : self.at]):
+                self._skip_balanced("(", ")")
             elif char in "<>" and self.at == begin:
                 self.at += 1
-                self._balance("(", ")")
+                self._skip_balanced("(", ")")
             elif char in " \t\n;&|()<>":
                 return
             else:
-                self._piece()
+                self._skip_part()
 
-    def _piece(self) -> None:
-        """Go behind one quoted piece, expansion or character."""
+    def _skip_part(self) -> None:
+        """Skip one quoted string, expansion or character of a word."""
         char = self.text[self.at]
         if char == "'":
-            self.at = self._find("'", self.at + 1) + 1
+            end = self.text.find("'", self.at + 1)
+            if end < 0:
+                raise Undetermined("a quote has no end")
+            self.at = end + 1
         elif char == '"':
-            self._double()
+            self._skip_double_quotes()
         elif char == "`":
-            self._escaped("`")
+            self._skip_quotes("`")
         elif char == "$":
-            self._dollar()
+            self._skip_expansion()
         else:
             self.at += 2 if char == "\\" else 1
 
-    def _escaped(self, end: str) -> None:
+    def _skip_quotes(self, end: str) -> None:
+        """Skip quotes in which a backslash escapes: backquotes and `$'…'`."""
         found = re.compile(rf"[^\\{end}]*(?:\\.[^\\{end}]*)*{end}", re.DOTALL).match(self.text, self.at + 1)
         if not found:
-            raise Unclear("a quote that has no end")
+            raise Undetermined("a quote has no end")
         self.at = found.end()
 
-    def _double(self) -> None:
+    def _skip_double_quotes(self) -> None:
         self.at += 1
         while self.at < len(self.text):
             char, following = self.text[self.at], self.text[self.at + 1 : self.at + 2]
@@ -137,22 +138,22 @@ class _Scanner:
             if char == "'" or (char == "$" and following in ("'", '"')):
                 self.at += 1
             else:
-                self._piece()
-        raise Unclear("a quote that has no end")
+                self._skip_part()
+        raise Undetermined("a quote has no end")
 
-    def _dollar(self) -> None:
+    def _skip_expansion(self) -> None:
         following = self.text[self.at + 1 : self.at + 2]
         self.at += 1
         if following == "'":
-            self._escaped("'")
+            self._skip_quotes("'")
         elif following == '"':
-            self._double()
+            self._skip_double_quotes()
         elif following == "(":
-            self._balance("(", ")")
+            self._skip_balanced("(", ")")
         elif following == "{":
-            self._balance("{", "}")
+            self._skip_balanced("{", "}")
 
-    def _balance(self, opening: str, closing: str) -> None:
+    def _skip_balanced(self, opening: str, closing: str) -> None:
         depth = 0
         while self.at < len(self.text):
             char = self.text[self.at]
@@ -162,11 +163,11 @@ class _Scanner:
                 if not depth:
                     return
             else:
-                self._piece()
-        raise Unclear(f"`{opening}` that has no end")
+                self._skip_part()
+        raise Undetermined(f"`{opening}` has no end")
 
 
 def check_substitutions(text: str) -> None:
-    """Raise Unclear for guards in what is run to make a text."""
+    """Raise Undetermined for a text whose command or process substitutions may call a guard."""
     if GUARDS.search(text) and re.search(r"\$\(|`|[<>]\(", text):
-        raise Unclear("a guard in a substitution")
+        raise Undetermined("a substitution calls `shouldrun`, `setdone` or `resetdone`")

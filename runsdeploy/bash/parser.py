@@ -1,36 +1,50 @@
-"""The shape of a SCRIPT section: which commands it has, in which order, and what decides between them.
+"""Parser: makes the syntax tree of a SCRIPT section (POSIX, XCU 2.10; bash(1), SHELL GRAMMAR).
 
-As much of bash's grammar as that takes (POSIX, XCU 2.10; bash(1), SHELL GRAMMAR). Words are kept as they are
-written. What is not understood is `Unclear`: nothing is guessed.
+It covers the part of bash's grammar that decides which commands run, and in which order. It raises Undetermined
+for all else (`select`, `coproc`, `;&`), because a wrong tree would make a wrong prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-from runsdeploy.bash.lexer import REDIRECTIONS, Token, Unclear, check_substitutions, scan
-from runsdeploy.bash.syntax_tree import Apart, Both, Case, Command, For, Function, If, Listed, Negated, Node, While
+from runsdeploy.bash.lexer import REDIRECTIONS, Token, Undetermined, check_substitutions, tokenize
+from runsdeploy.bash.syntax_tree import (
+    AndOr,
+    Background,
+    Case,
+    CommandList,
+    For,
+    FunctionDefinition,
+    If,
+    Negation,
+    Node,
+    Pipeline,
+    SimpleCommand,
+    Subshell,
+    While,
+)
 
 
 def parse(text: str) -> Node:
-    """Return the shape of a section; raises Unclear."""
-    return _Parser(scan(text)).whole()
+    """Return the syntax tree of a section; raises Undetermined."""
+    return _Parser(tokenize(text)).section()
 
 
-# --- commands ------------------------------------------------------------------------------------
-
-_ENDS = ("then", "elif", "else", "fi", "do", "done", "esac", "}")
-_UNKNOWN = ("select", "coproc")
+_RESERVED = ("then", "elif", "else", "fi", "do", "done", "esac", "}")
+_UNSUPPORTED = ("select", "coproc")
 
 
 class _Parser:
+    """Recursive descent: a method for each production of the grammar."""
+
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.at = tokens, 0
 
-    def whole(self) -> Node:
+    def section(self) -> Node:
         found = self._list(())
         if self.at < len(self.tokens):
-            raise Unclear(f"`{self.tokens[self.at].text}` where none was expected")
+            raise Undetermined(f"`{self.tokens[self.at].text}` is unexpected")
         return found
 
     def _is(self, text: str, *, operator: bool = False) -> bool:
@@ -38,18 +52,18 @@ class _Parser:
         return here is not None and (here.text, here.operator) == (text, operator)
 
     def _operator(self, among: Container[str]) -> str:
-        """Return the operator that stands here if it is one of these."""
+        """Return the operator at the current position if it is one of these, else an empty string."""
         here = self.tokens[self.at] if self.at < len(self.tokens) else None
         return here.text if here and here.operator and here.text in among else ""
 
     def _expect(self, text: str, *, operator: bool = False) -> None:
         if not self._is(text, operator=operator):
-            raise Unclear(f"no `{text}` where one was expected")
+            raise Undetermined(f"`{text}` is missing")
         self.at += 1
 
     def _next(self) -> Token:
         if self.at >= len(self.tokens):
-            raise Unclear("the section ends too early")
+            raise Undetermined("the section ends too early")
         self.at += 1
         return self.tokens[self.at - 1]
 
@@ -57,31 +71,31 @@ class _Parser:
         while self._operator(operators):
             self.at += 1
 
-    def _over(self, ends: Container[str]) -> bool:
-        """Say whether a list ends here: where the section does, at one of these words, or at what closes it."""
+    def _at_end(self, ends: Container[str]) -> bool:
+        """Return whether a list ends here: at the end of the section, at one of these words, at `)` or `;;`."""
         here = self.tokens[self.at].text if self.at < len(self.tokens) else ""
         return not here or here in ends or bool(self._operator((")", ";;", ";&", ";;&")))
 
     def _list(self, ends: Container[str]) -> Node:
-        """Parse commands up to a word or operator that ends them."""
+        """Parse commands up to a word or operator that ends the list."""
         items: list[Node] = []
         while True:
             self._skip("\n", ";")
-            if self._over(ends):
-                return Listed(tuple(items))
+            if self._at_end(ends):
+                return CommandList(tuple(items))
             items.append(self._and_or())
             if self._operator(("&",)):
                 self.at += 1
-                items[-1] = Apart("&", (items[-1],))
-            elif not self._over(ends) and not self._operator(("\n", ";")):
-                raise Unclear(f"`{self.tokens[self.at].text}` where none was expected")
+                items[-1] = Background(items[-1])
+            elif not self._at_end(ends) and not self._operator(("\n", ";")):
+                raise Undetermined(f"`{self.tokens[self.at].text}` is unexpected")
 
     def _and_or(self) -> Node:
         left = self._pipeline()
         while operator := self._operator(("&&", "||")):
             self.at += 1
             self._skip("\n")
-            left = Both(operator, left, self._pipeline())
+            left = AndOr(operator, left, self._pipeline())
         return left
 
     def _pipeline(self) -> Node:
@@ -89,22 +103,22 @@ class _Parser:
             self.at += 1
         if self._is("!"):
             self.at += 1
-            return Negated(self._pipeline())
+            return Negation(self._pipeline())
         items = [self._command()]
         while self._operator(("|", "|&")):
             self.at += 1
             self._skip("\n")
             items.append(self._command())
-        return items[0] if len(items) == 1 else Apart("|", tuple(items))
+        return items[0] if len(items) == 1 else Pipeline(tuple(items))
 
     def _command(self) -> Node:
         here = self._next()
         if here.operator and here.text == "(":
             body = self._list(())
             self._expect(")", operator=True)
-            return self._redirected(Apart("(", (body,)))
+            return self._redirected(Subshell(body))
         if here.operator and here.text not in REDIRECTIONS:
-            raise Unclear(f"`{here.text}` where a command was expected")
+            raise Undetermined(f"`{here.text}` instead of a command")
         if not here.operator:
             compound = {
                 "{": self._group, "if": self._if, "while": self._while, "until": self._while,
@@ -112,8 +126,10 @@ class _Parser:
             }.get(here.text)  # fmt: skip
             if compound:
                 return self._redirected(compound(here.text))
-            if here.text in _UNKNOWN or here.text in _ENDS:
-                raise Unclear(f"`{here.text}`")
+            if here.text in _UNSUPPORTED:
+                raise Undetermined(f"`{here.text}` is not supported")
+            if here.text in _RESERVED:
+                raise Undetermined(f"`{here.text}` is unexpected")
             if self._operator(("(",)):
                 self.at -= 1
                 return self._function("")
@@ -129,7 +145,7 @@ class _Parser:
                 words.append(here.text)
                 self.at += 1
                 if here.text == "]]":
-                    return self._redirected(Command(("[[", " ".join(words)), line))
+                    return self._redirected(SimpleCommand(("[[", " ".join(words)), line))
             elif here.operator and here.text in REDIRECTIONS:
                 self._redirection()
             elif here.operator:
@@ -137,7 +153,7 @@ class _Parser:
             else:
                 words.append(here.text)
                 self.at += 1
-        return Command(tuple(words), line)
+        return SimpleCommand(tuple(words), line)
 
     def _redirection(self) -> None:
         self.at += 1
@@ -154,18 +170,18 @@ class _Parser:
         return body
 
     def _if(self, _: str) -> Node:
-        arms: list[tuple[Node, Node]] = []
+        branches: list[tuple[Node, Node]] = []
         while True:
             condition = self._list(("then",))
             self._expect("then")
-            arms.append((condition, self._list(("elif", "else", "fi"))))
+            branches.append((condition, self._list(("elif", "else", "fi"))))
             end = self._next().text
             if end == "else":
                 otherwise = self._list(("fi",))
                 self._expect("fi")
-                return If(tuple(arms), otherwise)
+                return If(tuple(branches), otherwise)
             if end != "elif":
-                return If(tuple(arms), None)
+                return If(tuple(branches), None)
 
     def _while(self, word: str) -> Node:
         condition = self._list(("do",))
@@ -189,8 +205,8 @@ class _Parser:
         self._skip("\n", ";")
         body = self._do()
         if name.startswith("(("):
-            # How often it turns, and what it counts with, is known only when it runs.
-            return While(until=False, condition=Command((name,), line), body=body)
+            # Neither its variable nor the number of iterations is known before it runs.
+            return While(until=False, condition=SimpleCommand((name,), line), body=body)
         return For(name, None if words is None else tuple(words), body)
 
     def _case(self, _: str) -> Node:
@@ -198,7 +214,7 @@ class _Parser:
         self._skip("\n")
         self._expect("in")
         self._skip("\n")
-        arms: list[tuple[tuple[str, ...], Node]] = []
+        clauses: list[tuple[tuple[str, ...], Node]] = []
         while not self._is("esac"):
             self._skip("(")
             patterns = [self._next().text]
@@ -206,12 +222,12 @@ class _Parser:
                 self.at += 1
                 patterns.append(self._next().text)
             self._expect(")", operator=True)
-            arms.append((tuple(patterns), self._list(("esac",))))
+            clauses.append((tuple(patterns), self._list(("esac",))))
             if self._operator((";&", ";;&")):
-                raise Unclear("`;&` in a case")
+                raise Undetermined("`;&` in a `case`")
             self._skip(";;", "\n")
         self.at += 1
-        return Case(word, tuple(arms))
+        return Case(word, tuple(clauses))
 
     def _function(self, word: str) -> Node:
         name = self._next().text
@@ -219,4 +235,4 @@ class _Parser:
             self._expect("(", operator=True)
             self._expect(")", operator=True)
         self._skip("\n")
-        return Function(name, self._command())
+        return FunctionDefinition(name, self._command())

@@ -1,4 +1,4 @@
-"""Ways: where one way through a SCRIPT section stands, and what a simple command makes of it."""
+"""State of the interpreter at one point of one execution path: variables, markers, exit status."""
 
 from __future__ import annotations
 
@@ -9,197 +9,79 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from runsdeploy.bash.expansion import Value, expand
-from runsdeploy.bash.lexer import Unclear, scan
 
 DECLINED = 100
-"""what `shouldrun` ends with for "no" (`shell/runs.sh`)"""
+"""exit status of `shouldrun` for "no" (`shell/runs.sh`)"""
 
-WORKS, TESTS = -1, -2
-"""statuses: 0 unless something goes wrong; 0 or another, who knows"""
+ASSUMED_SUCCESS, UNKNOWN_STATUS = -1, -2
+"""statuses that are not known: one of a command that is assumed to succeed; one that may be zero or not"""
 
 PARAMETERS = ("@", *map(str, range(1, 10)))
+"""names under which `State.variables` has the positional parameters"""
 
 
-class Mark(Struct, frozen=True):
-    """What a marker would answer in the course of a step."""
+class MarkerState(Struct, frozen=True):
+    """A marker as a step has left it so far."""
 
-    there: bool | None
+    exists: bool | None
     """None if that is not known"""
     value: bytes | None = None
-    """None if it was marked without one"""
+    """None if it was set without a value"""
     known: bool = True
-    """whether the value is known"""
+    """whether `value` is known"""
 
 
-class Way(Struct, frozen=True):
-    """One way through a section, up to where it stands. Ways that stand alike are one."""
+class State(Struct, frozen=True):
+    """One point of one execution path. Paths whose states are equal are followed as one."""
 
-    marks: tuple[tuple[bytes | None, Mark], ...] = ()
-    """what changed, by subsystem; under None what holds for all that are not named"""
-    values: tuple[tuple[str, Value], ...] = ()
-    """of variables and positional parameters; what is not here is not known"""
-    yes: str = ""
-    """where it first was told to run"""
-    no: str = ""
-    """where it first was told not to"""
+    markers: tuple[tuple[bytes | None, MarkerState], ...] = ()
+    """markers that the step has changed, by subsystem; the key None holds for all subsystems that have no entry"""
+    variables: tuple[tuple[str, Value], ...] = ()
+    """values of variables and positional parameters; all others are unknown"""
+    first_yes: str = ""
+    """place of the first `shouldrun` that answered yes"""
+    first_no: str = ""
+    """place of the first `shouldrun` that answered no"""
     status: int = 0
+    """exit status of the last command"""
     errexit: bool = False
-    leaving: str = ""
-    """`exit`, `return`, `break`, `continue`: what follows does not run"""
+    """whether `set -e` is on"""
+    jump: str = ""
+    """`exit`, `return`, `break` or `continue` if the path left the current list; further commands are not run"""
 
-    def ended(self, status: int) -> Way:
-        """Return it behind a command with this status."""
-        return replace(self, status=status)
+    def with_status(self, status: int) -> State:
+        """Return the state after a command with this exit status, or the same state if a jump is pending."""
+        return self if self.jump else replace(self, status=status)
 
-    def behind(self, status: int) -> Way:
-        """Return it behind what ends with this status, unless it left."""
-        return self if self.leaving else self.ended(status)
-
-    def checked(self, *, tested: bool) -> Way:
-        """Return it behind a command whose status is `tested`, or not: then `set -e` has its say."""
-        leaves = not tested and self.errexit and not self.leaving and self.status > 0
-        return replace(self, leaving="exit") if leaves else self
+    def apply_errexit(self, *, tested: bool) -> State:
+        """Return the state after `set -e` took effect: an untested command that failed ends the section."""
+        exits = not tested and self.errexit and not self.jump and self.status > 0
+        return replace(self, jump="exit") if exits else self
 
     def value(self, name: str) -> Value:
-        """Return the value of a variable."""
-        return dict(self.values).get(name)
+        """Return the value of a variable; None if it is not known."""
+        return dict(self.variables).get(name)
 
-    def set(self, name: str, value: Value) -> Way:
-        """Return it with a variable set; None for a value that is not known."""
-        values = {**dict(self.values), name: value}
-        return replace(self, values=tuple(sorted(values.items(), key=lambda each: each[0])))
+    def assign(self, name: str, value: Value) -> State:
+        """Return the state with a variable set; None for an unknown value."""
+        variables = {**dict(self.variables), name: value}
+        return replace(self, variables=tuple(sorted(variables.items(), key=lambda each: each[0])))
 
-    def forget(self, names: Iterable[str]) -> Way:
-        """Return it with the values of variables not known; what is no name is passed over."""
+    def forget(self, names: Iterable[str]) -> State:
+        """Return the state with these variables unknown; words that are no names are ignored."""
         found = self
         for each in names:
             name = each.partition("=")[0].partition("[")[0]
-            found = found.set(name, None) if re.fullmatch(r"\w+|@", name) else found
+            found = found.assign(name, None) if re.fullmatch(r"\w+|@", name) else found
         return found
 
-    def mark(self, subsystem: bytes | None, mark: Mark) -> Way:
-        """Return it with a marker set or taken back; of a subsystem that is not known any may be meant."""
+    def with_marker(self, subsystem: bytes | None, marker: MarkerState) -> State:
+        """Return the state with a marker changed; with subsystem None every marker becomes unknown."""
         if subsystem is None:
-            return replace(self, marks=((None, Mark(None)),), status=0)
-        marks = {**dict(self.marks), subsystem: mark}
-        return replace(self, marks=tuple(sorted(marks.items(), key=lambda each: each[0] or b"")), status=0)
+            return replace(self, markers=((None, MarkerState(None)),), status=0)
+        markers = {**dict(self.markers), subsystem: marker}
+        return replace(self, markers=tuple(sorted(markers.items(), key=lambda each: each[0] or b"")), status=0)
 
-    def words(self, raw: Sequence[str]) -> list[bytes] | None:
-        """Return what words become; None if that is not known."""
-        return expand(raw, dict(self.values))
-
-
-# --- what words change by themselves -------------------------------------------------------------
-
-
-def expanded(way: Way, words: Sequence[str]) -> Way:
-    """Return a way behind the expansion of words, which may set variables."""
-    for word in words:
-        way = way.forget(re.findall(r"\$\{(\w+):?=", word))
-        if word.startswith("((") or "$((" in word:
-            way = way.forget(re.findall(r"[A-Za-z_]\w*", word))
-    return way
-
-
-def assigned(way: Way, setting: str) -> Way:
-    """Return a way behind `NAME=VALUE`."""
-    name, operator, value = re.split(r"(\+?=)", setting, maxsplit=1)
-    if operator == "+=" or not name.isidentifier():
-        return way.forget([name])
-    if value.startswith("("):
-        words = way.words([token.text for token in scan(value[1:-1]) if token.text != "\n"])
-        return way.set(name, None if words is None else tuple(words))
-    # There nothing is split.
-    words = way.words([f'"{value}"' if re.fullmatch(r"[$\w{}./:-]*", value) else value])
-    return way.set(name, words[0] if words is not None and len(words) == 1 else None)
-
-
-# --- commands ------------------------------------------------------------------------------------
-
-_SUCCEED = frozenset({"true", ":", "trap", "shopt", "echo", "etitle", "estep", "einfo", "ewarn", "eerror", "umask"})
-_TESTS = frozenset({"grep", "cmp", "diff", "let", "read", "expr", "command", "type", "hash", "wait"})
-"""what is called to find something out: its failure is an answer"""
-_SETS = frozenset({"read", "printf", "mapfile", "readarray", "getopts", "let", "unset", "wait"})
-
-
-def behind(way: Way, name: str, arguments: Sequence[str], place: str) -> Way:  # noqa: C901, PLR0911 - one for each command
-    """Return a way behind a command that asks for no marker; raises Unclear."""
-    match name:
-        case "exit":
-            return replace(way.ended(_status(way, arguments)), leaving=name)
-        case "break" | "continue" if not arguments:
-            return replace(way.ended(0), leaving=name)
-        case "die":
-            return replace(way.ended(1), leaving="exit")
-        case "exec" if arguments:
-            return replace(way.ended(WORKS), leaving="exit")
-        case "false":
-            return way.ended(1)
-        case "shift":
-            return way.forget(PARAMETERS).ended(0)
-        case "set":
-            return _options(way, arguments).ended(0)
-        case "local" | "declare" | "typeset" | "export" | "readonly":
-            return _declared(way, name, arguments).ended(0)
-        case "[" | "[[" | "test":
-            holds = _holds(way, name, arguments)
-            return way.ended(TESTS if holds is None else 0 if holds else 1)
-        case "source" | "." if arguments and re.fullmatch(r"/[\w./-]+", arguments[0]):
-            # A file of the target's may set any variable, and knows nothing of markers.
-            return way.forget(name for name, _ in way.values).ended(WORKS)
-    if (
-        name in ("eval", "source", ".", "break", "continue")
-        or (name == "trap" and "exit" in " ".join(arguments))
-        or (name == "kill" and re.search(r"\$\$|\$BASHPID", " ".join(arguments)))
-    ):
-        raise Unclear(f"what `{name}` does in {place} is known only when it runs")
-    way = way.forget(arguments) if name in _SETS else way
-    return way.ended(0 if name in _SUCCEED else TESTS if name in _TESTS or name.startswith("((") else WORKS)
-
-
-def returned(way: Way, arguments: Sequence[str]) -> Way:
-    """Return a way behind `return`."""
-    return replace(way.ended(_status(way, arguments)), leaving="return")
-
-
-def _status(way: Way, arguments: Sequence[str]) -> int:
-    if not arguments or arguments[0] in ("$?", '"$?"'):
-        return way.status
-    words = way.words(arguments)
-    return int(words[0]) & 255 if words and re.fullmatch(rb"\d{1,9}", words[0]) else TESTS
-
-
-def _options(way: Way, arguments: Sequence[str]) -> Way:
-    """Take `set` into account: `-e` decides where a section ends, and words become parameters."""
-    if any(not re.match(r"[-+]\w", each) for each in arguments):
-        way = way.forget(PARAMETERS)
-    for number, each in enumerate(arguments):
-        if re.fullmatch(r"[-+][A-Za-z]+", each) and ("e" in each or arguments[number + 1 : number + 2] == ["errexit"]):
-            way = replace(way, errexit=each[0] == "-")
-    return way
-
-
-def _declared(way: Way, name: str, arguments: Sequence[str]) -> Way:
-    for each in arguments:
-        if "=" in each:
-            way = assigned(way, each)
-        elif name not in ("export", "readonly"):
-            way = way.forget([each])
-    return way
-
-
-def _holds(way: Way, name: str, arguments: Sequence[str]) -> bool | None:
-    """Say whether a test of texts holds; None if that is not known."""
-    parts = arguments[0].split(" ")[1:-1] if name == "[[" else [each for each in arguments if each != "]"]
-    if name == "[[":
-        # There nothing is split; what is on the right is a pattern.
-        parts[:2] = [f'"{each}"' if re.fullmatch(r"[$\w{}]+", each) else each for each in parts[:2]]
-    match way.words(parts):
-        case [b"-n", text]:
-            return text != b""
-        case [b"-z", text]:
-            return text == b""
-        case [left, (b"=" | b"==" | b"!=") as operator, right]:
-            return (left == right) == (operator != b"!=")
-        case _:
-            return None
+    def expand(self, words: Sequence[str]) -> list[bytes] | None:
+        """Return the fields that words expand to; None if they are not known."""
+        return expand(words, dict(self.variables))

@@ -1,4 +1,4 @@
-"""The parts of a SCRIPT section, as `section.parse` makes them: commands, their order, what decides between them."""
+"""Syntax tree: the nodes that `parser.parse` returns, named as in bash(1), SHELL GRAMMAR."""
 
 from __future__ import annotations
 
@@ -7,45 +7,57 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 
-class Command(Struct, frozen=True):
-    """A simple command, or a test or arithmetic as one word; redirections left out."""
+class SimpleCommand(Struct, frozen=True):
+    """A simple command, or `[[ … ]]` or `((…))` with its content as one word. Redirections are left out."""
 
     words: tuple[str, ...]
+    """assignments, command name and arguments, unexpanded"""
     line: int
 
 
-class Both(Struct, frozen=True):
-    """`&&` or `||`."""
+class AndOr(Struct, frozen=True):
+    """Two commands with `&&` or `||` between them."""
 
     operator: str
     left: Node
     right: Node
 
 
-class Negated(Struct, frozen=True):
-    """`!`."""
+class Negation(Struct, frozen=True):
+    """`! pipeline`."""
 
     body: Node
 
 
-class Listed(Struct, frozen=True):
-    """One after the other."""
+class CommandList(Struct, frozen=True):
+    """Commands that run one after the other."""
 
     items: tuple[Node, ...]
 
 
-class Apart(Struct, frozen=True):
-    """What runs in processes of its own: subshells, the parts of a pipeline, jobs in the background."""
+class Subshell(Struct, frozen=True):
+    """`( list )`."""
 
-    kind: str
-    """`(`, `|` or `&`"""
+    body: Node
+
+
+class Pipeline(Struct, frozen=True):
+    """Two or more commands with `|` between them, each in a process of its own."""
+
     items: tuple[Node, ...]
+
+
+class Background(Struct, frozen=True):
+    """A command that `&` ends: it runs while the next ones do."""
+
+    body: Node
 
 
 class If(Struct, frozen=True):
     """`if`, `elif`, `else`."""
 
-    arms: tuple[tuple[Node, Node], ...]
+    branches: tuple[tuple[Node, Node], ...]
+    """conditions with their bodies"""
     otherwise: Node | None
 
 
@@ -58,7 +70,7 @@ class While(Struct, frozen=True):
 
 
 class For(Struct, frozen=True):
-    """`for NAME in WORDS`; None for words that the section does not give."""
+    """`for NAME in WORDS`; `words` is None for `for NAME`, which iterates over the positional parameters."""
 
     name: str
     words: tuple[str, ...] | None
@@ -66,29 +78,58 @@ class For(Struct, frozen=True):
 
 
 class Case(Struct, frozen=True):
-    """`case`: bodies with their patterns."""
+    """`case WORD in`, with the clauses' patterns and bodies."""
 
     word: str
-    arms: tuple[tuple[tuple[str, ...], Node], ...]
+    clauses: tuple[tuple[tuple[str, ...], Node], ...]
 
 
-class Function(Struct, frozen=True):
-    """The definition of a function."""
+class FunctionDefinition(Struct, frozen=True):
+    """`name() { … }`."""
 
     name: str
     body: Node
 
 
-Node = Command | Both | Negated | Listed | Apart | If | While | For | Case | Function
+Node = (
+    SimpleCommand
+    | AndOr
+    | Negation
+    | CommandList
+    | Subshell
+    | Pipeline
+    | Background
+    | If
+    | While
+    | For
+    | Case
+    | FunctionDefinition
+)
 
 
-def commands(part: object) -> Iterator[Command]:
-    """Return all simple commands of a part of a section."""
-    if isinstance(part, Command):
+def simple_commands(node: Node) -> Iterator[SimpleCommand]:
+    """Yield all simple commands of a node, in the order of the text."""
+    return (each for each in _parts(node) if isinstance(each, SimpleCommand))
+
+
+def words(node: Node) -> Iterator[str]:
+    """Yield all words of a node: of commands, loops and `case`, names of functions."""
+    return (each for each in _parts(node) if isinstance(each, str))
+
+
+def first_line(node: Node) -> int:
+    """Return the line of a node's first simple command, from 1; 0 for a node without one."""
+    return next((each.line for each in simple_commands(node)), 0)
+
+
+def _parts(node: Node) -> Iterator[object]:
+    """Yield a node and everything that it consists of, in the order of the text."""
+    # Not recursive: sections may be nested deeper than Python allows.
+    left: list[object] = [node]
+    while left:
+        part = left.pop()
         yield part
-    elif isinstance(part, tuple):
-        for each in part:
-            yield from commands(each)
-    elif isinstance(part, Struct):
-        for name in part.__struct_fields__:
-            yield from commands(getattr(part, name))
+        if isinstance(part, tuple):
+            left += reversed(part)
+        elif isinstance(part, Struct):
+            left += [getattr(part, name) for name in reversed(part.__struct_fields__)]

@@ -1,7 +1,7 @@
-"""Bash as it is written: what a text reads, sets, defines and calls, told without running it.
+"""Collects the symbols of a bash text with tree-sitter, which parses past errors.
 
-The sole importer of tree_sitter: quotes, comments, here-documents and expansions within expansions take a
-parser. What it cannot follow (`eval`, `source`, names of variables in variables) it says.
+The sole importer of tree_sitter. The linter needs a full parser: names stand in quotes, comments, here-documents and
+nested expansions. Where code is made at run time (`eval`, `source`, `${!x}`) the result says that there may be more.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 
 import tree_sitter_bash
-from msgspec import Struct, field
 from tree_sitter import Language, Node, Parser
 
 from runsdeploy.bash.builtins import OPAQUE, exports_all, names_read, names_set
+from runsdeploy.bash.symbols import Argument, Call, Occurrence, Symbols
 
 _NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 _EXPANSION = re.compile(r"(?<!\\)\$\{?[#!]?([A-Za-z_]\w*)", re.ASCII)
@@ -25,64 +25,14 @@ _DEFAULTS = frozenset({":-", "-", ":+", "+", ":?", "?", ":=", "="})
 _COMPARES = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge"})
 
 
-class Mention(Struct, frozen=True):
-    """A variable, read or set."""
-
-    name: str
-    line: int
-    column: int
-    offset: int
-    """bytes before it"""
-    sure: bool = True
-    """False for a read that minds that there may be no value, such as `${x:-80}`"""
-
-
-class Argument(Struct, frozen=True):
-    """A word of a command."""
-
-    text: str
-    """its characters up to the first expansion, quotes removed"""
-    literal: bool
-    """whether that is all of it"""
-    line: int
-    column: int
-    start: int
-    end: int
-    """offsets of its bytes"""
-
-
-class Call(Struct, frozen=True):
-    """A command that is called by a literal name."""
-
-    name: str
-    arguments: tuple[Argument, ...]
-    line: int
-    column: int
-    bare: bool = False
-    """whether it is a line of its own, outside of functions, whose status nothing minds"""
-
-
-class Syntax(Struct):
-    """What a text does with names."""
-
-    reads: list[Mention] = field(default_factory=list)
-    sets: list[Mention] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    functions: set[str] = field(default_factory=set)
-    reads_more: bool = False
-    """whether it may read variables that it does not name: `${!x}`, `eval`"""
-    sets_more: bool = False
-    """whether it may set variables that it does not name: `eval`, `source`"""
-
-
-def parse(text: bytes) -> Syntax:
-    """Parse a text; never fails, whatever it is."""
+def collect_symbols(text: bytes) -> Symbols:
+    """Return the symbols of a text; never fails. Of a text with syntax errors the result may be incomplete."""
     tree = _parser().parse(text)
-    reader = _Reader(text)
-    reader.read(tree.root_node)
+    collector = _Collector(text)
+    collector.visit(tree.root_node)
     if tree.root_node.has_error:
-        reader.guess()
-    return reader.syntax
+        collector.add_by_pattern()
+    return collector.symbols
 
 
 @cache
@@ -90,13 +40,13 @@ def _parser() -> Parser:
     return Parser(Language(tree_sitter_bash.language()))
 
 
-class _Reader:
-    """One walk over a tree of syntax."""
+class _Collector:
+    """Visits a tree-sitter tree: `_TYPE` handles nodes of that type and returns the nodes still to be visited."""
 
     def __init__(self, text: bytes) -> None:
-        self.text, self.lines, self.syntax = text, text.split(b"\n"), Syntax()
+        self.text, self.lines, self.symbols = text, text.split(b"\n"), Symbols()
 
-    def read(self, root: Node) -> None:
+    def visit(self, root: Node) -> None:
         # Not recursive: texts may be nested deeper than Python allows.
         left = [root]
         while left:
@@ -104,40 +54,40 @@ class _Reader:
             visit = getattr(self, f"_{node.type}", None)
             left += reversed(list(visit(node)) if visit else node.children)
 
-    def guess(self) -> None:
-        """Add what a text may read and set that was not understood: better no doubt than a false one."""
-        known = {each.name for each in self.syntax.reads}
+    def add_by_pattern(self) -> None:
+        """Add variables of a text with syntax errors by regular expressions: an extra name prevents a false warning."""
+        known = {each.name for each in self.symbols.reads}
         for number, line in enumerate(self.lines, 1):
             text = line.decode("utf-8", "replace")
             sets = [found[1] for found in _SET.finditer(text)]
             sets += [name for found in _SETTING.finditer(text) for name in re.findall(r"[A-Za-z_]\w*", found[1])]
-            self.syntax.sets += [Mention(name, number, 1, 0) for name in sets]
+            self.symbols.sets += [Occurrence(name, number, 1, 0) for name in sets]
             reads = [found[1] for found in _EXPANSION.finditer(text) if found[1] not in known]
-            self.syntax.reads += [Mention(name, number, 1, 0, sure=False) for name in reads]
+            self.symbols.reads += [Occurrence(name, number, 1, 0, required=False) for name in reads]
 
-    def _string_of(self, node: Node) -> str:
+    def _text_of(self, node: Node) -> str:
         return self.text[node.start_byte : node.end_byte].decode("utf-8", "surrogateescape")
 
     def _place(self, node: Node) -> tuple[int, int]:
         line, column = node.start_point[0], node.start_point[1]
         return line + 1, len(self.lines[line][:column].decode("utf-8", "replace")) + 1
 
-    def _mention(self, node: Node, name: str = "", *, sure: bool = True) -> Mention | None:
-        name = name or self._string_of(node)
-        return Mention(name, *self._place(node), node.start_byte, sure) if _NAME.match(name) else None
+    def _occurrence(self, node: Node, name: str = "", *, required: bool = True) -> Occurrence | None:
+        name = name or self._text_of(node)
+        return Occurrence(name, *self._place(node), node.start_byte, required) if _NAME.match(name) else None
 
-    def _reads(self, node: Node | None, name: str = "", *, sure: bool = True) -> None:
-        found = self._mention(node, name, sure=sure) if node else None
-        self.syntax.reads += [found] if found else []
+    def _reads(self, node: Node | None, name: str = "", *, required: bool = True) -> None:
+        found = self._occurrence(node, name, required=required) if node else None
+        self.symbols.reads += [found] if found else []
 
     def _sets(self, node: Node | None, name: str = "") -> None:
-        found = self._mention(node, name) if node else None
-        self.syntax.sets += [found] if found else []
+        found = self._occurrence(node, name) if node else None
+        self.symbols.sets += [found] if found else []
 
-    # --- variables: each returns the nodes that are still to be visited ----------------------------
+    # --- variables ---------------------------------------------------------------------------------
 
     def _variable_name(self, node: Node) -> Iterator[Node]:
-        # Names of what is declared or expanded are taken by those; what is left stands in arithmetic.
+        # Declarations and expansions handle the names in them; this is one in arithmetic.
         self._reads(node)
         return iter(())
 
@@ -146,19 +96,19 @@ class _Reader:
         return self._index(node)
 
     def _index(self, node: Node) -> Iterator[Node]:
-        """Visit an index: a word is a key or the name of a number, as the array is."""
+        """Visit an index: a word is a key of an associative array, or a variable in arithmetic."""
         for child in node.children_by_field_name("index"):
             if child.type in ("word", "variable_name"):
-                self._reads(child, sure=False)
+                self._reads(child, required=False)
             else:
                 yield child
 
     def _variable_assignment(self, node: Node) -> Iterator[Node]:
-        yield from self._target(node.child_by_field_name("name"))
+        yield from self._assignment_target(node.child_by_field_name("name"))
         yield from node.children_by_field_name("value")
 
-    def _target(self, node: Node | None) -> Iterator[Node]:
-        """Visit what is set: a name, or an element of an array."""
+    def _assignment_target(self, node: Node | None) -> Iterator[Node]:
+        """Visit what an assignment sets: a variable, or an element of an array."""
         if node and node.type == "subscript":
             self._sets(node.child_by_field_name("name"))
             return self._index(node)
@@ -175,26 +125,26 @@ class _Reader:
         subject = named[0] if named else None
         name = subject.child_by_field_name("name") if subject and subject.type == "subscript" else subject
         if subject and operators[:1] == ["!"]:
-            self.syntax.reads_more |= subject.type == "variable_name"
+            self.symbols.reads_more |= subject.type == "variable_name"
             operators = operators[1:]
-        behind = operators[0] if operators else ""
-        self._reads(name, sure=behind not in _DEFAULTS)
-        if behind in (":=", "="):
+        operator = operators[0] if operators else ""
+        self._reads(name, required=operator not in _DEFAULTS)
+        if operator in (":=", "="):
             self._sets(name)
         if subject and subject.type == "subscript":
             yield from self._index(subject)
         yield from (child for child in node.children if child.is_named and child != subject)
 
-    def _left(self, node: Node) -> Iterator[Node]:
-        """Visit what the parser leaves as it is: patterns, and here-documents in places."""
+    def _unparsed(self, node: Node) -> Iterator[Node]:
+        """Visit text that tree-sitter may leave unparsed: patterns, and some here-documents."""
         if not node.children:
             self._scan(node)
         return iter(node.children)
 
-    _regex = _extglob_pattern = _heredoc_content = _left
+    _regex = _extglob_pattern = _heredoc_content = _unparsed
 
     def _heredoc_redirect(self, node: Node) -> Iterator[Node]:
-        start = next((self._string_of(child) for child in node.children if child.type == "heredoc_start"), "")
+        start = next((self._text_of(child) for child in node.children if child.type == "heredoc_start"), "")
         for child in node.children:
             if child.type != "heredoc_body" or child.children:
                 yield child
@@ -202,38 +152,39 @@ class _Reader:
                 self._scan(child)
 
     def _scan(self, node: Node) -> None:
-        for found in _EXPANSION.finditer(self._string_of(node)):
-            self._reads(node, found[1], sure=False)
+        """Add the variables of a text that tree-sitter did not parse."""
+        for found in _EXPANSION.finditer(self._text_of(node)):
+            self._reads(node, found[1], required=False)
 
     # --- arithmetic --------------------------------------------------------------------------------
 
     def _binary_expression(self, node: Node) -> Iterator[Node]:
         operator = node.child_by_field_name("operator")
-        kind = self._string_of(operator) if operator else ""
+        kind = self._text_of(operator) if operator else ""
         left = node.child_by_field_name("left")
         if kind in _ASSIGNING and left and left.type in ("variable_name", "subscript", "word"):
-            yield from self._target(left)
+            yield from self._assignment_target(left)
             yield from node.children_by_field_name("right")
             return
         for child in node.children:
             if child.type == "word" and (kind in _COMPARES or kind in ("<", ">", "<=", ">=")):
-                self._reads(child, sure=False)
+                self._reads(child, required=False)
             else:
                 yield child
 
     def _postfix_expression(self, node: Node) -> Iterator[Node]:
         for child in node.named_children:
             if child.type in ("variable_name", "word", "subscript"):
-                yield from self._target(child)
+                yield from self._assignment_target(child)
             else:
                 yield child
 
     def _unary_expression(self, node: Node) -> Iterator[Node]:
-        operator = self._string_of(node.children[0]) if node.children else ""
+        operator = self._text_of(node.children[0]) if node.children else ""
         if operator in ("++", "--"):
             return self._postfix_expression(node)
         if operator == "-v":
-            self._reads(node.children[-1], re.split(r"\[", self._string_of(node.children[-1]))[0], sure=False)
+            self._reads(node.children[-1], re.split(r"\[", self._text_of(node.children[-1]))[0], required=False)
         return iter(node.children)
 
     # --- statements --------------------------------------------------------------------------------
@@ -246,28 +197,28 @@ class _Reader:
     def _function_definition(self, node: Node) -> Iterator[Node]:
         name = node.child_by_field_name("name")
         if name:
-            self.syntax.functions.add(self._string_of(name))
+            self.symbols.functions.add(self._text_of(name))
         return (child for child in node.children if child != name)
 
     def _unset_command(self, node: Node) -> Iterator[Node]:
         return (child for child in node.children if child.type != "variable_name")
 
     def _declaration_command(self, node: Node) -> Iterator[Node]:
-        """Visit `declare`, `local`, `export` and their like."""
+        """Visit `declare`, `local`, `typeset`, `export` and `readonly`."""
         keyword, *rest = node.children
-        options = "".join(self._string_of(child) for child in rest if self._string_of(child).startswith("-"))
-        refers, shows = "n" in options, "p" in options or keyword.type in ("export", "readonly")
-        self.syntax.reads_more |= refers
-        self.syntax.sets_more |= refers
+        options = "".join(self._text_of(child) for child in rest if self._text_of(child).startswith("-"))
+        reference, existing = "n" in options, "p" in options or keyword.type in ("export", "readonly")
+        self.symbols.reads_more |= reference
+        self.symbols.sets_more |= reference
         for child in rest:
             if child.type == "variable_name":
-                (self._reads(child, sure=False) if shows else self._sets(child))
+                (self._reads(child, required=False) if existing else self._sets(child))
             else:
                 yield child
-                if child.type == "variable_assignment" and (shows or refers):
+                if child.type == "variable_assignment" and (existing or reference):
                     name = child.child_by_field_name("name")
                     value = child.child_by_field_name("value")
-                    self._reads(value if refers else name, sure=False)
+                    self._reads(value if reference else name, required=False)
 
     def _command(self, node: Node) -> Iterator[Node]:
         name = node.child_by_field_name("name")
@@ -277,23 +228,23 @@ class _Reader:
             words = [called, *arguments]
             while len(words) > 1 and words[0].text in ("command", "builtin") and not words[1].text.startswith("-"):
                 words = words[1:]
-            bare = bool(node.parent and node.parent.type == "program" and node.next_named_sibling)
-            self.syntax.calls.append(Call(words[0].text, tuple(words[1:]), called.line, called.column, bare))
+            ignored = bool(node.parent and node.parent.type == "program" and node.next_named_sibling)
+            self.symbols.calls.append(Call(words[0].text, tuple(words[1:]), called.line, called.column, ignored))
             self._effects(node, words[0].text, words[1:])
         return iter(node.children)
 
     def _effects(self, node: Node, name: str, words: list[Argument]) -> None:
-        """Note what builtins do with the names that they are given."""
+        """Add the variables that a builtin sets or reads because they are its arguments."""
         if name in OPAQUE:
-            self.syntax.reads_more = self.syntax.sets_more = True
+            self.symbols.reads_more = self.symbols.sets_more = True
         texts = [word.text for word in words]
-        self.syntax.reads_more |= exports_all(name, texts)
+        self.symbols.reads_more |= exports_all(name, texts)
         for each in names_set(name, texts):
             self._sets(node, each)
         for each in names_read(name, texts):
-            self._reads(node, each, sure=False)
+            self._reads(node, each, required=False)
         if name == "trap":
-            # What it runs later stands in quotes.
+            # Its first argument is code in quotes.
             for argument in node.children_by_field_name("argument")[:1]:
                 self._scan(argument)
 

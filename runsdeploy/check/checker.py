@@ -1,7 +1,7 @@
-"""The walk over the trees that makes a survey: all recipes, scripts and groups, in one go. Errors never end it.
+"""Builds the linter's model from the trees: all recipes, scripts and groups in one pass; an error does not end it.
 
-What no recipe names is resolved too, for its own host if it lies in a host directory, else for one that nobody
-has: what only a real host's values can tell is then no error.
+A script that no recipe names is resolved too: for its own host if it lies in a host directory, else for a host that
+does not exist. Errors that depend on values of a real host are dropped then.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from runsdeploy.check.finding import Finding, doubt, error
-from runsdeploy.check.model import TreeModel, Use
+from runsdeploy.check.finding import Finding, error, warning
+from runsdeploy.check.model import HostEntries, TreeModel
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.plan.plan import FactsUnknown, resolve
 from runsdeploy.plan.syntax_check import wrong
@@ -26,70 +26,60 @@ from runsdeploy.tree.selection import memberships
 from runsdeploy.tree.trees import Host, Located, Trees, files_below, is_candidate, name_problem
 
 NOWHERE = Host("nowhere.invalid")
-"""a host that nobody has (RFC 6761, 6.4)"""
+"""a host that cannot exist (RFC 6761, 6.4)"""
 
-DEPENDS = frozenset({"missing-file", "template", "failing-section"})
-"""rules that ask for what a recipe gives a script: no errors while none names it"""
+RECIPE_RULES = frozenset({"missing-file", "template", "failing-section"})
+"""rules of errors that a recipe's values may prevent: no errors in a script that no recipe names"""
 
 
-def survey(trees: Trees, hosts: Sequence[Host], time_limit: float, *, whole: bool, static: bool) -> TreeModel:
-    """Look at the trees as these hosts use them; raises InputError only for trees that cannot be trusted."""
-    seen = TreeModel(trees, hosts, whole)
-    plan = partial(_looked_up, seen) if static else partial(_planned, trees, time_limit)
-    seen.names = {"": dict(trees.names(None)), **{host.name: dict(_own(trees, host)) for host in hosts}}
-    for files in seen.names.values():
+def build_model(trees: Trees, hosts: Sequence[Host], time_limit: float, *, complete: bool, static: bool) -> TreeModel:
+    """Return the model of the trees as these hosts use them; raises InputError only for trees that are not trusted.
+
+    `time_limit` is in seconds, for each CONF section; `complete` says that these are all hosts; with `static` no
+    CONF section is run, and there are no plans.
+    """
+    model = TreeModel(trees, hosts, complete)
+    resolve_each = partial(_look_up, model) if static else partial(_resolve, trees, time_limit)
+    model.names = {"": dict(trees.names(None)), **{host.name: dict(_host_files(trees, host)) for host in hosts}}
+    for files in model.names.values():
         for name, place in files.items():
-            _read(seen, name, place)
+            _add_file(model, name, place)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        seen.uses = list(pool.map(plan, [use for host in hosts for use in _recipes(seen, host)]))
-        used = {script.source.path for *_, script in seen.used()} | set(seen.taken)
-        idle = [Use(host, _idle(seen, host, used)) for host in (*hosts, *((NOWHERE,) if whole else ()))]
-        seen.idle = list(pool.map(plan, [use for use in idle if use.entries]))
-        # Facts that one script asks for, or its errors, must not hide what there is to say of the others.
-        blind = [use for use in seen.idle if not (static or use.plan) and len(use.entries) > 1]
-        seen.idle += pool.map(plan, [replace(use, entries=(entry,)) for use in blind for entry in use.entries])
-    seen.findings += [finding for use in seen.uses for finding in use.findings]
-    seen.findings += [each for use in seen.idle for finding in use.findings for each in _loosely(finding)]
-    seen.findings += [error(problem) for problem in memberships(trees)[1]]
-    seen.findings += [error(problem) for problem in trees.misplaced()] if whole else []
-    return seen
+        model.recipes = list(pool.map(resolve_each, [recipe for host in hosts for recipe in _recipes(model, host)]))
+        used = {script.source.path for *_, script in model.entries()} | set(model.steps_by_path)
+        unused = [HostEntries(host, _unused(model, host, used)) for host in (*hosts, *((NOWHERE,) if complete else ()))]
+        model.unreferenced = list(pool.map(resolve_each, [each for each in unused if each.entries]))
+        # One script's errors, or the facts that it needs, must not hide the findings of the others.
+        failed = [each for each in model.unreferenced if not (static or each.plan) and len(each.entries) > 1]
+        single = [replace(each, entries=(entry,)) for each in failed for entry in each.entries]
+        model.unreferenced += pool.map(resolve_each, single)
+    model.findings += [finding for each in model.recipes for finding in each.findings]
+    model.findings += [kept for each in model.unreferenced for finding in each.findings for kept in _tolerate(finding)]
+    model.findings += [error(problem) for problem in memberships(trees)[1]]
+    model.findings += [error(problem) for problem in trees.misplaced()] if complete else []
+    return model
 
 
-def syntax_errors(seen: TreeModel, *, static: bool) -> list[Finding]:
-    """Return what bash cannot parse; raises InputError for a library or configuration that leads out of the trees."""
-    # Sections that are evaluated are parsed with that.
-    return [error(problem) for problem in wrong(_texts(seen, sections=static))]
+def syntax_errors(model: TreeModel, *, static: bool) -> list[Finding]:
+    """Return bash's syntax errors; raises InputError for a library or configuration that leads out of the trees."""
+    # Unless `static`, sections were parsed when their CONF was evaluated.
+    return [error(problem) for problem in wrong(_texts(model, sections=static))]
 
 
-def _texts(seen: TreeModel, *, sections: bool) -> Iterator[tuple[str, bytes]]:
-    """Yield the texts that bash is to parse, with their files."""
-    yield from ((each.source.shown, each.source.path.read_bytes()) for each in seen.libraries.values() if each.source)
+def _texts(model: TreeModel, *, sections: bool) -> Iterator[tuple[str, bytes]]:
+    """Yield the texts that bash must parse, with their files."""
+    yield from ((each.source.shown, each.source.path.read_bytes()) for each in model.libraries.values() if each.source)
     if sections:
-        for script in seen.scripts.values():
+        for script in model.scripts.values():
             yield from ((script.source.shown, script.conf), (script.source.shown, script.body))
-        yield from ((each.source.shown, each.text) for each in (*seen.configurations, *seen.facts))
+        yield from ((each.source.shown, each.text) for each in (*model.configurations, *model.sysinfos))
 
 
-def _looked_up(seen: TreeModel, use: Use) -> Use:
-    """Look for the scripts of a use by their names; nothing is executed."""
-    problems: list[Problem] = []
-    for entry in use.entries:
-        if name_problem(entry.name):
-            continue  # the recipe's parser said so
-        place = seen.trees.find(entry.name, use.host)
-        script = read_script(entry.name, place) if place else None
-        if place is None:
-            near = seen.trees.near(entry.name, use.host)
-            problems.append(Problem(entry.position, f"unknown script `{entry.name}`", near))
-        elif outside := seen.trees.trust.outside(place.path, f"script `{entry.name}`"):
-            problems.append(outside)
-        elif isinstance(script, Problem):
-            problems.append(script)
-    return replace(use, findings=(*use.findings, *map(error, problems)))
+# --- files of a host -----------------------------------------------------------------------------
 
 
-def _own(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
-    """Yield the files in a host's directories that may be scripts or recipes, by name; the first wins."""
+def _host_files(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
+    """Yield the files in a host's directories that may be scripts or recipes, by name; the first of a name counts."""
     seen: set[str] = set()
     for place in trees.host_directories(host):
         for path in files_below(place.path):
@@ -99,32 +89,32 @@ def _own(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
                 yield name, trees.located(place.tree, place.inside, name)
 
 
-def _read(seen: TreeModel, name: str, place: Located) -> None:
-    """Take a file for a script, if it is one."""
+def _add_file(model: TreeModel, name: str, place: Located) -> None:
+    """Add a file to the model's scripts if it is one, else to its other files."""
     try:
         script = read_script(name, place) if is_script(place.path.read_bytes()) else None
     except OSError:
-        return  # whoever needs it says so
+        return  # reported where the file is needed
     if isinstance(script, Script):
-        seen.scripts[place.path] = script
+        model.scripts[place.path] = script
     elif script:
-        seen.findings.append(error(script))
+        model.findings.append(error(script))
     else:
-        seen.others.append(place)
+        model.other_files.append(place)
 
 
-def _recipes(seen: TreeModel, host: Host) -> Iterator[Use]:
-    """Yield the recipes of a host: `default`, then those that nothing includes, then what circles leave."""
-    known = {*seen.names[""], *seen.names[host.name]}
-    files = {name: place for name, place in seen.names[host.name].items() if place.path not in seen.scripts}
+def _recipes(model: TreeModel, host: Host) -> Iterator[HostEntries]:
+    """Yield the recipes of a host: `default`, then those that no other includes, then the rest of include cycles."""
+    known = {*model.names[""], *model.names[host.name]}
+    files = {name: place for name, place in model.names[host.name].items() if place.path not in model.scripts}
     recipes = {name: place for name, place in files.items() if _is_recipe(name, place, known)}
     included = {entry.name[1:] for place in recipes.values() for entry in _parsed(place) if entry.name.startswith("@")}
-    cookbook = RecipeIncludes(seen.trees, host)
+    includes = RecipeIncludes(model.trees, host)
     for name in sorted(recipes, key=lambda name: (name != "default", name in included, name)):
-        if recipes[name].path not in cookbook.opened:
-            before = len(cookbook.problems)
-            entries = tuple(cookbook.include(Entry(f"@{name}", (), COMMAND_LINE)))
-            yield Use(host, entries, None, tuple(map(error, cookbook.problems[before:])))
+        if recipes[name].path not in includes.opened:
+            before = len(includes.problems)
+            entries = tuple(includes.include(Entry(f"@{name}", (), COMMAND_LINE)))
+            yield HostEntries(host, entries, None, tuple(map(error, includes.problems[before:])))
 
 
 def _parsed(place: Located) -> Sequence[Entry]:
@@ -135,32 +125,53 @@ def _parsed(place: Located) -> Sequence[Entry]:
 
 
 def _is_recipe(name: str, place: Located, known: Iterable[str]) -> bool:
-    """Tell a recipe from other files of a host directory, which a `ref` may look for: it names scripts."""
+    """Return whether a file of a host directory is a recipe, because it names scripts, and not a file for a `ref`."""
     names = [entry.name.removeprefix("@") for entry in _parsed(place)]
     return name == "default" or any(each in known for each in names) or any(did_you_mean(each, known) for each in names)
 
 
-def _planned(trees: Trees, time_limit: float, use: Use) -> Use:
-    """Make the plan of a use."""
+def _unused(model: TreeModel, host: Host, used: set[Path]) -> tuple[Entry, ...]:
+    """Return entries for the scripts of a host's directories, or of NOWHERE, whose paths are not in `used`."""
+    files = model.names[host.name if host is not NOWHERE else ""]
+    unused = {name: place for name, place in files.items() if place.path in model.scripts and place.path not in used}
+    return tuple(Entry(name, (), place.at(1)) for name, place in unused.items())
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+def _resolve(trees: Trees, time_limit: float, recipe: HostEntries) -> HostEntries:
+    """Return the recipe with its plan, or with the errors that prevent one."""
     try:
-        return replace(use, plan=resolve(trees, use.host, use.entries, time_limit=time_limit))
+        return replace(recipe, plan=resolve(trees, recipe.host, recipe.entries, time_limit=time_limit))
     except FactsUnknown:
-        return use
+        return recipe
     except InputError as bad:
-        return replace(use, findings=(*use.findings, *map(error, bad.problems)))
+        return replace(recipe, findings=(*recipe.findings, *map(error, bad.problems)))
 
 
-def _idle(seen: TreeModel, host: Host, used: set[Path]) -> tuple[Entry, ...]:
-    """Return the scripts of a host's directories, or of all hosts, that no recipe names, as entries."""
-    files = seen.names[host.name if host is not NOWHERE else ""]
-    idle = {name: place for name, place in files.items() if place.path in seen.scripts and place.path not in used}
-    return tuple(Entry(name, (), place.at(1)) for name, place in idle.items())
+def _look_up(model: TreeModel, recipe: HostEntries) -> HostEntries:
+    """Return the recipe with errors for scripts that do not exist; executes nothing."""
+    problems: list[Problem] = []
+    for entry in recipe.entries:
+        if name_problem(entry.name):
+            continue  # reported by the recipe's parser
+        place = model.trees.find(entry.name, recipe.host)
+        script = read_script(entry.name, place) if place else None
+        if place is None:
+            near = model.trees.near(entry.name, recipe.host)
+            problems.append(Problem(entry.position, f"unknown script `{entry.name}`", near))
+        elif outside := model.trees.trust.outside(place.path, f"script `{entry.name}`"):
+            problems.append(outside)
+        elif isinstance(script, Problem):
+            problems.append(script)
+    return replace(recipe, findings=(*recipe.findings, *map(error, problems)))
 
 
-def _loosely(finding: Finding) -> Iterator[Finding]:
-    """Yield what is wrong with a script that no recipe names, but for files that nobody could have made for it."""
+def _tolerate(finding: Finding) -> Iterator[Finding]:
+    """Yield a finding of a script that no recipe names: an error of RECIPE_RULES as a warning, or not at all."""
     problem = finding.problem
-    if finding.rule not in DEPENDS:
+    if finding.rule not in RECIPE_RULES:
         yield finding
     elif finding.rule != "missing-file":
-        yield doubt(finding.rule, problem.position, problem.message, problem.hint)
+        yield warning(finding.rule, problem.position, problem.message, problem.hint)

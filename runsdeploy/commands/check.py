@@ -37,20 +37,20 @@ def check(arguments: Arguments) -> int:
 def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     """Yield findings, the surest first; raises InputError for an error that makes further checks impossible."""
     # Modules that no other command needs.
-    from runsdeploy.check.checker import survey, syntax_errors  # noqa: PLC0415
-    from runsdeploy.check.rules import doubts  # noqa: PLC0415
+    from runsdeploy.check.checker import build_model, syntax_errors  # noqa: PLC0415
+    from runsdeploy.check.rules import apply_rules  # noqa: PLC0415
     from runsdeploy.check.shellcheck import missing, program, shellcheck  # noqa: PLC0415
 
     trees = trees_of(arguments)
     words = choices(arguments.host)
     hosts = select(trees, words, known=True) if words else trees.hosts()
-    seen = survey(trees, hosts, arguments.conf_timeout, whole=not arguments.host, static=arguments.static)
+    model = build_model(trees, hosts, arguments.conf_timeout, complete=not arguments.host, static=arguments.static)
     if program() is None:
         show_problems([missing()])
-    yield seen.findings
-    yield syntax_errors(seen, static=arguments.static)
-    yield doubts(seen)
-    yield shellcheck(seen.readings)
+    yield model.findings
+    yield syntax_errors(model, static=arguments.static)
+    yield apply_rules(model)
+    yield shellcheck(model.checked)
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:
@@ -61,7 +61,7 @@ def _distinct(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _is_echo(each: Finding, errors: set[tuple[str, int]], broken: dict[str, str]) -> bool:
-    """Say whether a doubt only repeats an error: of its line, or of a text that bash could not parse."""
+    """Say whether a warning only repeats an error: of its line, or of a text that bash could not parse."""
     file, _ = _place(each)
     # Where the text ends too soon, shellcheck names what was left open.
     ended = re.search(r"unexpected (EOF|end of file)", broken.get(file, ""))

@@ -43,7 +43,7 @@ class HostMarkers(Struct):
 
     def all(self, names: Sequence[str]) -> Iterator[tuple[str, Marker]]:
         """Yield the markers with their sides; `names` are full names that may stand behind shortened ones."""
-        return ((side, marker) for side, markers in self.markers.items() for marker in markers.told(names))
+        return ((side, marker) for side, markers in self.markers.items() for marker in markers.decode(names))
 
 
 def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T], Any]) -> list[Any]:

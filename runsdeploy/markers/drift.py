@@ -1,4 +1,4 @@
-"""Standings: how what a host has marked compares with what the trees hold now."""
+"""Drift: compares a host's markers with the current trees: done, older, never, unknown, untrusted."""
 
 from __future__ import annotations
 
@@ -14,37 +14,39 @@ NEVER, DONE, OLDER, UNKNOWN, UNTRUSTED = "never", "done", "older", "unknown", "u
 
 
 class Drift(Struct, frozen=True):
-    """One script, or one subsystem of it, on one host."""
+    """The drift of one script, or of one subsystem of it, on one host."""
 
     side: str
     """`target` or `controller`"""
     owner: str
-    """`own` of the login user, or `root`"""
+    """whose markers: `own` of the login user, or `root`"""
     script: str
     subsystem: str
     """empty for the script as a whole"""
     state: str
-    """`never` done, `done`, done by an `older` version, `unknown` to the trees, `untrusted`: the script will fail"""
+    """`done`; `older`: done by an older version; `never`: not done; `unknown`: not in the trees; `untrusted`: the
+    marker is a symbolic link, and the script will fail when it checks it"""
     reason: str
-    """why it is not simply done"""
+    """why the state is not `done`"""
     marker: Marker | None
-    """None if it was never done"""
+    """None for `never`"""
 
 
 def compare(
     markers: Mapping[str, Markers], plan: Plan | None, find: Callable[[str], Script | None], names: Iterable[str]
 ) -> list[Drift]:
-    """Compare the markers of each side with a host's plan, where there is one, and with its scripts.
+    """Compare the markers of one host, by side, with its plan and its scripts; return them sorted by script.
 
-    `find` returns the script of a name; `names` are those that there are.
+    Without a plan (None) there is no state `never`. `find` returns the script of a name, or None; `names` are the
+    names of all scripts.
     """
     steps = plan.steps if plan else ()
     known = {*names, *(step.script.name for step in steps)}
     found: list[Drift] = []
     for side, each in markers.items():
-        for marker in each.told(known):
+        for marker in each.decode(known):
             same = [step for step in steps if (step.side, step.script.name) == (side, marker.script)]
-            state, reason = _judge(marker, same, same[0].script if same else find(marker.script))
+            state, reason = _state(marker, same, same[0].script if same else find(marker.script))
             found.append(Drift(side, marker.owner, marker.script, marker.subsystem, state, reason, marker))
     if plan:
         for step in steps:
@@ -52,14 +54,14 @@ def compare(
     return sorted(found, key=lambda each: (each.script, each.side, each.owner, each.subsystem))
 
 
-def _judge(marker: Marker, steps: list[Step], script: Script | None) -> tuple[str, str]:
+def _state(marker: Marker, steps: list[Step], script: Script | None) -> tuple[str, str]:
     if not marker.trusted:
-        return UNTRUSTED, "a link, which no step goes by: take it away with `runsdeploy reset`"
+        return UNTRUSTED, "a symbolic link, on which a step fails: remove it with `runsdeploy reset`"
     if script is None:
         return UNKNOWN, "no such script in the trees"
     if marker.section and marker.section != script.digest:
         return OLDER, "the script has changed since"
-    # What earlier steps made is part of the digest, and known only when they run.
+    # The digest of a step with `uses` covers files of earlier steps, which are known only when those run.
     if marker.digest and steps and not any(step.uses or step.digest == marker.digest for step in steps):
         what = "its variables or files" if marker.section else "the script, its variables or its files"
         return OLDER, f"{what} have changed since"
@@ -67,16 +69,16 @@ def _judge(marker: Marker, steps: list[Step], script: Script | None) -> tuple[st
 
 
 def _missing(plan: Plan, step: Step, markers: Markers, found: list[Drift]) -> Iterator[Drift]:
-    """Yield what a step asks for and nobody marked."""
-    from runsdeploy.markers.forecast import asks, subsystems  # noqa: PLC0415 - its patterns take time to compile
+    """Yield the subsystems for which a step calls `shouldrun` and which have no marker."""
+    from runsdeploy.markers.forecast import has_guard, subsystems  # noqa: PLC0415 - its patterns take time to compile
 
     owner = markers.owner(root="root" in step.flags)
-    if not asks(step) or owner is None:
+    if not has_guard(step) or owner is None:
         return
-    there = {
+    marked = {
         each.subsystem for each in found if (each.side, each.owner, each.script) == (step.side, owner, step.script.name)
     }
-    wanted = subsystems(plan, step) or ([] if there else [""])
+    wanted = subsystems(plan, step) or ([] if marked else [""])
     for subsystem in dict.fromkeys(wanted):
-        if subsystem not in there:
+        if subsystem not in marked:
             yield Drift(step.side, owner, step.script.name, subsystem, NEVER, "", None)

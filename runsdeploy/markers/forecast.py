@@ -1,7 +1,7 @@
-"""Forecasts: what a deploy would do, told from the markers of the host without running anything.
+"""Forecasts: what each step of a plan would do, from the markers of the host, without running anything.
 
-`would-run` and `already-done` are said only where the section leaves no other way (see `traversal`); everything
-else is `maybe`, with the reason. What a step marks is known to the steps of the same script behind it.
+A forecast is `would-run` or `already-done` only if every execution path of the SCRIPT section agrees (see
+`bash.interpreter`), else `maybe`, with the reason. Markers that a step sets count for later steps of the same script.
 """
 
 from __future__ import annotations
@@ -9,57 +9,61 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from runsdeploy.bash.expansion import IFS, Value
+from runsdeploy.bash.guards import Guard
 from runsdeploy.bash.interpreter import Interpreter
-from runsdeploy.bash.lexer import GUARDS, Unclear
-from runsdeploy.bash.state import DECLINED, TESTS, WORKS, Mark, Way
+from runsdeploy.bash.lexer import GUARDS, Undetermined
+from runsdeploy.bash.state import ASSUMED_SUCCESS, DECLINED, UNKNOWN_STATUS, MarkerState, State
 from runsdeploy.markers.marker import Markers
 from runsdeploy.plan.plan import Plan, Step
 
 RUN, DONE, MAYBE = "would-run", "already-done", "maybe"
 
-_Marks = dict[bytes | None, Mark]
+_MarkerStates = dict[bytes | None, MarkerState]
 
 
 def forecast(plan: Plan, target: Markers, controller: Markers) -> dict[int, tuple[str, str]]:
-    """Return outcome and reason for every step by its number."""
-    said: dict[int, tuple[str, str]] = {}
-    marked: dict[tuple[str, str, str], _Marks] = {}
+    """Return the forecast of every step, by its number: RUN, DONE or MAYBE, and the reason.
+
+    `target` and `controller` are the markers of the host's two sides.
+    """
+    forecasts: dict[int, tuple[str, str]] = {}
+    changes: dict[tuple[str, str, str], _MarkerStates] = {}
     for step in plan.steps:
         markers = controller if step.side == "controller" else target
         owner = markers.owner(root="root" in step.flags)
         if owner is None:
-            said[step.number] = MAYBE, "root's markers cannot be read: `sudo -n` does not work there"
+            forecasts[step.number] = MAYBE, "root's markers cannot be read: `sudo -n` does not work there"
             continue
-        marks = marked.setdefault((step.side, owner, step.script.name), {})
-        traversal = _traversal(plan, step, markers, owner)
+        changed = changes.setdefault((step.side, owner, step.script.name), {})
+        interpreter = _interpreter(plan, step, markers, owner)
         try:
-            way = Way(tuple(marks.items()), _values(plan, step), errexit="strict" in step.flags)
-            ends = _ends(step, traversal, way)
-        except Unclear as unclear:
-            asks_itself = GUARDS.search(_text(step)) or step.libraries
-            said[step.number] = (MAYBE, str(unclear)) if asks_itself else _always()
-            ends = {Way(marks=((None, Mark(None)),))} if asks_itself else set()
+            state = State(tuple(changed.items()), _variables(plan, step), errexit="strict" in step.flags)
+            ends = _run(step, interpreter, state)
+        except Undetermined as undetermined:
+            may_call_guard = GUARDS.search(_text(step)) or step.libraries
+            forecasts[step.number] = (MAYBE, str(undetermined)) if may_call_guard else _always()
+            ends = {State(markers=((None, MarkerState(None)),))} if may_call_guard else set()
         else:
-            outcome, reason = _verdict(ends, traversal.doubt)
-            new = markers.should_run(owner, _name(step), _guarded(step), None)
-            said[step.number] = outcome, _reason(step, outcome, new=new) or reason
-        _agree(marks, ends)
-    return said
+            outcome, reason = _common_outcome(ends, interpreter.ambiguity)
+            new = markers.should_run(owner, _name(step), _conf_subsystem(step), None)
+            forecasts[step.number] = outcome, _conf_reason(step, outcome, new=new) or reason
+        _merge(changed, ends)
+    return forecasts
 
 
-def asks(step: Step) -> bool:
-    """Say whether a step asks for markers at all."""
+def has_guard(step: Step) -> bool:
+    """Return whether a step has a guard: `conf once`, `conf onchange`, or a call in its SCRIPT section."""
     return bool(step.flags & {"once", "onchange"} or GUARDS.search(_text(step)))
 
 
 def subsystems(plan: Plan, step: Step) -> list[str]:
-    """Return the subsystems that a step that was never done would ask for, as far as that can be told."""
-    traversal = _traversal(plan, step, Markers(), "own")
+    """Return the subsystems for which a step that was never done would call `shouldrun`; none if that is not known."""
+    interpreter = _interpreter(plan, step, Markers(), "own")
     try:
-        _ends(step, traversal, Way(values=_values(plan, step)))
-    except Unclear:
+        _run(step, interpreter, State(variables=_variables(plan, step)))
+    except Undetermined:
         return []
-    return [each.decode("utf-8", "surrogateescape") for each in traversal.asked]
+    return [each.decode("utf-8", "surrogateescape") for each in interpreter.subsystems]
 
 
 def _text(step: Step) -> str:
@@ -70,8 +74,8 @@ def _name(step: Step) -> bytes:
     return step.script.name.encode("utf-8", "surrogateescape")
 
 
-def _values(plan: Plan, step: Step) -> tuple[tuple[str, Value], ...]:
-    """Return the variables of a step as far as they are known before it runs."""
+def _variables(plan: Plan, step: Step) -> tuple[tuple[str, Value], ...]:
+    """Return the variables of a step whose values are known before it runs."""
     values: dict[str, Value] = {"@": (), "RUNS_SCRIPT": _name(step), "RUNS_HOST": plan.host.name.encode()}
     values["IFS"] = IFS
     values["RUNS_DIGEST"] = None if step.uses else step.digest.encode()
@@ -83,45 +87,47 @@ def _values(plan: Plan, step: Step) -> tuple[tuple[str, Value], ...]:
     return tuple(sorted(values.items(), key=lambda each: each[0]))
 
 
-def _traversal(plan: Plan, step: Step, markers: Markers, owner: str) -> Interpreter:
-    """Prepare to follow a step."""
+def _interpreter(plan: Plan, step: Step, markers: Markers, owner: str) -> Interpreter:
     libraries = {file.path.removeprefix("lib/"): file.content for file in plan.libraries}
 
-    def library(name: str) -> str | None:
+    def read_library(name: str) -> str | None:
         return libraries[name].decode("utf-8", "surrogateescape") if name in libraries else None
 
-    return Interpreter(lambda *asked: markers.should_run(owner, _name(step), *asked), library)
+    return Interpreter(lambda *asked: markers.should_run(owner, _name(step), *asked), read_library)
 
 
-def _ends(step: Step, traversal: Interpreter, way: Way) -> set[Way]:
-    """Return all ways in which a step may end; raises Unclear."""
+def _run(step: Step, interpreter: Interpreter, state: State) -> set[State]:
+    """Return all states that a step may end in, its `conf once` or `conf onchange` included; raises Undetermined."""
     if not step.flags & {"once", "onchange"}:
-        return traversal.through(_text(step), way)
-    subsystem = _guarded(step)
-    known, value = (not step.uses, step.digest.encode()) if subsystem else (True, None)
-    ends: set[Way] = set()
-    for asked in traversal.ask(way, subsystem, value, f"`conf {'onchange' if subsystem else 'once'}`", known=known):
-        if not asked.yes:
-            ends.add(asked)
+        return interpreter.run(_text(step), state)
+    subsystem = _conf_subsystem(step)
+    guard = Guard(subsystem, step.digest.encode(), known=not step.uses) if subsystem else Guard(subsystem)
+    ends: set[State] = set()
+    for start in interpreter.shouldrun(state, guard, f"`conf {'onchange' if subsystem else 'once'}`"):
+        if not start.first_yes:
+            ends.add(start)
             continue
         try:
-            after = traversal.through(_text(step), asked)
-        except Unclear:
-            # It runs in any case; what else it marks is not known.
-            after = {asked.mark(None, Mark(None))}
-        mark = Mark(there=True, value=value, known=known)
-        ends |= {each.mark(subsystem, mark) for each in after if _succeeds(each) is not False}
+            after = interpreter.run(_text(step), start)
+        except Undetermined:
+            # The step runs in any case; only the markers that it sets are not known.
+            after = {start.with_marker(None, MarkerState(None))}
+        marker = MarkerState(exists=True, value=guard.value, known=guard.known)
+        ends |= {each.with_marker(subsystem, marker) for each in after if _succeeds(each) is not False}
         ends |= {each for each in after if not _succeeds(each)}
     return ends
 
 
-def _guarded(step: Step) -> bytes:
-    """Return the subsystem that `conf once` and `conf onchange` ask for."""
+def _conf_subsystem(step: Step) -> bytes:
+    """Return the subsystem whose marker `conf once` and `conf onchange` use."""
     return b"onchange" if "onchange" in step.flags else b""
 
 
-def _reason(step: Step, outcome: str, *, new: bool) -> str:
-    """Say why a step runs or not that is guarded by its CONF section; empty for others."""
+def _conf_reason(step: Step, outcome: str, *, new: bool) -> str:
+    """Return why a step with `conf once` or `conf onchange` has this outcome; empty for other steps.
+
+    `new` says that the host has no marker of that guard.
+    """
     if not step.flags & {"once", "onchange"}:
         return ""
     if outcome == MAYBE:
@@ -131,47 +137,47 @@ def _reason(step: Step, outcome: str, *, new: bool) -> str:
     return "never done" if new else "has changed since it was done"
 
 
-def _agree(marks: _Marks, ends: Iterable[Way]) -> None:
-    """Keep what all ends of a step have marked alike; the rest is not known to the steps behind it.
+def _merge(changed: _MarkerStates, ends: Iterable[State]) -> None:
+    """Replace `changed` by the markers on which all ends of a step agree; all others become unknown to later steps.
 
-    Behind one that fails nothing runs, so it counts only if there is no other.
+    An end that fails counts only if there is no other: after a failed step no further one runs.
     """
     good = [end for end in ends if _succeeds(end) is not False]
-    found = [dict(end.marks) for end in good or ends]
-    unknown = Mark(None)
-    said = {key: {each.get(key, unknown) for each in found} for key in {key for each in found for key in each}}
+    found = [dict(end.markers) for end in good or ends]
+    unknown = MarkerState(None)
+    states = {key: {each.get(key, unknown) for each in found} for key in {key for each in found for key in each}}
     if found:
-        marks.clear()
-    marks.update({key: each.pop() if len(each) == 1 else unknown for key, each in said.items()})
-    if marks.get(None) == unknown:
-        marks.clear()
-        marks[None] = unknown
+        changed.clear()
+    changed.update({key: each.pop() if len(each) == 1 else unknown for key, each in states.items()})
+    if changed.get(None) == unknown:
+        changed.clear()
+        changed[None] = unknown
 
 
-def _verdict(ends: Iterable[Way], doubt: str) -> tuple[str, str]:
-    """Say what these ends have in common."""
+def _common_outcome(ends: Iterable[State], ambiguity: str) -> tuple[str, str]:
+    """Return the outcome that all ends have in common, and its reason; else MAYBE."""
     found = {_outcome(end): end for end in ends}
     if set(found) == {RUN}:
-        place = found[RUN].yes
+        place = found[RUN].first_yes
         return (RUN, f"{place} finds no marker") if place else _always()
     if set(found) == {DONE}:
-        return DONE, f"{found[DONE].no} finds its marker"
-    return MAYBE, doubt or "what it does is known only when it runs"
+        return DONE, f"{found[DONE].first_no} finds its marker"
+    return MAYBE, ambiguity or "what it does is known only when it runs"
 
 
-def _outcome(end: Way) -> str:
-    """Judge an end as `judge` of `shell/run_step.sh` does; a failure is a run."""
-    if end.yes or not end.no:
+def _outcome(end: State) -> str:
+    """Judge an end by the rules of `judge` in `shell/run_step.sh`; a failure counts as a run."""
+    if end.first_yes or not end.first_no:
         return RUN
     return {True: DONE, False: RUN, None: MAYBE}[_succeeds(end)]
 
 
-def _succeeds(end: Way) -> bool | None:
-    """Say whether a step that ends so is a success; None if that is not known."""
-    if end.status == TESTS:
+def _succeeds(end: State) -> bool | None:
+    """Return whether a step that ends in this state succeeds; None if that is not known."""
+    if end.status == UNKNOWN_STATUS:
         return None
-    return end.status in (0, WORKS) or (end.status == DECLINED and bool(end.no))
+    return end.status in (0, ASSUMED_SUCCESS) or (end.status == DECLINED and bool(end.first_no))
 
 
 def _always() -> tuple[str, str]:
-    return RUN, "runs every time: it asks for no marker"
+    return RUN, "runs every time: it checks no marker"

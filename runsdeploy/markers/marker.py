@@ -1,4 +1,4 @@
-"""Markers: how their names are written (as `shell/runs.sh` does), what they answer, and what they tell."""
+"""Markers: their file names and contents, as `shell/runs.sh` writes them, and the answers of `shouldrun`."""
 
 from __future__ import annotations
 
@@ -12,118 +12,118 @@ from runsdeploy.errors import Refused
 from runsdeploy.events import MarkerFound, decode_word
 
 LONGEST = 200
-"""characters of a name before it is shortened; file systems take 255 bytes"""
+"""characters of a name; longer ones are shortened, because file systems limit names to 255 bytes"""
 
 
 def encode(data: bytes) -> str:
-    """Percent-encode all but letters, digits, `_`, `-` and a dot that does not lead."""
+    """Percent-encode all bytes but letters, digits, `_`, `-`, and dots other than a leading one."""
     text = re.sub(rb"[^A-Za-z0-9_.-]|^\.", lambda found: b"%%%02X" % found[0][0], data)
     return text.decode("ascii")
 
 
 def name_of(data: bytes) -> str:
-    """Return the file name for a name, one to one; `%+` marks a shortened one."""
+    """Return the file name for a script or subsystem, one to one; a shortened one contains `%+`."""
     text = encode(data)
     return f"{text[:100]}%+{hashlib.sha256(data).hexdigest()}" if len(text) > LONGEST else text
 
 
 def path_of(script: bytes, subsystem: bytes) -> str:
-    """Return the path of a marker below the directory of markers."""
+    """Return the path of a marker, relative to the directory of markers; subsystem empty for the whole script."""
     last = f"subsystem={name_of(subsystem)}" if subsystem else "script"
     return f"{name_of(script)}/{last}"
 
 
-def _decoded(name: str, known: dict[str, str]) -> str:
-    """Take a file name back; a shortened one that none of the known names has stays as it is."""
+def _decode(name: str, known: dict[str, str]) -> str:
+    """Return the name for a file name; a shortened one that is not in `known` is returned as it is."""
     return known.get(name) or (name if "%+" in name else decode_word(name))
 
 
 class Marker(Struct, frozen=True):
-    """What a marker says of what was done; texts are empty where it does not say it, as older ones do not."""
+    """A marker. A string is empty where the marker has no such line, as those of older versions."""
 
     owner: str
-    """`own` of the login user, or `root`"""
+    """whose marker: `own` of the login user, or `root`"""
     path: str
-    """below the directory of markers"""
+    """relative to the directory of markers"""
     script: str
-    """as recipes call it"""
+    """the script's name in recipes"""
     subsystem: str
     """empty for the script as a whole"""
     value: str | None
-    """None if it was marked without one"""
+    """None if it was set without a value"""
     time: str = ""
-    """UTC by the clock of its machine, `2025-11-23T04:05:06Z`"""
+    """UTC, by the clock of the host: `2025-11-23T04:05:06Z`"""
     session: str = ""
     digest: str = ""
-    """of the step: script, variables, files; with those of earlier steps where it uses any"""
+    """SHA-256 of the step: script, variables, files, also those that earlier steps made for it"""
     plan: str = ""
     section: str = ""
     """SHA-256 of the SCRIPT section"""
     by: str = ""
-    """who deployed, `user@machine`"""
+    """the operator, `user@machine`"""
     revision: str = ""
-    """the commit of the script's tree, with a `+` if the tree held more than that"""
+    """the commit of the script's tree, with a `+` if the tree had changes that were not committed"""
     trusted: bool = True
-    """whether `shouldrun` goes by it: not by a link, which anybody's file may be behind"""
+    """False for a symbolic link, on which `shouldrun` fails: its target may be a file of any user"""
 
 
 LARGEST, ENTRY = 64 << 20, 300
-"""bytes of memory for all that a machine says of markers, and what each costs besides its text"""
+"""bytes: limit on the memory for a host's markers, and the overhead counted for each line"""
 
 
 class Markers(Struct):
-    """The markers of one state directory, and of root's where that is another."""
+    """The markers of one state directory, and root's if root has another one."""
 
     found: dict[tuple[str, str], dict[str, str]] = field(default_factory=dict)
-    """encoded words by the names of their lines, by owner and path"""
+    """by owner and path: a marker's lines, as encoded words by key"""
     account: str = "root"
-    """who asked: `root`, `sudo` (who sees root's too) or `user` (who does not)"""
+    """the account that read them: `root`, `sudo` (can read root's too) or `user` (cannot)"""
 
     _size: int = 0
 
     def add(self, event: MarkerFound) -> None:
-        """Take in what a machine said."""
+        """Add one line of a marker; raises Refused if the host sends more than LARGEST bytes."""
         self._size += len(event.path) + len(event.value or "") + ENTRY
         if self._size > LARGEST:
-            raise Refused("the target has more markers than anybody would")
+            raise Refused(f"the host sent more than {LARGEST >> 20} MiB of markers")
         lines = self.found.setdefault((event.owner, event.path), {})
         if event.value:
             lines[event.key] = event.value
 
     def owner(self, *, root: bool) -> str | None:
-        """Return whose markers those of a script with or without `conf root` are; None if they cannot be read."""
+        """Return the owner of a script's markers, with `conf root` or without; None if they cannot be read."""
         if not root or self.account == "root":
             return "own"
         return "root" if self.account == "sudo" else None
 
     def should_run(self, owner: str, script: bytes, subsystem: bytes, value: bytes | None) -> bool:
-        """Answer as `shouldrun [subsystem [value]]` would there."""
+        """Return the answer of `shouldrun [subsystem [value]]` on the host; value None for no value."""
         lines = self.found.get((owner, path_of(script, subsystem)))
         if lines is None or "trusted" in lines:
-            return True  # of what is not trusted too: the step runs, and fails when it asks
+            return True  # also for an untrusted marker: the step runs, and fails at `shouldrun`
         return value is not None and lines.get("value") != encode(b"=" + value)
 
-    def told(self, names: Iterable[str] = ()) -> Iterator[Marker]:
-        """Yield what the markers say, sorted; `names` are scripts and subsystems that may be behind shortened names."""
+    def decode(self, names: Iterable[str] = ()) -> Iterator[Marker]:
+        """Yield all markers, sorted by owner and path; shortened names are restored if they are in `names`."""
         known = {name_of(name.encode("utf-8", "surrogateescape")): name for name in names}
         for (owner, path), lines in sorted(self.found.items()):
             folder, _, file = path.partition("/")
             subsystem = file.removeprefix("subsystem=")
-            # Anything else is none of ours, such as what a crash left of one that was being written.
+            # Any other file is no marker, such as a temporary file that a crash left.
             if file == "script" or subsystem != file or (not file and "trusted" in lines):
-                said = {key: decode_word(word) for key, word in lines.items()}
+                texts = {key: decode_word(word) for key, word in lines.items()}
                 yield Marker(
                     owner,
                     path,
-                    _decoded(folder, known),
-                    "" if file in ("script", "") else _decoded(subsystem, known),
-                    said["value"].removeprefix("=") if "value" in said else None,
-                    said.get("time", ""),
-                    said.get("session", ""),
-                    said.get("digest", ""),
-                    said.get("plan", ""),
-                    said.get("script", ""),
-                    said.get("by", ""),
-                    said.get("revision", ""),
+                    _decode(folder, known),
+                    "" if file in ("script", "") else _decode(subsystem, known),
+                    texts["value"].removeprefix("=") if "value" in texts else None,
+                    texts.get("time", ""),
+                    texts.get("session", ""),
+                    texts.get("digest", ""),
+                    texts.get("plan", ""),
+                    texts.get("script", ""),
+                    texts.get("by", ""),
+                    texts.get("revision", ""),
                     "trusted" not in lines,
                 )

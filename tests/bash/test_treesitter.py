@@ -1,14 +1,14 @@
-"""What a text of bash reads, sets and calls, without running it."""
+"""Symbols of bash texts: variables that they read and set, commands that they call."""
 
 from __future__ import annotations
 
 import pytest
 
-from runsdeploy.bash.treesitter import parse
+from runsdeploy.bash.treesitter import collect_symbols
 
 
-def reads(text, *, sure=None):
-    return {each.name for each in parse(text.encode()).reads if sure is None or each.sure is sure}
+def reads(text, *, required=None):
+    return {each.name for each in collect_symbols(text.encode()).reads if required is None or each.required is required}
 
 
 READS = [
@@ -47,34 +47,34 @@ SETS = [
 
 @pytest.mark.parametrize(("text", "names"), SETS, ids=[text for text, _ in SETS])
 def test_what_is_set_is_found_in_every_form(text, names):
-    assert {each.name for each in parse(text.encode()).sets} == set(names.split())
+    assert {each.name for each in collect_symbols(text.encode()).sets} == set(names.split())
 
 
 @pytest.mark.parametrize("text", ["${a:-1}", "${a-1}", "${a:+1}", "${a?no}", "${a:=1}", "${a[@]+x}"])
-def test_a_read_with_a_default_is_not_sure(text):
-    assert reads(f'echo "{text}"', sure=True) == set()
-    assert reads(f'echo "{text}"', sure=False) == {"a"}
+def test_a_read_with_a_default_is_not_required(text):
+    assert reads(f'echo "{text}"', required=True) == set()
+    assert reads(f'echo "{text}"', required=False) == {"a"}
 
 
 def test_places_are_those_of_an_editor():
-    (found,) = parse("\n\necho é $a".encode()).reads
+    (found,) = collect_symbols("\n\necho é $a".encode()).reads
     assert (found.line, found.column) == (3, 9)
 
 
 def test_calls_have_their_literal_words():
-    calls = parse(b'var port="${port:-80}" \'a b\'\nbuiltin read x\n"$made_up" y').calls
+    calls = collect_symbols(b'var port="${port:-80}" \'a b\'\nbuiltin read x\n"$made_up" y').calls
     assert [call.name for call in calls] == ["var", "read"]
     assert [(word.text, word.literal) for word in calls[0].arguments] == [("port=", False), ("a b", True)]
 
 
 @pytest.mark.parametrize("text", ["eval x", ". ./file", "source file"])
 def test_what_cannot_be_followed_is_said(text):
-    assert parse(text.encode()).sets_more
-    assert parse(text.encode()).reads_more
+    assert collect_symbols(text.encode()).sets_more
+    assert collect_symbols(text.encode()).reads_more
 
 
 @pytest.mark.parametrize(
     "text", [b"", b"\xff\xfe", b"if", b'"', b"${", b"((" * 5000, b"$(" * 3000, b"<<A <<B\nx\nA\n$y\nB"]
 )
 def test_no_text_is_too_broken(text):
-    parse(text)
+    collect_symbols(text)

@@ -33,18 +33,18 @@ def check(operator, tmp_path):
     return run
 
 
-def test_errors_and_doubts_are_told_apart_in_one_go(check):
+def test_errors_and_warnings_are_told_apart_in_one_go(check):
     done = check(MISTAKEN)
     assert done.status == 2
     assert done.text.splitlines() == [
         "groups/web:2: error: unknown group `@nobody` [unknown-group]",
         "hosts/medusa/default:2:1: error: unknown script `itt` [unknown-script]; did you mean `it`?",
-        "scripts/it:4:16: doubt: `prot` is read here, and nothing sets it [unset-variable]; did you mean `port`?",
+        "scripts/it:4:16: warning: `prot` is read here, and nothing sets it [unset-variable]; did you mean `port`?",
     ]
-    assert done.talk == "2 errors and 1 doubt\n"
+    assert done.talk == "2 errors and 1 warning\n"
 
 
-def test_doubts_alone_are_status_0_unless_strict(check):
+def test_warnings_alone_are_status_0_unless_strict(check):
     files = {**MISTAKEN, "hosts/medusa/default": "it\n", "groups/web": "medusa\n"}
     assert check(files).status == 0
     strict = check(files, "--strict", "--format", "json")
@@ -122,12 +122,12 @@ def test_static_runs_nothing_wherever_it_stands(check, tmp_path):
     }
     check(files, "--static")
     assert not made.exists()
-    # Without it CONF is run, so that this test means something.
+    # Without `--static` CONF is run: the texts above would create the file.
     check(files)
     assert made.exists()
 
 
-def test_static_finds_syntax_names_and_doubts(check):
+def test_static_finds_syntax_names_and_warnings(check):
     files = {
         **MISTAKEN,
         "scripts/broken": script("if true; then", "true"),

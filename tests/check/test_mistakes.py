@@ -1,6 +1,6 @@
-"""T10: 300 mistakes that operators make, each told by `check` at its own line; without it there is nothing to tell.
+"""T10: 300 mistakes of operators. `check` reports each at its line, and nothing for the tree without the mistake.
 
-The mistakes are data, in `tests/mistakes`. All trees are checked in this process, which is
+The mistakes are data, in `tests/check/mistakes`. All trees are checked in this process, which is
 ten times as fast as a process for each.
 """
 
@@ -27,7 +27,7 @@ def checked(tmp_path, monkeypatch, capfdbinary):
     for name in ("RUNSPATH", "RUNSDEPLOY_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    # shellcheck is a wheel of the development environment, which need not be active.
+    # shellcheck is installed in the development environment, which may not be active.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
 
     def check(name, files, *options):
@@ -55,8 +55,8 @@ def test_there_are_300_mistakes_and_each_has_a_name_of_its_own():
 def test_t10_a_mistake_is_told_at_its_line(mistake, checked):
     assert _shellcheck(), "shellcheck is part of `.[dev]`"
     status, findings = checked("mistaken", mistake.mistaken, *mistake.options)
-    assert any(map(mistake.is_told_by, findings)), _told(findings)
-    # An error keeps a deploy from starting, a doubt does not.
+    assert any(map(mistake.is_reported_by, findings)), _listed(findings)
+    # An error keeps a deploy from starting, a warning does not.
     assert status == (2 if any(finding["severity"] == "error" for finding in findings) else 0)
     for finding in findings:
         if finding["file"] and Path(finding["file"]).exists():
@@ -65,6 +65,6 @@ def test_t10_a_mistake_is_told_at_its_line(mistake, checked):
     assert checked("good", mistake.good) == (0, []), "of the good tree"
 
 
-def _told(findings):
-    told = (f"{f['file']}:{f['line']}: {f['severity']}: {f['message']} [{f['rule']}]" for f in findings)
-    return "\n".join(["told was:", *told])
+def _listed(findings):
+    lines = (f"{f['file']}:{f['line']}: {f['severity']}: {f['message']} [{f['rule']}]" for f in findings)
+    return "\n".join(["reported:", *lines])

@@ -1,26 +1,28 @@
-"""Doubts: told where an operator would want it, and not where he would be annoyed."""
+"""Warnings: reported where an operator needs one, and not where the text may be meant."""
 
 from __future__ import annotations
 
 import pytest
 
-from runsdeploy.check.checker import survey
-from runsdeploy.check.rules import doubts
+from runsdeploy.check.checker import build_model
+from runsdeploy.check.rules import apply_rules
 from runsdeploy.tree.trees import open_trees
 from tests.trees import Link, plant, script
 
 
 @pytest.fixture
-def told(tmp_path, monkeypatch):
-    """Return the doubts about a tree, as `file:line rule`; CONF is read, not run."""
+def warnings(tmp_path, monkeypatch):
+    """Return the warnings about a tree, as `file:line rule`; CONF is read, not run."""
 
-    def tell(files, path="."):
+    def check(files, path="."):
         monkeypatch.chdir(plant(tmp_path / "tree", {"hosts/medusa/default": "it\n", **files}))
         trees = open_trees(path, tmp_path / "tree", trusted=True)
-        seen = survey(trees, trees.hosts(), 10, whole=True, static=True)
-        return sorted(f"{each.problem.position.place} {each.rule}" for each in doubts(seen) if each.severity == "doubt")
+        model = build_model(trees, trees.hosts(), 10, complete=True, static=True)
+        return sorted(
+            f"{each.problem.position.place} {each.rule}" for each in apply_rules(model) if each.severity == "warning"
+        )
 
-    return tell
+    return check
 
 
 @pytest.mark.parametrize(
@@ -42,8 +44,8 @@ def told(tmp_path, monkeypatch):
         ("", "shouldrun && setdone"),
     ],
 )
-def test_what_is_well_is_not_told(told, conf, body):
-    assert told({"scripts/it": script(conf, body), "scripts/site.conf": "x"}) == []
+def test_what_is_well_is_not_told(warnings, conf, body):
+    assert warnings({"scripts/it": script(conf, body), "scripts/site.conf": "x"}) == []
 
 
 @pytest.mark.parametrize(
@@ -66,45 +68,45 @@ def test_what_is_well_is_not_told(told, conf, body):
         ("", "true\nscript:\ntrue", ["3 misspelt-separator"]),
     ],
 )
-def test_what_is_seldom_meant_is_told(told, conf, body, expected):
-    assert told({"scripts/it": script(conf, body)}) == [f"scripts/it:{each}" for each in expected]
+def test_what_is_seldom_meant_is_told(warnings, conf, body, expected):
+    assert warnings({"scripts/it": script(conf, body)}) == [f"scripts/it:{each}" for each in expected]
 
 
-def test_an_operation_on_a_name_that_the_script_does_not_know_is_told(told):
+def test_an_operation_on_a_name_that_the_script_does_not_know_is_told(warnings):
     files = {"hosts/medusa/default": "it prot=80\n", "scripts/it": script("var port=80", 'echo "$port"')}
-    assert told(files) == ["hosts/medusa/default:1 undeclared-operation"]
+    assert warnings(files) == ["hosts/medusa/default:1 undeclared-operation"]
 
 
-def test_a_template_that_is_broken_or_missing_may_ask_for_any_variable(told):
+def test_a_template_that_is_broken_or_missing_may_ask_for_any_variable(warnings):
     conf = "var port=80\nref -t -r page={}"
     broken = {"scripts/it": script(conf.format("page.j2"), 'cat "$page"'), "scripts/page.j2": "{{ port"}
-    assert told(broken) == []
-    assert told({"scripts/it": script(conf.format("nowhere.j2"), 'cat "$page"')}) == []
+    assert warnings(broken) == []
+    assert warnings({"scripts/it": script(conf.format("nowhere.j2"), 'cat "$page"')}) == []
 
 
-def test_a_link_to_nothing_is_told_unless_it_is_shipped(told):
+def test_a_link_to_nothing_is_told_unless_it_is_shipped(warnings):
     files = {
         "scripts/it": script("ref -r site=site", 'ls "$site"'),
         "scripts/gone": Link("../old/gone"),
         "scripts/site/enabled": Link("available"),
     }
-    assert told(files) == ["scripts/gone:1 dangling-link"]
+    assert warnings(files) == ["scripts/gone:1 dangling-link"]
 
 
-def test_a_script_that_hides_another_is_told_unless_they_are_the_same(told):
+def test_a_script_that_hides_another_is_told_unless_they_are_the_same(warnings):
     files = {"one/scripts/it": script("", "echo 1"), "two/scripts/it": script("", "echo 2")}
-    assert told(files, "one:two") == ["one/scripts/it:1 hidden"]
+    assert warnings(files, "one:two") == ["one/scripts/it:1 hidden"]
 
 
-def test_a_script_that_is_the_same_in_two_trees_is_not_told(told):
+def test_a_script_that_is_the_same_in_two_trees_is_not_told(warnings):
     files = {"one/scripts/it": script("", "echo 1"), "two/scripts/it": script("", "echo 1")}
-    assert told(files, "one:two") == []
+    assert warnings(files, "one:two") == []
 
 
-def test_a_variable_for_all_is_read_by_any_script_or_template(told):
+def test_a_variable_for_all_is_read_by_any_script_or_template(warnings):
     files = {
         "runs.conf": "var admins a\nvar site b\nvar nobody c\n",
         "scripts/it": script("ref -t -r page=page.j2", 'cat "$page"; echo "${site[0]}"'),
         "scripts/page.j2": "{{ admins | join }}\n",
     }
-    assert told(files) == ["runs.conf:3 unused-variable"]
+    assert warnings(files) == ["runs.conf:3 unused-variable"]

@@ -1,4 +1,4 @@
-"""Dry runs tell the truth: what they say is what a deploy then does, and they change nothing."""
+"""Dry runs: a deploy does what the dry run before it predicted, and a dry run changes nothing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ SEED = os.environ.get("RUNSDEPLOY_DRY_RUN_SEED")
 
 
 def compare(operator, host, tree, *more):
-    """Dry-run, then deploy; return what was said of each step with what happened. Nothing may change between."""
-    # A session goes from its target a moment after its controller.
-    # (Nor does a search of all directories bear it that one of them goes meanwhile.)
+    """Dry-run, then deploy; return each script with its forecast and its outcome. The dry run may change nothing."""
+    # A session leaves its target a moment after its controller. Then its files change, and `contents` fails if a
+    # directory disappears while it is read.
     segments = [*host.state.glob("sessions/*/segment*"), *operator.state.glob("hosts/*/sessions/*/segment*")]
     wait_until(lambda: not any([*each.glob("attached.*")] for each in segments))
     wait_until(lambda: all((each / "finished").exists() for each in segments))
@@ -35,13 +35,13 @@ def compare(operator, host, tree, *more):
     return [(*one, outcome) for one, (_, outcome) in zip(said, done.outcomes, strict=True)]
 
 
-def kept(said, happened):
-    """Whether a word was kept."""
+def came_true(forecast, outcome):
+    """Return whether a step did what its forecast said."""
     return {
-        "would-run": happened in ("ok", "failed", "killed"),
-        "already-done": happened == "already-done",
+        "would-run": outcome in ("ok", "failed", "killed"),
+        "already-done": outcome == "already-done",
         "maybe": True,
-    }[said]
+    }[forecast]
 
 
 BODIES = [
@@ -141,7 +141,7 @@ def world(rng):
                 else f"\nafter -r {names[-1]} x=2\n" * (name != names[-1])
             )
         body = rng.choice(BODIES)
-        # What marks need not succeed, and what succeeds need not mark.
+        # A step that sets its marker may fail, and one that succeeds may set none.
         body = body.replace("{setdone}", rng.choice(["setdone", "setdone", "true", "false"]))
         files[f"scripts/{name}"] = script(conf, body)
         if rng.random() < 0.08:
@@ -154,7 +154,7 @@ def world(rng):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("part", range(3))
 def test_what_is_foretold_happens_over_random_trees_and_markers(part, operator, target, tmp_path):
-    """Trees in three states each. RUNSDEPLOY_DRY_RUN_SEED shows one again, RUNSDEPLOY_DRY_RUN_CASES makes more."""
+    """Random trees, deployed three times. RUNSDEPLOY_DRY_RUN_SEED repeats one, RUNSDEPLOY_DRY_RUN_CASES makes more."""
     seeds = [int(SEED)] if SEED else [random.randrange(1 << 32) for _ in range(CASES // 9 + (part < CASES // 3 % 3))]
     broken = []
     for seed in seeds:
@@ -165,14 +165,14 @@ def test_what_is_foretold_happens_over_random_trees_and_markers(part, operator, 
         for turn in range(3):
             sets = ["--set", f"y={rng.randrange(2)}"] if turn == 2 and rng.random() < 0.7 else []
             for name, said, happened in compare(operator, target, tree, *sets):
-                if not kept(said, happened):
+                if not came_true(said, happened):
                     text = (tree / "scripts" / name).read_text()
                     broken.append(f"seed {seed}, turn {turn}: {name} {said}, then {happened}\n{text}")
     assert not broken, "\n".join(broken)
 
 
 def test_each_idiom_is_foretold_when_it_is_new_and_when_it_is_done(operator, target, tmp_path):
-    """Each body alone, twice: what a guess gets wrong shows here by name."""
+    """Each body as a script of its own, deployed twice: a wrong forecast is reported with its body."""
     files = {f"scripts/s{n}": script("", body.replace("{setdone}", "setdone")) for n, body in enumerate(BODIES)}
     files["hosts/medusa/default"] = "".join(f"s{n} x=1 y=2\n" for n in range(len(BODIES)))
     tree = plant(tmp_path / "tree", files)
@@ -180,7 +180,7 @@ def test_each_idiom_is_foretold_when_it_is_new_and_when_it_is_done(operator, tar
         f"turn {turn}: {said}, then {happened}: {files[f'scripts/{name}']!r}"
         for turn in range(2)
         for name, said, happened in compare(operator, target, tree)
-        if not kept(said, happened)
+        if not came_true(said, happened)
     ]
     assert not broken, "\n".join(broken)
 

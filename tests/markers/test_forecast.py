@@ -1,4 +1,4 @@
-"""Forecasts: what is said of a step before it runs must be what the runner will say of it."""
+"""Forecasts: the forecast of a step must agree with the outcome that the runner will report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GUARD = "shouldrun || exit"
 
 
 def markers(*done: str, account: str = "root", owner: str = "own", script: str = "web") -> Markers:
-    """Make the markers that `setdone SUBSYSTEM[=VALUE]` left; an empty subsystem is the script."""
+    """Return the markers that `setdone SUBSYSTEM [VALUE]` sets; an empty subsystem is the whole script."""
     found = Markers(account=account)
     for each in done:
         subsystem, given, value = each.partition("=")
@@ -88,6 +88,8 @@ TABLE = [
     ("two settings on a line", 'v=2\nw="$v" x="$v"\nshouldrun a "$w" && {\n x\n}\n', ["a=2"], DONE),
     ("variables of a function", 'v=1\nf() { local w="$(x)" v=2; }\nf\nshouldrun a $v || exit\n', ["a=1"], DONE),
     ("deeper than can be followed", f"{': && ' * 3000}:\nshouldrun || exit\n", [""], MAYBE),
+    ("a guard behind two functions in a pipeline", "g() { shouldrun || exit; }\nf() { g; }\nf | cat\n", [""], DONE),
+    ("a guard behind two functions in the background", "g() { shouldrun || exit; }\nf() { g; }\nf &\n", [""], MAYBE),
     ("a guard with a redirection", "shouldrun a 2>/dev/null || exit\n", ["a"], DONE),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Names of markers, and what markers answer without running anything (R35)."""
+"""File names of markers, and the answers of `shouldrun` from markers (R35)."""
 
 from __future__ import annotations
 
@@ -113,20 +113,20 @@ def test_what_a_marker_says_is_told_with_its_names_taken_back():
     markers.add(MarkerFound("root", path_of(long, long), None))
     markers.add(MarkerFound("own", "web/.new.123", "%3D1"))
     markers.add(MarkerFound("own", "web/script.new.123", None))
-    one, two = markers.told()
+    one, two = markers.decode()
     assert (one.script, one.subsystem, one.value, one.by, one.revision) == (
         "web/nginx", "sub 1", "a b", "me@here", "0af+"
     )  # fmt: skip
     assert (one.time, one.plan, one.section, one.digest, one.session) == ("2025-01-01T00:00:00Z", "12", "ab", "", "")
     assert (two.owner, two.script, two.value) == ("root", name_of(long), None)
-    assert [each.script for each in markers.told([long.decode()])][1] == long.decode()
+    assert [each.script for each in markers.decode([long.decode()])][1] == long.decode()
 
 
 @given(BYTES.filter(bool), BYTES)
 def test_names_are_taken_back_as_they_were(script: bytes, subsystem: bytes):
     markers = found(("own", path_of(script, subsystem), None))
     names = [each.decode("utf-8", "surrogateescape") for each in (script, subsystem)]
-    told = next(markers.told(names))
+    told = next(markers.decode(names))
     assert [told.script, told.subsystem] == names
 
 

@@ -1,7 +1,8 @@
-"""Doubts: what is allowed, and seldom meant. Each rule is a function from a survey to its findings.
+"""Lint rules: valid but suspicious. Each rule is a function from the model to its findings.
 
-A false doubt costs more than one that is missing: who is told nonsense stops reading. So what cannot be
-told from the text alone (`eval`, names that are made up, values of one host only) is given the benefit.
+In: a `TreeModel`. Out: warnings, and the errors that no plan reports. User: `commands.check`.
+A false warning costs more than a missing one, because operators stop reading a linter that is often wrong. Where the
+text alone does not decide (`eval`, computed names, values of one host only), a rule reports nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from runsdeploy.check.model import TreeModel
 from runsdeploy.check.rules import commands, files, markers, recipes, variables
 
 
-def doubts(seen: TreeModel) -> list[Finding]:
-    """Return all doubts about what was surveyed, and the errors that no plan told."""
+def apply_rules(model: TreeModel) -> list[Finding]:
+    """Return the findings of all rules."""
     modules = (variables, recipes, markers, commands, files)
-    return [finding for module in modules for rule in module.RULES for finding in rule(seen)]
+    return [finding for module in modules for rule in module.RULES for finding in rule(model)]

@@ -1,4 +1,4 @@
-"""What is called and not there, and what bash complained of."""
+"""Rules for commands, libraries and facts that do not exist, and for errors that bash printed."""
 
 from __future__ import annotations
 
@@ -7,89 +7,90 @@ import shutil
 from collections.abc import Iterator
 
 from runsdeploy.bash.builtins import NAMES
-from runsdeploy.check.finding import Finding, doubt, error
+from runsdeploy.check.finding import Finding, error, warning
 from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import FACTS
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.plan.conf import FUNCTIONS
 
-_COMPLAINT = re.compile(r"^([^\s:][^:]*): line (\d+): (.+)$", re.MULTILINE)
+_BASH_ERROR = re.compile(r"^([^\s:][^:]*): line (\d+): (.+)$", re.MULTILINE)
 _EXPRESSION = re.compile(r"(operator|expression|operand) expected|syntax error")
 _BITS = re.compile(rb"^[ \t]*bits=(?!\"\"|'')[\"']?([^\"'$`\s;#]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
 
-def _commands(seen: TreeModel) -> Iterator[Finding]:
-    """Called in SCRIPT, and not there."""
-    for reading in seen.readings:
-        known = {name for name in reading.defined if not name.startswith(("_", "RUNS_"))}
-        for call in reading.body.calls:
-            if call.name in reading.defined or not re.fullmatch(r"[A-Za-z]\w+", call.name) or _program(call.name):
+def _commands(model: TreeModel) -> Iterator[Finding]:
+    """A SCRIPT section calls a command that does not exist."""
+    for symbols in model.checked:
+        known = {name for name in symbols.functions if not name.startswith(("_", "RUNS_"))}
+        for call in symbols.body.calls:
+            if call.name in symbols.functions or not re.fullmatch(r"[A-Za-z]\w+", call.name) or _program(call.name):
                 continue
-            at = reading.position(call.line, call.column)
-            home = next((each for each in seen.libraries.values() if call.name in each.syntax.functions), None)
+            at = symbols.position(call.line, call.column)
+            home = next((each for each in model.libraries.values() if call.name in each.symbols.functions), None)
             near = did_you_mean(call.name, known)
             if call.name in FUNCTIONS:
-                message = f"`{call.name}` is a function of CONF, and this is SCRIPT"
-                yield doubt("conf-in-script", at, message, "write it above the line `script:`")
+                message = f"`{call.name}` is a function of CONF sections, and this is SCRIPT"
+                yield warning("conf-in-script", at, message, "write it above the line `script:`")
             elif home:
-                message = f"`{call.name}` is of the library `{home.name}`, which is not loaded"
-                yield doubt("library-not-loaded", at, message, f"`urequire {home.name}`")
-            elif near and len(call.name) > 3:  # noqa: PLR2004 - short words are near to everything
-                yield doubt("misspelt-command", at, f"`{call.name}` is no function that is loaded", near)
+                message = f"`{call.name}` is a function of the library `{home.name}`, which is not loaded"
+                yield warning("library-not-loaded", at, message, f"`urequire {home.name}`")
+            elif near and len(call.name) > 3:  # noqa: PLR2004 - a short word is near to too many
+                yield warning("misspelt-command", at, f"unknown command `{call.name}`", near)
 
 
 def _program(name: str) -> bool:
     return name in NAMES or shutil.which(name) is not None
 
 
-def _conf_commands(seen: TreeModel) -> Iterator[Finding]:
-    """Called in CONF, nearly a function of CONF, and not there; it need not be run on this host."""
-    sheets = [reading.conf for reading in seen.readings] + seen.configurations
-    for sheet in sheets:
-        for call in sheet.syntax.calls:
+def _conf_commands(model: TreeModel) -> Iterator[Finding]:
+    """A CONF section calls a misspelt function of CONF, perhaps in a branch that is not run for these hosts."""
+    confs = [symbols.conf for symbols in model.checked] + model.configurations
+    for conf in confs:
+        for call in conf.symbols.calls:
             near = did_you_mean(call.name, FUNCTIONS) if re.fullmatch(r"[a-z]\w+", call.name) else ""
-            if near and call.name not in (*FUNCTIONS, *sheet.syntax.functions) and not _program(call.name):
-                at = sheet.source.at(call.line, call.column)
-                yield doubt("misspelt-command", at, f"unknown command `{call.name}` in a CONF section", near)
+            if near and call.name not in (*FUNCTIONS, *conf.symbols.functions) and not _program(call.name):
+                at = conf.source.at(call.line, call.column)
+                yield warning("misspelt-command", at, f"unknown command `{call.name}` in a CONF section", near)
 
 
-def _unknown_libraries(seen: TreeModel) -> Iterator[Finding]:
-    """`urequire` of what nobody has, wherever it stands."""
-    for reading in seen.readings:
-        for call in reading.body.calls:
+def _unknown_libraries(model: TreeModel) -> Iterator[Finding]:
+    """`urequire` of a library that does not exist, also in a branch that is not run."""
+    for symbols in model.checked:
+        for call in symbols.body.calls:
             for word in call.arguments if call.name == "urequire" else ():
-                if word.literal and word.text not in seen.libraries:
-                    message, near = f"unknown library `{word.text}`", did_you_mean(word.text, seen.libraries)
-                    yield error(Problem(reading.position(call.line), message, near))
+                if word.literal and word.text not in model.libraries:
+                    message, near = f"unknown library `{word.text}`", did_you_mean(word.text, model.libraries)
+                    yield error(Problem(symbols.position(call.line), message, near))
 
 
-def _unknown_facts(seen: TreeModel) -> Iterator[Finding]:
-    """Told by a `sysinfos.conf`, and nearly the name of a fact."""
-    for sheet in seen.facts:
-        for each in sheet.syntax.sets:
+def _unknown_facts(model: TreeModel) -> Iterator[Finding]:
+    """A `sysinfos.conf` sets a misspelt fact."""
+    for conf in model.sysinfos:
+        for each in conf.symbols.sets:
             near = did_you_mean(each.name, FACTS)
             if near and each.name not in FACTS:
-                yield doubt("unknown-fact", sheet.source.at(each.line, each.column), f"`{each.name}` is no fact", near)
+                at = conf.source.at(each.line, each.column)
+                yield warning("unknown-fact", at, f"`{each.name}` is not a fact", near)
 
 
-def _wrong_bits(seen: TreeModel) -> Iterator[Finding]:
-    """Promised by a `sysinfos.conf`, and what no host can be: a deploy would be refused."""
-    for sheet in seen.facts:
-        for found in _BITS.finditer(sheet.text):
+def _wrong_bits(model: TreeModel) -> Iterator[Finding]:
+    """A `sysinfos.conf` expects a number of bits that no host has: a deploy would be refused."""
+    for conf in model.sysinfos:
+        for found in _BITS.finditer(conf.text):
             if found[1] not in (b"32", b"64"):
-                at = sheet.source.at(sheet.text.count(b"\n", 0, found.start(1)) + 1)
-                said = found[1].decode("utf-8", "replace")
-                yield error(Problem(at, f"`bits` is promised as `{said}`, expected 32 or 64"))
+                at = conf.source.at(conf.text.count(b"\n", 0, found.start(1)) + 1)
+                value = found[1].decode("utf-8", "replace")
+                yield error(Problem(at, f"`bits` is `{value}`, expected 32 or 64"))
 
 
-def _complaints(seen: TreeModel) -> Iterator[Finding]:
-    """What bash complained of while it ran a CONF section to its end."""
-    for uses, idle in ((seen.uses, False), (seen.idle, True)):
-        for step in (step for use in uses if use.plan for step in use.plan.steps):
-            for found in _COMPLAINT.finditer(step.messages):
-                # What only a recipe could give a script, it may well want in an expression.
-                if not (idle and _EXPRESSION.search(found[3])):
-                    yield doubt("complaint", Position(found[1], int(found[2])), f"bash: {found[3]}")
+def _bash_errors(model: TreeModel) -> Iterator[Finding]:
+    """Bash printed an error while it ran a CONF section, and went on to its end."""
+    for recipes, unreferenced in ((model.recipes, False), (model.unreferenced, True)):
+        for step in (step for each in recipes if each.plan for step in each.plan.steps):
+            for found in _BASH_ERROR.finditer(step.messages):
+                # In a script that no recipe names, a variable may be empty that a recipe would set.
+                if not (unreferenced and _EXPRESSION.search(found[3])):
+                    yield warning("complaint", Position(found[1], int(found[2])), f"bash: {found[3]}")
 
 
 RULES = (
@@ -98,5 +99,5 @@ RULES = (
     _unknown_libraries,
     _unknown_facts,
     _wrong_bits,
-    _complaints,
+    _bash_errors,
 )

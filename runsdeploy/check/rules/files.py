@@ -1,4 +1,4 @@
-"""What is misnamed, hidden, outside, or written in the manner of another system."""
+"""Rules for files: missing, unused, hidden, misnamed, dangling links, DOS line ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from runsdeploy.check.finding import Finding, doubt
+from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
 from runsdeploy.errors import Position, did_you_mean, shown
 from runsdeploy.tree.trees import HOST_NAME, directories, files_below
@@ -14,132 +14,134 @@ from runsdeploy.tree.trees import HOST_NAME, directories, files_below
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
 
 
-def _missing_files(seen: TreeModel) -> Iterator[Finding]:
-    """`ref` of a file that there is not, and nearly the name of one that there is."""
-    made = {each.file for reading in seen.every for each in reading.conf.declared if each.kind == "out" and each.file}
-    for reading in seen.readings:
-        for each in reading.conf.declared:
-            if each.kind == "ref" and each.file and not seen.files(reading.script, each.file) and each.file not in made:
-                beside = reading.script.source.path.parent
-                near = did_you_mean(
-                    each.file, {*made, *(str(path.relative_to(beside)) for path in files_below(beside))}
-                )
+def _missing_files(model: TreeModel) -> Iterator[Finding]:
+    """`ref` of a file that does not exist, with a name near to one that does."""
+    declared = [each for symbols in model.all_symbols for each in symbols.conf.declared]
+    made = {each.file for each in declared if each.kind == "out" and each.file}
+    for symbols in model.checked:
+        for each in symbols.conf.declared:
+            if each.kind != "ref" or not each.file or each.file in made:
+                continue
+            if not model.files(symbols.script, each.file):
+                folder = symbols.script.source.path.parent
+                beside = (str(path.relative_to(folder)) for path in files_below(folder))
+                near = did_you_mean(each.file, {*made, *beside})
                 if near:
-                    yield doubt(
-                        "missing-file", each.position, f"there is no file `{each.file}`, and no `out` of it", near
-                    )
+                    message = f"no file `{each.file}`, and no `out` that makes it"
+                    yield warning("missing-file", each.position, message, near)
 
 
-def _unused_outs(seen: TreeModel) -> Iterator[Finding]:
-    """Promised to other scripts, and asked for by none."""
-    every = [each for reading in seen.every for each in reading.conf.declared if each.kind == "ref"]
+def _unused_outs(model: TreeModel) -> Iterator[Finding]:
+    """`out` of a file that no script refers to."""
+    every = [each for symbols in model.all_symbols for each in symbols.conf.declared if each.kind == "ref"]
     if any(each.file is None for each in every):
         return
     wanted = {each.file.rstrip("/") for each in every if each.file}
-    for reading in seen.readings:
-        for each in reading.conf.declared:
+    for symbols in model.checked:
+        for each in symbols.conf.declared:
             if each.kind == "out" and each.file and not any(_within(each.file, file) for file in wanted):
-                message = f"no script refers to `{each.file}`, the file of this `out`"
+                message = f"no `ref` refers to `{each.file}`, which this `out` makes"
                 hint = did_you_mean(each.file, wanted) or "a file for this script alone: `mktemp`"
-                yield doubt("unused-out", each.position, message, hint)
+                yield warning("unused-out", each.position, message, hint)
 
 
 def _within(file: str, wanted: str) -> bool:
     return file == wanted or file.startswith(f"{wanted}/")
 
 
-def _hidden(seen: TreeModel) -> Iterator[Finding]:
-    """Hidden by another of the same name that says something else."""
-    for name, first, behind in seen.hidden():
-        if first.path.read_bytes() != behind.path.read_bytes():
-            yield doubt("hidden", first.at(), f"`{name}` here hides `{behind.shown}`")
+def _hidden(model: TreeModel) -> Iterator[Finding]:
+    """A script or recipe hides another one of the same name with other content."""
+    for name, first, other in model.hidden():
+        if first.path.read_bytes() != other.path.read_bytes():
+            yield warning("hidden", first.at(), f"`{name}` hides `{other.shown}`")
 
 
-def _unix(seen: TreeModel) -> Iterator[Finding]:
-    """Lines that end as DOS has it: the carriage return becomes part of the last word."""
-    texts = [(each.source, each.text) for each in (*seen.configurations, *seen.facts)]
-    texts += [(each.script.source, each.script.conf + b"\n" + each.script.body.lstrip(b"\n")) for each in seen.readings]
+def _dos_line_ends(model: TreeModel) -> Iterator[Finding]:
+    """Lines with DOS line ends: the carriage return becomes part of the last word."""
+    texts = [(each.source, each.text) for each in (*model.configurations, *model.sysinfos)]
+    texts += [(each.script.source, each.script.conf + b"\n" + each.script.body.lstrip(b"\n")) for each in model.checked]
     for source, text in texts:
         found = text.find(b"\r\n")
         if found >= 0:
             line = text.count(b"\n", 0, found) + 1
             message = "carriage return at the end of the line, expected unix line ends"
-            yield doubt("dos-line-ends", source.at(line), message, f"`dos2unix {source.shown}`")
+            yield warning("dos-line-ends", source.at(line), message, f"`dos2unix {source.shown}`")
 
 
-def _unnamed(seen: TreeModel) -> Iterator[Finding]:
-    """Directories made for a host whose name no host can have."""
-    for root in seen.trees.roots if seen.whole else ():
+def _unnamed(model: TreeModel) -> Iterator[Finding]:
+    """A directory of a host whose name is not a host name."""
+    for root in model.trees.roots if model.complete else ():
         for folder in (path for top in directories(root) if top.name == "hosts" for path in directories(top)):
-            marks = [folder / mark for mark in ("default", "runs.conf", "sysinfos.conf") if (folder / mark).is_file()]
-            if marks and not HOST_NAME.match(folder.name):
-                yield doubt("unknown-host", Position(shown(marks[0]), 1), f"`{folder.name}` is not a host name")
+            files = [folder / name for name in ("default", "runs.conf", "sysinfos.conf") if (folder / name).is_file()]
+            if files and not HOST_NAME.match(folder.name):
+                yield warning("unknown-host", Position(shown(files[0]), 1), f"`{folder.name}` is not a host name")
 
 
-def _dangling(seen: TreeModel) -> Iterator[Finding]:
-    """Links to nothing where scripts and libraries are looked for; what is shipped may hold such links."""
+def _dangling(model: TreeModel) -> Iterator[Finding]:
+    """A dangling symbolic link where scripts and libraries are looked for, unless a `ref` ships it."""
     shipped = {
         path
-        for reading in seen.every
-        for each in reading.conf.declared
+        for symbols in model.all_symbols
+        for each in symbols.conf.declared
         if each.kind == "ref" and each.file
-        for path in seen.files(reading.script, each.file)
+        for path in model.files(symbols.script, each.file)
     }
-    places = [root / top for root in seen.trees.roots for top in ("scripts", "lib", "groups")]
-    places += [place.path for host in seen.hosts for place in seen.trees.host_directories(host)]
-    for path in (path for place in dict.fromkeys(places) if seen.whole for path in files_below(place)):
+    places = [root / top for root in model.trees.roots for top in ("scripts", "lib", "groups")]
+    places += [place.path for host in model.hosts for place in model.trees.host_directories(host)]
+    for path in (path for place in dict.fromkeys(places) if model.complete for path in files_below(place)):
         if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
-            message = f"a link to `{path.readlink()}`, which is not there"
-            yield doubt("dangling-link", Position(shown(path), 1), message)
+            message = f"a link to `{path.readlink()}`, which does not exist"
+            yield warning("dangling-link", Position(shown(path), 1), message)
 
 
-def _misspelt_defaults(seen: TreeModel) -> Iterator[Finding]:
-    """Nearly the name `default`, in the directory of a host that has no recipe of that name."""
-    scripts = seen.scripts
-    for host in seen.hosts:
-        names = seen.names[host.name]
+def _misspelt_defaults(model: TreeModel) -> Iterator[Finding]:
+    """A file with a name near to `default`, of a host without a recipe `default`."""
+    scripts = model.scripts
+    for host in model.hosts:
+        names = model.names[host.name]
         near = [name for name in names if did_you_mean(name, ["default"]) and names[name].path not in scripts]
         if near and "default" not in names:
-            message = f"`{host.name}` has no recipe `default`, and this is nearly its name"
-            yield doubt("misspelt-recipe", names[near[0]].at(1), message, "did you mean `default`?")
+            message = f"host `{host.name}` has no recipe `default`, and this name is near to it"
+            yield warning("misspelt-recipe", names[near[0]].at(1), message, "did you mean `default`?")
 
 
-def _separators(seen: TreeModel) -> Iterator[Finding]:
-    """Meant for a script, but its line `script:` is misspelt."""
-    for reading in seen.readings:
-        for call in reading.body.calls:
+def _separators(model: TreeModel) -> Iterator[Finding]:
+    """A misspelt line `script:`, or a second one."""
+    for symbols in model.checked:
+        for call in symbols.body.calls:
             if call.name == "script:":
-                message = "a second line `script:`, which is a command here"
-                yield doubt("misspelt-separator", reading.position(call.line, call.column), message)
-    for place in seen.others:
+                message = "a second line `script:`, which bash runs as a command"
+                yield warning("misspelt-separator", symbols.position(call.line, call.column), message)
+    for place in model.other_files:
         data = place.path.read_bytes()
         found = _SEPARATOR.search(data)
         if found and not found[0].endswith(b"script:\r"):
             line = data.count(b"\n", 0, found.start()) + 1
-            said = found[0].decode("utf-8", "replace")
-            message = f"`{said}` does not divide a script"
-            yield doubt("misspelt-separator", place.at(line), message, "write `script:`, and nothing else on the line")
+            text = found[0].decode("utf-8", "replace")
+            message = f"`{text}` does not separate CONF from SCRIPT"
+            hint = "write `script:`, and nothing else on the line"
+            yield warning("misspelt-separator", place.at(line), message, hint)
 
 
-def _group_hosts(seen: TreeModel) -> Iterator[Finding]:
-    """In a group, without a directory, and nearly the name of a host that has one."""
-    names = {host.name for host in seen.trees.hosts()}
-    groups = {name: place for name, place in seen.trees.groups().items() if seen.trees.trust.holds(place.path)}
-    for place in groups.values() if seen.whole else ():
+def _group_hosts(model: TreeModel) -> Iterator[Finding]:
+    """A host of a group has no directory, and its name is near to one that has."""
+    names = {host.name for host in model.trees.hosts()}
+    groups = {name: place for name, place in model.trees.groups().items() if model.trees.trust.holds(place.path)}
+    for place in groups.values() if model.complete else ():
         for number, line in enumerate(place.path.read_bytes().decode("utf-8", "replace").split("\n"), 1):
             word = line.partition("#")[0].strip().removeprefix("!")
             if word in names or not re.fullmatch(r"[\w.-]+", word):
                 continue
             hint = f"if the group is meant: `@{word}`" if word in groups else did_you_mean(word, names)
             if hint:
-                yield doubt("unknown-host", place.at(number), f"host `{word}` has no directory in the trees", hint)
+                yield warning("unknown-host", place.at(number), f"host `{word}` has no directory in the trees", hint)
 
 
 RULES = (
     _missing_files,
     _unused_outs,
     _hidden,
-    _unix,
+    _dos_line_ends,
     _unnamed,
     _dangling,
     _misspelt_defaults,

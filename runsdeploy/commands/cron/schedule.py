@@ -89,7 +89,7 @@ def read_schedule(text: str) -> Schedule:
         raise InputError([Problem(None, message, "e.g. `15 2 * * *`, every day at 02:15")])
     problems: list[Problem] = []
     values = [_values(field, kind, problems) for field, kind in zip(fields, _KINDS, strict=True)]
-    if not problems and _doubtful(fields, values):
+    if not problems and _ambiguous(fields, values):
         hint = "write the days out, or leave one of the two fields `*`"
         problems.append(Problem(None, f"schedule `{line}`: crons differ on which days these two fields mean", hint))
     lists = " ".join(_list(each, kind, "") for each, kind in zip(values, _KINDS, strict=True))
@@ -142,7 +142,7 @@ def _number(word: str, kind: _Kind) -> int:
     return int(word)
 
 
-def _doubtful(fields: list[str], values: list[frozenset[int]]) -> bool:
+def _ambiguous(fields: list[str], values: list[frozenset[int]]) -> bool:
     """Say whether crons differ on the days: of two restricted fields one is enough, but not if it begins with `*`."""
     days, weekdays = fields[2], fields[4]
     all_days = len(values[2]) == 31 or len(values[4]) == len(_DAYS)  # noqa: PLR2004 - the longest month

@@ -4,20 +4,20 @@ A block is one small tree in two versions, the good one and the one with the mis
 
     == a script that nobody has          its name, and the name of its test
     $ --conf-timeout 1                   more words for `check`; optional
-    @ hosts/medusa/default               a file; what follows are its lines, two characters before each:
+    @ hosts/medusa/default               a file; its lines follow, with two characters before each:
       base                                 in both versions
     - it                                   in the good one only
     + port=80                              in the mistaken one only
-    ! itt                                  there, and told there as an error
-    ? itt                                  ... as a doubt
+    ! itt                                  in the mistaken one only, reported there as an error
+    ? itt                                  ... as a warning
     * itt                                  ... as either
-    !=it                                 `!=` `?=` `*=`: in both, and told there in the mistaken one
-    ~ unknown script `itt`               a text that message, hint or rule hold, in any case; `|` between alternatives
+    !=it                                 `!=` `?=` `*=`: in both, reported there in the mistaken one
+    ~ unknown script `itt`               a text in message, hint or rule, in any case; `|` between alternatives
 
 Where several lines are marked, any of them will do. `@- FILE` is in the good version only, `@+ FILE` in the mistaken
-one only, and `@! FILE`, `@? FILE`, `@* FILE` are told of as a whole: without a line, or on the first.
-`@ LINK -> TARGET` is a symbolic link. Files that a block does not have are those of DEFAULT. Empty lines separate,
-nothing more.
+one only, and `@! FILE`, `@? FILE`, `@* FILE` are reported as a whole: without a line, or on the first.
+`@ LINK -> TARGET` is a symbolic link. Files that a block does not have are those of DEFAULT. Empty lines
+have no meaning.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from pathlib import Path
 from tests.trees import Content, Link
 
 DEFAULT = {"scripts/it": 'desc "it"\nscript:\ntrue\n', "hosts/medusa/default": "it\n"}
-"""what a tree needs to be one"""
+"""the smallest tree"""
 
 SIGNS = {"␍": "\r", "␀": "\0", "␉": "\t", "␛": "\x1b", "⍽": "\xa0", "⟪BOM⟫": "\ufeff", "⟪FF⟫": "\udcff", "⊣\n": ""}
-"""what cannot be seen or would not survive an editor; `⊣` ends a file without a newline"""
+"""characters that are invisible or that editors change; `⊣` ends a file without a newline"""
 
-SEVERITIES = {"!": ("error",), "?": ("doubt",), "*": ("error", "doubt")}
+SEVERITIES = {"!": ("error",), "?": ("warning",), "*": ("error", "warning")}
 
 _SIGNS = ("  ", "- ", "+ ", "! ", "? ", "* ", "!=", "?=", "*=")
 _HEADER = re.compile(r"@([!?*]?)([-+]?) (\S+)(?: -> (\S+))?\Z")
@@ -43,18 +43,18 @@ _HEADER = re.compile(r"@([!?*]?)([-+]?) (\S+)(?: -> (\S+))?\Z")
 
 @dataclass
 class Mistake:
-    """One block."""
+    """One block: a tree in two versions, and where findings are expected."""
 
     name: str
     options: list[str] = field(default_factory=list)
     good: dict[str, Content] = field(default_factory=dict)
     mistaken: dict[str, Content] = field(default_factory=dict)
-    told: list[tuple[str, int, tuple[str, ...]]] = field(default_factory=list)
+    expected: list[tuple[str, int, tuple[str, ...]]] = field(default_factory=list)
     """file, line (0 for the file as a whole), severities"""
     words: list[str] = field(default_factory=list)
 
-    def is_told_by(self, finding: dict[str, object]) -> bool:
-        """Say whether a finding of `check --format json` tells this mistake where it is."""
+    def is_reported_by(self, finding: dict[str, object]) -> bool:
+        """Return whether a finding of `check --format json` reports this mistake at its place."""
         text = f"{finding['message']}; {finding['hint']} [{finding['rule']}]".lower()
         if not all(any(each.strip() in text for each in words.lower().split("|")) for words in self.words):
             return False
@@ -62,7 +62,7 @@ class Mistake:
             finding["file"] == file
             and finding["severity"] in severities
             and (finding["line"] == line or (not line and finding["line"] in (None, 1)))
-            for file, line, severities in self.told
+            for file, line, severities in self.expected
         )
 
 
@@ -91,7 +91,7 @@ class _Reader:
             else:
                 self.texts[version][file] = []
         if mark:
-            self.mistake.told.append((file, 0, SEVERITIES[mark]))
+            self.mistake.expected.append((file, 0, SEVERITIES[mark]))
 
     def line(self, sign: str, rest: str) -> None:
         """Add a line to the versions that have it."""
@@ -100,7 +100,7 @@ class _Reader:
             if has[version] and self.file in files:
                 files[self.file].append(rest)
         if sign[0] in SEVERITIES:
-            self.mistake.told.append((self.file, len(self.texts["mistaken"][self.file]), SEVERITIES[sign[0]]))
+            self.mistake.expected.append((self.file, len(self.texts["mistaken"][self.file]), SEVERITIES[sign[0]]))
 
     def end(self) -> Mistake:
         """Complete both versions."""
@@ -108,7 +108,7 @@ class _Reader:
         default = {name: text for name, text in DEFAULT.items() if name not in named}
         for version, files in self.texts.items():
             getattr(self.mistake, version).update({**default, **{name: _content(each) for name, each in files.items()}})
-        if not self.mistake.told:
+        if not self.mistake.expected:
             raise ValueError(f"{self.mistake.name}: nothing is marked")
         return self.mistake
 

@@ -1,0 +1,57 @@
+"""Symbols: the variables that a bash text reads and sets, the commands it calls, the functions it defines."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+
+class Occurrence(Struct, frozen=True):
+    """One place where a variable is read or set."""
+
+    name: str
+    line: int
+    """from 1"""
+    column: int
+    """in characters, from 1"""
+    offset: int
+    """in bytes, from 0"""
+    required: bool = True
+    """False for a read that allows for an unset variable, such as `${x:-80}`"""
+
+
+class Argument(Struct, frozen=True):
+    """A word of a command."""
+
+    text: str
+    """its characters up to the first expansion, without quotes"""
+    literal: bool
+    """whether `text` is the whole word"""
+    line: int
+    column: int
+    start: int
+    end: int
+    """byte offsets: the first byte, and the one after the last"""
+
+
+class Call(Struct, frozen=True):
+    """A command that is called by a literal name."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    line: int
+    column: int
+    ignored: bool = False
+    """whether nothing uses its exit status: it is a line of its own, outside of functions, and not the last one"""
+
+
+class Symbols(Struct):
+    """All symbols of a text, in its order."""
+
+    reads: list[Occurrence] = field(default_factory=list)
+    sets: list[Occurrence] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    functions: set[str] = field(default_factory=set)
+    reads_more: bool = False
+    """whether the text may read variables that it does not name: `${!x}`, `eval`"""
+    sets_more: bool = False
+    """whether the text may set variables that it does not name: `eval`, `source`"""
