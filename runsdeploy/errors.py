@@ -1,15 +1,15 @@
-"""What runsdeploy itself could not do, and where the operator finds the cause.
+"""Errors: what runsdeploy itself could not do, and where the operator finds the cause.
 
-A script that ends with a status is an outcome, never an exception (see `report`).
-The tree of exceptions, by who is at fault::
+A script that ends with a failure status is an outcome, not an exception (see `session.report`).
+The tree of exceptions, by cause::
 
     RunsError
-    +- InputError         the tree or the command line: status 2, nothing was touched
-    +- HostError          one host; the others go on
-       +- Unreachable     the link: no session was started
-       |  +- Unauthorized no key, or not the password, was accepted
-       +- Refused         the target: reached, but cannot run what it was sent
-       +- Lost            the link, after the session may have started
+    +- InputError          the tree or the command line: status 2, no host was touched
+    +- HostError           one host; the other hosts go on
+       +- Unreachable      the connection: no session was started
+       |  +- Unauthorized  the host accepted neither a key nor the password
+       +- Refused          the target: reached, but it cannot run what it was sent
+       +- Lost             the connection, after the session may have started
 
 Messages are lower case, without a full stop, with names in backticks.
 """
@@ -26,23 +26,23 @@ class Position(Struct, frozen=True, order=True):
     """A place in a file that an operator can open."""
 
     file: str
-    """path as the operator knows it; `<command line>` for what was typed"""
+    """path as the operator would type it; `<command line>` for an argument"""
     line: int = 0
     """counted from 1; 0 where only the file is known"""
     column: int = 0
     """counted from 1; 0 where only the line is known"""
 
     @property
-    def place(self) -> str:
-        """`FILE:LINE`, for what is where it should be."""
+    def file_line(self) -> str:
+        """`FILE:LINE`, without the column: for a reference, not for a problem."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
     def __str__(self) -> str:
         return ":".join([self.file, *(str(n) for n in (self.line, self.column) if n)])
 
 
-def shown(path: Path) -> str:
-    """Return the path as an operator would type it: relative to the working directory if it lies below it."""
+def display_path(path: Path) -> str:
+    """Return a path as an operator would type it: relative to the working directory if it lies below that."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -50,28 +50,28 @@ def shown(path: Path) -> str:
 
 
 class Problem(Struct, frozen=True, order=True):
-    """One thing wrong with what was given."""
+    """One error in the trees or on the command line."""
 
     position: Position | None
-    """where, if it stands in a file"""
+    """None if it is not in a file"""
     message: str
-    """what was found and what was expected"""
+    """what was found, and what was expected"""
     hint: str = ""
-    """what repairs it: a command, or a near name"""
+    """what repairs it: a command, or a similar name"""
 
     def __str__(self) -> str:
         where = f"{self.position}: " if self.position else ""
         hint = f"; {self.hint}" if self.hint else ""
-        # One line each: a word whose quote is misplaced holds lines of its own, which would look like further errors.
+        # Always one line: a word with a misplaced quote holds lines of its own, which would look like further errors.
         return f"{where}{self.message}{hint}".replace("\n", "\\n")
 
 
 class RunsError(Exception):
-    """runsdeploy could not do what it was asked."""
+    """runsdeploy could not do its work."""
 
 
 class InputError(RunsError):
-    """Bad input: all of it, found before anything was touched."""
+    """All problems of the input, found before anything was changed."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(dict.fromkeys(problems))
@@ -79,9 +79,9 @@ class InputError(RunsError):
 
 
 class HostError(RunsError):
-    """A host that could not be used; `hint` is the command that repairs it, or empty.
+    """A host that could not be used.
 
-    `passing` says that another attempt may do better.
+    `hint` is the command that repairs it, or empty; `passing` says that another attempt may succeed.
     """
 
     def __init__(self, message: str, hint: str = "", *, passing: bool = False) -> None:
@@ -90,14 +90,14 @@ class HostError(RunsError):
 
 
 class Unreachable(HostError):
-    """No session was started: name, connection, host key, authentication."""
+    """No session was started: a failure of name lookup, connection, host key or authentication."""
 
 
 class Unauthorized(Unreachable):
-    """A host let us in with nothing that it was offered.
+    """A host accepted none of the credentials that it was offered.
 
-    `host` is which, for it may be one to jump through; `offered` says whether it was offered anything at all;
-    `methods` are what it takes, where it said so.
+    `host` is its name, which may be that of a jump host; `offered` says whether any credential was offered;
+    `methods` are the authentication methods that the host accepts, if it listed them.
     """
 
     def __init__(
@@ -115,19 +115,19 @@ class Unauthorized(Unreachable):
 
 
 class Refused(HostError):
-    """The target was reached and cannot do it; nothing ran."""
+    """The target was reached, but it cannot do it; nothing ran."""
 
 
 class Lost(HostError):
-    """The link ended before the session said how it ended."""
+    """The connection ended before the session reported its end."""
 
     def __init__(self, message: str, hint: str = "", *, passing: bool = True) -> None:
         super().__init__(message, hint, passing=passing)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` for the nearest of the known names, or nothing."""
-    import difflib  # noqa: PLC0415 - needed when something is wrong
+    """Return `did you mean ...?` for the most similar known name, or an empty string."""
+    import difflib  # noqa: PLC0415 - needed only for errors
 
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"did you mean `{near[0]}`?" if near else ""

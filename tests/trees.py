@@ -116,7 +116,7 @@ class Finished:
 
     @property
     def output(self) -> str:
-        """Return what the steps wrote, as `--format jsonl` tells it."""
+        """Return what the steps wrote, as `--format jsonl` prints it."""
         return "".join(event["text"] for event in self.events if event["event"] == "output")
 
     @property

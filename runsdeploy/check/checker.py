@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from runsdeploy.check.finding import Finding, error, warning
 from runsdeploy.check.model import HostEntries, TreeModel
 from runsdeploy.errors import InputError, Problem, did_you_mean
-from runsdeploy.plan.plan import FactsUnknown, resolve
-from runsdeploy.plan.syntax_check import wrong
+from runsdeploy.plan.bash_errors import find_syntax_errors
+from runsdeploy.plan.resolver import FactsUnknown, resolve
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, parse_recipe
 from runsdeploy.tree.script import Script, is_script, read_script
@@ -56,14 +56,14 @@ def build_model(trees: Trees, hosts: Sequence[Host], time_limit: float, *, compl
     model.findings += [finding for each in model.recipes for finding in each.findings]
     model.findings += [kept for each in model.unreferenced for finding in each.findings for kept in _tolerate(finding)]
     model.findings += [error(problem) for problem in memberships(trees)[1]]
-    model.findings += [error(problem) for problem in trees.misplaced()] if complete else []
+    model.findings += [error(problem) for problem in trees.misplaced_hosts()] if complete else []
     return model
 
 
 def syntax_errors(model: TreeModel, *, static: bool) -> list[Finding]:
     """Return bash's syntax errors; raises InputError for a library or configuration that leads out of the trees."""
     # Unless `static`, sections were parsed when their CONF was evaluated.
-    return [error(problem) for problem in wrong(_texts(model, sections=static))]
+    return [error(problem) for problem in find_syntax_errors(_texts(model, sections=static))]
 
 
 def _texts(model: TreeModel, *, sections: bool) -> Iterator[tuple[str, bytes]]:
@@ -111,9 +111,9 @@ def _recipes(model: TreeModel, host: Host) -> Iterator[HostEntries]:
     included = {entry.name[1:] for place in recipes.values() for entry in _parsed(place) if entry.name.startswith("@")}
     includes = RecipeIncludes(model.trees, host)
     for name in sorted(recipes, key=lambda name: (name != "default", name in included, name)):
-        if recipes[name].path not in includes.opened:
+        if recipes[name].path not in includes.files:
             before = len(includes.problems)
-            entries = tuple(includes.include(Entry(f"@{name}", (), COMMAND_LINE)))
+            entries = tuple(includes.expand(Entry(f"@{name}", (), COMMAND_LINE)))
             yield HostEntries(host, entries, None, tuple(map(error, includes.problems[before:])))
 
 
@@ -161,7 +161,7 @@ def _look_up(model: TreeModel, recipe: HostEntries) -> HostEntries:
         if place is None:
             near = model.trees.near(entry.name, recipe.host)
             problems.append(Problem(entry.position, f"unknown script `{entry.name}`", near))
-        elif outside := model.trees.trust.outside(place.path, f"script `{entry.name}`"):
+        elif outside := model.trees.trust.outside_problem(place.path, f"script `{entry.name}`"):
             problems.append(outside)
         elif isinstance(script, Problem):
             problems.append(script)

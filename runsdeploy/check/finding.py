@@ -33,7 +33,7 @@ _RULES = (
     ("missing-file", r"required file"),
     ("facts", r"needs `sysinfos"),
     ("failing-section", r"the section |`exit` here would"),
-    ("group", r"pattern `|is not a host name|names no host|takes nothing away|is left of|only takes away|names a user"),
+    ("group", r"pattern `|is not a host name|names no host|excludes nothing|is left of|only excludes|names a user"),
     ("bad-call", r"unknown flag|bad (option|argument|version)|` without a "),
     ("bad-operation", r"bad operation|bad variable name"),
     ("bad-name", r"^(empty name|name )"),

@@ -12,7 +12,7 @@ from msgspec import Struct, field
 from runsdeploy.bash.symbols import Argument, Call, Symbols
 from runsdeploy.bash.treesitter import collect_symbols
 from runsdeploy.errors import Position
-from runsdeploy.plan.libraries import BUNDLED, meant_libraries
+from runsdeploy.tree.libraries import BUNDLED, referenced_libraries
 from runsdeploy.tree.recipe import VARIABLE
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located
@@ -156,7 +156,7 @@ def collect_script(script: Script, libraries: dict[str, Library]) -> ScriptSymbo
     symbols = ScriptSymbols(script, conf, collect_symbols(script.body))
     left, loaded = [script.body], {"runs", "DEFAULTS"}
     while left:
-        for name in meant_libraries(left.pop(), libraries) - loaded:
+        for name in referenced_libraries(left.pop(), libraries) - loaded:
             loaded.add(name)
             source = libraries[name].source
             left += [source.path.read_bytes()] if source else []

@@ -8,7 +8,7 @@ from typing import Any
 
 from invoke.config import Config
 
-from runsdeploy.errors import InputError, Position, Problem, did_you_mean, shown
+from runsdeploy.errors import InputError, Position, Problem, did_you_mean, display_path
 
 
 class _Files(Config):
@@ -23,7 +23,7 @@ class _Files(Config):
                 if key in known or key in self.global_defaults() or str(key).startswith("_") or callable(value):
                     continue
                 hint = did_you_mean(str(key), known) or "a key is the name of a flag, with underscores"
-                yield Problem(Position(shown(Path(file))), f"unknown key `{key}`", hint)
+                yield Problem(Position(display_path(Path(file))), f"unknown key `{key}`", hint)
 
 
 def load(project: Path | None, known: Collection[str] = ()) -> Mapping[str, Any]:
@@ -45,6 +45,6 @@ def load(project: Path | None, known: Collection[str] = ()) -> Mapping[str, Any]
 def _unreadable(error: Exception) -> Problem:
     """Return a parser's error as one line; the position of a YAML error stands in front."""
     mark = getattr(error, "problem_mark", None)
-    where = Position(shown(Path(mark.name)), mark.line + 1, mark.column + 1) if mark else None
+    where = Position(display_path(Path(mark.name)), mark.line + 1, mark.column + 1) if mark else None
     said = getattr(error, "problem", None) if mark else None
     return Problem(where, f"cannot read the configuration: {said or ' '.join(str(error).split())}")

@@ -15,7 +15,7 @@ from typing import Any
 from runsdeploy.cli.flags import LARGEST, Flag
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
-from runsdeploy.tree.trust import foreign
+from runsdeploy.tree.trust import owner_problem
 
 SUFFIXES = ("yaml", "yml", "json", "py")
 OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
@@ -116,7 +116,7 @@ def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str
         ),
         None,
     )
-    written = [foreign(project / f"runsdeploy.{end}") for end in SUFFIXES] if project and not trusted else []
+    written = [owner_problem(project / f"runsdeploy.{end}") for end in SUFFIXES] if project and not trusted else []
     if any(written):
         raise InputError([problem for problem in written if problem])
     others = (Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser())

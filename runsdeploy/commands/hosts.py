@@ -17,7 +17,7 @@ def hosts(arguments: Arguments) -> int:
     found = select(trees, choices([arguments.pattern]), known=True) if arguments.pattern else trees.hosts()
     groups, problems = memberships(trees)
     # A bad group is only reported here; it is an error for the command that selects it.
-    show_problems([*problems, *trees.misplaced()])
+    show_problems([*problems, *trees.misplaced_hosts()])
     listed = [
         (host.name, recipes_of(trees, host), groups.get(host.name, []), trees.host_directories(host)) for host in found
     ]

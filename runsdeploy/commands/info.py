@@ -16,9 +16,9 @@ from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable, show_problems
 from runsdeploy.plan.blame import COUNTS, OVERRIDDEN, UNCHANGED, Origin, operation_text, trace
-from runsdeploy.plan.conf import Conf, evaluate
+from runsdeploy.plan.conf import Conf, Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Variable
-from runsdeploy.plan.workdir import Request
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
@@ -46,7 +46,7 @@ def info(arguments: Arguments) -> int:
     places = list(trees.every(name, host))
     if not places:
         raise InputError([Problem(None, f"unknown script `{name}`", trees.near(name, host))])
-    script = trees.trust.outside(places[0].path, f"script `{name}`") or read_script(name, places[0])
+    script = trees.trust.outside_problem(places[0].path, f"script `{name}`") or read_script(name, places[0])
     if isinstance(script, Problem):
         raise InputError([script])
     asked = list(_asked(arguments, trees, host, name)) if host else []
@@ -70,14 +70,14 @@ def _asked(
     arguments: Arguments, trees: Trees, host: Host, name: str
 ) -> Iterator[tuple[Position, str, tuple[Operation, ...]]]:
     """Yield the places that ask for a script: lines of the host's recipes, `after -r` and `-rr` of its scripts."""
-    cookbook = RecipeIncludes(trees, host)
+    includes = RecipeIncludes(trees, host)
     entries = [
         entry
         for recipe in recipes_of(trees, host)
-        for entry in cookbook.include(Entry(f"@{recipe}", (), COMMAND_LINE))
+        for entry in includes.expand(Entry(f"@{recipe}", (), COMMAND_LINE))
         if entry.name == name
     ]
-    show_problems(dict.fromkeys(cookbook.problems))
+    show_problems(dict.fromkeys(includes.problems))
     # A recipe that several others include counts once.
     yield from ((entry.position, "", entry.operations) for entry in dict.fromkeys(entries))
     for script, conf in described(trees, host, arguments.conf_timeout):
@@ -112,13 +112,14 @@ def _lines(
         if blame and len(origins) > 1:
             yield from _rows([(_position(origin), f"{origin}{_SAID[origin.effect]}") for origin in origins])
     for ref in conf.refs:
-        yield f"  ref      {ref.variable}={ref.file}: {ref.found if ref.how == 'tree' else ref.how}  ({ref.position})"
+        place = ref.path if ref.where == "tree" else ref.where
+        yield f"  ref      {ref.variable}={ref.file}: {place}  ({ref.position})"
     for out in conf.outs:
         yield f"  out      {out.variable}={out.file}  ({out.position})"
     if conf.needs_facts:
         yield f"  sysinfos asked for at {conf.needs_facts}, and unknown: what follows it is not shown"
     for use in uses:
-        yield f"  used     {use.position.place}{f', by `after` of {use.by}' if use.by else ''}"
+        yield f"  used     {use.position.file_line}{f', by `after` of {use.by}' if use.by else ''}"
         rows = [(str(each.position), operation_text(each)) for each in use.operations]
         yield from _rows([*rows, *(("gives", str(each)) for each in _differing(use.conf, conf))])
 
@@ -159,7 +160,7 @@ def _document(script: Script, hidden: Sequence[Located], conf: Conf) -> dict[str
         "flags": sorted(conf.flags),
         "after": [{"mode": a.mode, "script": a.script, "position": str(a.position)} for a in conf.afters],
         "variables": _values(conf),
-        "ref": [{"name": r.variable, "file": r.file, "how": r.how, "required": r.required} for r in conf.refs],
+        "ref": [{"name": r.variable, "file": r.file, "how": r.where, "required": r.required} for r in conf.refs],
         "out": [{"name": o.variable, "file": o.file} for o in conf.outs],
     }
 

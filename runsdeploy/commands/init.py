@@ -10,7 +10,7 @@ from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.commands.new_file import NewFile, make_all, say
 from runsdeploy.errors import HostError, InputError, Problem
-from runsdeploy.plan.sysinfos import text
+from runsdeploy.plan.sysinfos import format_facts
 from runsdeploy.session.query import ask_facts
 from runsdeploy.session.session import new_session
 from runsdeploy.tree.trees import Host, Trees
@@ -61,7 +61,7 @@ def _facts(arguments: Arguments, host: Host) -> bytes:
     """Ask a host for its facts; return them as the text of a `sysinfos.conf`, empty if the host does not answer."""
     connection = connection_to(arguments, host)
     try:
-        return text(ask_facts(connection.open(), new_session())).encode()
+        return format_facts(ask_facts(connection.open(), new_session())).encode()
     except HostError as error:
         say(f"{host.name}: {error}; its sysinfos.conf is made of comments")
         return b""

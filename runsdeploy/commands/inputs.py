@@ -83,16 +83,16 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]
         recipes = [Entry("@default", (), COMMAND_LINE)]
-    cookbook = RecipeIncludes(trees, host)
-    found = [entry for recipe in recipes for entry in cookbook.include(recipe)]
-    return [*found, *entries], cookbook.problems
+    includes = RecipeIncludes(trees, host)
+    found = [entry for recipe in recipes for entry in includes.expand(recipe)]
+    return [*found, *entries], includes.problems
 
 
 def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
     """Return the problem of a `--script` that names a recipe, or has an `@` in front; else None."""
     plain = name.removeprefix("@")
     found = None if name_problem(plain) else trees.find(plain, host)
-    if not found or trees.trust.outside(found.path):
+    if not found or trees.trust.outside_problem(found.path):
         return None
     with suppress(OSError):
         data = found.path.read_bytes()
@@ -113,9 +113,9 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
     # Nothing else needs that recipe, so its errors do not matter.
     with suppress(InputError):
         if trees.find("default", host):
-            entries += RecipeIncludes(trees, host).include(Entry("@default", (), COMMAND_LINE))
+            entries += RecipeIncludes(trees, host).expand(Entry("@default", (), COMMAND_LINE))
     for name in dict.fromkeys(arguments.script):
-        said = [f"{operation_text(each)} ({each.position.place})" for entry in entries if entry.name == name
+        said = [f"{operation_text(each)} ({each.position.file_line})" for entry in entries if entry.name == name
                 for each in entry.operations]  # fmt: skip
         if said:
             yield f"{host.name}: `--script {name}`: the recipe's operations do not apply: {', '.join(said)}"

@@ -6,15 +6,15 @@ from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import one_host, trees_of
 from runsdeploy.output import json
 from runsdeploy.output.terminal import show_table
-from runsdeploy.plan.conf import Conf, evaluate
-from runsdeploy.plan.workdir import Request
+from runsdeploy.plan.conf import Conf, Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.tree.script import Script, is_script, read_script
 from runsdeploy.tree.trees import Host, Trees
 
 
 def described(trees: Trees, host: Host | None, limit: float) -> list[tuple[Script, Conf]]:
     """Return every script with what its CONF section declares."""
-    inside = [(name, place) for name, place in trees.names(host) if trees.trust.holds(place.path)]
+    inside = [(name, place) for name, place in trees.names(host) if trees.trust.contains(place.path)]
     found = [read_script(name, place) for name, place in inside if is_script(place.path.read_bytes())]
     scripts = [script for script in found if isinstance(script, Script)]
     return list(zip(scripts, evaluate([Request(script, None) for script in scripts], trees, limit), strict=True))

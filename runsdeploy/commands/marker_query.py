@@ -16,7 +16,8 @@ from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker, Markers
 from runsdeploy.output.terminal import Writer, printable
-from runsdeploy.plan.plan import FactsUnknown, Plan, resolve
+from runsdeploy.plan.plan import Plan
+from runsdeploy.plan.resolver import FactsUnknown, resolve
 from runsdeploy.session.query import ask_facts, ask_markers
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import local_scope, new_session
@@ -80,9 +81,9 @@ def _plan(arguments: Arguments, trees: Trees, connection: HostConnection, host_m
     try:
         if not trees.find("default", host_markers.host):
             return
-        cookbook = RecipeIncludes(trees, host_markers.host)
-        entries = list(cookbook.include(Entry("@default", (), COMMAND_LINE)))
-        host_markers.problems = cookbook.problems
+        includes = RecipeIncludes(trees, host_markers.host)
+        entries = list(includes.expand(Entry("@default", (), COMMAND_LINE)))
+        host_markers.problems = includes.problems
         if not host_markers.problems:
             try:
                 host_markers.plan = resolve(trees, host_markers.host, entries, time_limit=arguments.conf_timeout)

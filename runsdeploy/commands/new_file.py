@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from runsdeploy.commands.arguments import Arguments
-from runsdeploy.errors import InputError, Problem, shown
+from runsdeploy.errors import InputError, Problem, display_path
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.tree.trees import Located, Trees
@@ -54,11 +54,11 @@ def _obstacle(trees: Trees, place: Located) -> Problem | None:
     """Return why a file cannot be made at a place, or None."""
     folder = place.path.parent
     # Ownership and modes are checked when the file is read.
-    outside = trees.trust.outside(folder, position=place.at())
+    outside = trees.trust.outside_problem(folder, position=place.at())
     if outside:
         return outside
     above = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
-    return None if above.is_dir() else Problem(place.at(), f"cannot be made: `{shown(above)}` is no directory")
+    return None if above.is_dir() else Problem(place.at(), f"cannot be made: `{display_path(above)}` is no directory")
 
 
 def _make(file: NewFile) -> bool:

@@ -66,7 +66,7 @@ def status(arguments: Arguments) -> int:
 
 def _script(trees: Trees, host: Host, name: str) -> Script | None:
     place = None if name_problem(name) else trees.find(name, host)
-    found = read_script(name, place) if place and trees.trust.holds(place.path) else None
+    found = read_script(name, place) if place and trees.trust.contains(place.path) else None
     return found if isinstance(found, Script) else None
 
 

@@ -14,7 +14,7 @@ from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
-from runsdeploy.plan.sysinfos import text
+from runsdeploy.plan.sysinfos import format_facts
 from runsdeploy.session.query import ask_facts
 from runsdeploy.session.session import new_session
 from runsdeploy.tree.recipe import Operation
@@ -48,7 +48,7 @@ def sysinfos(arguments: Arguments) -> int:
         each = _ask(arguments, host, files.get(host.name))
         told.append(each)
         if each.facts and arguments.format == "text":
-            for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + text(each.facts).splitlines():
+            for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + format_facts(each.facts).splitlines():
                 out.line(line)
         if each.message:
             talk.line(printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
@@ -71,7 +71,7 @@ def _files(trees: Trees, hosts: list[Host]) -> dict[str, Located]:
             problems.append(Problem(None, f"host `{host.name}` has no directory in the trees to save to", hint))
             continue
         file = trees.sysinfos(host) or trees.located(places[0].tree, places[0].inside, "sysinfos.conf")
-        outside = trees.trust.outside(file.path)
+        outside = trees.trust.outside_problem(file.path)
         problems += [outside] if outside else []
         files[host.name] = file
     if problems:
@@ -95,7 +95,7 @@ def _ask(arguments: Arguments, host: Host, file: Located | None) -> _Result:
 def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: Located) -> _Result:
     """Write the facts of a host, after the operator has seen what changes."""
     path = Path(os.path.realpath(file.path))
-    found, before = text(facts).encode(), path.read_bytes() if path.exists() else None
+    found, before = format_facts(facts).encode(), path.read_bytes() if path.exists() else None
     if before is not None and found.split(b"\n") == _fact_lines(before):
         return _Result(host, facts, file.shown, "unchanged")
     _show_difference(file, (before or b""), found)

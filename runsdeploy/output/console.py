@@ -195,12 +195,12 @@ def earlier(event: EarlierSession | Unacknowledged) -> str:
 
 def failure(report: StepReport) -> Iterable[str]:
     """Yield the lines that explain a step that did not succeed."""
-    where = report.failed_at or report.step.position.place
+    where = report.failed_at or report.step.position.file_line
     name = printable(report.step.script.name)
     status = "" if report.status is None else f" with status {report.status}"
     if report.outcome == "killed" and report.status:
         status = f" by signal {report.status - 128}"
-    yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position.place})"
+    yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position.file_line})"
     yield from (f"    {printable(line)}" for line in last_lines(report.tail))
     for word, names in (("marked", report.marked), ("not marked", report.unmarked)):
         if names:

@@ -71,7 +71,7 @@ def _step(step: Step, prediction: tuple[str, str] | None) -> dict[str, Any]:
         "number": step.number,
         "script": step.script.name,
         "file": step.script.source.shown,
-        "position": step.position.place,
+        "position": step.position.file_line,
         "side": step.side,
         "user": "root" if "root" in step.flags else "login",
         "flags": sorted(step.flags),
@@ -127,7 +127,7 @@ def _reported(each: StepReport) -> dict[str, Any]:
         "outcome": each.outcome,
         "status": each.status,
         "seconds": each.seconds,
-        "position": each.step.position.place,
+        "position": each.step.position.file_line,
     }
     if each.failed_at:
         document["failed_at"] = str(each.failed_at)

@@ -57,7 +57,7 @@ def _common(plan: Plan) -> list[Variable]:
 def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[str]:
     where = "on this machine" if step.side == "controller" else "on the target"
     flags = "".join(f", {flag}" for flag in ("root", "once", "onchange", "strict") if flag in step.flags)
-    yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position.place}"
+    yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position.file_line}"
     if reason:
         yield reason
     if step.why:

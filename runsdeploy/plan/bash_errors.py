@@ -1,65 +1,104 @@
-"""What bash itself said of the sections that it read: syntax errors, and why it gave up.
+"""Errors that bash itself reports: syntax errors, and the reason why a section ended its shell.
 
-Its words are found in what a section printed, where only the beginning of a line tells them from any other output.
+bash prints them among the other output of a section. Only the beginning of a line tells them apart.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from functools import cache
 
-from runsdeploy.errors import Problem
+from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.workdir import WorkDirectory
 from runsdeploy.tree.script import Script
 
 KILLED = "the section killed its shell (status {})"
-"""how a section is reported that ended without saying why"""
+"""message for a section that ended without a reason"""
 
-_BODY = re.compile(r": line (\d+): (.*)")
+_MESSAGE = re.compile(r": line (\d+): (.*)")
 _SYNTAX = re.compile(r"/section/(\d+): line (\d+): ((?:syntax error|unexpected EOF|warning: here-document).*)")
-_LAST_WORDS = re.compile(r"/section/(\d+): line (\d+): (.*)")
-_GAVE_UP = frozenset(map(KILLED.format, (1, 2, 127)))
-"""with these bash ends by itself: `${x:?}`, an unset variable under `set -u`, an expansion that it cannot read"""
+_LAST_MESSAGE = re.compile(r"/section/(\d+): line (\d+): (.*)")
+_FATAL = frozenset(map(KILLED.format, (1, 2, 127)))
+"""statuses with which bash ends by itself: `${x:?}`, an unset variable under `set -u`, an expansion it cannot parse"""
 _ARRAY = re.compile(rb"\bvar\s+([A-Za-z_]\w*)=\(([^()]*)\)?")
-_OPENED = re.compile(r"warning: here-document at line (\d+)")
+_HERE_DOCUMENT = re.compile(r"warning: here-document at line (\d+)")
+"""names the line where a here-document without an end begins"""
 
 
-def body_errors(script: Script, talk: str) -> Iterator[Problem]:
-    """Yield the first thing in a SCRIPT section that bash could not parse."""
-    found = _BODY.search(talk)
-    if found:
-        yield Problem(
-            script.source.at(min(_line(found[1], found[2]), script.body.count(b"\n") + 1)), f"bash: {found[2]}"
-        )
-
-
-def conf_errors(stage: WorkDirectory, talk: str) -> Iterator[Problem]:
-    """Yield the first thing in each section of CONF that bash could not parse; it stopped reading there."""
+def conf_errors(workdir: WorkDirectory, output: str) -> Iterator[Problem]:
+    """Yield the first syntax error of each section that was evaluated; bash stopped to read the section there."""
     seen: set[str] = set()
-    for line in talk.splitlines():
-        found = _SYNTAX.match(line.removeprefix(str(stage.root)))
+    for line in output.splitlines():
+        found = _SYNTAX.match(line.removeprefix(str(workdir.root)))
         if found and found[1] not in seen:
             seen.add(found[1])
-            at = stage.at(int(found[1]), _line(found[2], found[3]))
-            yield Problem(at, f"bash: {found[3]}", _hint((stage.root / "section" / found[1]).read_bytes(), at.line))
+            at = workdir.position(int(found[1]), _line(found[2], found[3]))
+            section = (workdir.root / "section" / found[1]).read_bytes()
+            yield Problem(at, f"bash: {found[3]}", _array_hint(section, at.line))
 
 
-def _hint(section: bytes, line: int) -> str:
-    """Say how `var` makes an array, where somebody wrote one as bash does."""
+def _array_hint(section: bytes, line: int) -> str:
+    """Return how to write an array with `var`, if the line has bash's own syntax for it; else nothing."""
     found = _ARRAY.search(section.split(b"\n")[line - 1])
-    said = " ".join(found[2].decode("utf-8", "replace").split()) if found else ""
-    return f"write `var {found[1].decode()} {said}".rstrip() + "`" if found else ""
+    values = " ".join(found[2].decode("utf-8", "replace").split()) if found else ""
+    return f"write `var {found[1].decode()} {values}".rstrip() + "`" if found else ""
 
 
-def explained(stage: WorkDirectory, talk: str, problem: Problem) -> Problem:
-    """Return the problem, or why the shell ended if no signal killed it: it said so last."""
-    lines = talk.splitlines() if problem.message in _GAVE_UP else []
-    said = (_LAST_WORDS.match(line.removeprefix(str(stage.root))) for line in reversed(lines))
-    found = next(filter(None, said), None)
-    return Problem(stage.at(int(found[1]), int(found[2])), f"bash: {found[3]}") if found else problem
+def fatal_error(workdir: WorkDirectory, output: str, problem: Problem) -> Problem:
+    """Return the last message of bash if bash itself ended the shell (`problem` is KILLED then), else `problem`."""
+    lines = output.splitlines() if problem.message in _FATAL else []
+    messages = (_LAST_MESSAGE.match(line.removeprefix(str(workdir.root))) for line in reversed(lines))
+    found = next(filter(None, messages), None)
+    return Problem(workdir.position(int(found[1]), int(found[2])), f"bash: {found[3]}") if found else problem
 
 
-def _line(told: str, said: str) -> int:
-    """Return the line that is meant: of a here-document without an end, where it begins."""
-    opened = _OPENED.match(said)
-    return int(opened[1] if opened else told)
+def script_errors(script: Script, output: str) -> Iterator[Problem]:
+    """Yield the first syntax error of a SCRIPT section."""
+    found = _MESSAGE.search(output)
+    if found:
+        line = min(_line(found[1], found[2]), script.body.count(b"\n") + 1)
+        yield Problem(script.source.at(line), f"bash: {found[2]}")
+
+
+@cache
+def syntax_errors_in(file: str, text: bytes) -> tuple[Problem, ...]:
+    """Return the syntax errors of one text, cached: the plans of many hosts ship the same libraries."""
+    return tuple(find_syntax_errors([(file, text)]))
+
+
+def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
+    """Yield the first syntax error of each text, found by `bash -n`; each text comes with the name of its file.
+
+    Raises InputError without bash.
+    """
+    bash = shutil.which("bash")
+    if bash is None:
+        raise InputError([Problem(None, "no `bash` on this machine's PATH, needed to read scripts")])
+
+    def parse(each: tuple[str, bytes]) -> Problem | None:
+        file, text = each
+        # extglob: a script may enable it itself, but `-n` does not run that line. Without `env`, BASH_ENV would be run.
+        done = subprocess.run(
+            [bash, "--norc", "--noprofile", "-O", "extglob", "-n"],
+            input=text,
+            capture_output=True,
+            env={"LC_ALL": "C", "PATH": os.defpath},
+            check=False,
+        )
+        found = _MESSAGE.search(done.stderr.decode("utf-8", "replace"))
+        return Problem(Position(file, _line(found[1], found[2])), f"bash: {found[2]}") if found else None
+
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms, and few plans have libraries
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from filter(None, pool.map(parse, texts))
+
+
+def _line(number: str, message: str) -> int:
+    """Return the line of an error; for a here-document without an end, the line where it begins."""
+    begins = _HERE_DOCUMENT.match(message)
+    return int(begins[1] if begins else number)

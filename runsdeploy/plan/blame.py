@@ -1,6 +1,6 @@
-"""Where a value comes from: every change of a variable, and which of them still count.
+"""Where a value comes from: every change of a variable, and which changes still count.
 
-Traced from what a CONF section said while it was evaluated, so an `if` that was not taken changes nothing here.
+The changes are those that bash made when it evaluated the sections, so an `if` that was not taken adds none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Origin(Struct, frozen=True):
 
     setting: Setting
     effect: str
-    """`counts`; `unchanged` if it was so already, as behind `var port="${port:-80}"`; `overridden` by a later one"""
+    """`counts`; `unchanged` if it had that value, as after `var port="${port:-80}"`; `overridden` by a later one"""
 
     def __str__(self) -> str:
         values = [value.shown() for value in self.setting.values]
@@ -47,7 +47,7 @@ def trace(settings: Sequence[Setting], variable: str) -> list[Origin]:
 
 
 def _applied(setting: Setting, before: tuple[Value, ...]) -> tuple[bool, tuple[Value, ...]]:
-    """Return whether a variable is an array behind a change, and its values (`RUNS_apply` in shell/declarations.sh)."""
+    """Return whether a variable is an array after a change, and its values (`RUNS_apply` in shell/declarations.sh)."""
     if setting.kind == "+=":
         return True, before if setting.values[0] in before else (*before, *setting.values)
     if setting.kind == "-=":
@@ -56,7 +56,7 @@ def _applied(setting: Setting, before: tuple[Value, ...]) -> tuple[bool, tuple[V
 
 
 def operation_text(operation: Operation) -> str:
-    """Return an operation of a recipe as it could be written there."""
+    """Return an operation as a recipe would have it."""
     words = [shell_word(value.decode("utf-8", "backslashreplace")) for value in operation.values]
     if operation.kind == "()":
         return " ".join([operation.name, *words])

@@ -1,6 +1,6 @@
-"""Facts of a host: as its `sysinfos.conf` promises them, and as a text of that file's format.
+"""Facts of a host: as its `sysinfos.conf` sets them, and as a text in the format of that file.
 
-Facts as found come from `shell/facts.sh`, on the host, where a promise is compared with them too.
+`shell/facts.sh` finds the facts on the host, and compares them with the expected ones there.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from runsdeploy.plan.variable import Value, Variable
 from runsdeploy.tree.recipe import Operation
 
 NAMES = ("sysname", "sysdist", "sysver", "bits")
-"""arrays from the specific to the general, and one scalar"""
+"""three arrays from the specific to the general, and one scalar"""
 
 
 class ExpectedFacts(Struct, frozen=True):
-    """What the `sysinfos.conf` of a host says that the host is."""
+    """The facts that the `sysinfos.conf` of a host sets."""
 
     file: str
-    """that file, as an operator would type it"""
+    """path of that file, as an operator would type it"""
     facts: tuple[tuple[str, tuple[bytes, ...]], ...]
     """names and their values, from the specific to the general"""
 
     @property
-    def word(self) -> str:
-        """All of it as one word, as `contradictions` of facts.sh reads it; bytes that no fact can have are `_`."""
-        said = [(name, *(_plain(value) for value in values if value)) for name, values in self.facts]
-        return "/".join(":".join(each) for each in said if each[1:])
+    def encoded(self) -> str:
+        """All facts as one word, for `contradictions` of shell/facts.sh; bytes that no fact can have become `_`."""
+        facts = [(name, *(_plain(value) for value in values if value)) for name, values in self.facts]
+        return "/".join(":".join(each) for each in facts if each[1:])
 
 
 def _plain(value: bytes) -> str:
@@ -38,7 +38,7 @@ def _plain(value: bytes) -> str:
 
 
 def expected_facts(settings: Iterable[Setting], file: str) -> ExpectedFacts | None:
-    """Return what the settings that were made in `file`, a sysinfos.conf, promise; None if that is nothing."""
+    """Return the facts that `file`, a sysinfos.conf, sets, taken from all settings; None if it sets none."""
     facts: dict[str, list[bytes]] = {}
     for setting in settings:
         if setting.variable not in NAMES or setting.position is None or setting.position.file != file:
@@ -50,17 +50,17 @@ def expected_facts(settings: Iterable[Setting], file: str) -> ExpectedFacts | No
         elif setting.kind == "-=":
             values = [value for value in before if value not in values]
         facts[setting.variable] = values
-    promise = ExpectedFacts(file, tuple((name, tuple(facts[name])) for name in NAMES if name in facts))
-    return promise if promise.word else None
+    expected = ExpectedFacts(file, tuple((name, tuple(facts[name])) for name in NAMES if name in facts))
+    return expected if expected.encoded else None
 
 
-def repair(host: str) -> str:
-    """Say what to do about a host that is not as promised."""
-    return f"`runsdeploy sysinfos --host {host} --save` writes what it is, `--no-verify-sysinfos` goes on regardless"
+def repair_hint(host: str) -> str:
+    """Return what to do about a host whose facts are not the expected ones."""
+    return f"`runsdeploy sysinfos --host {host} --save` saves its facts, `--no-verify-sysinfos` ignores the difference"
 
 
-def text(facts: Sequence[Operation]) -> str:
-    """Return facts as a `sysinfos.conf` says them: one assignment a line."""
+def format_facts(facts: Sequence[Operation]) -> str:
+    """Return facts as the text of a `sysinfos.conf`: one assignment a line."""
     variables = [Variable(fact.name, fact.kind == "()", tuple(map(_value, fact.values))) for fact in facts]
     return "".join(f"{variable}\n" for variable in variables)
 

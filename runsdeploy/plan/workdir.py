@@ -1,8 +1,8 @@
-"""The stage: the private directory in which bash evaluates CONF sections.
+"""The work directory: the private directory in which bash evaluates CONF sections.
 
-Every tree is a link there, `tree0`, `tree1`, and the shared space a place beside them. Its random path
-stands for the session's directory of files: CONF can look into what it refers to, and the path is found
-again in the values. Sections are staged once, whatever the number of scripts that read them.
+It holds a link to every tree, `tree0`, `tree1`, and the directory `shared` beside them. Its random path stands for
+the session's directory of files: a section can read the files that it refers to, and the path is recognised in the
+values afterwards. Each section is written once, however many scripts read it.
 """
 
 from __future__ import annotations
@@ -19,94 +19,82 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from runsdeploy.errors import InputError, Position, Problem, shown
-from runsdeploy.tree.recipe import Operation
+from runsdeploy.errors import InputError, Position, Problem, display_path
+from runsdeploy.plan.conf import Request
+from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.script import Script
-from runsdeploy.tree.trees import Host, Located, Trees
+from runsdeploy.tree.trees import Located, Trees
 
 _PREFIX = "runsdeploy-conf-"
 
-NOWHERE = b"\0"
-"""stands for the root of a stage in operations of `after -r`, which are evaluated in another; no bash value holds it"""
-
-
-class Request(Struct, frozen=True):
-    """One script to evaluate for one host."""
-
-    script: Script
-    host: Host | None
-    """None when a script is only described: facts are unknown then, and that is no error"""
-    operations: tuple[Operation, ...] = ()
-    facts: tuple[Operation, ...] = ()
-    """facts found on the target, where no sysinfos.conf promises any; one may be there, made of comments"""
-    shared: tuple[str, ...] = ()
-    """files that earlier steps put into the shared space"""
-    key: str = "0"
-    """names the directory of its rendered templates"""
-
-
-_NOTE_LAST = (
+_RECORD_LAST = (
     b"trap '[[ ${BASH_SOURCE[0]} == \"$RUNS_self\" ]] || RUNS_last=$BASH_COMMAND RUNS_last_line=$LINENO' DEBUG; "
 )
-"""stands before the first line of every section, on that line; functions do not inherit the trap"""
+"""records the last command of a section; stands on the section's first line, and functions do not inherit the trap"""
 
 
 class WorkDirectory(Struct):
-    """The directory, and what was staged in it."""
+    """The directory, and the sections written to it."""
 
     root: Path
     trees: Trees
     confs: dict[Path, int] = field(default_factory=dict)
-    """numbers of the sections that are evaluated, by the file that they stand in"""
+    """numbers of the sections that bash evaluates, by the file that holds them"""
     bodies: dict[Path, int] = field(default_factory=dict)
-    """numbers of the SCRIPT sections, which are only parsed"""
+    """numbers of the SCRIPT sections, which bash only parses, by the file that holds them"""
     sources: list[Located] = field(default_factory=list)
-    """where each staged section comes from, by number"""
+    """the operator's file of each section, by number"""
     lengths: dict[int, int] = field(default_factory=dict)
-    """the line behind the last of each section that is evaluated, by number"""
+    """number of lines of each evaluated section, by number"""
     nuls: dict[int, list[Problem]] = field(default_factory=dict)
-    """sections that hold a NUL, which bash would leave out, by number"""
+    """problems of sections that hold a NUL, by number: bash would leave the NUL out"""
 
-    def _number(self, numbers: dict[Path, int], source: Located) -> int | None:
-        """Return a new number for a section, or None if it is staged."""
+    def _add(self, numbers: dict[Path, int], source: Located) -> int | None:
+        """Return a new number for a section, or None if the section is written already."""
         if source.path in numbers:
             return None
         numbers[source.path] = len(self.sources)
         self.sources.append(source)
         return numbers[source.path]
 
-    def conf(self, source: Located, text: bytes) -> int:
-        """Stage a CONF section, runs.conf or sysinfos.conf, to be evaluated."""
-        number = self._number(self.confs, source)
+    def add_conf(self, source: Located, text: bytes) -> int:
+        """Write a CONF section, runs.conf or sysinfos.conf for evaluation, and return its number."""
+        number = self._add(self.confs, source)
         if number is not None:
-            (self.root / "section" / str(number)).write_bytes(_NOTE_LAST + text)
+            (self.root / "section" / str(number)).write_bytes(_RECORD_LAST + text)
             self.lengths[number] = text.count(b"\n") + 1
             if b"\0" in text:
                 line = text.count(b"\n", 0, text.index(b"\0")) + 1
                 self.nuls[number] = [Problem(source.at(line), "holds a NUL byte, expected bash")]
         return self.confs[source.path]
 
-    def body(self, script: Script) -> int:
-        """Stage a SCRIPT section, to be parsed; the line above its first is empty, so it can hold a command."""
-        number = self._number(self.bodies, script.source)
+    def add_script(self, script: Script) -> int:
+        """Write a SCRIPT section for parsing, and return its number.
+
+        Its first line is empty (the line `script:` stands there in the file), so it can hold a command of ours.
+        """
+        number = self._add(self.bodies, script.source)
         if number is not None:
             (self.root / "syntax" / str(number)).write_bytes(b"set -n" + script.body)
         return self.bodies[script.source.path]
 
-    def at(self, number: int, line: int) -> Position:
-        """Return a line of a section; bash counts on behind the end where the last line is not complete."""
+    def position(self, number: int, line: int) -> Position:
+        """Return the operator's position of a line of a section.
+
+        bash counts past the end of a section whose last line is incomplete; that becomes the last line.
+        """
         return self.sources[number].at(min(line, self.lengths.get(number, line)))
 
-    def position(self, file: bytes, line: bytes) -> Position | None:
-        """Translate a section in here to the operator's file."""
+    def source_position(self, file: bytes, line: bytes) -> Position | None:
+        """Return the operator's position for a file and line that bash reports; None if it reports no file."""
         folder, _, number = os.fsdecode(file).rpartition("/")
         if folder == f"{self.root}/section":
-            return self.at(int(number), int(line))
+            return self.position(int(number), int(line))
         # A file that a section sourced by itself.
-        return Position(shown(Path(self.tell(os.fsdecode(file)))), int(line)) if file else None
+        return Position(display_path(Path(self.with_operator_paths(os.fsdecode(file)))), int(line)) if file else None
 
-    def tell(self, text: str) -> str:
-        """Replace the paths in here in what bash said."""
+    def with_operator_paths(self, text: str) -> str:
+        """Replace paths of this directory in a text by the operator's own paths."""
         section = re.compile(re.escape(f"{self.root}/section/") + r"(\d+)")
         text = section.sub(lambda found: self.sources[int(found[1])].shown, text)
         for tree, path in enumerate(self.trees.roots):
@@ -115,17 +103,17 @@ class WorkDirectory(Struct):
 
 
 @contextmanager
-def _alive(directory: Path) -> Iterator[None]:
-    """Show others that this directory is in use: the lock is the kernel's, and ends with us however we end."""
+def _in_use(directory: Path) -> Iterator[None]:
+    """Lock the file `alive` in a directory while it is in use; the kernel ends the lock however the process ends."""
     with (directory / "new").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         (directory / "new").rename(directory / "alive")
         yield
 
 
-def _sweep(place: Path) -> None:
-    """Remove the directories of ours whose process was killed."""
-    for path in place.glob(f"{_PREFIX}*/alive"):
+def _remove_abandoned(parent: Path) -> None:
+    """Remove the work directories of killed processes of this user."""
+    for path in parent.glob(f"{_PREFIX}*/alive"):
         with suppress(OSError):
             if path.parent.lstat().st_uid == os.geteuid():
                 with path.open() as file:
@@ -135,30 +123,24 @@ def _sweep(place: Path) -> None:
 
 @contextmanager
 def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
-    """Make a stage for these trees, and remove it at the end, and those of killed processes."""
-    # Many small files that nobody keeps: in memory where there is such a place.
+    """Make a work directory for these trees, and remove it at the end; also remove those of killed processes."""
+    # Many small, short-lived files: in memory where the system has a place for that.
     memory = Path("/dev/shm")  # noqa: S108 - the directory is private
-    place = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=place) as made, _alive(Path(made)):
-        _sweep(Path(made).parent)
-        # The token is what is looked for in values: nothing an operator writes can equal it.
+    parent = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, _in_use(Path(made)):
+        _remove_abandoned(Path(made).parent)
+        # This path is searched for in values: its random part makes sure that no operator writes it by chance.
         root = Path(made, secrets.token_hex(16))
-        for folder in ("section", "syntax", "talk", "shared"):
+        for folder in ("section", "syntax", "output", "shared"):
             (root / folder).mkdir(parents=True)
         for tree, path in enumerate(trees.roots):
             (root / f"tree{tree}").symlink_to(path)
         yield WorkDirectory(root, trees)
 
 
-def _listed(items: Iterable[bytes]) -> list[bytes]:
-    """Return a list of fields behind their number, as `RUNS_list` reads it."""
-    every = list(items)
-    return [b"%d" % len(every), *every]
-
-
-def fields(stage: WorkDirectory, number: int, request: Request) -> list[bytes]:
-    """Return the fields of a request, as `RUNS_request` reads them."""
-    trees, script, host = stage.trees, request.script, request.host
+def request_fields(workdir: WorkDirectory, number: int, request: Request) -> list[bytes]:
+    """Return the fields of a request in the order in which `RUNS_request` of shell/conf.sh reads them."""
+    trees, script, host = workdir.trees, request.script, request.host
     sysinfos = trees.sysinfos(host)
     places = [*trees.host_directories(host), *(trees.located(tree) for tree in range(len(trees.roots)))]
     fields = [
@@ -166,22 +148,28 @@ def fields(stage: WorkDirectory, number: int, request: Request) -> list[bytes]:
         os.fsencode(request.key),
         os.fsencode(script.name),
         os.fsencode(host.name) if host else b"",
-        _staged(trees.located(script.source.tree, script.folder)),
+        _linked(trees.located(script.source.tree, script.folder)),
         b"no" if host else b"yes",
-        b"%d" % stage.conf(script.source, script.conf),
-        b"%d" % stage.body(script),
-        b"%d" % stage.conf(sysinfos, _read(sysinfos)) if sysinfos else b"",
-        *_listed(b"%d" % stage.conf(place, _read(place)) for place in trees.cascade(script.source, host)),
-        *_listed(map(_staged, places)),
-        *_listed(map(os.fsencode, request.shared)),
+        b"%d" % workdir.add_conf(script.source, script.conf),
+        b"%d" % workdir.add_script(script),
+        b"%d" % workdir.add_conf(sysinfos, _read(sysinfos)) if sysinfos else b"",
+        *_counted(b"%d" % workdir.add_conf(place, _read(place)) for place in trees.cascade(script.source, host)),
+        *_counted(map(_linked, places)),
+        *_counted(map(os.fsencode, request.shared)),
     ]
     for operations in (request.facts, request.operations):
-        fields += _listed(op.name.encode() for op in operations)
-        fields += _listed(op.kind.encode() for op in operations)
-        fields += _listed(b"%d" % len(op.values) for op in operations)
+        fields += _counted(op.name.encode() for op in operations)
+        fields += _counted(op.kind.encode() for op in operations)
+        fields += _counted(b"%d" % len(op.values) for op in operations)
         values = (value for op in operations for value in op.values)
-        fields += _listed(value.replace(NOWHERE, os.fsencode(stage.root)) for value in values)
+        fields += _counted(value.replace(ROOT_PLACEHOLDER, os.fsencode(workdir.root)) for value in values)
     return fields
+
+
+def _counted(items: Iterable[bytes]) -> list[bytes]:
+    """Return a list of fields with their number before them, as `RUNS_list` reads it."""
+    every = list(items)
+    return [b"%d" % len(every), *every]
 
 
 def _read(place: Located) -> bytes:
@@ -191,5 +179,6 @@ def _read(place: Located) -> bytes:
         raise InputError([Problem(place.at(), f"cannot read it: {(error.strerror or str(error)).lower()}")]) from None
 
 
-def _staged(place: Located) -> bytes:
+def _linked(place: Located) -> bytes:
+    """Return the path of a place through the work directory's link to its tree."""
     return os.fsencode(f"tree{place.tree}/{place.inside}".rstrip("/"))

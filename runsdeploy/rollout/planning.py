@@ -9,7 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from runsdeploy.errors import HostError, InputError, Problem
-from runsdeploy.plan.plan import FactsUnknown, Plan, expected_facts_for, resolve
+from runsdeploy.plan.plan import Plan
+from runsdeploy.plan.resolver import FactsUnknown, expected_facts_for, resolve
 from runsdeploy.rollout.work import Work
 from runsdeploy.session.query import ask_facts
 from runsdeploy.session.report import Fold, HostReport
@@ -45,10 +46,10 @@ def make_plans(
         make = partial(resolve, work.trees, host, entries, sets=work.sets, time_limit=time_limit)
         try:
             plan = make()
-            expected = plan.promise
+            expected = plan.expected_facts
             if work.expecting:
                 expected = expected_facts_for(work.expecting, host, time_limit)
-            plans[host.name] = replace(plan, promise=expected if verify else None)
+            plans[host.name] = replace(plan, expected_facts=expected if verify else None)
         except FactsUnknown as error:
             without_facts.append((host, make))
             problems += error.problems if connections is None else ()

@@ -17,9 +17,8 @@ from typing import IO
 
 from msgspec import Struct
 
-from runsdeploy.errors import Refused, shown
+from runsdeploy.errors import Refused, display_path
 from runsdeploy.plan.files import CHUNK, File, content_file
-from runsdeploy.plan.libraries import BUNDLED
 from runsdeploy.plan.plan import Plan
 from runsdeploy.plan.variable import assignment
 from runsdeploy.session.parameters import (
@@ -33,6 +32,7 @@ from runsdeploy.session.parameters import (
 from runsdeploy.session.program import bootstrap, call, shell_file
 from runsdeploy.session.segment import Segment
 from runsdeploy.session.session import Session
+from runsdeploy.tree.libraries import BUNDLED
 
 MODIFIED = 946684800
 """modification time of all members, 2000-01-01 in seconds of Unix time: tar warns about 1970"""
@@ -182,7 +182,7 @@ def _open(file: File) -> IO[bytes]:
 
 def _changed(file: File) -> Refused:
     return Refused(
-        f"`{shown(file.source) if file.source else file.path}` changed while it was deployed", "deploy again"
+        f"`{display_path(file.source) if file.source else file.path}` changed while it was deployed", "deploy again"
     )
 
 

@@ -64,7 +64,9 @@ def script_path(step: Step) -> str:
 
 def expected_facts_of(plan: Plan, segment: Segment) -> str:
     """Return the facts that the runner must verify, as one word; later segments rely on a check before, see `run`."""
-    return plan.promise.word if plan.promise and segment.side == "target" and segment.number == 0 else ""
+    return (
+        plan.expected_facts.encoded if plan.expected_facts and segment.side == "target" and segment.number == 0 else ""
+    )
 
 
 def sets_marker(step: Step) -> bool:

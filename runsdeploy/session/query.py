@@ -8,7 +8,7 @@ from runsdeploy.errors import Position, Refused
 from runsdeploy.events import Account, Event, Facts, Locked, MarkerFound, Note, Refusal, encode_word
 from runsdeploy.markers.marker import Markers
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.sysinfos import repair
+from runsdeploy.plan.sysinfos import repair_hint
 from runsdeploy.session.bundle import question
 from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.session import Session
@@ -33,9 +33,11 @@ def ask(transport: Transport, session: Session, about: str, scope: str = ".", ar
 
 def verify_facts(transport: Transport, session: Session, plan: Plan) -> None:
     """Ask a machine whether it has the facts that its `sysinfos.conf` expects; raises Refused if not."""
-    for event in ask(transport, session, "facts-check", argument=plan.promise.word) if plan.promise else ():
-        if plan.promise and isinstance(event, Note):
-            raise Refused(f"{plan.promise.file}: {event.text}", repair(plan.host.name))
+    for event in (
+        ask(transport, session, "facts-check", argument=plan.expected_facts.encoded) if plan.expected_facts else ()
+    ):
+        if plan.expected_facts and isinstance(event, Note):
+            raise Refused(f"{plan.expected_facts.file}: {event.text}", repair_hint(plan.host.name))
 
 
 def ask_facts(transport: Transport, session: Session) -> tuple[Operation, ...]:

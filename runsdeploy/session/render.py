@@ -72,7 +72,7 @@ def render(plan: Plan, revisions: Sequence[str] = (), shared: Sequence[File] = (
     session = Session("", "", BY, detached=True, revisions=lambda: revisions)
     left = {member.path: member for member in members(plan, segment, session, shared)}
     left[f"{RUNTIME}/bootstrap.sh"] = content_file(f"{RUNTIME}/bootstrap.sh", shell_file("bootstrap.sh"))
-    facts_file = plan.promise.file if plan.promise else ""
+    facts_file = plan.expected_facts.file if plan.expected_facts else ""
     yield _head(plan, steps)
     yield shell_file("render.sh")
     yield _line("begin", plan.host.name, "yes" if keeps_state(plan, "target") else "no", facts_file)

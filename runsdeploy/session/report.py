@@ -21,7 +21,7 @@ from runsdeploy.events import (
     Unacknowledged,
 )
 from runsdeploy.plan.plan import Plan, Step
-from runsdeploy.plan.sysinfos import repair
+from runsdeploy.plan.sysinfos import repair_hint
 
 SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
@@ -111,8 +111,8 @@ class Fold:
                 self._end(self.running, event)
                 self.running = None
             case Refusal(reason, text):
-                expected = self.plan.promise if reason == "facts" else None
-                hint = repair(self.plan.host.name) if expected else ""
+                expected = self.plan.expected_facts if reason == "facts" else None
+                hint = repair_hint(self.plan.host.name) if expected else ""
                 self.failure = ("refused", f"{expected.file}: {text}" if expected else text, hint)
             case Locked(kind):
                 remove = f"runsdeploy lock remove --host {self.plan.host.address}"

@@ -86,7 +86,7 @@ class Run(Struct):
         try:
             with tempfile.TemporaryDirectory(prefix="runsdeploy-", ignore_cleanup_errors=True) as folder:
                 self._folder = folder
-                if self.plan.promise and starts_late(segments, "target"):
+                if self.plan.expected_facts and starts_late(segments, "target"):
                     verify_facts(self.connect(), self.session, self.plan)
                 for side in reconnectors:
                     if starts_late(segments, side) and needs_root(segments, side):

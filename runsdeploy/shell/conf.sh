@@ -1,16 +1,15 @@
 # Evaluates CONF sections on the controller, each in a subshell of its own.
 #
-# Requests come from a file (fd 62), what the sections declare goes to our stdout (fd 63); both are
-# sequences of fields that end in NUL, a record of the latter preceded by the number of its fields. Values are bytes: the
-# caller runs this under LC_ALL=C. Everything here starts with RUNS_, a prefix no operator variable
-# may have, because the operator's variables live in the same shell.
+# Requests come from a file (fd 62), and declarations go to stdout (fd 63). Both are sequences of fields, and each field
+# ends in NUL; a record of declarations begins with the number of its fields. Values are bytes: the controller runs this
+# under LC_ALL=C. All names here start with RUNS_, which no operator's variable may, as both are in the same shell.
 
 # shellcheck disable=SC2016 # backticks in messages are quotes of names
 # shellcheck disable=SC2154 # RUNS_root, RUNS_host, RUNS_reserved: the environment; lists: RUNS_list
 
 RUNS_self=${BASH_SOURCE[0]}
 
-RUNS_say() { printf '%s\0' "$#" "$@" >&63; }
+RUNS_emit() { printf '%s\0' "$#" "$@" >&63; }
 
 # shellcheck source-path=SCRIPTDIR source=declarations.sh
 . "${RUNS_self%/*}/declarations.sh"
@@ -19,14 +18,14 @@ RUNS_say() { printf '%s\0' "$#" "$@" >&63; }
 
 exit() {
     local RUNS_status=${1-$?}
-    RUNS_here
+    RUNS_caller
     RUNS_exit_file=$RUNS_file RUNS_exit_line=$RUNS_line
     builtin exit "$RUNS_status"
 }
 
-# Runs however the subshell ends, SIGKILL apart. What ended neither here nor by `exit` was killed, and
-# the caller says so; or it failed under a `set -e` of its own.
-RUNS_leave() {
+# Runs whenever the subshell ends, except by SIGKILL. A section that ended neither regularly nor by `exit` failed under
+# its own `set -e`, or was killed; the controller reports that.
+RUNS_on_exit() {
     local RUNS_status=$1
     [[ $RUNS_ended == no ]] || return 0
     if [[ -n $RUNS_exit_line ]]; then
@@ -37,49 +36,51 @@ RUNS_leave() {
             RUNS_problem '`exit` here would end the CONF sections of all scripts below, use `return`'
         fi
         RUNS_finish
-    elif [[ -n $RUNS_bad ]]; then
-        RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_bad_line
-        [[ $RUNS_bad == unknown ]] || RUNS_problem "the section ends with a failure: \`$RUNS_bad\` has status $RUNS_status"
+    elif [[ -n $RUNS_failed_command ]]; then
+        RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_failed_line
+        [[ $RUNS_failed_command == unknown ]] ||
+            RUNS_problem "the section ends with a failure: \`$RUNS_failed_command\` has status $RUNS_status"
         RUNS_finish
     fi
 }
 
-# A failing command is an error when nothing tests it and it is unknown, or comes last. (A section is
-# not run under `set -e`: `[ -n "$x" ] && var y=z` may well be its last line.)
-RUNS_failed() {
+# A failing command that nothing tests is an error if it is unknown or the last one. (A section is not run under
+# `set -e`: `[ -n "$x" ] && var y=z` is a valid last line.)
+RUNS_on_error() {
     local RUNS_file RUNS_line
     [[ $4 != "$RUNS_self" ]] || return 0
-    RUNS_bad=$3 RUNS_bad_line=$2
-    RUNS_place "$4" "$2"
+    RUNS_failed_command=$3 RUNS_failed_line=$2
+    RUNS_locate "$4" "$2"
     if (($1 == 127)); then
-        RUNS_say unknown "$RUNS_file" "$RUNS_line" "$3"
-        RUNS_bad=unknown
+        RUNS_emit unknown "$RUNS_file" "$RUNS_line" "$3"
+        RUNS_failed_command=unknown
     elif [[ $3 =~ ^(\.|source)\ ([A-Za-z0-9_./-]+)$ && ! -e ${BASH_REMATCH[2]} ]]; then
         RUNS_problem "no file \`${BASH_REMATCH[2]}\` to source"
     fi
 }
 
-# Called by bash in a subshell of its own, for tested commands too: where a name is far from ours, that may be meant.
-# Told as bash would, which names no place here; who means it hides it with `2>/dev/null`.
+# bash calls this in a subshell, also for a command whose failure is tested; the controller decides whether that is an
+# error. The message is that of bash, with the operator's file: a section can hide it with `2>/dev/null`.
 command_not_found_handle() {
-    RUNS_here
-    RUNS_say missing "$RUNS_file" "$RUNS_line" "$1"
+    RUNS_caller
+    RUNS_emit not_found "$RUNS_file" "$RUNS_line" "$1"
     printf '%s: line %s: %s: command not found\n' "$RUNS_file" "$RUNS_line" "$1" >&2
     return 127
 }
 
-# RUNS_source SECTION: its first line is preceded by the trap that notes its last command.
+# RUNS_source SECTION: a trap on its first line records its last command (workdir.py).
 RUNS_source() {
     local RUNS_status
-    RUNS_sourcing=$1 RUNS_bad='' RUNS_last='' RUNS_last_line=0
-    RUNS_say section "${1##*/}"
-    trap 'RUNS_failed "$?" "$LINENO" "$BASH_COMMAND" "${BASH_SOURCE[0]}"' ERR
+    RUNS_sourcing=$1 RUNS_failed_command='' RUNS_last='' RUNS_last_line=0
+    RUNS_emit section "${1##*/}"
+    trap 'RUNS_on_error "$?" "$LINENO" "$BASH_COMMAND" "${BASH_SOURCE[0]}"' ERR
     # shellcheck disable=SC1090
     . "$1"
     RUNS_status=$?
     trap - ERR DEBUG
-    if ((RUNS_status)) && [[ $RUNS_last == return* || (-n $RUNS_bad && $RUNS_bad == "$RUNS_last") ]]; then
-        # Not $1, which is the section's: it may `set -- a b`.
+    if ((RUNS_status)) && [[ $RUNS_last == return* ||
+        (-n $RUNS_failed_command && $RUNS_failed_command == "$RUNS_last") ]]; then
+        # Not $1: the section may change it with `set -- a b`.
         RUNS_file=$RUNS_sourcing RUNS_line=$RUNS_last_line
         RUNS_problem "the section ends with a failure: \`$RUNS_last\` has status $RUNS_status"
     fi
@@ -98,7 +99,7 @@ RUNS_load_sysinfos() {
         done
         if [[ -z ${RUNS_known[bits]-} && -n ${bits-} ]]; then RUNS_change bits '=' "$bits"; fi
     fi
-    # A file of comments, as `init` makes it, promises nothing.
+    # A file of comments, as `init` makes it, sets no facts.
     [[ -z ${RUNS_known[sysname]-}${RUNS_known[sysdist]-}${RUNS_known[sysver]-}${RUNS_known[bits]-} ]] || return 0
     RUNS_file='' RUNS_line=0
     for ((RUNS_i = 0; RUNS_i < ${#RUNS_fact_name[@]}; RUNS_i++)); do
@@ -111,27 +112,27 @@ RUNS_finish() {
     local RUNS_each
     local -a RUNS_copy
     RUNS_ended=yes
-    RUNS_say finish
+    RUNS_emit finish
     for RUNS_each in ${RUNS_order[@]+"${RUNS_order[@]}"}; do
-        RUNS_print "$RUNS_each"
-        if [[ $RUNS_text != "${RUNS_shape[$RUNS_each]}" ]]; then
-            RUNS_say stray "$RUNS_each"
+        RUNS_fingerprint "$RUNS_each"
+        if [[ $RUNS_text != "${RUNS_snapshot[$RUNS_each]}" ]]; then
+            RUNS_emit plain "$RUNS_each"
             RUNS_replay "$RUNS_each"
         fi
         eval "RUNS_copy=(\${${RUNS_each}[@]+\"\${${RUNS_each}[@]}\"})"
-        RUNS_say value "$RUNS_each" "${RUNS_kind[$RUNS_each]}" ${RUNS_copy[@]+"${RUNS_copy[@]}"}
+        RUNS_emit value "$RUNS_each" "${RUNS_kind[$RUNS_each]}" ${RUNS_copy[@]+"${RUNS_copy[@]}"}
     done
 }
 
 RUNS_evaluate() {
     local RUNS_each
-    exec </dev/null >"$RUNS_talk" 2>&1 62<&-
+    exec </dev/null >"$RUNS_output" 2>&1 62<&-
     cd -- "$RUNS_root/$RUNS_folder" || builtin exit 1
-    declare -A RUNS_kind=() RUNS_known=() RUNS_shape=()
+    declare -A RUNS_kind=() RUNS_known=() RUNS_snapshot=()
     RUNS_order=() RUNS_ended=no RUNS_exit_file='' RUNS_exit_line=''
-    # shellcheck disable=SC2034 # for the section, as in SCRIPT
+    # shellcheck disable=SC2034 # for the section; SCRIPT sections have it too
     RUNS_HOST=$RUNS_host
-    trap 'RUNS_leave "$?"' EXIT
+    trap 'RUNS_on_exit "$?"' EXIT
     for RUNS_each in ${RUNS_op_name[@]+"${RUNS_op_name[@]}"}; do
         RUNS_remember "$RUNS_each"
         RUNS_replay "$RUNS_each"
@@ -140,7 +141,7 @@ RUNS_evaluate() {
     RUNS_load_sysinfos
     RUNS_source "$RUNS_root/section/$RUNS_conf"
     RUNS_finish
-    # A subshell less: nothing comes after it here.
+    # Here, not in a subshell of its own: nothing comes after it.
     RUNS_parse "$RUNS_body"
 }
 
@@ -160,7 +161,7 @@ RUNS_list() {
     done
 }
 
-# RUNS_operations PREFIX: names, kinds and counts of values run parallel; the values lie end to end.
+# RUNS_operations PREFIX: read operations into arrays of names, kinds and value counts, and one array of all values.
 RUNS_operations() {
     # shellcheck disable=SC2034 # used by eval
     local RUNS_at=0 RUNS_each
@@ -186,17 +187,17 @@ RUNS_request() {
     RUNS_field RUNS_body
     RUNS_field RUNS_sysinfos
     RUNS_list RUNS_cascade
-    RUNS_list RUNS_places
+    RUNS_list RUNS_directories
     RUNS_list RUNS_shared
     RUNS_operations RUNS_fact
     RUNS_operations RUNS_op
 }
 
-# RUNS_parse NUMBER: parse without running. The file's first line begins with `set -n`, which nothing
-# can take back: this shell does nothing any more.
+# RUNS_parse NUMBER: parse a SCRIPT section without running it. Its file begins with `set -n`, which cannot be undone:
+# this shell runs no further command.
 RUNS_parse() {
-    exec </dev/null >"$RUNS_root/syntax/$1.talk" 2>&1 62<&- 63>&-
-    # Scripts may turn it on themselves, and that line is not run here.
+    exec </dev/null >"$RUNS_root/syntax/$1.output" 2>&1 62<&- 63>&-
+    # A script may enable it itself, but that line is not run here.
     shopt -s extglob
     # shellcheck disable=SC1090
     . "$RUNS_root/syntax/$1"
@@ -205,20 +206,20 @@ RUNS_parse() {
 RUNS_main() {
     exec 62<"$RUNS_root/requests" 63>&1 1>&2
     if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
-        RUNS_say old "$BASH_VERSION"
+        RUNS_emit old "$BASH_VERSION"
         return
     fi
     ulimit -c 0
-    # A section that prints without end is stopped by the file it prints to (1 KiB blocks).
+    # A section that prints without end is killed when its output file has 16 MiB (in blocks of 1 KiB).
     ulimit -f 16384
     while RUNS_field RUNS_number; do
         RUNS_request
-        RUNS_talk=$RUNS_root/talk/$RUNS_number
-        RUNS_say begin
+        RUNS_output=$RUNS_root/output/$RUNS_number
+        RUNS_emit begin
         (RUNS_evaluate)
         RUNS_status=$?
-        [[ -e $RUNS_root/syntax/$RUNS_body.talk ]] || (RUNS_parse "$RUNS_body")
-        RUNS_say "done" "$RUNS_status"
+        [[ -e $RUNS_root/syntax/$RUNS_body.output ]] || (RUNS_parse "$RUNS_body")
+        RUNS_emit "done" "$RUNS_status"
     done
 }
 

@@ -1,8 +1,8 @@
-# What a CONF section can call, and the variables that it makes.
+# The functions that a CONF section can call, and the variables that they set.
 #
-# A variable has two values: RUNS_b_NAME is what runs.conf, sysinfos.conf and CONF made of it, NAME
-# is the same with the operations of the recipe and of --set applied. Keeping both is what makes
-# "replayed after each `var`" end exactly as "applied after CONF".
+# A variable has two values: RUNS_b_NAME is the value that runs.conf, sysinfos.conf and CONF set; NAME is that value
+# with the operations of the recipe and of --set applied. With both, applying the operations after each `var` gives
+# exactly the same value as applying them once after CONF.
 #
 # shellcheck disable=SC2016 # backticks in messages are quotes of names
 # shellcheck disable=SC2034,SC2154 # shared with conf.sh; RUNS_root and the like: the environment
@@ -10,28 +10,28 @@
 
 RUNS_name='[A-Za-z_][A-Za-z0-9_]*'
 
-# Set RUNS_file and RUNS_line to the operator's line that called us.
-RUNS_here() {
+# Set RUNS_file and RUNS_line to the operator's line of the current call.
+RUNS_caller() {
     local RUNS_i
     for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
         if [[ ${BASH_SOURCE[RUNS_i]} != "${RUNS_self%/*}/"* ]]; then
-            RUNS_place "${BASH_SOURCE[RUNS_i]}" "${BASH_LINENO[RUNS_i - 1]}"
+            RUNS_locate "${BASH_SOURCE[RUNS_i]}" "${BASH_LINENO[RUNS_i - 1]}"
             return
         fi
     done
 }
 
-# RUNS_place FILE LINE: what a section sources is named from the script's directory.
-RUNS_place() {
+# RUNS_locate FILE LINE: set RUNS_file and RUNS_line; a relative file was sourced from the script's directory.
+RUNS_locate() {
     RUNS_file=$1 RUNS_line=$2
     [[ $1 == /* ]] || RUNS_file=$RUNS_root/$RUNS_folder/${1#./}
 }
 
-RUNS_problem() { RUNS_say problem "$RUNS_file" "$RUNS_line" "$1"; }
+RUNS_problem() { RUNS_emit problem "$RUNS_file" "$RUNS_line" "$1"; }
 
 # --- variables ---------------------------------------------------------------------------------
 
-# RUNS_apply VARIABLE KIND VALUE...: one operation on one shell variable.
+# RUNS_apply VARIABLE KIND VALUE...: apply one operation to one shell variable.
 RUNS_apply() {
     local RUNS_to=$1 RUNS_by=$2 RUNS_each
     local -a RUNS_kept=() RUNS_old=()
@@ -43,7 +43,7 @@ RUNS_apply() {
         RUNS_kind[$RUNS_to]=scalar
         return
     fi
-    # Compared by `[`: the section may have set nocasematch, which `[[` obeys.
+    # Compared with `[`: the section may have set nocasematch, which affects `[[`.
     case $RUNS_by in
     '()') RUNS_kept=("$@") ;;
     '+=')
@@ -62,7 +62,7 @@ RUNS_apply() {
     RUNS_kind[$RUNS_to]=array
 }
 
-# RUNS_replay NAME: NAME = its base value with the operator's operations applied.
+# RUNS_replay NAME: set NAME to its base value with the operator's operations applied.
 RUNS_replay() {
     local RUNS_base=RUNS_b_$1 RUNS_i
     local -a RUNS_copy=()
@@ -80,18 +80,18 @@ RUNS_replay() {
         RUNS_apply "$1" "${RUNS_op_kind[RUNS_i]}" \
             "${RUNS_op_values[@]:${RUNS_op_start[RUNS_i]}:${RUNS_op_count[RUNS_i]}}"
     done
-    RUNS_print "$1"
-    RUNS_shape[$1]=$RUNS_text
+    RUNS_fingerprint "$1"
+    RUNS_snapshot[$1]=$RUNS_text
 }
 
-# Set RUNS_text to something that differs when the variable does; no subshell, this runs often.
-RUNS_print() {
+# RUNS_fingerprint NAME: set RUNS_text to a text that changes with the variable. No subshell: this runs often.
+RUNS_fingerprint() {
     local -a RUNS_copy=()
     eval "RUNS_copy=(\${${1}[@]+\"\${${1}[@]}\"})"
     printf -v RUNS_text '%q ' "${#RUNS_copy[@]}" ${RUNS_copy[@]+"${RUNS_copy[@]}"}
 }
 
-# RUNS_change NAME KIND VALUE...: what `var`, `out` and `ref` do to a variable.
+# RUNS_change NAME KIND VALUE...: the change of a variable by `var`, `out` or `ref`.
 RUNS_change() {
     if ! [[ $1 =~ ^$RUNS_name$ ]]; then
         RUNS_problem "bad variable name \`$1\`, expected letters, digits and underscores"
@@ -103,7 +103,7 @@ RUNS_change() {
     RUNS_apply "RUNS_b_$1" "${@:2}"
     RUNS_replay "$1"
     RUNS_remember "$1"
-    RUNS_say set "$1" "$RUNS_file" "$RUNS_line" "$2" "${@:3}"
+    RUNS_emit set "$1" "$RUNS_file" "$RUNS_line" "$2" "${@:3}"
 }
 
 RUNS_remember() {
@@ -111,23 +111,23 @@ RUNS_remember() {
     RUNS_known[$1]=yes
 }
 
-# --- what a CONF section calls -----------------------------------------------------------------
+# --- functions for CONF sections ---------------------------------------------------------------
 
 desc() {
     local IFS=' '
-    RUNS_say desc "$*"
+    RUNS_emit desc "$*"
 }
 
 conf() {
     local RUNS_each
-    RUNS_here
+    RUNS_caller
     (($#)) || RUNS_problem '`conf` without a flag'
-    for RUNS_each; do RUNS_say flag "$RUNS_file" "$RUNS_line" "$RUNS_each"; done
+    for RUNS_each; do RUNS_emit flag "$RUNS_file" "$RUNS_line" "$RUNS_each"; done
 }
 
 after() {
     local RUNS_each RUNS_mode=order
-    RUNS_here
+    RUNS_caller
     case ${1-} in
     -r) RUNS_mode=once ;;
     -rr) RUNS_mode=always ;;
@@ -137,15 +137,15 @@ after() {
     if (($# == 0)); then
         RUNS_problem '`after` without a script'
     elif [[ $RUNS_mode == order ]]; then
-        for RUNS_each; do RUNS_say after order "$RUNS_file" "$RUNS_line" "$RUNS_each"; done
+        for RUNS_each; do RUNS_emit after order "$RUNS_file" "$RUNS_line" "$RUNS_each"; done
     else
-        RUNS_say after "$RUNS_mode" "$RUNS_file" "$RUNS_line" "$@"
+        RUNS_emit after "$RUNS_mode" "$RUNS_file" "$RUNS_line" "$@"
     fi
 }
 
 var() {
     local RUNS_word
-    RUNS_here
+    RUNS_caller
     if (($# == 0)); then
         RUNS_problem '`var` without a name'
     elif [[ $1 =~ ^$RUNS_name$ ]]; then
@@ -165,34 +165,34 @@ var() {
 
 out() {
     local RUNS_each
-    RUNS_here
+    RUNS_caller
     (($#)) || RUNS_problem '`out` without a name'
     for RUNS_each; do
-        RUNS_unnamed "$RUNS_each" && continue
-        RUNS_say out "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}"
+        RUNS_lacks_name "$RUNS_each" && continue
+        RUNS_emit out "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}"
         RUNS_change "${RUNS_each%%=*}" '=' "$RUNS_root/shared/${RUNS_each#*=}"
     done
 }
 
 ref() {
-    local RUNS_each RUNS_need=no RUNS_template=no
-    RUNS_here
+    local RUNS_each RUNS_required=no RUNS_template=no
+    RUNS_caller
     while [[ ${1-} == -* ]]; do
         case $1 in
-        -r) RUNS_need=yes ;;
+        -r) RUNS_required=yes ;;
         -t) RUNS_template=yes ;;
-        -rt | -tr) RUNS_need=yes RUNS_template=yes ;;
+        -rt | -tr) RUNS_required=yes RUNS_template=yes ;;
         *) RUNS_problem "bad option \`$1\` of \`ref\`, expected \`-r\` or \`-t\`" ;;
         esac
         shift
     done
     (($#)) || RUNS_problem '`ref` without a name'
     for RUNS_each; do
-        RUNS_unnamed "$RUNS_each" && continue
+        RUNS_lacks_name "$RUNS_each" && continue
         RUNS_find "${RUNS_each#*=}"
-        RUNS_say ref "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}" \
-            "$RUNS_how" "$RUNS_found" "$RUNS_need" "$RUNS_template"
-        if [[ $RUNS_template == yes && $RUNS_how == tree ]]; then
+        RUNS_emit ref "$RUNS_file" "$RUNS_line" "${RUNS_each%%=*}" "${RUNS_each#*=}" \
+            "$RUNS_where" "$RUNS_found" "$RUNS_required" "$RUNS_template"
+        if [[ $RUNS_template == yes && $RUNS_where == tree ]]; then
             RUNS_found=${RUNS_found##*/}
             RUNS_found=rendered/$RUNS_key/${RUNS_found%.j2}
         fi
@@ -200,71 +200,71 @@ ref() {
     done
 }
 
-# RUNS_unnamed WORD: whether it is a file where `out` and `ref` take NAME or NAME=FILE; says so.
-RUNS_unnamed() {
+# RUNS_lacks_name WORD: true, with a problem, if WORD is a file, where `out` and `ref` expect NAME or NAME=FILE.
+RUNS_lacks_name() {
     [[ $1 != *=* && ! $1 =~ ^$RUNS_name$ ]] || return
     RUNS_problem "bad variable name \`$1\`, expected a name, or for a file \`NAME=$1\`"
 }
 
-# RUNS_find FILE: beside the script, in the shared space, in the host directories, in the trees.
+# RUNS_find FILE: look beside the script, in the shared space, in the host directories, in the trees, in this order.
 RUNS_find() {
-    local RUNS_place
-    RUNS_how=tree
+    local RUNS_each
+    RUNS_where=tree
     RUNS_found=$RUNS_folder/$1
     [[ -e $RUNS_root/$RUNS_found || -L $RUNS_root/$RUNS_found ]] && return
-    for RUNS_place in ${RUNS_shared[@]+"${RUNS_shared[@]}"}; do
-        [ "$RUNS_place" = "$1" ] && RUNS_how=shared RUNS_found=shared/$1 && return
+    for RUNS_each in ${RUNS_shared[@]+"${RUNS_shared[@]}"}; do
+        [ "$RUNS_each" = "$1" ] && RUNS_where=shared RUNS_found=shared/$1 && return
     done
-    for RUNS_place in ${RUNS_places[@]+"${RUNS_places[@]}"}; do
-        RUNS_found=$RUNS_place/$1
+    for RUNS_each in ${RUNS_directories[@]+"${RUNS_directories[@]}"}; do
+        RUNS_found=$RUNS_each/$1
         [[ -e $RUNS_root/$RUNS_found || -L $RUNS_root/$RUNS_found ]] && return
     done
-    RUNS_how=missing RUNS_found=shared/$1
+    RUNS_where=missing RUNS_found=shared/$1
 }
 
 # --- facts -------------------------------------------------------------------------------------
 
 sysinfos() {
-    local RUNS_need=no RUNS_key='' RUNS_each RUNS_match=yes
-    local -A RUNS_given=()
-    RUNS_here
+    local RUNS_required=no RUNS_key='' RUNS_each RUNS_match=yes
+    local -A RUNS_matched=()
+    RUNS_caller
     for RUNS_each; do
         case $RUNS_each in
-        -r) RUNS_need=yes ;;
+        -r) RUNS_required=yes ;;
         -s | -d | -v | -b)
             RUNS_key=$RUNS_each
-            RUNS_given[$RUNS_key]=${RUNS_given[$RUNS_key]-none}
+            RUNS_matched[$RUNS_key]=${RUNS_matched[$RUNS_key]-none}
             ;;
         *)
             if [[ -z $RUNS_key || $RUNS_each == -* ]]; then
                 RUNS_problem "bad argument \`$RUNS_each\` of \`sysinfos\`, expected \`-r\`, \`-s\`, \`-d\`, \`-v\` or \`-b\`"
             elif RUNS_fact "$RUNS_key" "$RUNS_each"; then
-                RUNS_given[$RUNS_key]=yes
-            elif [[ ${RUNS_given[$RUNS_key]} == none ]]; then
-                RUNS_given[$RUNS_key]=no
+                RUNS_matched[$RUNS_key]=yes
+            elif [[ ${RUNS_matched[$RUNS_key]} == none ]]; then
+                RUNS_matched[$RUNS_key]=no
             fi
             ;;
         esac
     done
-    for RUNS_each in ${RUNS_given[@]+"${!RUNS_given[@]}"}; do
-        [[ ${RUNS_given[$RUNS_each]} != none ]] || RUNS_problem "\`sysinfos $RUNS_each\` without a value"
-        [[ ${RUNS_given[$RUNS_each]} == yes ]] || RUNS_match=no
+    for RUNS_each in ${RUNS_matched[@]+"${!RUNS_matched[@]}"}; do
+        [[ ${RUNS_matched[$RUNS_each]} != none ]] || RUNS_problem "\`sysinfos $RUNS_each\` without a value"
+        [[ ${RUNS_matched[$RUNS_each]} == yes ]] || RUNS_match=no
     done
-    # Only now: what is wrong with the call is wrong whatever the host is.
+    # Only now: problems of the call are independent of the facts.
     if [[ -z ${RUNS_known[sysname]-}${RUNS_known[sysdist]-}${RUNS_known[sysver]-}${RUNS_known[bits]-} ]]; then
         [[ $RUNS_describing == no ]] || return 1
-        RUNS_say facts "$RUNS_file" "$RUNS_line"
+        RUNS_emit facts "$RUNS_file" "$RUNS_line"
         RUNS_ended=yes
         builtin exit 0
     fi
     [[ $RUNS_match == no ]] || return 0
-    [[ $RUNS_need == yes ]] || return 1
+    [[ $RUNS_required == yes ]] || return 1
     RUNS_problem "\`$RUNS_script\` needs \`sysinfos $*\`, which host \`$RUNS_host\` does not match"
 }
 
-# RUNS_fact OPTION VALUE: whether the host has it.
+# RUNS_fact OPTION VALUE: true if the host has this fact.
 RUNS_fact() {
-    local RUNS_have RUNS_want=$2
+    local RUNS_actual RUNS_expected=$2
     local -a RUNS_facts=()
     case $1 in
     -s) RUNS_facts=(${sysname[@]+"${sysname[@]}"}) ;;
@@ -279,16 +279,16 @@ RUNS_fact() {
         RUNS_problem "bad version \`$2\` of \`sysinfos -v\`, expected it as the host has it, or a number before \`+\` or \`-\`"
         return 1
     fi
-    for RUNS_have in ${RUNS_facts[@]+"${RUNS_facts[@]}"}; do
-        [ "$RUNS_have" = "$RUNS_want" ] && return 0
-        if [[ $1 == -v && $2 == *[+-] && $RUNS_have =~ ^[0-9]+(\.[0-9]+)*$ ]]; then
-            RUNS_version "$RUNS_have" "${RUNS_want:0:${#RUNS_want}-1}" "${RUNS_want: -1}" && return 0
+    for RUNS_actual in ${RUNS_facts[@]+"${RUNS_facts[@]}"}; do
+        [ "$RUNS_actual" = "$RUNS_expected" ] && return 0
+        if [[ $1 == -v && $2 == *[+-] && $RUNS_actual =~ ^[0-9]+(\.[0-9]+)*$ ]]; then
+            RUNS_version "$RUNS_actual" "${RUNS_expected:0:${#RUNS_expected}-1}" "${RUNS_expected: -1}" && return 0
         fi
     done
     return 1
 }
 
-# RUNS_version HAVE WANT +|-: as many components as WANT has are compared, so 11.7 matches 11-.
+# RUNS_version ACTUAL EXPECTED +|-: compare as many components as EXPECTED has, so 11.7 matches 11-.
 RUNS_version() {
     local RUNS_i
     local -a RUNS_a RUNS_b

@@ -1,12 +1,12 @@
 # shellcheck shell=sh
-# What this machine is, and whether that is what a `sysinfos.conf` promises. POSIX sh: part of what the bootstrap
-# answers (questions.sh) and of the runner. os-release(5) is parsed as that page says, never sourced.
+# Facts of this machine, and their comparison with the expected facts of a `sysinfos.conf`. POSIX sh: the queries of the
+# bootstrap (questions.sh) and the runner source it. os-release(5) is parsed as that page says, never sourced.
 
-# find_facts [ROOT]: set sysname, sysdist, sysver, each from the specific to the general, and bits. What they are made of
-# is words of [A-Za-z0-9._+-], as os-release(5) wants them; another byte becomes `_`.
+# find_facts [ROOT]: set sysname, sysdist, sysver, each from the specific to the general, and bits. Their words hold
+# only [A-Za-z0-9._+-], as os-release(5) requires; any other byte becomes `_`.
 find_facts() {
     LC_ALL=C
-    # No word of a file may become names of files.
+    # No word of a file may expand to file names.
     set -f
     # shellcheck disable=SC2046 # words on purpose
     set -- "${1-}" $(uname -srm)
@@ -14,7 +14,7 @@ find_facts() {
     Linux) kernel=linux ;;
     *) kernel=$(printf %s "$2" | tr '[:upper:]' '[:lower:]') ;;
     esac
-    # The machine comes last, whatever the release is like.
+    # The machine is the last word, even if the release has several.
     eval "machine=\${$#}"
     # shellcheck disable=SC2154 # by eval
     case $machine in *64* | s390x | alpha) bits=64 ;; *) bits=32 ;; esac
@@ -34,12 +34,12 @@ find_facts() {
     # shellcheck disable=SC2086 # words on purpose
     list='' && add $release_id $release_like "$kernel" && sysdist=$list
     list='' && add_version "$version" && add "$codename" && sysver=$list
-    # What rolls has no version; what has no os-release has the kernel's.
+    # A rolling release has no version; a system without os-release has the kernel's.
     [ -n "$sysver" ] || [ "$build" != rolling ] || sysver=rolling
     [ -n "$sysver$release_id" ] || { add_version "${3%%-*}" && sysver=$list; }
 }
 
-# add WORD...: to the list, each once.
+# add WORD...: add words to the list, each once.
 add() {
     for word in "$@"; do
         case $word in *[!A-Za-z0-9._+-]*) word=$(printf %s "$word" | tr -c 'A-Za-z0-9._+-' _) ;; esac
@@ -67,7 +67,7 @@ read_release() {
     done
 }
 
-# unquote TEXT: set value to what a shell would make of it.
+# unquote TEXT: set value to the text without its shell quotes.
 unquote() {
     value='' rest=${1%"${1##*[![:space:]]}"}
     case $rest in
@@ -84,14 +84,14 @@ unquote() {
     value=$value$rest
 }
 
-# contradictions PROMISE [ROOT]: print, in one line, what of it does not hold for this machine. PROMISE is words
-# NAME:VALUE:VALUE... with `/` between them; of what nothing is found here nothing is contradicted. For a subshell.
+# contradictions EXPECTED [ROOT]: print, in one line, the expected facts that this machine does not have. EXPECTED is
+# words NAME:VALUE:VALUE... with `/` between them. A fact that cannot be found is not compared. Run it in a subshell.
 contradictions() {
     find_facts "${2-}"
-    said='' promise=$1
-    while [ -n "$promise" ]; do
-        each=${promise%%/*}
-        case $promise in */*) promise=${promise#*/} ;; *) promise='' ;; esac
+    different='' expected=$1
+    while [ -n "$expected" ]; do
+        each=${expected%%/*}
+        case $expected in */*) expected=${expected#*/} ;; *) expected='' ;; esac
         IFS=:
         # shellcheck disable=SC2086 # words on purpose
         set -- $each
@@ -105,17 +105,18 @@ contradictions() {
         esac
         name=$1
         shift
-        [ -z "$found" ] || holds "$@" || said="$said${said:+, }\`$name\` is \`$found\` where \`$*\` is promised"
+        [ -z "$found" ] || matches "$@" ||
+            different="$different${different:+, }\`$name\` is \`$found\` where \`$*\` is expected"
     done
-    printf %s "$said"
+    printf %s "$different"
 }
 
-# holds VALUE...: of a distribution the most specific that is promised must be true, of the others any.
-holds() {
+# matches VALUE...: true if the fact `name` has one of the expected values; of a distribution, the most specific one.
+matches() {
     [ "$name" != sysdist ] || set -- "$1"
     for one in "$@"; do
         if [ "$name" = sysver ]; then
-            # Whoever promises less than the host says, or more, does not contradict it: 12 and 12.4.
+            # An expected version may be shorter or longer than the host's: 12 and 12.4 match.
             for has in "${found%% *}" "$codename"; do
                 case $has. in "$one".*) return 0 ;; esac
                 case $has in ?*) case $one. in "$has".*) return 0 ;; esac ;; esac

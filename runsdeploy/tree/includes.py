@@ -1,4 +1,4 @@
-"""The cookbook of a host: its recipes, opened by name, each `@include` replaced by what it includes."""
+"""Includes of recipes: the entries of a recipe of a host, with each `@include` replaced by those of that recipe."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ COMMAND_LINE = Position("<command line>")
 
 
 class RecipeIncludes:
-    """The recipes of one host; None for what holds for every host."""
+    """Expands the recipes of one host; without a host, those that are the same for every host."""
 
     def __init__(self, trees: Trees, host: Host | None) -> None:
         self.trees, self.host = trees, host
         self.problems: list[Problem] = []
-        self.opened: set[Path] = set()
-        """files that were read"""
+        """those of all recipes that were expanded"""
+        self.files: set[Path] = set()
+        """recipe files that were opened"""
 
-    def include(self, entry: Entry, above: tuple[str, ...] = ()) -> Iterator[Entry]:
-        """Yield the entries of a recipe, and of those that it includes; what is wrong is noted."""
+    def expand(self, entry: Entry, above: tuple[str, ...] = ()) -> Iterator[Entry]:
+        """Yield the entries of a recipe and of the recipes that it includes; problems are added to `problems`.
+
+        `entry` names the recipe; `above` are the recipes that include it, outermost first.
+        """
         name = entry.name.removeprefix("@")
         wrong = name_problem(name)
         found = None if wrong else self.trees.find(name, self.host)
@@ -41,12 +45,12 @@ class RecipeIncludes:
             self.problems.append(Problem(entry.position, f"cycle of recipes: {cycle}"))
         else:
             for each in self._read(entry, found, name):
-                yield from self.include(each, (*above, name)) if each.name.startswith("@") else (each,)
+                yield from self.expand(each, (*above, name)) if each.name.startswith("@") else (each,)
 
     def _read(self, entry: Entry, found: Located, name: str) -> Sequence[Entry]:
         """Return the entries of one file."""
-        self.opened.add(found.path)
-        outside = self.trees.trust.outside(found.path, f"recipe `{name}`")
+        self.files.add(found.path)
+        outside = self.trees.trust.outside_problem(found.path, f"recipe `{name}`")
         if outside:
             self.problems.append(outside)
             return []

@@ -1,7 +1,7 @@
-"""Recipes: files of lines `script operations...`, parsed into entries that know where they stand.
+"""Recipes: files of lines `script operations...`, parsed into entries with their positions.
 
-Words are quoted as in a POSIX shell and nothing is expanded. An indented line is one call of `var`
-for the script above it. Parsing never stops at the first problem.
+Words are quoted as in a POSIX shell, and nothing is expanded. An indented line is one call of `var` for the script
+above it. A problem does not end the parsing: all problems of a file are found.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RESERVED = (
     r"|CDPATH|DIRSTACK|EXECIGNORE|FIGNORE|FUNCNAME|GLOBIGNORE|GROUPS|HIST.*|LINENO|MAPFILE|PIPESTATUS"
     r"|POSIXLY_CORRECT|RANDOM|REPLY|SECONDS|SHELLOPTS|SHLVL|SRANDOM|TIMEFORMAT|TMOUT|PROMPT_COMMAND|IGNOREEOF)"
 )
-"""variables that bash sets, reserves or obeys (bash(1), Shell Variables), and our own"""
+"""variables that bash sets, reserves or obeys (bash(1), Shell Variables), and those of runsdeploy"""
 
 _OPERATION = re.compile(rf"(?P<name>{VARIABLE})(?P<kind>\+=|-=|=)?(?P<value>.*)\Z", re.DOTALL)
 
@@ -32,7 +32,7 @@ class Word(Struct, frozen=True):
     """One word of a recipe, quotes removed."""
 
     text: str
-    """bytes that are not UTF-8 stand as surrogates"""
+    """bytes that are not UTF-8 are surrogates in it"""
     position: Position
 
 
@@ -63,7 +63,7 @@ class _Line(Struct):
 
 
 def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
-    """Parse a recipe into its entries and all problems found; `file` names it in positions."""
+    """Return the entries of a recipe and all its problems; `file` names it in positions."""
     entries: list[Entry] = []
     problems: list[Problem] = []
     if data.startswith(codecs.BOM_UTF8):
@@ -74,7 +74,7 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
         if not line.words:
             continue
         if line.problems:
-            # What follows it indented is still its own.
+            # The indented lines below it still belong to it.
             entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
             continue
         if line.indented and not entries:
@@ -108,7 +108,7 @@ def _include_problems(entry: Entry) -> Iterator[Problem]:
 
 
 def parse_operations(words: Iterable[Word]) -> tuple[list[Operation], list[Problem]]:
-    """Parse words of which each is one operation."""
+    """Return the operations of words, one each, and problems."""
     operations: list[Operation] = []
     problems: list[Problem] = []
     for word in words:
@@ -118,7 +118,7 @@ def parse_operations(words: Iterable[Word]) -> tuple[list[Operation], list[Probl
 
 
 def parse_call(words: list[Word]) -> tuple[list[Operation], list[Problem]]:
-    """Parse the words of one call of `var`: `name values...`, or operations."""
+    """Return the operations of one call of `var`, `name values...` or one operation a word, and problems."""
     head, *rest = words
     if not re.fullmatch(VARIABLE, head.text):
         return parse_operations(words)
@@ -146,13 +146,13 @@ def _encode(text: str) -> bytes:
 def _lines(data: bytes, file: str) -> Iterator[_Line]:
     """Split a recipe into logical lines; a quoted newline belongs to its word."""
     text = data.decode("utf-8", "surrogateescape")
-    scan = _Scanner(text, file)
-    while scan.at < len(text):
-        yield scan.line()
+    lexer = _Lexer(text, file)
+    while lexer.at < len(text):
+        yield lexer.line()
 
 
-class _Scanner:
-    """A position in the text of a recipe, moved forward word by word."""
+class _Lexer:
+    """The lexer of recipes: a position in the text that moves forward word by word."""
 
     def __init__(self, text: str, file: str) -> None:
         self.text, self.file, self.at = text, file, 0
@@ -163,7 +163,7 @@ class _Scanner:
         return Position(self.file, line, at - self.starts[line - 1] + 1)
 
     def line(self) -> _Line:
-        """Read one logical line, its newline included."""
+        """Read one logical line, including its newline."""
         line = _Line([], indented=self.text[self.at] in " \t")
         while self.at < len(self.text):
             char = self.text[self.at]
@@ -190,7 +190,7 @@ class _Scanner:
             parts.append(self._part(line))
         word = Word("".join(parts), self.position(start))
         line.words.append(word)
-        # One that is meant is quoted, or stands behind a backslash.
+        # A carriage return that belongs to the word is quoted, or has a backslash before it.
         if self.text.startswith("\r\n", self.at - 1) and self.text[self.at - 2] != "\\":
             message = "carriage return at the end of the line, expected unix line ends"
             line.problems.append(Problem(word.position, message))
@@ -238,7 +238,7 @@ class _Scanner:
 
     def _unterminated(self, line: _Line, start: int, quote: str) -> str:
         line.problems.append(Problem(self.position(start), f"quote {quote} without its end"))
-        # Go on with the next line: one missing quote must not hide the mistakes below it.
+        # Continue with the next line: one missing quote must not hide the problems below it.
         self.at = start
         self.at = self._end_of_line()
         return ""

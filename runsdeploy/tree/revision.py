@@ -1,4 +1,4 @@
-"""Revisions: which commit a tree is a checkout of. Runs git, and nothing of a deploy depends on it."""
+"""Revisions: the commit that a tree is a checkout of. Runs git; nothing else of a deploy depends on the result."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TIME_LIMIT = 2.0
-"""seconds that git may take: no deploy waits longer to learn where it came from"""
+"""seconds that git may take: no deploy waits longer for its revision"""
 
 _GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false")
-"""it writes nothing, and starts nothing that the checkout's configuration names"""
+"""with these options it writes nothing, and starts no program that the checkout's configuration names"""
 
 
 def revision_of(root: Path) -> str:
-    """Return the commit, with a `+` if the tree holds changes that are in none; empty where git tells of none.
+    """Return the commit, with a `+` if the tree holds uncommitted changes; empty if git reports no commit.
 
-    That may be because there is no git, no checkout or no commit, because the checkout is somebody else's
-    ("dubious ownership"), or because git took too long.
+    git reports none if there is no git, no checkout or no commit, if the checkout belongs to another user ("dubious
+    ownership"), or if it takes longer than TIME_LIMIT.
     """
-    # Where we are called by a hook, git's variables speak of another checkout.
+    # If a git hook called us, git's variables name another checkout.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
@@ -42,19 +42,19 @@ def revision_of(root: Path) -> str:
 
 
 def look_up(roots: Sequence[Path]) -> Callable[[], list[str]]:
-    """Begin to ask for the revisions of trees; return what waits for them."""
+    """Start to look up the revisions of trees in the background; return the function that waits for them."""
     found = [""] * len(roots)
 
-    def ask(number: int, root: Path) -> None:
+    def run(number: int, root: Path) -> None:
         found[number] = revision_of(root)
 
-    threads = [threading.Thread(target=ask, args=each, daemon=True) for each in enumerate(roots)]
+    threads = [threading.Thread(target=run, args=each, daemon=True) for each in enumerate(roots)]
     for thread in threads:
         thread.start()
 
-    def answer() -> list[str]:
+    def wait() -> list[str]:
         for thread in threads:
             thread.join()
         return found
 
-    return answer
+    return wait

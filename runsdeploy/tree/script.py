@@ -1,4 +1,4 @@
-"""A script: one file, split at its line `script:` into what is declared and what is run."""
+"""A script: one file, split at its line `script:` into the CONF section above it and the SCRIPT section below."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ DOS_SEPARATOR = re.compile(rb"^script:\r$", re.MULTILINE)
 
 
 class Script(Struct, frozen=True, dict=True):
-    """A script as found, read once: what is planned is what is shipped."""
+    """A script, read once: the bytes that are planned are the bytes that are shipped."""
 
     name: str
-    """as recipes call it, e.g. `web/nginx`"""
+    """as recipes name it, e.g. `web/nginx`"""
     source: Located
-    """where it was found"""
+    """the file that it was read from"""
     conf: bytes
     """the CONF section"""
     body: bytes
-    """the SCRIPT section behind as many empty lines as stand above it, so that bash counts as an editor does"""
+    """the SCRIPT section, with an empty line for each line above it, so that bash counts lines as an editor does"""
 
     @property
     def folder(self) -> str:
-        """The script's own directory, below the root of its tree."""
+        """The directory that holds the script, below the root of its tree."""
         return self.source.inside.rpartition("/")[0]
 
     @property
     def first_line(self) -> int:
-        """The number of the first line of the SCRIPT section."""
+        """The number of the first line of the SCRIPT section in the file."""
         return self.conf.count(b"\n") + 2
 
     @cached_property
@@ -49,7 +49,7 @@ def is_script(data: bytes) -> bool:
 
 
 def read_script(name: str, source: Located) -> Script | Problem:
-    """Read a script, or say why it is none."""
+    """Read a script, or return the problem why it is none."""
     try:
         data = source.path.read_bytes()
     except OSError as error:

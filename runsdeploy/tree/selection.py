@@ -1,8 +1,8 @@
-"""Which hosts are meant: names, patterns, groups, and what is taken away from them.
+"""Selection of hosts: names, patterns and groups, and exceptions from them.
 
-A list, that of `--host` or the lines of `groups/NAME`, stands for all hosts that its words name, minus all
-that its words with a `!` name, whatever their order. Nothing ever stands for all hosts but `*`: a list that
-only takes away, a word that matches nothing, and a list that nothing is left of are errors.
+A list (the value of `--host`, or the lines of `groups/NAME`) stands for all hosts that its words name, minus all hosts
+that its words with a `!` name, in any order. Only `*` stands for all hosts: a list of exceptions only, a word that
+matches no host, and a list without any host left are errors.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ class Choice(Struct, frozen=True):
     """One word of a list."""
 
     text: str
-    """`name`, `user@name`, a pattern, `@group`; behind a `!` to take it away"""
+    """`name`, `user@name`, a pattern or `@group`; with a `!` before it, an exception"""
     position: Position | None = None
-    """the line of a group; None for what was typed"""
+    """the line of a group; None for a word of the command line"""
 
 
 def choices(given: Iterable[str]) -> list[Choice]:
-    """Return the words of what was given with `--host`: separated by commas or colons."""
+    """Return the words of the values of `--host`, which commas or colons separate."""
     return [Choice(word) for each in given for word in re.split(r"[,:]", each) if word]
 
 
 def select(trees: Trees, words: Sequence[Choice], *, known: bool = False) -> list[Host]:
     """Return the hosts of a list, each once, in the order in which they are named; raises InputError.
 
-    A host that is named twice is logged in to as the user who stands with either; two users are an error.
-    With `known`, what was typed must have a directory: whoever only looks at the trees would be told nothing of a
-    misspelt name. (Groups may hold others.)
+    A host may be named twice; a user with either name applies, and two different users are an error.
+    With `known`, a host of the command line must have a directory: a command that connects to nothing would not find a
+    misspelt name otherwise. (Groups may hold hosts without one.)
     """
     selection = _Selection(trees, known=known)
-    found = selection.of(words, (), "what was named")
+    found = selection.hosts(words, (), "the list of hosts")
     if selection.problems:
         raise InputError(selection.problems)
     return found
 
 
 def memberships(trees: Trees) -> tuple[dict[str, list[str]], list[Problem]]:
-    """Return the groups that each host is in, by its name, and all that is wrong with groups."""
+    """Return the groups of each host, by its name, and all problems of groups."""
     selection = _Selection(trees)
     found: dict[str, list[str]] = {}
     for group in sorted(selection.files):
@@ -59,13 +59,13 @@ def memberships(trees: Trees) -> tuple[dict[str, list[str]], list[Problem]]:
 
 
 def near_host(name: str, known: Sequence[Host]) -> str:
-    """`did you mean …?` for the host that this is nearly the name of, or that has it without the domain; or nothing."""
+    """Return `did you mean ...?` for the host of this name in some domain, or a similar one; or an empty string."""
     same = [host.name for host in known if host.short == name]
     return f"did you mean `{same[0]}`?" if same else did_you_mean(name, (host.name for host in known))
 
 
 class _Selection:
-    """The problems of one selection."""
+    """One selection, and its problems."""
 
     def __init__(self, trees: Trees, *, known: bool = False) -> None:
         self.trees, self.must_be_known = trees, known
@@ -78,16 +78,16 @@ class _Selection:
 
     @cached_property
     def files(self) -> dict[str, Located]:
-        """The groups."""
+        """The files of the groups, by name."""
         return self.trees.groups()
 
-    def of(self, words: Sequence[Choice], above: tuple[str, ...], name: str) -> list[Host]:
-        """Return the hosts of a list; `name` says what it is when nothing is left of it."""
-        taken = [Choice(word.text[1:], word.position) for word in words if word.text.startswith("!")]
+    def hosts(self, words: Sequence[Choice], above: tuple[str, ...], name: str) -> list[Host]:
+        """Return the hosts of a list; `above` are the groups that it is in, and `name` names it in messages."""
+        exceptions = [Choice(word.text[1:], word.position) for word in words if word.text.startswith("!")]
         given = [word for word in words if not word.text.startswith("!")]
-        if taken and not given:
-            message = f"{name} only takes away: `!{taken[0].text}`"
-            self._problem(taken[0], message, "name what to take it from, e.g. `*`")
+        if exceptions and not given:
+            message = f"{name} only excludes hosts: `!{exceptions[0].text}`"
+            self._problem(exceptions[0], message, "name hosts too, e.g. `*`")
             return []
         before = len(self.problems)
         hosts: dict[str, Host] = {}
@@ -97,15 +97,15 @@ class _Selection:
                 if user and host.user not in ("", user):
                     self._problem(word, f"`{host.name}` is named with two users, `{user}` and `{host.user}`")
                 hosts[host.name] = host if host.user else Host(host.name, user)
-        sound = before == len(self.problems)
-        away = {host.name for word in taken for host in self._away(word, hosts, above, sound=sound)}
-        left = [host for host in hosts.values() if host.name not in away]
+        complete = before == len(self.problems)
+        excluded = {host.name for word in exceptions for host in self._excluded(word, hosts, above, complete=complete)}
+        left = [host for host in hosts.values() if host.name not in excluded]
         if hosts and not left and before == len(self.problems):
-            self._problem(taken[0], f"nothing is left of {name}: `!{taken[0].text}`")
+            self._problem(exceptions[0], f"no host is left of {name}: `!{exceptions[0].text}`")
         return left
 
     def _word(self, word: Choice, above: tuple[str, ...]) -> list[Host]:
-        """Return the hosts that one word stands for."""
+        """Return the hosts that one word names."""
         if word.text.startswith("@"):
             return self.group(word, above)
         user, _, name = word.text.rpartition("@")
@@ -127,26 +127,26 @@ class _Selection:
         return [host]
 
     def _near(self, name: str) -> str:
-        """Say which host was probably meant, or how to make it one."""
+        """Return the most similar host, or the command that makes its directory."""
         return near_host(name, self.known) or f"make it: `runsdeploy init --host {name}`"
 
-    def _away(self, word: Choice, hosts: dict[str, Host], above: tuple[str, ...], *, sound: bool) -> list[Host]:
-        """Return the hosts that one word takes away from these; `sound` says that these are all."""
-        # Nobody is in `maintenance` today, or nobody who was named: that is no mistake.
+    def _excluded(self, word: Choice, hosts: dict[str, Host], above: tuple[str, ...], *, complete: bool) -> list[Host]:
+        """Return the hosts that an exception excludes from `hosts`; `complete`: no word before had a problem."""
+        # A group of exceptions, such as `maintenance`, may be empty or name other hosts: that is no mistake.
         if word.text.startswith("@"):
             return self.group(word, above, may_be_empty=True)
         if "@" in word.text:
             self._problem(word, f"`!{word.text}` names a user, expected a host")
             return []
-        # One that was mistyped would be deployed to.
+        # A deploy would run on the host whose name was mistyped.
         found = [host for host in hosts.values() if fnmatchcase(host.name, word.text)]
-        if not found and sound:
+        if not found and complete:
             hint = did_you_mean(word.text, hosts)
-            self._problem(word, f"`!{word.text}` takes nothing away: no such host is named", hint)
+            self._problem(word, f"`!{word.text}` excludes nothing: no such host is named", hint)
         return found
 
     def group(self, word: Choice, above: tuple[str, ...], *, may_be_empty: bool = False) -> list[Host]:
-        """Return the hosts of a group."""
+        """Return the hosts of a group; `above` are the groups that include it."""
         name = word.text[1:]
         if name not in self.files:
             self._problem(
@@ -158,7 +158,7 @@ class _Selection:
             self._problem(word, f"cycle of groups: {cycle}")
             return []
         file = self.files[name]
-        outside = self.trees.trust.outside(file.path, f"group `@{name}`")
+        outside = self.trees.trust.outside_problem(file.path, f"group `@{name}`")
         if outside:
             self.problems.append(outside)
             return []
@@ -170,14 +170,14 @@ class _Selection:
         words = [Choice(text, file.at(line)) for line, text in _lines(data)]
         if not words and not may_be_empty:
             self.problems.append(Problem(file.at(), f"group `@{name}` names no host"))
-        return self.of(words, (*above, name), f"group `@{name}`")
+        return self.hosts(words, (*above, name), f"group `@{name}`")
 
     def _problem(self, word: Choice, message: str, hint: str = "") -> None:
         self.problems.append(Problem(word.position, message, hint))
 
 
 def _lines(data: bytes) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a group that say something, with their numbers."""
+    """Yield the lines of a group that are not empty or comments, with their numbers."""
     for number, line in enumerate(data.split(b"\n"), 1):
         text = line.decode("utf-8", "surrogateescape").partition("#")[0].strip()
         if text:

@@ -1,11 +1,10 @@
-"""Trees: what lies in the directories of RUNSPATH, found by name.
+"""Trees: the directories of RUNSPATH, in which files are found by name.
 
-A tree is only ever read. Names come from operators, recipes and CONF sections, so every one is
-validated before it is joined to a path, and the path it leads to, symbolic links followed, must
-lie inside a tree (or in a place that the operator allowed by name).
+A tree is only read. Names come from operators, recipes and CONF sections, so each one is validated before it is
+joined to a path. That path, symbolic links followed, must lie in a tree or in a place that the operator allowed.
 
-Everything here that hands out a file or directory has vouched for it (`trust`). Files that are taken
-for what they are do not lead out of the trees; whoever asks for a script, recipe or group looks at that himself.
+Every function here that returns a file or directory has checked its owner (`trust`). Configurations and libraries
+never lead out of the trees; for a script, recipe or group, the caller checks that.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.errors import InputError, Position, Problem, did_you_mean, shown
+from runsdeploy.errors import InputError, Position, Problem, did_you_mean, display_path
 from runsdeploy.tree.trust import Trust
 
 CONFIGURATIONS = frozenset({"runs.conf", "sysinfos.conf"})
-"""names in a tree that are never scripts or recipes"""
+"""file names that are never scripts or recipes"""
 
 LEFTOVERS = ("~", ".orig", ".rej", ".swp")
 """endings of files that editors and patch leave behind"""
@@ -36,40 +35,40 @@ HOST_NAME = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_-]*)(?:\.[A-Za-z0-9_-]+)*\Z|[
 _ADDRESS = re.compile(r"\d+(?:\.\d+){3}\Z|.*:")
 """an IPv4 or IPv6 address: its dots are not those of a domain"""
 
-MARKS = (*sorted(CONFIGURATIONS), "default")
-"""files that tell a host directory from any other directory of a project"""
+HOST_FILES = (*sorted(CONFIGURATIONS), "default")
+"""files that only a host directory holds, among the directories of a project"""
 
 
 class Located(Struct, frozen=True, dict=True):
     """A file or directory of a tree."""
 
     tree: int
-    """which tree: index into `Trees.roots`"""
+    """index of the tree in `Trees.roots`"""
     inside: str
     """path below the tree's root, without a leading slash; empty for the root itself"""
     path: Path
-    """the same, absolute on this machine"""
+    """the absolute path"""
 
     @cached_property
     def shown(self) -> str:
-        """The path as an operator would type it from where he stands."""
-        return shown(self.path)
+        """The path as an operator would type it in the working directory."""
+        return display_path(self.path)
 
     def at(self, line: int = 0, column: int = 0) -> Position:
-        """Return a position in it."""
+        """Return a position in the file."""
         return Position(self.shown, line, column)
 
 
 def name_problem(name: str) -> str:
-    """Say what is wrong with a name of a script or recipe; empty if nothing is."""
+    """Return the problem of the name of a script or recipe; empty if it is valid."""
     if "\n" in name or "\0" in name:
         return f"name {name!r} holds a newline or a NUL"
-    # Else one script would have two names, and markers under both.
+    # With a slash at the end, one script would have two names, and markers under both.
     return file_problem(name) or (f"name `{name}` is that of a directory" if name.endswith("/") else "")
 
 
 def file_problem(name: str) -> str:
-    """Say what is wrong with a name of a reference or output; empty if nothing is."""
+    """Return the problem of the name of a referenced file or an output; empty if it is valid."""
     if not name:
         return "empty name"
     if name.startswith("/"):
@@ -82,7 +81,7 @@ def file_problem(name: str) -> str:
 
 
 def is_candidate(name: str) -> bool:
-    """Say whether a file of this base name may be a script or recipe at all."""
+    """Say whether a file with this base name can be a script or recipe."""
     return not (name.startswith(".") or name in CONFIGURATIONS or name.endswith(LEFTOVERS))
 
 
@@ -101,43 +100,43 @@ class Host(Struct, frozen=True):
 
     @property
     def short(self) -> str:
-        """`medusa` of `medusa.univ.run`; all of an address."""
+        """`medusa` of `medusa.univ.run`; an address as a whole."""
         return self.name if _ADDRESS.match(self.name) else self.name.partition(".")[0]
 
     @property
     def directory(self) -> str:
-        """Where its own directory lies in a tree: `univ.run/medusa`, or `hosts/medusa` without a domain."""
+        """Its directory below the root of a tree: `univ.run/medusa`, or `hosts/medusa` without a domain."""
         return f"{self.domain or 'hosts'}/{self.short}"
 
     @property
     def address(self) -> str:
-        """What to connect to."""
+        """The name to connect to, with the user if there is one."""
         return f"{self.user}@{self.name}" if self.user else self.name
 
 
 class Trees(Struct, frozen=True, dict=True):
-    """RUNSPATH, opened."""
+    """The trees of a RUNSPATH."""
 
     roots: tuple[Path, ...]
-    """absolute directories, first wins"""
+    """absolute directories; the first one that has a file wins"""
     allowed: tuple[Path, ...] = ()
-    """places outside the trees that links may lead to, because the operator said so"""
+    """places outside the trees that links may lead to, named by the operator"""
     trusted: bool = True
-    """whether it does not matter who else may write there"""
+    """whether files that other users could have written are used too"""
 
     @cached_property
     def trust(self) -> Trust:
-        """What of it is to be used."""
+        """Which of its files may be used."""
         return Trust(self.roots, self.allowed, self.trusted)
 
     def located(self, tree: int, *parts: str) -> Located:
-        """Name a place in a tree; it need not exist."""
+        """Return a place in a tree, which need not exist."""
         inside = "/".join(part for part in parts if part)
         return Located(tree, inside, self.roots[tree] / inside)
 
     def _existing(self, *parts: str) -> list[Located]:
         places = (self.located(tree, *parts) for tree in range(len(self.roots)))
-        return [self._vouch(place) for place in places if place.path.is_dir()]
+        return [self._checked(place) for place in places if place.path.is_dir()]
 
     def host_directories(self, host: Host | None) -> list[Located]:
         """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then hosts/HOST."""
@@ -151,32 +150,32 @@ class Trees(Struct, frozen=True, dict=True):
         return self.host_directories(host) + self._existing("scripts")
 
     def find(self, name: str, host: Host | None) -> Located | None:
-        """Return the file of this (valid) name that comes first, or None."""
+        """Return the first file with this (valid) name, or None."""
         return next(self.every(name, host), None)
 
     def every(self, name: str, host: Host | None) -> Iterator[Located]:
-        """Yield the files of this (valid) name; the first hides the others."""
+        """Yield all files with this (valid) name; the first hides the others."""
         for place in self.places(host):
             found = self.located(place.tree, place.inside, name)
             if os.path.isfile(found.path) and is_candidate(found.path.name):  # noqa: PTH113 - Path.is_file raises
-                yield self._vouch(found)
+                yield self._checked(found)
 
     def names(self, host: Host | None) -> Iterator[tuple[str, Located]]:
-        """Yield every name that `find` would find, once, with what it finds."""
+        """Yield every name that `find` finds a file for, with that file."""
         seen: set[str] = set()
         for place in self.places(host):
             for path in files_below(place.path):
                 name = str(path.relative_to(place.path))
                 if is_candidate(path.name) and name not in seen and path.is_file():
                     seen.add(name)
-                    yield name, self._vouch(self.located(place.tree, place.inside, name))
+                    yield name, self._checked(self.located(place.tree, place.inside, name))
 
     def near(self, name: str, host: Host | None) -> str:
-        """Say which known name was probably meant."""
+        """Return `did you mean ...?` for the most similar name of a script or recipe, or an empty string."""
         return did_you_mean(name, (known for known, _ in self.names(host)))
 
     def cascade(self, script: Located, host: Host | None) -> list[Located]:
-        """Return the `runs.conf` files that hold for a script on a host, general to specific (SPEC 2)."""
+        """Return the `runs.conf` files that apply to a script on a host, from general to specific (SPEC 2)."""
         order = [self.located(tree) for tree in reversed(range(len(self.roots)))]
         below = [host_dir.inside for host_dir in self.host_directories(host)]
         own = [self.located(script.tree, part) for part in ancestors(script.inside)]
@@ -187,23 +186,23 @@ class Trees(Struct, frozen=True, dict=True):
                 order += [self.located(tree, *level) for tree in reversed(range(len(self.roots)))]
             order += [place for place in own if any(place.inside.startswith(f"{top}/") for top in below)]
         files = [self.located(place.tree, place.inside, "runs.conf") for place in order]
-        return self._taken([file for file in files if file.path.is_file()])
+        return self._inside([file for file in files if file.path.is_file()])
 
     def sysinfos(self, host: Host | None) -> Located | None:
         """Return the most specific `sysinfos.conf` of the host."""
         files = (self.located(place.tree, place.inside, "sysinfos.conf") for place in self.host_directories(host))
         first = next((file for file in files if file.path.is_file()), None)
-        return self._taken([first])[0] if first else None
+        return self._inside([first])[0] if first else None
 
     def libraries(self) -> dict[str, Located]:
         """Return the files of `lib/` by name; the first tree wins."""
-        found = self._named(self._taken(self._existing("lib")), files_below)
-        return dict(zip(found, self._taken([*found.values()]), strict=True))
+        found = self._named(self._inside(self._existing("lib")), files_below)
+        return dict(zip(found, self._inside([*found.values()]), strict=True))
 
     def groups(self) -> dict[str, Located]:
         """Return the files of `groups/` by name; the first tree wins."""
         found = self._named(self._existing("groups"), Path.iterdir)
-        return {name: self._vouch(place) for name, place in found.items()}
+        return {name: self._checked(place) for name, place in found.items()}
 
     def _named(self, places: list[Located], listed: Callable[[Path], Iterable[Path]]) -> dict[str, Located]:
         """Return the files in directories by name; the first wins."""
@@ -215,69 +214,72 @@ class Trees(Struct, frozen=True, dict=True):
                     found.setdefault(name, self.located(place.tree, place.inside, name))
         return found
 
-    def _taken(self, places: list[Located]) -> list[Located]:
-        """Return places that are taken for what they are; raises InputError with all that lead out of the trees."""
-        problems = [problem for place in places if (problem := self.trust.outside(place.path))]
+    def _inside(self, places: list[Located]) -> list[Located]:
+        """Return places that are used without being named, checked; raises InputError for links out of the trees."""
+        problems = [problem for place in places if (problem := self.trust.outside_problem(place.path))]
         if problems:
-            raise InputError([*problems, *self._outside()])
-        return [self._vouch(place) for place in places]
+            raise InputError([*problems, *self._outside_problems()])
+        return [self._checked(place) for place in places]
 
-    def _outside(self) -> Iterator[Problem]:
-        """Yield all files that lead out of the trees and would be taken for what they are."""
+    def _outside_problems(self) -> Iterator[Problem]:
+        """Yield a problem for each configuration and library that leads out of the trees."""
         for root in self.roots:
             for path in files_below(root):
                 by_place = path.name in CONFIGURATIONS or path.relative_to(root).parts[0] == "lib"
-                problem = self.trust.outside(path) if by_place and path.is_file() else None
+                problem = self.trust.outside_problem(path) if by_place and path.is_file() else None
                 if problem:
                     yield problem
 
-    def _vouch(self, place: Located) -> Located:
-        """Return a place that exists, unless somebody else could have written it; raises InputError then."""
-        self.trust.vouch(place.path)
+    def _checked(self, place: Located) -> Located:
+        """Return an existing place; raises InputError if another user could have written it."""
+        self.trust.check_owner(place.path)
         return place
 
     def hosts(self) -> list[Host]:
         """Return all hosts that have a directory, sorted by domain and name."""
-        found = {host for host, place in self._claimed() if place.inside == host.directory}
+        found = {host for host, place in self._host_directories() if place.inside == host.directory}
         return sorted(found, key=lambda host: (host.domain, host.short))
 
-    def misplaced(self) -> list[Problem]:
-        """Return the directories that are made for a host, and where nobody would look for it."""
+    def misplaced_hosts(self) -> list[Problem]:
+        """Return a problem for each directory that is made for a host but does not lie where that host's is read."""
         return [
             Problem(
-                next((self.located(place.tree, place.inside, mark).at(1) for mark in found), place.at()),
-                f"no host has its directory at `{place.inside}`: `{host.name}` is looked for elsewhere",
+                next((self.located(place.tree, place.inside, name).at(1) for name in found), place.at()),
+                f"no host has its directory at `{place.inside}`: it is not read for `{host.name}`",
                 f"move it to `{host.directory}`",
             )
-            for host, place in self._claimed()
+            for host, place in self._host_directories()
             if place.inside != host.directory
-            if (found := [mark for mark in MARKS if (place.path / mark).is_file()]) or place.inside.startswith("hosts/")
+            if (found := [name for name in HOST_FILES if (place.path / name).is_file()])
+            or place.inside.startswith("hosts/")
         ]
 
-    def _claimed(self) -> Iterator[tuple[Host, Located]]:
-        """Yield every directory that is one of a host, with the name that it stands for."""
+    def _host_directories(self) -> Iterator[tuple[Host, Located]]:
+        """Yield every directory that looks like a host's, with the host that its name stands for."""
         for tree, root in enumerate(self.roots):
             for top in directories(root):
                 plain = top.name == "hosts"
                 if plain or (top.name not in RESERVED_DIRECTORIES and HOST_NAME.match(top.name)):
                     for path in directories(top):
                         if HOST_NAME.match(path.name) if plain else _is_host(top, path):
-                            place = self._vouch(self.located(tree, top.name, path.name))
+                            place = self._checked(self.located(tree, top.name, path.name))
                             yield Host(path.name if plain else f"{path.name}.{top.name}"), place
 
 
 def _is_host(domain: Path, path: Path) -> bool:
-    """Tell a host directory from any other directory of a project, such as `docs/reference`."""
-    return bool(HOST_NAME.match(path.name)) and ("." in domain.name or any((path / mark).exists() for mark in MARKS))
+    """Say whether a directory looks like a host's, unlike other directories of a project, such as `docs/reference`."""
+    return bool(HOST_NAME.match(path.name)) and (
+        "." in domain.name or any((path / name).exists() for name in HOST_FILES)
+    )
 
 
 def directories(path: Path) -> list[Path]:
-    """Return the visible directories directly below one, sorted."""
+    """Return the directories directly below one, sorted, without hidden ones."""
     return sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    """Yield the files below a directory, sorted, hidden directories left out."""
+    """Yield the files below a directory, sorted, without those in hidden directories."""
     for folder, folders, files in os.walk(path):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(folder) / name for name in sorted(files))
@@ -292,8 +294,8 @@ def ancestors(inside: str) -> list[str]:
 def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (), *, trusted: bool = False) -> Trees:
     """Open the trees of a RUNSPATH, or the nearest ancestor of `start` that holds `scripts/` or `hosts/`.
 
-    Unless they are trusted, what others may write in them is refused when it is used.
-    Raises InputError naming every entry that is not a directory.
+    `allowed` are places outside the trees that links may lead to. Unless the trees are `trusted`, using a file that
+    another user could have written raises InputError later. Raises InputError naming every entry that is no directory.
     """
     if runspath:
         entries = [start / os.path.expanduser(entry) for entry in runspath.split(":") if entry]  # noqa: PTH111 - Path.expanduser raises

@@ -265,4 +265,4 @@ def test_a_plan_tells_what_is_wrong_with_sysinfos_before_it_asks_for_facts(opera
     )
     assert done.status == 2
     assert "scripts/it:1: bad argument `-x` of `sysinfos`" in done.talk
-    assert "asks for sysinfos" not in done.talk
+    assert "needs facts of" not in done.talk

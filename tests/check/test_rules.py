@@ -19,7 +19,9 @@ def warnings(tmp_path, monkeypatch):
         trees = open_trees(path, tmp_path / "tree", trusted=True)
         model = build_model(trees, trees.hosts(), 10, complete=True, static=True)
         return sorted(
-            f"{each.problem.position.place} {each.rule}" for each in apply_rules(model) if each.severity == "warning"
+            f"{each.problem.position.file_line} {each.rule}"
+            for each in apply_rules(model)
+            if each.severity == "warning"
         )
 
     return check

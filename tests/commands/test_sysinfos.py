@@ -51,7 +51,7 @@ def test_a_host_that_is_something_else_is_refused_before_the_first_step(operator
     host = done.document["hosts"][0]
     assert (done.status, host["outcome"], done.outcomes) == (3, "refused", [("it", "skipped")])
     assert host["message"].startswith(f"{tree / FILE}: `sysdist` is `")
-    assert "where `plan9` is promised, `bits` is `" in host["message"]
+    assert "where `plan9` is expected, `bits` is `" in host["message"]
     assert f"runsdeploy sysinfos --host {HOST} --save" in host["hint"]
     assert "--no-verify-sysinfos" in host["hint"]
     assert not (target.home / "ran").exists()
@@ -109,7 +109,7 @@ def test_the_job_runner_s_commands_are_refused_too(operator, tmp_path):
     words = ["cron.status", "--path", tree_of(tmp_path), "--host", HOST, "--ssh-config", operator.ssh_config]
     done = operator.run(*words, "--format", "json")
     assert (done.status, done.hosts) == (3, {HOST: "refused"})
-    assert "where `plan9` is promised" in done.document["hosts"][0]["message"]
+    assert "where `plan9` is expected" in done.document["hosts"][0]["message"]
     done = operator.run(*words, "--format", "json", "--no-verify-sysinfos")
     assert done.hosts == {HOST: "failed"}, "there is no job runner"
     (tmp_path / "tree" / FILE).write_text("sysdist=(a\n")

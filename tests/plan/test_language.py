@@ -1215,9 +1215,9 @@ def test_s4_directories_of_a_session_are_private_random_and_new(operator, tmp_pa
 
 LOOKING = """\
 import sys
-from runsdeploy.plan.workdir import open_stage
+from runsdeploy.plan.workdir import open_work_directory
 from runsdeploy.tree.trees import Trees
-with open_stage(Trees(())):
+with open_work_directory(Trees(())):
     print(flush=True)
     sys.stdin.read()
 """

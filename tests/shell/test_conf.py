@@ -20,7 +20,8 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import Position
-from runsdeploy.plan.conf import Conf, Request, evaluate
+from runsdeploy.plan.conf import Conf, Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Value, Variable, assignment, quote, shell_word
 from runsdeploy.session import bundle
 from runsdeploy.tree.recipe import Operation
@@ -542,7 +543,7 @@ def test_ref_is_looked_for_in_the_order_of_the_specification(tree: Tree, files: 
     assert shown(conf) == {"file": f"$RUNS_FILES/{found}"}
     ref = conf.refs[0]
     expected = ("tree" if found.startswith("tree") else "shared" if files else "missing", found)
-    assert (ref.how, ref.found, ref.required) == (*expected, False)
+    assert (ref.where, ref.path, ref.required) == (*expected, False)
 
 
 def test_r32_ref_takes_a_name_options_directories_and_odd_file_names(tree: Tree):
@@ -561,7 +562,7 @@ def test_r32_ref_takes_a_name_options_directories_and_odd_file_names(tree: Tree)
 
 def test_a_required_ref_that_is_nowhere_is_noted_as_missing(tree: Tree):
     found = tree.conf("desc x\nref -r file=nowhere/f\n")
-    assert [(each.how, each.required, each.position.line) for each in found.refs] == [("missing", True, 2)]
+    assert [(each.where, each.required, each.position.line) for each in found.refs] == [("missing", True, 2)]
 
 
 def test_conf_can_read_what_it_refers_to(tree: Tree):

@@ -1,4 +1,4 @@
-"""What a machine is, found by POSIX sh in the files that distributions publish, and what a promise makes of it.
+"""What a machine is, found by POSIX sh in the files that distributions publish, and compared with expected facts.
 
 Systems that are not here are stood in for by their `uname` and `sw_vers` on PATH; the shells and the files are real.
 """
@@ -52,8 +52,8 @@ class Machine:
     def facts(self) -> list[str]:
         return self.run('find_facts "$1"; printf "%s\\n" "$sysname" "$sysdist" "$sysver" "$bits"').splitlines()
 
-    def contradicts(self, promise: str) -> str:
-        return self.run('contradictions "$2" "$1"', promise)
+    def contradicts(self, expected: str) -> str:
+        return self.run('contradictions "$2" "$1"', expected)
 
 
 @pytest.fixture(params=SHELLS.values(), ids=SHELLS)
@@ -165,7 +165,7 @@ MACHINES = {"debian-12": "debian-12", "alma": "almalinux-9.2", "ubuntu": "ubuntu
 
 
 @pytest.mark.parametrize(
-    ("name", "promise", "wrong"),
+    ("name", "expected", "wrong"),
     [
         ("debian-12", "sysname:linux/sysdist:debian:linux/sysver:12:bookworm/bits:64", ""),
         ("debian-12", "sysdist:debian", ""),
@@ -195,11 +195,11 @@ MACHINES = {"debian-12": "debian-12", "alma": "almalinux-9.2", "ubuntu": "ubuntu
         ("debian-12", "sysver:11/bits:32/sysdist:arch", "sysver bits sysdist"),
     ],
 )
-def test_a_promise_is_contradicted_by_another_distribution_version_or_machine(
-    machine: Machine, name: str, promise: str, wrong: str
+def test_expected_facts_are_contradicted_by_another_distribution_version_or_machine(
+    machine: Machine, name: str, expected: str, wrong: str
 ):
     machine.release((PUBLISHED / MACHINES[name]).read_bytes())
-    said = machine.contradicts(promise)
+    said = machine.contradicts(expected)
     assert [each.split("`")[1] for each in said.split(", ") if each] == wrong.split()
     assert "\n" not in said
 
@@ -212,7 +212,7 @@ def test_what_a_machine_does_not_tell_is_not_contradicted(machine: Machine):
 def test_both_sides_are_told(machine: Machine):
     machine.release((PUBLISHED / "debian-12").read_bytes())
     assert machine.contradicts("sysdist:fedora:linux") == (
-        "`sysdist` is `debian linux` where `fedora linux` is promised"
+        "`sysdist` is `debian linux` where `fedora linux` is expected"
     )
 
 

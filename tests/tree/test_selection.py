@@ -177,16 +177,16 @@ def test_a_group_takes_away_from_itself_only(trees: Trees):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("!gorgo", "what was named only takes away: `!gorgo`; name what to take it from, e.g. `*`"),
-        ("gorgo,!gorgo", "nothing is left of what was named: `!gorgo`"),
-        ("*,!*", "nothing is left of what was named: `!*`"),
-        ("*,!grgo", "`!grgo` takes nothing away: no such host is named; did you mean `gorgo`?"),
-        ("gorgo,!web*", "`!web*` takes nothing away: no such host is named"),
+        ("!gorgo", "the list of hosts only excludes hosts: `!gorgo`; name hosts too, e.g. `*`"),
+        ("gorgo,!gorgo", "no host is left of the list of hosts: `!gorgo`"),
+        ("*,!*", "no host is left of the list of hosts: `!*`"),
+        ("*,!grgo", "`!grgo` excludes nothing: no such host is named; did you mean `gorgo`?"),
+        ("gorgo,!web*", "`!web*` excludes nothing: no such host is named"),
         ("*,!adm@gorgo", "`!adm@gorgo` names a user, expected a host"),
         ("*,!@dwon", "unknown group `@dwon`; did you mean `@down`?"),
-        ("@only", "groups/only:2: group `@only` only takes away: `!gorgo`; name what to take it from, e.g. `*`"),
-        ("@none", "groups/none:2: nothing is left of group `@none`: `!gorgo`"),
-        ("*,!@only", "groups/only:2: group `@only` only takes away: `!gorgo`; name what to take it from, e.g. `*`"),
+        ("@only", "groups/only:2: group `@only` only excludes hosts: `!gorgo`; name hosts too, e.g. `*`"),
+        ("@none", "groups/none:2: no host is left of group `@none`: `!gorgo`"),
+        ("*,!@only", "groups/only:2: group `@only` only excludes hosts: `!gorgo`; name hosts too, e.g. `*`"),
     ],
 )  # fmt: skip
 def test_r42_a_list_that_nothing_is_left_of_or_a_mistyped_bang_is_an_error(trees: Trees, words: str, message: str):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runsdeploy.errors import InputError, shown
+from runsdeploy.errors import InputError, display_path
 from runsdeploy.tree.trees import Host, Trees, ancestors, is_candidate, name_problem, open_trees
 
 MEDUSA = Host("medusa.univ.run")
@@ -253,27 +253,27 @@ def test_r33_r35_a_link_may_lead_anywhere_in_the_trees_and_to_allowed_places(tre
     links |= {"near": tmp_path / "two-and-more/file", "up": "../../outside/file", "dangling": "../../gone"}
     for name, target in links.items():
         (one / "scripts" / name).symlink_to(target)
-    escaping = {name for name in links if not trees.trust.holds(one / "scripts" / name)}
+    escaping = {name for name in links if not trees.trust.contains(one / "scripts" / name)}
     assert escaping == {"out", "etc", "near", "up", "dangling"}
     allowed = Trees(trees.roots, (tmp_path / "outside",))
-    assert {name for name in links if not allowed.trust.holds(one / "scripts" / name)} == {"etc", "near", "dangling"}
+    assert {name for name in links if not allowed.trust.contains(one / "scripts" / name)} == {"etc", "near", "dangling"}
 
 
 def test_r33_r35_a_directory_that_is_a_link_out_of_the_trees_escapes(trees: Trees, tmp_path: Path):
     put(tmp_path, "outside/file")
     (trees.roots[0] / "scripts/sub").symlink_to(tmp_path / "outside")
-    assert not trees.trust.holds(trees.roots[0] / "scripts/sub/file")
+    assert not trees.trust.contains(trees.roots[0] / "scripts/sub/file")
 
 
 def test_a_tree_that_is_itself_a_link_is_inside_of_itself(tmp_path: Path):
     put(tmp_path, "real/scripts/web")
     (tmp_path / "tree").symlink_to("real")
-    assert Trees((tmp_path / "tree",)).trust.holds(tmp_path / "tree/scripts/web")
+    assert Trees((tmp_path / "tree",)).trust.contains(tmp_path / "tree/scripts/web")
 
 
 def test_r33_a_loop_of_links_is_no_crash(trees: Trees):
     (trees.roots[0] / "scripts/loop").symlink_to("loop")
-    assert trees.trust.holds(trees.roots[0] / "scripts/loop") in (True, False)
+    assert trees.trust.contains(trees.roots[0] / "scripts/loop") in (True, False)
     assert where(trees, "loop") == ""
 
 
@@ -283,7 +283,7 @@ def outside(*paths: Path) -> list[tuple[str, str, str]]:
         (
             str(path),
             f"`{path}` leads out of the trees, to `{os.path.realpath(path)}`",
-            f"if that is meant, allow it by name: `--allow {os.path.realpath(path)}`",
+            f"if this is intended, allow it by name: `--allow {os.path.realpath(path)}`",
         )
         for path in paths
     ]
@@ -350,8 +350,8 @@ def test_only_regular_files_are_libraries(trees: Trees):
 
 def test_a_path_is_shown_as_an_operator_would_type_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    assert shown(tmp_path / "a/b") == "a/b"
-    assert shown(tmp_path.parent / "x") == str(tmp_path.parent / "x")
+    assert display_path(tmp_path / "a/b") == "a/b"
+    assert display_path(tmp_path.parent / "x") == str(tmp_path.parent / "x")
 
 
 def test_ancestors_are_the_folders_outermost_first():

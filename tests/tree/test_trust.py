@@ -187,7 +187,7 @@ def test_r33_s10_a_link_out_of_the_trees_is_refused_wherever_it_stands_unless_it
     errors = done.document["findings"] if command == "check" else done.document["errors"]
     (said,) = [error for error in errors if "leads out of the trees" in error["message"]]
     assert said["message"].endswith(f" leads out of the trees, to `{real}`")
-    assert said["hint"].startswith("if that is meant, allow it by name: `--allow ")
+    assert said["hint"].startswith("if this is intended, allow it by name: `--allow ")
     if "scripts/web/" not in inside or inside.endswith(("it", "runs.conf")):
         assert said["file"] == inside
     asked_for = inside in ("lib/mine", "scripts/web/beside", "scripts/web/page.j2")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
-from runsdeploy.errors import Position, did_you_mean, shown
+from runsdeploy.errors import Position, did_you_mean, display_path
 from runsdeploy.tree.trees import HOST_NAME, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
@@ -74,7 +74,9 @@ def _unnamed(model: TreeModel) -> Iterator[Finding]:
         for folder in (path for top in directories(root) if top.name == "hosts" for path in directories(top)):
             files = [folder / name for name in ("default", "runs.conf", "sysinfos.conf") if (folder / name).is_file()]
             if files and not HOST_NAME.match(folder.name):
-                yield warning("unknown-host", Position(shown(files[0]), 1), f"`{folder.name}` is not a host name")
+                yield warning(
+                    "unknown-host", Position(display_path(files[0]), 1), f"`{folder.name}` is not a host name"
+                )
 
 
 def _dangling(model: TreeModel) -> Iterator[Finding]:
@@ -91,7 +93,7 @@ def _dangling(model: TreeModel) -> Iterator[Finding]:
     for path in (path for place in dict.fromkeys(places) if model.complete for path in files_below(place)):
         if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
             message = f"a link to `{path.readlink()}`, which does not exist"
-            yield warning("dangling-link", Position(shown(path), 1), message)
+            yield warning("dangling-link", Position(display_path(path), 1), message)
 
 
 def _misspelt_defaults(model: TreeModel) -> Iterator[Finding]:
@@ -126,7 +128,7 @@ def _separators(model: TreeModel) -> Iterator[Finding]:
 def _group_hosts(model: TreeModel) -> Iterator[Finding]:
     """A host of a group has no directory, and its name is near to one that has."""
     names = {host.name for host in model.trees.hosts()}
-    groups = {name: place for name, place in model.trees.groups().items() if model.trees.trust.holds(place.path)}
+    groups = {name: place for name, place in model.trees.groups().items() if model.trees.trust.contains(place.path)}
     for place in groups.values() if model.complete else ():
         for number, line in enumerate(place.path.read_bytes().decode("utf-8", "replace").split("\n"), 1):
             word = line.partition("#")[0].strip().removeprefix("!")

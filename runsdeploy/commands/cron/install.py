@@ -17,7 +17,7 @@ from typing import Any
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.cron.builtin_tree import builtin_work, gather, is_printable, named_hosts, place_of
 from runsdeploy.commands.execution import execute
-from runsdeploy.errors import InputError, Position, Problem, shown
+from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.tree.trees import Host
@@ -153,7 +153,7 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
 
 def _read(path: Path) -> bytes:
     """Return the bytes of a settings file; raises InputError if it cannot be read or is too large."""
-    where = Position(shown(path))
+    where = Position(display_path(path))
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
@@ -182,7 +182,7 @@ def check_settings(program: bytes, files: Mapping[str, bytes], names: Mapping[st
             )
         except subprocess.TimeoutExpired:
             return [Problem(None, f"the job runner's `check` was still running after {CHECK_LIMIT} s")]
-        shown_as = {f"{folder}/{name}": shown(Path(given)) for name, given in names.items()}
+        shown_as = {f"{folder}/{name}": display_path(Path(given)) for name, given in names.items()}
     try:
         answer = decode(done.stdout)
     except ValueError:

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# DEFAULTS: messages, answers and quiet commands; loaded before every SCRIPT.
+# DEFAULTS: messages, yes/no values and quiet commands; loaded before every SCRIPT section.
 #
 #     etitle          == title
 #     estep            * step
@@ -7,12 +7,13 @@
 #     ewarn            ! warning: text      (stderr)
 #     eerror, die     !! error: text        (stderr)
 #
-# No colours, ever: on a target the output is a file.
+# There are no colours: on a target the output is a file.
 #
-# Locals start with an underscore in all the bundled libraries: in a script that says
-# `readonly dest=…`, a function's `local dest` would fail and leave it with the script's value.
+# Local variables start with an underscore in all bundled libraries: in a script with `readonly dest=…`, a function's
+# `local dest` would fail, and the function would use the script's value.
 
-# The words, joined by spaces, after a mark of three columns; further lines stand below the first.
+# _defaults_say MARK TEXT…: print the text, joined by spaces, after a mark of three columns; further lines are indented
+# as far as the first.
 _defaults_say() {
     local _mark=$1 _text
     shift
@@ -22,28 +23,28 @@ _defaults_say() {
     printf '%s%s\n' "$_mark" "$_text"
 }
 
-# etitle TEXT…: what this script is about.
+# etitle TEXT…: the subject of the script.
 etitle() { _defaults_say '== ' "$@"; }
 
-# estep TEXT…: what is done now.
+# estep TEXT…: the current part of the work.
 estep() { _defaults_say ' * ' "$@"; }
 
 # einfo TEXT…: a detail.
 einfo() { _defaults_say '   ' "$@"; }
 
-# ewarn TEXT…: doubtful, but the script goes on.
+# ewarn TEXT…: a warning; the script goes on.
 ewarn() { _defaults_say ' ! ' warning: "$@" >&2; }
 
-# eerror TEXT…: wrong; what to do about it is up to the caller.
+# eerror TEXT…: an error; the script goes on unless the caller ends it.
 eerror() { _defaults_say '!! ' error: "$@" >&2; }
 
-# die [-s STATUS] TEXT…: eerror, and the script ends with STATUS (1 to 255; default 1).
+# die [-s STATUS] TEXT…: print an error, and end the script with STATUS (1 to 255; default 1).
 die() {
     local _status=1
     if [ "${1-}" = -s ]; then
         _status=${2-}
         shift "$(($# > 1 ? 2 : 1))"
-        # A failure that ended with 0 would be taken for a success.
+        # With status 0 a failure would look like a success.
         case $_status in
         [1-9] | [1-9][0-9] | 1[0-9][0-9] | 2[0-4][0-9] | 25[0-5]) ;;
         *)
@@ -65,8 +66,8 @@ is_yes() {
     return 1
 }
 
-# is_no VALUE: true for no, n, false, f, off, 0, non, in any case. What is neither yes nor no
-# (the empty string, a typing error) is false for both.
+# is_no VALUE: true for no, n, false, f, off, 0, non, in any case. Any other value (the empty string, a misspelt word)
+# is false for both functions.
 is_no() {
     case ${1-} in
     [nN] | [nN][oO] | [fF] | [fF][aA][lL][sS][eE] | [oO][fF][fF] | 0 | [nN][oO][nN]) return 0 ;;
@@ -74,12 +75,11 @@ is_no() {
     return 1
 }
 
-# quietly COMMAND…: its output is shown, on stderr, only if it fails; its status is kept.
+# quietly COMMAND…: run COMMAND, show its output on stderr only if it fails, and return its status.
 #
-# The output goes to a file and not to a pipe: a daemon that COMMAND leaves behind would keep the
-# pipe open, and the script would wait for it forever. COMMAND runs in a subshell, where the
-# caller's `set -e` still holds (in `COMMAND || status=$?` it would not); hence the two levels
-# below, as a command substitution starts without it.
+# The output goes to a file and not to a pipe: a daemon that COMMAND starts would keep the pipe open, and the script
+# would wait for it forever. COMMAND runs in a subshell, where the caller's `set -e` still applies (left of
+# `||` it would not). There are two levels of subshells because a command substitution starts without `set -e`.
 quietly() {
     local _out _status _errexit=''
     case $- in *e*) _errexit=yes ;; esac

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# files: what uinst and uinc share to write files whole. Private; scripts do not call these.
+# files: functions of uinst and uinc that write files atomically. Private: scripts do not call them.
 
-# shellcheck disable=SC2034 # _path, _perm and the like are for the callers
+# shellcheck disable=SC2034 # _path, _perm and others are set for the callers
 
-# A path on one line: as it is or, where that would be doubtful, quoted for bash.
+# _file_show PATH: print a path on one line, quoted for bash if it has to be.
 _file_show() {
     local _quote=\' _quoted="'\\''"
     case $1 in ./[!-]*) set -- "${1#./}" ;; esac
@@ -14,8 +14,8 @@ _file_show() {
     esac
 }
 
-# _file_path PATH FOLLOW: sets _path to PATH as commands take it: no option, no slash at the end;
-# with FOLLOW, where it leads.
+# _file_path PATH FOLLOW: set _path to PATH without a slash at the end, and so that no command takes it for an option;
+# with FOLLOW, to the target of a link.
 _file_path() {
     [ -n "$1" ] || return
     case $1 in /* | ./* | ../*) _path=$1 ;; *) _path=./$1 ;; esac
@@ -25,8 +25,8 @@ _file_path() {
     _path=${_path%$'\n'.}
 }
 
-# Sets the variable NAME to MODE: digits as four digits, to be compared; what is not a mode is left
-# to chmod to refuse.
+# _file_set_mode NAME MODE: set the variable NAME to MODE, digits as four digits, so that modes can be compared. chmod
+# refuses an invalid mode later.
 _file_set_mode() {
     case $2 in
     '' | *[!0-7]* | ??????*) printf -v "$1" %s "$2" ;;
@@ -34,7 +34,7 @@ _file_set_mode() {
     esac
 }
 
-# _file_stat PATH [-L]: sets _perm (four octal digits), _uid and _gid, of what a link leads to with -L.
+# _file_stat PATH [-L]: set _perm (four octal digits), _uid and _gid; with -L, those of the target of a link.
 _file_stat() {
     # The option is -c for GNU and busybox, -f for BSD.
     # shellcheck disable=SC2046 # its words are wanted
@@ -44,14 +44,14 @@ _file_stat() {
     _uid=$2 _gid=$3
 }
 
-# A NUL is what bash cannot hold, and what diff should not show.
+# _file_is_text PATH: true if the file holds no NUL, which bash cannot hold and diff should not show.
 _file_is_text() {
     # shellcheck disable=SC2094 # both read
     LC_ALL=C command tr -d '\000' <"$1" | command cmp -s - "$1"
 }
 
-# Sets _tmp to a new, private file in the directory of PATH; its name starts with a dot, so that
-# what reads such directories (cron, sudo, run-parts) passes it by.
+# _file_temp PATH: set _tmp to a new, private file in the directory of PATH. Its name starts with a dot, so that
+# programs that read such directories (cron, sudo, run-parts) ignore it.
 _file_temp() {
     local _name=${1%/*}/.tmp.$BASHPID.$RANDOM _why
     if _why=$( (umask 077 && set -C && : >"$_name") 2>&1); then
@@ -62,8 +62,8 @@ _file_temp() {
     fi
 }
 
-# _file_dress PATH BASE: gives _tmp the owner and mode of the file PATH or, where there is none,
-# the mode BASE without the umask's bits.
+# _file_dress PATH BASE: give _tmp the owner and mode of the file PATH or, if there is no such file, the mode BASE
+# without the umask's bits.
 _file_dress() {
     local _ids
     if [ -f "$1" ] && [ ! -L "$1" ]; then
@@ -75,19 +75,18 @@ _file_dress() {
     command chmod "$_perm" "$_tmp"
 }
 
-# Puts _tmp in the place of PATH: a crash leaves the old file or the new one, whole, as the content
-# is on the disk before it takes the name.
+# _file_replace PATH: rename _tmp to PATH. After a crash there is the complete old file or the complete new one, because
+# the content is on the disk before the rename.
 _file_replace() {
     ! type -P sync >/dev/null || command sync "$_tmp" || return
     command mv -f "$_tmp" "$1" || return
     _tmp=''
-    # Some file systems refuse this for a directory: the name may be late, the content is safe.
+    # Some file systems refuse this for a directory: the rename may reach the disk later, but the content is safe.
     command sync "${1%/*}/" 2>/dev/null || :
 }
 
-# _file_diff OLD NEW LABEL: sets _diff or, where there is none to show, _why. Text only, and only
-# what everybody on the target may read anyway: a script's output is kept in logs, where a private
-# file's content has no place.
+# _file_diff OLD NEW LABEL: set _diff or, if no diff may be shown, the reason _why. A diff is shown only of text, and
+# only of files that all users of the target may read: logs keep a script's output, and must not hold private content.
 _file_diff() {
     local _f
     _diff='' _why=''
@@ -101,7 +100,7 @@ _file_diff() {
         LC_ALL=C command sed '200{s/.*/… (the rest is not shown)/;q;}')
 }
 
-# _file_keep PATH: keeps PATH, a file or a link, as PATH~.
+# _file_keep PATH: copy PATH, a file or a link, to PATH~.
 _file_keep() {
     if [ -d "$1~" ] && [ ! -L "$1~" ]; then
         eerror "$(_file_show "$1~") is a directory"
@@ -110,8 +109,8 @@ _file_keep() {
     command rm -f "$1~" && command cp -pP "$1" "$1~"
 }
 
-# _file_own PATH OWNER[:GROUP]: adds to _what what it changed. Nothing is asked of chown when find
-# knows that PATH is theirs, as chown clears setuid; where find is missing, chown decides.
+# _file_own PATH OWNER[:GROUP]: change the owner, and add the change to _what. chown is not run if find reports that
+# PATH has this owner already, because chown clears setuid; without find, chown always runs.
 _file_own() {
     local _user=${2%%:*} _group='' _was
     case $2 in *:*) _group=${2#*:} ;; esac
@@ -120,28 +119,28 @@ _file_own() {
     [ "$_was" = "$_uid:$_gid" ] || _what+=", owner $_was -> $_uid:$_gid"
 }
 
-# _file_mode PATH MODE: adds to _what what it changed. MODE is four digits, or chmod's letters.
+# _file_mode PATH MODE: change the mode, and add the change to _what. MODE is four digits, or letters for chmod.
 _file_mode() {
     local _was _mode=$2
     _file_stat "$1" || return
     [ "$_perm" != "$_mode" ] || return 0
     _was=$_perm
-    # Five digits: with fewer, GNU's chmod leaves a directory its setgid.
+    # Five digits: with fewer, GNU chmod keeps the setgid bit of a directory.
     case $_mode in [0-7]*) _mode=0$_mode ;; esac
     command chmod -- "$_mode" "$1" && _file_stat "$1" || return
     [ "$_was" = "$_perm" ] || _what+=", mode $_was -> $_perm"
 }
 
-# _file_link TARGET PATH: PATH is a link to TARGET from one moment to the next.
+# _file_link TARGET PATH: make PATH a link to TARGET, atomically.
 _file_link() {
     _tmp=${2%/*}/.tmp.$BASHPID.$RANDOM
     command ln -s -- "$1" "$_tmp" || return
-    # Without -T (BSD), a link to a directory would take the new one into that directory.
+    # Without -T (BSD), `mv` would move the new link into the directory that an old link leads to.
     command mv -fT "$_tmp" "$2" 2>/dev/null || { command rm -f "$2" && command mv -f "$_tmp" "$2"; } || return
     _tmp=''
 }
 
-# True for /, . and .., however they are spelled: `$dir/` of an empty dir, `/usr/..`, `$PWD`.
+# _file_is_home PATH: true for /, . and .., in any spelling: `$dir/` with an empty dir, `/usr/..`, `$PWD`.
 _file_is_home() {
     local _no
     for _no in / . ..; do
@@ -151,7 +150,7 @@ _file_is_home() {
     return 1
 }
 
-# True if PATH, or what is above it as it is spelled, is the directory DIR.
+# _file_is_in PATH DIR: true if PATH, or a directory above it in its spelling, is the directory DIR.
 _file_is_in() {
     local _p=$1
     until [ "${_p:-/}" -ef "$2" ]; do
@@ -159,10 +158,10 @@ _file_is_in() {
     done
 }
 
-# In the two filters, _eol is empty for a last line without a newline: it stays without.
+# In the two filters, _eol is empty for a last line without a newline: no newline is added to it.
 #
-# _text_line LINE REGEX DROP: the first line that is LINE, or matches REGEX, becomes LINE, the others
-# go; LINE is added where there was none. With DROP, they all go.
+# _text_line LINE REGEX DROP: replace the first line that is LINE or matches REGEX by LINE, and remove the others;
+# without such a line, add LINE at the end. With DROP, remove them all.
 _text_line() {
     local _l _eol=$'\n' _seen=$3
     while IFS= read -r _l || { [ -n "$_l" ] && _eol=''; }; do
@@ -177,8 +176,8 @@ _text_line() {
     printf '%s\n' "$1"
 }
 
-# _text_block FILE BEGIN END TEXT DROP: TEXT stands between the lines BEGIN and END, added where they
-# are not; with DROP, all three go. Markers that do not pair are for a person to look at.
+# _text_block FILE BEGIN END TEXT DROP: put TEXT between the lines BEGIN and END, which are added at the end if they are
+# missing; with DROP, remove all three. Markers that do not pair are an error: a person has to repair them.
 _text_block() {
     local _l _eol=$'\n' _n=0 _at=before
     while IFS= read -r _l || { [ -n "$_l" ] && _eol=''; }; do

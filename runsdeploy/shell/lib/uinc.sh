@@ -1,25 +1,24 @@
 # shellcheck shell=bash
 # uinc: expand include directives in a file.
 #
-# A directive is a line of its own: `#@include NAME`, after blanks or none, with no blank between
-# the comment sign and the `@`, at least one before NAME, and any number after. The comment sign is
-# one of # ; // -- % or `<!--` or `/*`, where NAME is closed by `-->` or `*/`. NAME is all the rest:
-# blanks within it are its own, and quotes are not special.
+# A directive is a line `#@include NAME`. Blanks may precede it; there is no blank between the comment sign and the `@`,
+# at least one before NAME, and any number after NAME. The comment sign is # ; // -- % or `<!--` or `/*`; after the last
+# two, `-->` or `*/` ends NAME. NAME is the rest of the line: it may contain blanks, and quotes are not special.
 # Needs DEFAULTS for its messages.
 
-# shellcheck disable=SC2030,SC2031 # _tmp: each subshell has its own on purpose
+# shellcheck disable=SC2030,SC2031 # _tmp: each subshell has its own, deliberately
 # shellcheck disable=SC2094 # a file is read, and named in messages
 
 # shellcheck source-path=SCRIPTDIR source=files.sh
 . "${BASH_SOURCE[0]%/*}/files.sh"
 #
-# shellcheck disable=SC2030,SC2031,SC2094 # all of it happens in a subshell, and reads only
+# shellcheck disable=SC2030,SC2031,SC2094 # everything runs in a subshell, and only reads
 
-# Where NAME is looked for when it is not beside the file that includes it.
+# Directories that are searched for NAME if it is not beside the including file.
 declare -p uinc_path >/dev/null 2>&1 || uinc_path=()
 
-# uinc FILE [OUTPUT]: FILE, with what it includes, on stdout or in OUTPUT. Nothing comes out when
-# something is missing.
+# uinc FILE [OUTPUT]: write FILE, with its includes expanded, to stdout or to OUTPUT. If anything is missing, nothing is
+# written.
 uinc() {
     local _ret=0
     (
@@ -45,7 +44,7 @@ _uinc_fail() {
 _uinc_main() {
     local _text _path
     _file_path "$1" '' && [ -f "$_path" ] || _uinc_fail "uinc: $(_file_show "$1") is not a file" || return
-    # All of it before any of it is written. The dot saves the newlines at the end.
+    # Expand everything before anything is written. The dot keeps the newlines at the end.
     _text=$(_uinc_expand "$_path" && printf .) || return
     _text=${_text%.}
     if [ $# -eq 1 ]; then printf %s "$_text"; else _uinc_write "$2"; fi
@@ -61,7 +60,7 @@ _uinc_write() {
         _uinc_fail "uinc: $(_file_show "$_path") cannot be written"
 }
 
-# _uinc_expand FILE [INCLUDING FILES…], those from the nearest to the first.
+# _uinc_expand FILE [INCLUDING FILES…]: the including files from the nearest to the outermost.
 _uinc_expand() {
     local _l _eol=$'\n' _n=0 _name _where _content
     _file_is_text "$1" 2>/dev/null || _uinc_fail "$(_file_show "$1"): cannot be read, or holds a NUL" || return
@@ -78,12 +77,12 @@ _uinc_expand() {
         _content=$(_uinc_expand "$_name" "$@" && printf .) || return
         _content=${_content%.}
         printf %s "$_content"
-        # A last line without a newline must not swallow the line below the directive.
+        # After a last line without a newline, the next line must still be a line of its own.
         case $_content in '' | *$'\n') ;; *) printf %s "$_eol" ;; esac
     done <"$1"
 }
 
-# True for a directive; sets _name, empty if it is malformed.
+# _uinc_directive LINE: true for a directive; set _name, which is empty if the directive is malformed.
 _uinc_directive() {
     local _close='' _form=$'^[ \t]*(#|;|//|--|%|<!--|/[*])@include([ \t].*|\r)?$'
     [[ $1 =~ $_form ]] || return
@@ -102,7 +101,7 @@ _uinc_trim() {
     _name=${_name%"${_name##*[!"$_blank"]}"}
 }
 
-# Sets _name to the path of the file: beside the including file, then in uinc_path.
+# _uinc_find DIR: set _name to the path of the file: in DIR, that of the including file, or else in uinc_path.
 _uinc_find() {
     local _dir
     case $_name in
@@ -117,7 +116,7 @@ _uinc_find() {
     return 1
 }
 
-# An error if FILE is one of those that include it, by whatever name.
+# _uinc_cycle FILE [INCLUDING FILES…]: fail if FILE is one of the including files, under any name.
 _uinc_cycle() {
     local _f _chain
     _chain=$(_file_show "$1")

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# uinst: bring files, lines, blocks, links, modes and owners to a state, and say what changed.
+# uinst: bring files, lines, blocks, links, modes and owners to a state, and report what changed.
 #
-# Every operation prints one line, `changed: …` or `unchanged: …`, for each path that it is given,
-# returns 0 unless it failed, and sets uinst_changed (by this operation) and uinst_any (by any since
-# the library was loaded) to yes or no. What is as it should be is not touched, not even its ctime.
+# Every operation prints one line, `changed: …` or `unchanged: …`, for each path that it is given. It returns 0 unless
+# it failed, and sets uinst_changed (this operation) and uinst_any (any operation since the library was loaded) to yes
+# or no. A path that is in the wanted state is not touched, not even its ctime.
 # Needs DEFAULTS for its messages.
 
 # shellcheck disable=SC2034,SC2154 # set for scripts; set by files.sh
@@ -28,9 +28,9 @@ uinst_mode() { _uinst_run mode L 2 '' 'MODE PATH…' "$@"; }
 uinst_owner() { _uinst_run owner L 2 '' 'OWNER[:GROUP] PATH…' "$@"; }
 uinst_absent() { _uinst_run absent '' 1 '' 'PATH…' "$@"; }
 
-# _uinst_run OPERATION OPTIONS LEAST MOST OPERANDS ARGUMENTS…: an operation runs in a subshell, so
-# that the script's options, traps, IFS and variables neither disturb it nor are disturbed by it.
-# What comes back is one status: 16 if something changed, plus 0 for success or 1 to 15 for a failure.
+# _uinst_run OPERATION OPTIONS LEAST MOST OPERANDS ARGUMENTS…: run an operation in a subshell, so that the script's
+# options, traps, IFS and variables do not affect it, and it does not affect them. The subshell returns one status: 16
+# if something changed, plus 0 for success or 1 to 15 for a failure.
 _uinst_run() {
     local _op=$1 _allowed=$2 _least=$3 _most=$4 _operands=$5 _ret=0
     shift 5
@@ -43,13 +43,13 @@ _uinst_run() {
         "_uinst_do_$_op" "$@" || _ret=$?
         exit "$((_ret + _did))"
     ) || _ret=$?
-    # Killed by a signal: what it had changed is not known.
+    # Killed by a signal: whether it changed anything is unknown.
     [ "$_ret" -lt 128 ] || return "$_ret"
     [ "$_ret" -lt 16 ] || uinst_changed=yes uinst_any=yes
     return "$((_ret % 16))"
 }
 
-# The state that the code below is written for, whatever the script has set.
+# The shell state that the code below requires, whatever the script has set.
 _uinst_settle() {
     trap - ERR DEBUG RETURN
     trap '[ -z "$_tmp" ] || command rm -f "$_tmp"' EXIT
@@ -67,7 +67,7 @@ _uinst_options() {
     local _o
     OPTIND=1
     while getopts ":$_allowed" _o; do
-        # -r '' would match every line; -o '' is a variable that somebody forgot to set.
+        # -r '' would match every line; -o '' comes from a variable that is not set.
         [ -n "${OPTARG-x}" ] || _o='?'
         case $_o in
         m) _file_set_mode _mode "$OPTARG" ;;
@@ -94,14 +94,14 @@ _uinst_usage() {
     return 2
 }
 
-# _uinst_fail [PATH] WORDS: why the operation ends here.
+# _uinst_fail [PATH] WORDS: print why the operation fails, and return 1.
 _uinst_fail() {
     [ $# -eq 1 ] || set -- "$(_file_show "$1"): $2"
     eerror "uinst_$_op: $1"
     return 1
 }
 
-# _uinst_say PATH: the operation's line; something changed if there are words in _what.
+# _uinst_say PATH: print the operation's line; a non-empty _what holds the changes.
 _uinst_say() {
     local _state=unchanged _detail=${_what#, content}
     [ -z "$_what" ] || _state=changed _did=16
@@ -117,18 +117,18 @@ _uinst_say() {
     _diff=''
 }
 
-# Sets _path to PATH; with -L, to where it leads.
+# _uinst_path PATH: set _path to PATH; with -L, to the target of a link.
 _uinst_path() {
     _file_path "$1" "$_follow" || _uinst_fail "$1" 'is not a path that leads anywhere'
 }
 
-# The same, for what would go through a link to something that the script did not name.
+# _uinst_path_nolink PATH: the same, but a link is an error: its target is a path that the script did not name.
 _uinst_path_nolink() {
     _uinst_path "$1" || return
     [ ! -L "$_path" ] || _uinst_fail "$_path" 'is a link: -L acts on what it leads to'
 }
 
-# Gives PATH the owner and the mode asked for; the owner first, as chown clears setuid.
+# _uinst_meta PATH: set the requested owner and mode; the owner first, because chown clears setuid.
 _uinst_meta() {
     [ -z "$_owner" ] || _file_own "$1" "$_owner" || _uinst_fail "$1" 'owner not set' || return
     [ -z "$_mode" ] || _file_mode "$1" "$_mode" || _uinst_fail "$1" 'mode not set'
@@ -138,7 +138,7 @@ _uinst_content() {
     if [ -n "$_src" ]; then command cat <"$_src"; else printf %s "$_text"; fi
 }
 
-# _uinst_put DEST BASE: gives DEST the content; BASE is a new file's mode before the umask.
+# _uinst_put DEST BASE: write the content to DEST; BASE is the mode of a new file before the umask.
 _uinst_put() {
     local _st=1
     if [ -L "$1" ]; then
@@ -163,7 +163,7 @@ _uinst_write() {
     _file_temp "$1" || return
     _uinst_content >|"$_tmp" && _file_dress "$1" "$2" || _uinst_fail "$1" 'cannot be written' || return
     _uinst_meta "$_tmp" || return
-    # What a new file's mode and owner were for a moment is nobody's business.
+    # A new file has another mode and owner at first; they are not reported.
     if [ -n "$_words" ]; then _what=$_words; else _what=", content$_what"; fi
     [ -n "$_quiet" ] || _file_diff "$_old" "$_tmp" "$(_file_show "$1")" || return
     _what+=${_why:+, $_why}
@@ -175,8 +175,8 @@ _uinst_keep() {
     _file_keep "$1" || _uinst_fail "$1" 'cannot be kept'
 }
 
-# Sets _src, and _base: of a source's mode only "executable" counts, as what is shipped to a target
-# is private there.
+# _uinst_source SRC: set _src, and _base, the mode before the umask. Of a source's mode only "executable" counts: files
+# that are shipped to a target are private there.
 _uinst_source() {
     case $1 in /*) _src=$1 ;; *) _src=./$1 ;; esac
     [ -f "$_src" ] && [ -r "$_src" ] && _file_stat "$_src" -L ||
@@ -199,7 +199,7 @@ _uinst_do_text() {
     _uinst_path "$2" && _uinst_put "$_path" 0666
 }
 
-# _uinst_edit FILE FILTER ARGUMENTS…: FILE becomes what FILTER makes of it.
+# _uinst_edit FILE FILTER ARGUMENTS…: replace the content of FILE by the output of FILTER.
 _uinst_edit() {
     local _in=/dev/null
     _uinst_path_nolink "$1" || return
@@ -240,7 +240,7 @@ _uinst_do_block() {
 
 _uinst_do_noblock() { _drop=yes && _uinst_edit_block "$@"; }
 
-# _uinst_edit_block NAME FILE [TEXT]
+# _uinst_edit_block NAME FILE [TEXT]: set the block to TEXT; without TEXT, remove the block.
 _uinst_edit_block() {
     local _begin _end _tail='' _block=${3-}
     case ${1:-$'\n'}$_comment in *$'\n'*) _uinst_fail 'a name is one line' || return ;; esac
@@ -253,7 +253,7 @@ _uinst_edit_block() {
     _uinst_edit "$2" _text_block "$2" "$_begin" "$_end" "$_block" "$_drop"
 }
 
-# _uinst_put_link TARGET LINK
+# _uinst_put_link TARGET LINK: make LINK a symbolic link to TARGET.
 _uinst_put_link() {
     local _have
     _what=', new'
@@ -276,7 +276,7 @@ _uinst_do_dir() {
     for _d in "$@"; do _uinst_path_nolink "$_d" && _uinst_put_dir "$_path" "$_mode" || return; done
 }
 
-# _uinst_put_dir DIR MODE
+# _uinst_put_dir DIR MODE: make DIR a directory, with MODE if it is not empty.
 _uinst_put_dir() {
     local _mode=$2
     [ ! -L "$1" ] || _uinst_fail "$1" 'is a link, not a directory' || return
@@ -303,7 +303,7 @@ _uinst_each_meta() {
     done
 }
 
-# All are looked at before one is removed.
+# Check all paths before the first one is removed.
 _uinst_do_absent() {
     local _p
     for _p in "$@"; do
@@ -332,7 +332,7 @@ _uinst_do_tree() {
     _uinst_say "$_root"
 }
 
-# _uinst_walk SRCDIR DESTDIR
+# _uinst_walk SRCDIR DESTDIR: copy everything in SRCDIR to DESTDIR.
 _uinst_walk() {
     local _e _to _base _have
     _uinst_put_dir "$2" "$_dirmode" || return
