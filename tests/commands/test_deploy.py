@@ -635,7 +635,7 @@ def test_a_detached_session_runs_to_its_end_and_is_heard_later(operator, host, g
     assert heard.document["session"] == left.document["session"]
     nothing = operator.run("attach", *at)
     assert (nothing.status, nothing.out) == (0, b"")
-    assert "nobody hears" in nothing.talk
+    assert "no unattended session is running there" in nothing.talk
 
 
 def test_r18_a_step_that_takes_too_long_is_ended(operator, host, tmp_path):
