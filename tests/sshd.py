@@ -1,6 +1,6 @@
-"""A real sshd as a fake host: its own port, keys, home and state directory; standard library only.
+"""A real sshd as a fake host: its own port, keys, home and state directory. Needs only the standard library.
 
-Usable without pytest, by whatever wants a host to deploy to::
+It works without pytest too::
 
     with FakeHost("medusa.univ.run", directory) as host:
         subprocess.run(["ssh", "-F", host.ssh_config, host.name, "true"])
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self  # the checkers know it; nothing imports it
+    from typing_extensions import Self  # only type checkers need it
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PATIENCE = 60.0
@@ -38,25 +38,25 @@ class SshdError(Exception):
 
 @dataclass(frozen=True, order=True)
 class Process:
-    """A process that is not a zombie; the start time tells it from a later one with the same number."""
+    """A process that is no zombie; the start time distinguishes it from a later process with the same number."""
 
     pid: int
-    """its number"""
+    """process id"""
     started: int
-    """when, in clock ticks since the boot"""
+    """start time, in clock ticks since boot"""
     parent: int = field(compare=False)
-    """the number of its parent; 1 for an orphan"""
+    """process id of its parent; 1 for an orphan"""
     name: str = field(compare=False)
-    """its command, as the kernel shortens it"""
+    """its command name, as the kernel shortens it"""
 
     def environment(self) -> list[bytes]:
-        """Give the environment it was started with, if it may be read."""
+        """Return the environment it was started with; empty if it is not readable."""
         with contextlib.suppress(OSError):
             return Path(f"/proc/{self.pid}/environ").read_bytes().split(b"\0")
         return []
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to this process, and to no other that got its number meanwhile."""
+        """Send a signal to this process, and never to a later one with the same number."""
         with contextlib.suppress(ProcessLookupError):
             handle = os.pidfd_open(self.pid)
             try:
@@ -68,24 +68,24 @@ class Process:
 
 @dataclass
 class FakeHost:
-    """An sshd on a free port of 127.0.0.1, and the ssh configuration that reaches it under a name."""
+    """An sshd on a free port of 127.0.0.1, and an ssh configuration that names it."""
 
     name: str
-    """what the ssh configuration calls it"""
+    """its name in the ssh configuration"""
     directory: Path
-    """everything about it lives here; made if it does not exist"""
+    """all its files; created if it does not exist"""
     host_keys: tuple[str, ...] = ("ed25519",)
-    """kinds of host keys it has"""
+    """kinds of its host keys"""
     known: bool = True
-    """whether `known_hosts` already holds the host keys"""
+    """whether `known_hosts` has the host keys"""
     server: tuple[str, ...] = ()
-    """lines of sshd_config that come before ours, and so win"""
+    """lines of sshd_config before ours: the first one counts"""
     client: tuple[str, ...] = ()
-    """lines of the ssh configuration that come before ours, and so win"""
+    """lines of the ssh configuration before ours: the first one counts"""
     port: int = field(default=0, init=False)
-    """where it listens, once started"""
-    _place: socket.socket | None = field(default=None, init=False)
-    """keeps the port ours, also while nobody listens there"""
+    """the port, once it is started"""
+    _reserved: socket.socket | None = field(default=None, init=False)
+    """reserves the port while sshd does not listen"""
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _born: int | None = field(default=None, init=False)
     _seen: frozenset[Process] = field(default=frozenset(), init=False)
@@ -96,27 +96,27 @@ class FakeHost:
 
     @property
     def home(self) -> Path:
-        """HOME of the commands it runs."""
+        """HOME of its commands."""
         return self.directory / "home"
 
     @property
     def state(self) -> Path:
-        """RUNSDEPLOY_STATE_DIR of the commands it runs."""
+        """RUNSDEPLOY_STATE_DIR of its commands."""
         return self.directory / "state"
 
     @property
     def client_key(self) -> Path:
-        """The key that may log in."""
+        """The private key that it accepts."""
         return self.directory / "client_key"
 
     @property
     def authorized_keys(self) -> Path:
-        """Who may log in."""
+        """The keys that it accepts."""
         return self.directory / "authorized_keys"
 
     @property
     def known_hosts(self) -> Path:
-        """The operator's known hosts file."""
+        """The operator's known_hosts file."""
         return self.directory / "known_hosts"
 
     @property
@@ -125,7 +125,7 @@ class FakeHost:
         return self.directory / "ssh_config"
 
     def host_key(self, kind: str = "ed25519") -> Path:
-        """One of its host keys."""
+        """The path of one of its host keys."""
         return self.directory / f"ssh_host_{kind}_key"
 
     def __enter__(self) -> Self:
@@ -138,12 +138,12 @@ class FakeHost:
         self.stop()
 
     def start(self) -> None:
-        """Make keys and configuration where they are missing, and listen."""
+        """Create missing keys and configuration, and listen."""
         _require_programs()
         self._prepare()
         if not self.port:
-            self._place = _free_port()
-            self.port = self._place.getsockname()[1]
+            self._reserved = _free_port()
+            self.port = self._reserved.getsockname()[1]
         self._configure_server()
         self._listen()
         self.configure_client()
@@ -154,7 +154,7 @@ class FakeHost:
         self.start()
 
     def stop(self) -> None:
-        """Kill sshd and everything it started, each by its own process id."""
+        """Kill sshd and all its descendants, each by its own process id."""
         self.processes()
         if self._process:
             self._process.kill()
@@ -162,7 +162,7 @@ class FakeHost:
             self._process = None
         deadline = time.monotonic() + PATIENCE
         quiet = 0
-        # One look can miss what is being forked while it lasts: only a second that sees nothing counts.
+        # One scan can miss a process that is forked during it: only two empty scans in a row count.
         while quiet < 2:
             alive = self.processes()
             quiet = 0 if alive else quiet + 1
@@ -173,8 +173,8 @@ class FakeHost:
             time.sleep(0.005)
 
     def processes(self) -> list[Process]:
-        """Give everything alive that this sshd started, orphans included, but not sshd itself."""
-        if self._born is None:  # never started, so nothing is ours
+        """Return all live processes that this sshd started, orphans included, sshd itself excluded."""
+        if self._born is None:  # never started, so it has no processes
             return []
         table = process_table()
         mark = f"RUNSDEPLOY_STATE_DIR={self.state}".encode()
@@ -186,7 +186,7 @@ class FakeHost:
         return sorted(self._seen)
 
     def _may_be_ours(self, process: Process) -> bool:
-        """Guard against killing by mistake: nothing older than our sshd, not the system, not ourselves."""
+        """Return whether the process may be killed: not older than our sshd, not the system, not this process."""
         return (
             self._born is not None
             and process.started >= self._born
@@ -196,52 +196,52 @@ class FakeHost:
         )
 
     def connections(self) -> list[Process]:
-        """Give the sshd processes of open connections, not the commands below them."""
+        """Return the sshd processes of open connections, without their commands."""
         return [process for process in self.processes() if process.name.startswith("sshd")]
 
     def cut(self) -> None:
-        """Kill the connections, as a network failure would; the listener stays."""
+        """Kill the connections, as a network failure does; the listener stays."""
         for process in self.connections():
             process.signal(signal.SIGKILL)
 
     def stop_listening(self) -> None:
-        """Kill the listener alone, as a network that stays away; `start` brings it back on the same port."""
-        self.processes()  # while they can be told from others by their parent
+        """Kill only the listener, as a network outage does; `start` starts it again on the same port."""
+        self.processes()  # must be before the kill: their parent identifies them
         if self._process:
             self._process.kill()
             self._process.wait(PATIENCE)
             self._process = None
 
     def freeze(self) -> None:
-        """Stop the connections without closing them: a half-open link."""
+        """Stop the connections without closing them: half-open connections."""
         for process in self.connections():
             process.signal(signal.SIGSTOP)
 
     def new_host_key(self, kind: str = "ed25519") -> None:
-        """Give the host another identity, as a reinstallation does."""
+        """Replace a host key, as a reinstallation does."""
         _remove(self.host_key(kind))
         self.restart()
 
     def log(self) -> str:
-        """Give what sshd wrote, without our own waiting for it."""
+        """Return sshd's log, without the connections of `start`."""
         return "".join(line for line in self._raw_log().splitlines(keepends=True) if not self._is_probe(line))
 
     def fingerprint(self, kind: str = "ed25519") -> str:
-        """Give the fingerprint of a host key as ssh-keygen shows it."""
-        shown = _run("ssh-keygen", "-l", "-f", f"{self.host_key(kind)}.pub")
-        return shown.split()[1]
+        """Return the fingerprint of a host key as ssh-keygen prints it."""
+        printed = _run("ssh-keygen", "-l", "-f", f"{self.host_key(kind)}.pub")
+        return printed.split()[1]
 
     def public_host_key(self, kind: str = "ed25519") -> str:
-        """Give the kind and the base64 of a host key."""
+        """Return kind and base64 of a host key."""
         return " ".join(Path(f"{self.host_key(kind)}.pub").read_text("ascii").split()[:2])
 
     def learn(self) -> None:
-        """Write the present host keys into `known_hosts`."""
+        """Write the current host keys to `known_hosts`."""
         lines = [f"[127.0.0.1]:{self.port} {self.public_host_key(kind)}\n" for kind in self.host_keys]
         self.known_hosts.write_text("".join(lines), "ascii")
 
     def stanza(self) -> str:
-        """Give the host's part of an ssh configuration, for files that reach several."""
+        """Return the host's block of an ssh configuration, for files with several hosts."""
         options = (
             *self.client,
             "HostName 127.0.0.1",
@@ -256,7 +256,7 @@ class FakeHost:
         return f"Host {self.name}\n" + "".join(f"    {option}\n" for option in options)
 
     def configure_client(self) -> None:
-        """Write the ssh configuration, and the known hosts if it is the first time."""
+        """Write the ssh configuration, and `known_hosts` unless it exists."""
         self.ssh_config.write_text(self.stanza(), "utf-8")
         if not self.known_hosts.exists():
             self.known_hosts.touch(0o600)
@@ -312,9 +312,9 @@ class FakeHost:
             time.sleep(0.005)
 
     def _accepts(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as link:
-            self._probes.append(link.getsockname()[1])
-            return link.recv(4) == b"SSH-"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            self._probes.append(connection.getsockname()[1])
+            return connection.recv(4) == b"SSH-"
         return False
 
     def _is_probe(self, line: str) -> bool:
@@ -325,7 +325,7 @@ class FakeHost:
 
 
 def make_key(path: Path, kind: str = "ed25519", locked_with: str = "") -> None:
-    """Make a key pair, unless there is one."""
+    """Create a key pair, unless it exists."""
     if not path.exists():
         _run("ssh-keygen", "-q", "-t", kind, "-N", locked_with, "-C", path.name, "-f", str(path))
 
@@ -340,7 +340,7 @@ def _remove(key: Path) -> None:
 
 
 def _sshd() -> str:
-    # sshd must be called by its full path: it executes itself again for each connection
+    # sshd needs its full path, because it executes itself again for each connection.
     return shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:{PATH}") or ""
 
 
@@ -355,24 +355,24 @@ def _require_programs() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _knows_penalties() -> bool:
-    """Whether this sshd would lock us out after a few failures, and can be told not to."""
-    said = subprocess.run(
+    """Return whether this sshd has PerSourcePenalties, which would lock the tests out after a few failures."""
+    errors = subprocess.run(
         [_sshd(), "-t", "-f", "/dev/null", "-o", "PerSourcePenalties=no"],
         stdin=subprocess.DEVNULL, capture_output=True, check=False,
     ).stderr  # fmt: skip
-    return b"Bad configuration option" not in said and b"nsupported option" not in said
+    return b"Bad configuration option" not in errors and b"nsupported option" not in errors
 
 
 def _free_port() -> socket.socket:
-    """Take a port that nobody else is given while the socket is open; sshd, which reuses addresses, may have it."""
-    place = socket.socket()
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", 0))
-    return place
+    """Reserve a free port while the socket is open; sshd may still bind it, because it sets SO_REUSEADDR."""
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.bind(("127.0.0.1", 0))
+    return reserved
 
 
 def process_table() -> dict[int, Process]:
-    """Give every process by its number, zombies left out."""
+    """Return every process by its process id, without zombies."""
     table = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -385,13 +385,13 @@ def process_table() -> dict[int, Process]:
 
 
 def _stat(pid: int) -> list[str]:
-    """Give the fields of proc(5) from the third on, and the second, which may hold spaces, at the end."""
+    """Return the fields of /proc/PID/stat, proc(5), from the third on, and then the second, which may have spaces."""
     name, _, rest = Path(f"/proc/{pid}/stat").read_text("latin-1").partition("(")[2].rpartition(")")
     return [*rest.split(), name]
 
 
 def descendants(table: dict[int, Process], roots: set[Process]) -> set[Process]:
-    """Give the roots and everything below them; without roots, nothing."""
+    """Return the roots and all their descendants."""
     family = set(roots)
     while more := {p for p in table.values() if p.parent in {f.pid for f in family}} - family:
         family |= more

@@ -23,11 +23,11 @@ from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
 from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
-from runsdeploy.session.authorized_keys import Answer, Question, WrongPassword, ask
+from runsdeploy.session.authorized_keys import KeyRequest, KeyResponse, WrongPassword, run_setup
 from runsdeploy.transport import known_hosts, password
+from runsdeploy.transport.address import USER
 from runsdeploy.transport.password import Password
 from runsdeploy.transport.public_key import PublicKey, find
-from runsdeploy.transport.ssh_config import USER
 from runsdeploy.tree.trees import Host
 
 _TEXTS = {
@@ -124,15 +124,11 @@ def _accounts(
 
 def _probe(arguments: Arguments, account: Account) -> Result | Account:
     """Log in with the existing keys; return the account if the new key is absent, or may be."""
-    from runsdeploy.transport.connecting import (  # noqa: PLC0415 - only commands that connect load paramiko
-        takes_password,
-    )
-
     try:
         answer = _asked(arguments, account, "look", None)
     except Unauthorized as error:
         # A jump host may have refused, and the password is not for it.
-        if error.host != account.login[0].name or (error.methods and not takes_password(error.methods)):
+        if error.host != account.login[0].name or (error.methods and not password.takes_password(error.methods)):
             return _failed(account.host, error)
         return replace(account, locked="login")
     except HostError as error:
@@ -150,29 +146,31 @@ def _add(arguments: Arguments, account: Account, secret: Password | None = None)
         return _failed(account.host, error)
 
 
-def _asked(arguments: Arguments, account: Account, mode: Literal["look", "add"], secret: Password | None) -> Answer:
+def _asked(
+    arguments: Arguments, account: Account, mode: Literal["look", "add"], secret: Password | None
+) -> KeyResponse:
     for_login = secret if account.locked == "login" else None
     for_sudo = secret if account.user else None
     with _connected(arguments, account.host, account.login, password=for_login) as connection:
-        return ask(connection, Question(mode, account.host.name, account.user, account.key, for_sudo))
+        return run_setup(connection, KeyRequest(mode, account.host.name, account.user, account.key, for_sudo))
 
 
 def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destination, **more: Any) -> Any:
     """Connect, for the length of a `with`; `more` are options of that."""
-    from runsdeploy.transport import connecting  # noqa: PLC0415 - only commands that connect load paramiko
+    from runsdeploy.transport.ssh import connecting  # noqa: PLC0415 - only commands that connect load paramiko
 
     options = connecting.Options(ssh_config=arguments.ssh_config, accept_new=arguments.accept_new, **more)
     return closing(connecting.connect(host.address, options, destination))
 
 
-def _verified(arguments: Arguments, account: Account, answer: Answer) -> Result:
+def _verified(arguments: Arguments, account: Account, answer: KeyResponse) -> Result:
     """Log in with the new key alone, and run a command."""
     key, (settings, entries) = account.key, account.own
     alone = replace(settings, identities=(key.private,) if key.private else (), identities_only=False)
     stands = f"the key stands in `{answer.file}`, but"
     try:
         with _connected(arguments, account.host, (alone, entries), only_key=key.blob) as connection:
-            ask(connection, Question("hello", account.host.name))
+            run_setup(connection, KeyRequest("hello", account.host.name))
     except Unauthorized as error:
         if not error.offered:
             return Result(account.host, answer.said, key, f"login with it was not tried: {error.message}")

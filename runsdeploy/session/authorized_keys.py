@@ -1,4 +1,4 @@
-"""An account's authorized_keys on a host: looked at, or given one more key. `shell/setup.sh` does it there."""
+"""Check an account's authorized_keys on a host, or add a key to it: runs `shell/setup.sh` there."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from runsdeploy.transport.password import Password
 from runsdeploy.transport.public_key import PublicKey
 
 PATIENCE = 60.0
-"""seconds that a host may take: PAM delays what it refuses, and a directory service may be slow"""
+"""seconds that a host may take: PAM delays a refusal, and a directory service may be slow"""
 
 LARGEST = 1 << 20
-"""bytes that login shell and sudo may say"""
+"""bytes of output that the login shell and sudo may write"""
 
 
 class WrongPassword(Refused):
     """Sudo on the host did not accept the password."""
 
 
-class Question(Struct, frozen=True):
-    """What is asked of a host."""
+class KeyRequest(Struct, frozen=True):
+    """A request to one host."""
 
     mode: Literal["hello", "look", "add"]
-    """`hello` only shows that commands run there"""
+    """`hello` only tests that commands run there, `look` changes nothing"""
     host: str
     """its name, for messages"""
     user: str = ""
-    """whose file it is; empty for the login's own"""
+    """the owner of the file; empty for the login"""
     key: PublicKey | None = None
     """the key; None for `hello`"""
     password: Password | None = None
-    """for sudo, if that asks for one"""
+    """the password for sudo, if sudo asks for one"""
 
 
-class Answer(Struct, frozen=True):
-    """What the host said."""
+class KeyResponse(Struct, frozen=True):
+    """A host's response."""
 
-    said: str
-    """`hello`; of the key `added`, `present`, `absent`; `password` if sudo wants one and there is none"""
+    result: str
+    """`hello`; for the key `added`, `present`, `absent`; `password` if sudo needs one and the request has none"""
     file: str = ""
-    """the authorized_keys file as the host calls it"""
+    """path of the authorized_keys file on the host"""
 
 
-def ask(transport: Transport, question: Question) -> Answer:
-    """Ask a host, or have it add the key; raises HostError. The password is sent once, and to sudo alone."""
+def run_setup(transport: Transport, request: KeyRequest) -> KeyResponse:
+    """Run a request on a host; raises HostError. The password is sent once, and only to sudo."""
     nonce = secrets.token_hex(16)
     channel = transport.open(COMMAND)
     late = threading.Event()
@@ -64,76 +64,77 @@ def ask(transport: Transport, question: Question) -> Answer:
     limit.daemon = True
     limit.start()
     try:
-        heard = _converse(channel, nonce, question)
-        return _judge(heard, channel.stderr(), nonce, question)
+        output = _exchange(channel, nonce, request)
+        return _parse_output(output, channel.stderr(), nonce, request)
     except Refused:
         if late.is_set():
-            raise Lost(f"`{question.host}` gave no answer within {PATIENCE:.0f} s") from None
+            raise Lost(f"`{request.host}` did not answer within {PATIENCE:.0f} s") from None
         raise
     finally:
         limit.cancel()
         channel.close()
 
 
-def _converse(channel: Channel, nonce: str, question: Question) -> bytes:
-    """Say everything when it is asked for; return what was heard."""
-    words = (nonce, question.mode, question.user or "-", "yes" if question.password else "no")
-    _send(channel, call(program("setup.sh"), *words))
+def _exchange(channel: Channel, nonce: str, request: KeyRequest) -> bytes:
+    """Send the program, and then password and key, each when the host asks for it; return the host's output."""
+    header = (nonce, request.mode, request.user or "-", "yes" if request.password else "no")
+    _send(channel, call(program("setup.sh"), *header))
     ready, prompt = f"\x1e{nonce} ready".encode(), f"{nonce}?".encode()
-    told_key = told_password = False
-    heard = b""
+    key_sent = password_sent = False
+    output = b""
     while piece := channel.receive():
-        heard += piece
-        if len(heard) > LARGEST:
-            raise Refused(f"`{question.host}` says more than {LARGEST} bytes before it does anything")
-        if question.password and prompt in heard:
-            if heard.count(prompt) > 1:  # sudo asks up to three times, and each counts for whatever locks accounts
-                raise _wrong(question)
-            if not told_password:
-                told_password = True
-                _send(channel, question.password.secret + b"\n")
-        if question.key and not told_key and ready in heard:
-            told_key = True
-            _send(channel, question.key.line.encode() + b"\n")
+        output += piece
+        if len(output) > LARGEST:
+            raise Refused(f"`{request.host}` sent more than {LARGEST} bytes before its response")
+        if request.password and prompt in output:
+            # sudo prompts up to three times, and each wrong answer counts where accounts are locked.
+            if output.count(prompt) > 1:
+                raise _wrong_password(request)
+            if not password_sent:
+                password_sent = True
+                _send(channel, request.password.secret + b"\n")
+        if request.key and not key_sent and ready in output:
+            key_sent = True
+            _send(channel, request.key.line.encode() + b"\n")
             channel.close_input()
-    return heard
+    return output
 
 
 def _send(channel: Channel, data: bytes) -> None:
     try:
         channel.send(data)
     except Lost:
-        # A command that ended has said why, if the connection is still there.
+        # The command ended. Its output has the reason, if the connection is still open.
         return
 
 
-def _judge(heard: bytes, errors: bytes, nonce: str, question: Question) -> Answer:
-    frames = re.findall(rb"\x1e%s (\w+) ?([^\n]*)\n" % nonce.encode(), heard)
-    said, text = next((frame for frame in reversed(frames) if frame[0] not in (b"ready", b"sudo")), (b"", b""))
-    if said == b"refuse":
+def _parse_output(output: bytes, stderr: bytes, nonce: str, request: KeyRequest) -> KeyResponse:
+    frames = re.findall(rb"\x1e%s (\w+) ?([^\n]*)\n" % nonce.encode(), output)
+    result, text = next((frame for frame in reversed(frames) if frame[0] not in (b"ready", b"sudo")), (b"", b""))
+    if result == b"refuse":
         message, _, hint = text.partition(b"\t")
-        raise Refused(f"`{question.host}`: {_shown(message, question)}", _shown(hint, question))
-    if said in (b"hello", b"password", b"added", b"present", b"absent"):
-        return Answer(said.decode(), _shown(text, question))
+        raise Refused(f"`{request.host}`: {_decode(message, request)}", _decode(hint, request))
+    if result in (b"hello", b"password", b"added", b"present", b"absent"):
+        return KeyResponse(result.decode(), _decode(text, request))
     if (b"sudo", b"") in frames:
-        raise _sudo_refused(heard.rpartition(nonce.encode())[2], question)
-    tail = _shown(b" ".join((heard + b"\n" + errors).split())[-300:], question)
-    raise Refused(f"`{question.host}` did not run what it was sent" + (f", it said: {tail}" if tail else ""))
+        raise _sudo_refusal(output.rpartition(nonce.encode())[2], request)
+    tail = _decode(b" ".join((output + b"\n" + stderr).split())[-300:], request)
+    raise Refused(f"`{request.host}` did not run the program" + (f"; its output: {tail}" if tail else ""))
 
 
-def _sudo_refused(said: bytes, question: Question) -> Refused:
-    lines = [line.strip() for line in said.replace(b"?", b"", 1).splitlines() if line.strip()]
+def _sudo_refusal(output: bytes, request: KeyRequest) -> Refused:
+    lines = [line.strip() for line in output.replace(b"?", b"", 1).splitlines() if line.strip()]
     if any(b"incorrect" in line or b"try again" in line for line in lines):
-        return _wrong(question)
-    last = _shown(lines[-1].removeprefix(b"sudo: "), question).rstrip(".") if lines else "it did not say why"
-    return Refused(f"`sudo` on `{question.host}` refused: {last}", f"it must let the login become `{question.user}`")
+        return _wrong_password(request)
+    last = _decode(lines[-1].removeprefix(b"sudo: "), request).rstrip(".") if lines else "it gave no reason"
+    return Refused(f"`sudo` on `{request.host}` refused: {last}", f"sudo must let the login become `{request.user}`")
 
 
-def _wrong(question: Question) -> WrongPassword:
-    return WrongPassword(f"`sudo` on `{question.host}` did not accept the password")
+def _wrong_password(request: KeyRequest) -> WrongPassword:
+    return WrongPassword(f"`sudo` on `{request.host}` did not accept the password")
 
 
-def _shown(said: bytes, question: Question) -> str:
-    """Return what a host said as text, without what it must not repeat."""
-    hidden = question.password.hide(said) if question.password else said
+def _decode(output: bytes, request: KeyRequest) -> str:
+    """Return a host's output as text, without the password."""
+    hidden = request.password.hide(output) if request.password else output
     return hidden.decode("utf-8", "backslashreplace")

@@ -1,32 +1,33 @@
 # shellcheck shell=sh
-# Puts a public key into the authorized_keys of an account: POSIX sh, read whole from the channel before any
-# of it runs (bundle.COMMAND).
+# Adds a public key to an account's authorized_keys. POSIX sh; nothing runs until the channel has brought the whole
+# program (program.COMMAND).
 #
-# Header: NONCE MODE USER PASSWORD. MODE is `hello`, `look` or `add`; USER is whose file it is, `-` for the
-# login's own; PASSWORD is whether there is one for sudo. Then the key comes as a line, when we say `ready`;
-# before it the password, when sudo asks for it with our prompt and not earlier: nothing else can read it.
+# Header: NONCE MODE USER PASSWORD. MODE is `hello`, `look` or `add`; USER owns the file, `-` for the login;
+# PASSWORD is whether the controller has one for sudo. After the frame `ready` the controller sends the key, one line.
+# The password comes before that, and only after sudo has printed our prompt: nothing else can read it.
 #
-# All is done as the account itself: no link of a user's can make root write elsewhere.
+# Everything runs as the account itself: a user's symbolic link cannot make root write to another place.
 #
-# shellcheck disable=SC2154 # p: bundle.COMMAND; nonce, mode: also the header of `other`
+# shellcheck disable=SC2154 # p: program.COMMAND; nonce, mode: also the header of `as_user`
 
-# The system's sudo before one that lies in the account's own directories: it gets a password.
+# The system's directories come first: a `sudo` in the account's own directories must not get the password.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
 LC_ALL=C
 export LC_ALL
 
-# Functions that come with the environment, which bash takes over as `sh` too, shadow nothing of ours.
+# bash imports functions from the environment, also as `sh`: remove them, or they would replace commands.
 if [ -n "${BASH_VERSION-}" ]; then
     unset -f env sed
     # shellcheck disable=SC2046 # words on purpose
     unset -f $(env | sed -n 's/^BASH_FUNC_\([^=]*\)%%=.*/\1/p')
 fi
 
-say() { printf '\036%s %s\n' "$nonce" "$*"; }
+# frame RESULT [TEXT]
+frame() { printf '\036%s %s\n' "$nonce" "$*"; }
 
 # refuse MESSAGE [REPAIR]
 refuse() {
-    say refuse "$(printf '%s\t%s' "$1" "${2-}" | tr '\n' ' ')"
+    frame refuse "$(printf '%s\t%s' "$1" "${2-}" | tr '\n' ' ')"
     exit 0
 }
 
@@ -34,54 +35,54 @@ main() {
     read -r nonce mode user password || exit 1
     case $user in
     - | "$(id -un)") install ;;
-    *) other ;;
+    *) as_user ;;
     esac
 }
 
-# The same for an account that is not the login.
-other() {
+# Runs `install` as another account, by su or sudo.
+as_user() {
     id -u "$user" >/dev/null 2>&1 || refuse "the host has no user \`$user\`"
     rest="nonce=$nonce mode=$mode
 $p
 install"
     [ "$(id -u)" != 0 ] || exec su -s /bin/sh "$user" -c "$rest"
     command -v sudo >/dev/null 2>&1 || refuse "the host has no \`sudo\`, which \`$(id -un)\` needs to become \`$user\`"
-    if said=$(sudo -n -u "$user" /bin/sh -c : 2>&1 </dev/null); then
+    if output=$(sudo -n -u "$user" /bin/sh -c : 2>&1 </dev/null); then
         exec sudo -n -u "$user" /bin/sh -c "$rest"
     fi
-    case $said in
+    case $output in
     *"must have a tty"*)
-        refuse "\`sudo\` there wants a terminal (\`requiretty\`)" "allow it in sudoers: \`Defaults:$(id -un) !requiretty\`"
+        refuse "\`sudo\` on the host requires a terminal (\`requiretty\`)" "allow it in sudoers: \`Defaults:$(id -un) !requiretty\`"
         ;;
     esac
     [ "$password" = yes ] || {
-        say password
+        frame password
         exit 0
     }
-    say sudo
-    # -k: what this password opens is not kept open. Whatever sudo says in place of us is said on stdout.
+    frame sudo
+    # -k: sudo must not remember the password. Its own messages go to stdout, for the controller.
     exec sudo -k -S -p "$nonce?" -u "$user" /bin/sh -c "$rest" 2>&1
 }
 
-# sshd reads no keys where somebody else could have written; nor do we write there.
-guard() {
+# sshd ignores keys in a place that other users may write; nor does this program write there.
+require_safe() {
     # shellcheck disable=SC2046 # words on purpose, and no globs: set -f
     set -- "$1" $(ls -ldLn -- "$1" 2>/dev/null)
-    [ $# -ge 4 ] || refuse "cannot look at \`$1\`"
+    [ $# -ge 4 ] || refuse "cannot read the permissions of \`$1\`"
     case $2 in
-    ?????w* | ????????w*) refuse "others may write \`$1\`, so sshd would not believe it" "on the host: \`chmod go-w $1\`" ;;
+    ?????w* | ????????w*) refuse "other users may write \`$1\`, so sshd accepts no key there" "on the host: \`chmod go-w $1\`" ;;
     esac
     owner=$4
-    [ "$owner" = "$uid" ] || [ "$owner" = 0 ] || refuse "\`$1\` does not belong to \`$me\` but to user $owner"
+    [ "$owner" = "$uid" ] || [ "$owner" = 0 ] || refuse "\`$1\` belongs to user $owner, expected \`$me\` or root"
 }
 
-# try COMMAND...: or the reason why not.
+# try COMMAND...: runs it; refuses with its error message if it fails.
 try() {
-    said=$("$@" 2>&1) && return
-    refuse "cannot write \`$file\`: $(printf %s "${said##*: }" | tr '[:upper:]' '[:lower:]')"
+    output=$("$@" 2>&1) && return
+    refuse "cannot write \`$file\`: $(printf %s "${output##*: }" | tr '[:upper:]' '[:lower:]')"
 }
 
-# Whether a line has the key, with options before it or another comment behind it.
+# Whether a line has the key. It may have options before the key, and another comment after it.
 present() {
     while IFS= read -r each || [ -n "$each" ]; do
         case $each in *"$blob"*) ;; *) continue ;; esac
@@ -97,7 +98,7 @@ present() {
 }
 
 append() {
-    # The last line may have no end.
+    # The last line may lack its newline.
     [ ! -s "$1" ] || [ -z "$(tail -c 1 "$1")" ] || echo >>"$1" || return
     printf '%s\n' "$line" >>"$1"
 }
@@ -108,37 +109,37 @@ install() {
     cr=$(printf '\r')
     me=$(id -un) uid=$(id -u)
     [ "$mode" != hello ] || {
-        say hello
+        frame hello
         exit 0
     }
-    # The home that sshd knows, whatever HOME says.
+    # The home of passwd, which sshd uses, and not HOME.
     case $me in *[!A-Za-z0-9._@+-]*) home=${HOME-} ;; *) eval "home=~$me" ;; esac
     case $home in /*) ;; *) home=${HOME-} ;; esac
     [ -d "$home" ] || refuse "\`$me\` has no home directory: \`$home\`"
     folder=$home/.ssh file=$home/.ssh/authorized_keys
-    guard "$home"
+    require_safe "$home"
     if [ -e "$folder" ] || [ -L "$folder" ]; then
         [ -d "$folder" ] || refuse "\`$folder\` is not a directory"
-        guard "$folder"
+        require_safe "$folder"
     fi
-    if [ -L "$file" ]; then # stays one: what it leads to is changed
+    if [ -L "$file" ]; then # the link stays, its target changes
         link=$file
-        file=$(readlink -f "$link") && [ -d "${file%/*}" ] || refuse "\`$link\` is a link that leads nowhere"
+        file=$(readlink -f "$link") && [ -d "${file%/*}" ] || refuse "\`$link\` is a broken symbolic link"
         folder=${file%/*}
-        guard "$folder"
+        require_safe "$folder"
     fi
     owner=$uid
     if [ -e "$file" ]; then
         [ -f "$file" ] || refuse "\`$file\` is not a file"
-        guard "$file"
+        require_safe "$file"
         [ -r "$file" ] || refuse "\`$me\` may not read \`$file\`"
     fi
-    say ready
+    frame ready
     IFS= read -r line || exit 1
     kind=${line%% *} blob=${line#* }
     blob=${blob%% *}
     if [ -e "$file" ] && present; then
-        say present "$file"
+        frame present "$file"
         exit 0
     fi
     [ "$owner" = "$uid" ] || refuse "\`$file\` belongs to user $owner, \`$me\` may not change it"
@@ -146,17 +147,17 @@ install() {
     [ -d "$place" ] || place=$home
     [ -w "$place" ] || refuse "\`$me\` may not write in \`$place\`"
     [ "$mode" = add ] || {
-        say absent "$file"
+        frame absent "$file"
         exit 0
     }
     add
-    say added "$file"
+    frame added "$file"
 }
 
-# The whole file or nothing: a new one takes the place of the old one, with its owner, mode and times before that.
+# Replaces the file at once, or leaves it: writes a new file with the owner and mode of the old one, then renames it.
 add() {
     try mkdir -p "$folder"
-    # Somebody else may be adding a key: his is not to be lost.
+    # Another process may add a key at the same time: neither key may get lost.
     if command -v flock >/dev/null 2>&1 && [ -r "$folder" ]; then
         exec 9<"$folder"
         flock -w 20 9
@@ -168,12 +169,12 @@ add() {
     try create "$new"
     [ ! -e "$file" ] || try cp -p "$file" "$new"
     try append "$new"
-    try durable "$new"
+    try flush "$new"
     try mv -f "$new" "$file"
-    durable "$folder"
+    flush "$folder"
     if command -v restorecon >/dev/null 2>&1; then restorecon -F "$folder" "$file" >/dev/null 2>&1; fi
 }
 
 create() { (set -C && : >"$1"); }
 
-durable() { sync "$1" 2>/dev/null || sync; }
+flush() { sync "$1" 2>/dev/null || sync; }

@@ -1,6 +1,6 @@
-"""The seam: one command on one machine, bytes in, bytes out, an exit status.
+"""The seam between sessions and machines: one command on one machine, bytes in, bytes out, an exit status.
 
-`ssh` and `local` implement it; nothing on this side of it knows about sockets.
+`SshConnection` and `LocalTransport` implement it; the callers know nothing of sockets.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ from typing import Protocol
 
 
 class Channel(Protocol):
-    """One running command. Not shared between threads, except `stop`-like `send`s."""
+    """One running command. Only one thread may use it, but another one may call `send` for a short request."""
 
     def send(self, data: bytes) -> None:
         """Write all of the data to the command's stdin; raises Lost."""
 
     def close_input(self) -> None:
-        """End the command's stdin; never raises."""
+        """Close the command's stdin; never raises."""
 
     def receive(self) -> bytes:
-        """Wait for the next bytes of stdout; empty at their end; raises Lost."""
+        """Wait for the next bytes of stdout; empty at the end; raises Lost."""
 
     def stderr(self) -> bytes:
-        """What the command wrote to stderr so far (at most the last 64 KiB): for error messages only."""
+        """Return what the command wrote to stderr so far, at most the last 64 KiB: for error messages only."""
 
     def exit_status(self) -> int | None:
-        """How the command ended, after `receive` returned nothing; None if the link cannot say."""
+        """Return the exit status, after `receive` returned nothing; None if it is unknown."""
 
     def close(self) -> None:
-        """Give the channel up; never raises."""
+        """Close the channel; never raises."""
 
 
 class Transport(Protocol):
-    """A way to one machine, opened once and used for several commands."""
+    """A connection to one machine, opened once and used for several commands."""
 
     @property
     def alive(self) -> bool:
-        """Whether the connection is still there, as far as anybody knows."""
+        """Whether the connection is open, as far as is known."""
 
     def open(self, command: str) -> Channel:
-        """Start a command line under the account's login shell; raises Lost or Refused."""
+        """Run a command line with the account's login shell; raises Lost or Refused."""
 
     def close(self) -> None:
-        """Give the connection up; never raises."""
+        """Close the connection; never raises."""

@@ -42,7 +42,7 @@ class HostConnection:
         return self._transport
 
     def _connect(self) -> Transport:
-        from runsdeploy.transport import connecting  # noqa: PLC0415 - only commands that connect load paramiko
+        from runsdeploy.transport.ssh import connecting  # noqa: PLC0415 - only commands that connect load paramiko
 
         options = connecting.Options(ssh_config=self._ssh_config, accept_new=self._accept_new)
         return connecting.connect(self.address, options, self._destination)
@@ -72,7 +72,7 @@ def preload(connections: Sequence[HostConnection]) -> list[threading.Thread]:
 
 
 def _load_library() -> None:
-    import runsdeploy.transport.connecting  # noqa: F401, PLC0415
+    import runsdeploy.transport.ssh.connecting  # noqa: F401, PLC0415
 
 
 def _look_up(connections: Sequence[HostConnection]) -> None:

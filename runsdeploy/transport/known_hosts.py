@@ -1,6 +1,6 @@
-"""Whether a host's key is the one that is known, as ssh's known hosts files say.
+"""Check a host's key against ssh's known_hosts files, and record a new one.
 
-`ssh-keygen -F` looks names up: it knows hashed names, patterns and markers.
+`ssh-keygen -F` looks up names, because it supports hashed names, patterns and markers.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 from msgspec import Struct
 
 from runsdeploy.errors import Unreachable
-from runsdeploy.transport.ssh_config import Settings, reason, resolve, run
+from runsdeploy.transport.openssh import reason, run
+from runsdeploy.transport.ssh_config import Settings, resolve
 
-_FOUND = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")
+_FOUND_LINE = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")
 _WRITABLE_NAME = re.compile(r"[\w.:%\[\]-]+", re.ASCII)
 _REVOCATION_LIST = b"SSHKRL\n\0"
 
@@ -32,11 +33,11 @@ class Key(Struct, frozen=True):
     kind: str
     """`ssh-ed25519` and the like"""
     blob: bytes
-    """the key as it is sent"""
+    """the key in SSH wire format"""
 
     @property
     def fingerprint(self) -> str:
-        """The key as ssh shows it."""
+        """The fingerprint as ssh shows it."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
     def __str__(self) -> str:
@@ -44,34 +45,37 @@ class Key(Struct, frozen=True):
 
 
 class Entry(Struct, frozen=True):
-    """A line of a known hosts file that speaks of a host."""
+    """A line of a known_hosts file that matches a host."""
 
     key: Key
-    """the key it names"""
+    """the key on the line"""
     file: str
-    """where it stands"""
+    """path of the file"""
     line: int
     """counted from 1"""
     revoked: bool
-    """whether it says never to accept the key"""
+    """whether the line has the marker `@revoked`"""
 
 
 Destination = tuple["Settings", tuple["Entry", ...]]
-"""how a host is reached, and the keys it is known by"""
+"""a host's ssh settings and its known keys"""
 
 
 def look_up(host: str, config: str | None) -> Destination:
-    """Read what the operator's files say of a host, connecting to nothing; raises Unreachable."""
+    """Return a host's ssh settings and known keys, without connecting; raises Unreachable.
+
+    `host` is `name` or `user@name`; `config` is a file as for `ssh -F`.
+    """
     settings = resolve(host, config)
     return settings, find(settings)
 
 
 def find(settings: Settings) -> tuple[Entry, ...]:
-    """Everything the known hosts files say of a host."""
-    return tuple(_look_up(settings, settings.known_as))
+    """Return all lines of the known_hosts files that match a host."""
+    return tuple(_find_name(settings, settings.known_as))
 
 
-def _look_up(settings: Settings, name: str) -> Iterable[Entry]:
+def _find_name(settings: Settings, name: str) -> Iterable[Entry]:
     for file in (*settings.known_hosts, *settings.global_known_hosts):
         if Path(file).is_file():
             found = run(settings.name, ["ssh-keygen", "-F", name, "-f", file])
@@ -79,14 +83,14 @@ def _look_up(settings: Settings, name: str) -> Iterable[Entry]:
 
 
 def _entries(text: str, file: str) -> Iterable[Entry]:
-    """Read pairs of lines: where it stands, then the line itself."""
+    """Parse the output of `ssh-keygen -F`: pairs of lines, first the line number, then the line itself."""
     lines = iter(text.splitlines())
     for line in lines:
-        found = _FOUND.fullmatch(line)
+        found = _FOUND_LINE.fullmatch(line)
         if not found:
             continue
         words = next(lines, "").split()
-        if found[2] == "CA":  # a certificate authority is not the host's own key
+        if found[2] == "CA":  # the key of a certificate authority, which is not the host's own
             continue
         with contextlib.suppress(ValueError):  # a torn line
             kind, blob = words[2:4] if found[2] else words[1:3]
@@ -101,33 +105,36 @@ def check(
     accept_new: bool = False,
     warn: Callable[[str], None],
 ) -> None:
-    """Return if the offered key is to be trusted; raises Unreachable."""
-    _refuse_revoked(settings, entries, offered)
+    """Return if the offered key is trusted, and record it if it is new and accepted; raises Unreachable.
+
+    `warn` gets a message about an accepted key. A changed or revoked key is never accepted.
+    """
+    _reject_revoked(settings, entries, offered)
     known = [entry for entry in entries if not entry.revoked]
     if any(entry.key.blob == offered.blob for entry in known):
         return
     if known:
-        raise _changed(settings, known, offered)
+        raise _changed_key(settings, known, offered)
     if _known_without_port(settings, offered):
         return
     if not (accept_new or settings.strict in ("accept-new", "no")):
-        raise _unknown(settings, offered)
-    _remember(settings, offered, warn)
+        raise _unknown_key(settings, offered)
+    _accept(settings, offered, warn)
 
 
-def _refuse_revoked(settings: Settings, entries: tuple[Entry, ...], offered: Key) -> None:
+def _reject_revoked(settings: Settings, entries: tuple[Entry, ...], offered: Key) -> None:
     places = [f"{e.file}:{e.line}" for e in entries if e.revoked and e.key.blob == offered.blob]
     if not places and settings.revoked_keys and _listed_as_revoked(settings, offered):
         places = [settings.revoked_keys]
     if places:
         raise Unreachable(
             f"the host key of `{settings.name}` is revoked: {offered}, by {places[0]}",
-            "the host needs a new key; whoever holds the revoked one can pass for it",
+            "replace the host's key: an attacker who has the revoked key can impersonate the host",
         )
 
 
 def _listed_as_revoked(settings: Settings, offered: Key) -> bool:
-    """Consult the file of RevokedHostKeys; like ssh, take every key for revoked if it cannot be read."""
+    """Look the key up in the file of RevokedHostKeys; as in ssh, an unreadable file revokes every key."""
     encoded = base64.b64encode(offered.blob)
     try:
         data = Path(settings.revoked_keys).read_bytes()
@@ -140,25 +147,25 @@ def _listed_as_revoked(settings: Settings, offered: Key) -> bool:
 
 
 def _known_without_port(settings: Settings, offered: Key) -> bool:
-    """Like ssh, believe the key of the same host's port 22 on its other ports."""
+    """Return whether the key is known for port 22 of the host: ssh trusts it on other ports too."""
     if settings.known_as == settings.host or not settings.known_as.endswith(f"]:{settings.port}"):
         return False
-    entries = tuple(_look_up(settings, settings.host))
-    _refuse_revoked(settings, entries, offered)
+    entries = tuple(_find_name(settings, settings.host))
+    _reject_revoked(settings, entries, offered)
     return any(entry.key.blob == offered.blob for entry in entries)
 
 
-def _changed(settings: Settings, known: list[Entry], offered: Key) -> Unreachable:
+def _changed_key(settings: Settings, known: list[Entry], offered: Key) -> Unreachable:
     old = next((entry for entry in known if entry.key.kind == offered.kind), known[0])
     name, file = shlex.quote(settings.known_as), shlex.quote(old.file)
     return Unreachable(
         f"the host key of `{settings.name}` changed: it is {offered}, "
-        f"but {old.file}:{old.line} has {old.key}; somebody may be in between",
+        f"but {old.file}:{old.line} has {old.key}; an attacker may intercept the connection",
         f"if the host was reinstalled: `ssh-keygen -R {name} -f {file}`",
     )
 
 
-def _unknown(settings: Settings, offered: Key) -> Unreachable:
+def _unknown_key(settings: Settings, offered: Key) -> Unreachable:
     return Unreachable(
         f"the host key of `{settings.name}` is not known: {offered} for `{settings.known_as}`",
         "compare the fingerprint with the host's own (`ssh-keygen -l -f /etc/ssh/ssh_host_"
@@ -170,7 +177,7 @@ def _family(kind: str) -> str:
     return "ecdsa" if "ecdsa" in kind else "rsa" if "rsa" in kind else "ed25519"
 
 
-def _remember(settings: Settings, key: Key, warn: Callable[[str], None]) -> None:
+def _accept(settings: Settings, key: Key, warn: Callable[[str], None]) -> None:
     accepted = f"accepted the new host key of `{settings.name}`, {key}"
     try:
         file = _record(settings, key)
@@ -182,9 +189,9 @@ def _remember(settings: Settings, key: Key, warn: Callable[[str], None]) -> None
 
 def _record(settings: Settings, key: Key) -> str:
     if not settings.known_hosts:
-        raise ValueError("there is no known hosts file")
+        raise ValueError("there is no known_hosts file")
     if not _WRITABLE_NAME.fullmatch(settings.known_as):
-        raise ValueError("its name cannot be written into a known hosts file")
+        raise ValueError("its name cannot be written into a known_hosts file")
     _append(Path(settings.known_hosts[0]), _line(settings, key))
     return settings.known_hosts[0]
 
@@ -198,7 +205,7 @@ def _line(settings: Settings, key: Key) -> bytes:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Add a line in one write under a lock: several hosts may be accepted at once."""
+    """Append a line with one write under a lock, because several hosts may be accepted at once."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", 0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)

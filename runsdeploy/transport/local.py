@@ -10,21 +10,22 @@ from contextlib import suppress
 from runsdeploy.errors import Lost
 
 CHUNK = 1 << 18
-PATIENCE = 2.0
-"""seconds that a command which was told to end may take"""
+"""bytes read at a time"""
+CLOSE_LIMIT = 2.0
+"""seconds that `close` waits for the command to end"""
 
 
 class LocalChannel:
-    """One command on this machine."""
+    """One command on this machine; a Channel."""
 
     def __init__(self, command: str) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the channel
-        # A session of its own: the terminal's interrupts are for us to pass on, not for it.
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the channel
+        # In its own session the command does not get the terminal's Ctrl-C: the controller sends it a stop request.
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=self._stderr,
             start_new_session=True,
             bufsize=0,
         )
@@ -42,34 +43,34 @@ class LocalChannel:
             raise Lost(f"the local session ended early: {error.strerror}") from error
 
     def close_input(self) -> None:
-        """End stdin."""
+        """Close stdin; never raises."""
         with suppress(OSError):
             self._stdin.close()
 
     def receive(self) -> bytes:
-        """Wait for the next bytes of stdout; empty at their end."""
+        """Wait for the next bytes of stdout; empty at the end."""
         return os.read(self._stdout.fileno(), CHUNK)
 
     def stderr(self) -> bytes:
-        """Return what was written to stderr so far."""
-        self._errors.seek(0)
-        return self._errors.read(65536)
+        """Return what the command wrote to stderr so far, at most 64 KiB."""
+        self._stderr.seek(0)
+        return self._stderr.read(65536)
 
     def exit_status(self) -> int | None:
-        """Return the status, negative for a signal."""
+        """Wait for the exit status, negative for a signal."""
         return self._process.wait()
 
     def close(self) -> None:
-        """Let go of the command; its runner finishes the running step, alone if that takes longer."""
+        """Close the pipes and wait CLOSE_LIMIT for the command; after that its runner finishes the step unattended."""
         self.close_input()
         self._stdout.close()
-        self._errors.close()
+        self._stderr.close()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(PATIENCE)
+            self._process.wait(CLOSE_LIMIT)
 
 
 class LocalTransport:
-    """This machine."""
+    """This machine; a Transport."""
 
     alive = True
 
@@ -78,4 +79,4 @@ class LocalTransport:
         return LocalChannel(command)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: there is no connection."""

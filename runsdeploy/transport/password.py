@@ -1,4 +1,4 @@
-"""A password: asked for once, or read from a file; never shown."""
+"""A password: typed once on the terminal, or read from a file; never shown."""
 
 from __future__ import annotations
 
@@ -14,38 +14,46 @@ from runsdeploy.errors import InputError, Problem
 
 
 class Password(Struct, frozen=True):
-    """A password. Its text is bytes: what a terminal or a file gave, whatever the locale."""
+    """A password, as the bytes that the terminal or the file had, independent of the locale."""
 
     secret: bytes
-    """for those who send it, and for nobody else"""
+    """the password itself; use it only to send it"""
 
     def __repr__(self) -> str:
         return "Password()"
 
-    def hide(self, said: bytes) -> bytes:
-        """Return what a host said, without the password: some echo what they are given."""
-        return said.replace(self.secret, b"(password)")
+    def hide(self, output: bytes) -> bytes:
+        """Return a host's output without the password: some hosts echo their input."""
+        return output.replace(self.secret, b"(password)")
 
 
 def read(file: str) -> Password:
     """Read the first line of a file, of stdin for `-`; raises InputError.
 
-    A file that others may read is refused, as ssh does with keys.
+    A file that other users may read is refused, as ssh refuses such private keys.
     """
     try:
         if file == "-":
-            return _checked(sys.stdin.buffer.readline(), "stdin")
+            return _parse(sys.stdin.buffer.readline(), "stdin")
         with Path(file).open("rb") as opened:
             status = os.fstat(opened.fileno())
             if stat.S_ISREG(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o077:
-                raise _problem(f"others may read the password file `{file}`", f"chmod 600 {file}")
-            return _checked(opened.readline(), f"`{file}`")
+                raise _problem(f"other users may read the password file `{file}`", f"chmod 600 {file}")
+            return _parse(opened.readline(), f"`{file}`")
     except OSError as error:
         raise _problem(f"cannot read the password file `{file}`: {(error.strerror or '').lower()}") from error
 
 
+def takes_password(methods: tuple[str, ...]) -> bool:
+    """Return whether a host with these authentication methods accepts a password.
+
+    Many hosts that use PAM offer only `keyboard-interactive`.
+    """
+    return "password" in methods or "keyboard-interactive" in methods
+
+
 def can_ask() -> bool:
-    """Return whether there is a terminal, and somebody at it."""
+    """Return whether an operator can be asked: there is a terminal, and CI is not set."""
     if os.environ.get("CI"):
         return False
     try:
@@ -56,17 +64,17 @@ def can_ask() -> bool:
 
 
 def ask(prompt: str) -> Password:
-    """Ask on the terminal, without echo; raises InputError."""
+    """Read a password from the terminal, without echo; raises InputError."""
     try:
         typed = getpass.getpass(prompt)
     except EOFError:
-        raise _problem("no password was given") from None
-    except UnicodeDecodeError:  # it has what was typed in it
+        raise _problem("no password was typed") from None
+    except UnicodeDecodeError:  # the exception contains the typed bytes
         raise _problem("the password is not in the terminal's encoding", "use `--password-file`") from None
-    return _checked(typed.encode("utf-8", "surrogateescape"), "what was typed")
+    return _parse(typed.encode("utf-8", "surrogateescape"), "the input")
 
 
-def _checked(line: bytes, where: str) -> Password:
+def _parse(line: bytes, where: str) -> Password:
     secret = line.removesuffix(b"\n").removesuffix(b"\r")
     if not secret or b"\0" in secret:
         raise _problem(f"no password in {where}", "expected it on the first line")

@@ -23,7 +23,7 @@ import pytest
 
 from runsdeploy.errors import Lost
 from runsdeploy.session import authorized_keys
-from runsdeploy.transport import connecting
+from runsdeploy.transport.ssh import connecting
 from tests import sshd
 from tests.chaos.test_interrupts import terminal
 from tests.docs.test_docs import INDENTED
@@ -313,7 +313,7 @@ def test_a_host_that_takes_no_password_is_not_shown_one(operator, place, passwor
         done = setup(operator, "--password-file", password)
         assert done.status == 3
         assert "accepted no key for user `rd-alice`" in only(done)["message"]
-        assert "takes no password either" in only(done)["hint"]
+        assert "accepts no password either" in only(done)["hint"]
         wait_until(lambda: not host.processes())
         assert "password" not in host.log()
 
@@ -340,8 +340,8 @@ def test_a_host_that_never_answers_is_given_up(target, homes, monkeypatch):
     monkeypatch.setattr(authorized_keys, "PATIENCE", 0.5)
     options = connecting.Options(ssh_config=str(target.ssh_config))
     with closing(connecting.connect(HOST, options)) as connection, pytest.raises(Lost) as caught:
-        authorized_keys.ask(connection, authorized_keys.Question("hello", HOST))
-    assert "gave no answer" in str(caught.value)
+        authorized_keys.run_setup(connection, authorized_keys.KeyRequest("hello", HOST))
+    assert "did not answer" in str(caught.value)
 
 
 def test_a_wrong_password_is_not_tried_on_further_hosts(operator, target, homes, tmp_path):
@@ -461,7 +461,7 @@ def test_keys_that_others_may_write_are_not_believed(operator, target, homes, pa
     write_keys(homes, public(target)).parent.chmod(0o777)
     done = setup(operator, "--password-file", password)
     assert (done.status, only(done)["outcome"]) == (3, "refused")
-    assert "others may write" in only(done)["message"]
+    assert "other users may write" in only(done)["message"]
     assert f"chmod go-w {homes}/rd-alice/.ssh" in only(done)["hint"]
 
 
@@ -479,7 +479,7 @@ def test_strange_login_shells_do_it_all_the_same(name, operator, target, homes, 
 def test_an_account_that_may_run_nothing_is_refused_in_its_own_words(operator, password):
     done = setup(operator, "--password-file", password, host=f"rd-nologin@{HOST}")
     assert (done.status, only(done)["outcome"]) == (3, "refused")
-    assert "did not run what it was sent" in only(done)["message"]
+    assert "did not run the program" in only(done)["message"]
     assert "not available" in only(done)["message"]
 
 

@@ -1,4 +1,4 @@
-"""setup.sh under every sh there is, in a home of the test's own: what becomes of authorized_keys."""
+"""setup.sh under every installed sh, with a temporary home: the authorized_keys file that it leaves."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ OTHER = "ssh-rsa AAAAB3NzaC1yc2E= other"
 SHELLS = ["dash", "bash", "busybox sh", "bash --posix"]
 
 
-class Said(NamedTuple):
-    """The last frame."""
+class Frame(NamedTuple):
+    """The last frame of the output."""
 
-    word: str
+    outcome: str
     text: str
 
 
 @pytest.fixture(params=SHELLS)
 def shell(request):
-    """Give a shell that may be /bin/sh somewhere."""
+    """Return a shell that is /bin/sh on some system."""
     name, *rest = request.param.split()
     path = shutil.which(name)
     if path is None:
@@ -43,7 +43,7 @@ def home(tmp_path):
 
 
 def text_of(path=""):
-    """Return the program, with the account's home taken from HOME: the real one is the developer's."""
+    """Return the program, changed to take the home from HOME: the real home is the developer's."""
     found = program("setup.sh")
     for before, after in [("me=$(id -un)", "me='no name'"), ("PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH", f"{path}:")]:
         assert found.count(before.encode()) == 1
@@ -61,15 +61,15 @@ def start(home, shell, mode="add", line=LINE, path=None):
 
 
 def run(home, shell, mode="add", line=LINE, path=None):
-    process, given = start(home, shell, mode, line, path)
-    out, _ = process.communicate(given, timeout=60)
-    return said(out)
+    process, stdin = start(home, shell, mode, line, path)
+    out, _ = process.communicate(stdin, timeout=60)
+    return last_frame(out)
 
 
-def said(out):
+def last_frame(out):
     *_, last = out.decode().split("\x1e")
-    _, word, *text = last.rstrip("\n").split(" ", 2)
-    return Said(word, "".join(text))
+    _, outcome, *text = last.rstrip("\n").split(" ", 2)
+    return Frame(outcome, "".join(text))
 
 
 def keys(home, content=None, mode=0o600):
@@ -98,7 +98,7 @@ def test_an_empty_home_gets_a_private_directory_and_file(shell, home):
 
 @pytest.mark.parametrize("mode", ["look", "hello"])
 def test_looking_writes_nothing(mode, shell, home):
-    assert run(home, shell, mode).word == {"look": "absent"}.get(mode, mode)
+    assert run(home, shell, mode).outcome == {"look": "absent"}.get(mode, mode)
     assert list(home.iterdir()) == []
 
 
@@ -133,24 +133,24 @@ ABSENT = {
 def test_a_key_that_is_there_is_not_added_again(content, shell, home):
     path = keys(home, content)
     data, before = path.read_bytes(), path.stat()
-    assert run(home, shell).word == "present"
+    assert run(home, shell).outcome == "present"
     assert path.read_bytes() == data
     assert (path.stat().st_ino, path.stat().st_ctime_ns) == (before.st_ino, before.st_ctime_ns)
 
 
 @pytest.mark.parametrize("content", ABSENT.values(), ids=ABSENT.keys())
 @pytest.mark.parametrize("mode", [0o600, 0o644])
-def test_a_key_is_added_behind_what_is_there(content, mode, shell, home):
+def test_a_key_is_added_after_the_present_ones(content, mode, shell, home):
     path = keys(home, content, mode)
     before = path.read_bytes()
-    assert run(home, shell).word == "added"
+    assert run(home, shell).outcome == "added"
     ended = before if before.endswith(b"\n") or not before else before + b"\n"
     assert path.read_bytes() == ended + f"{LINE}\n".encode()
     assert mode_of(path) == mode
-    assert run(home, shell).word == "present"
+    assert run(home, shell).outcome == "present"
 
 
-def test_a_link_stays_one(shell, home, tmp_path):
+def test_a_link_stays_a_link(shell, home, tmp_path):
     kept = tmp_path / "dotfiles"
     kept.mkdir(mode=0o755)
     (kept / "keys").write_text(f"{OTHER}\n")
@@ -163,11 +163,11 @@ def test_a_link_stays_one(shell, home, tmp_path):
     assert [each.name for each in kept.iterdir()] == ["keys"]
 
 
-def test_a_linked_directory_will_do(shell, home, tmp_path):
+def test_a_linked_directory_is_accepted(shell, home, tmp_path):
     kept = tmp_path / "dotssh"
     kept.mkdir(mode=0o700)
     (home / ".ssh").symlink_to(kept)
-    assert run(home, shell).word == "added"
+    assert run(home, shell).outcome == "added"
     assert (kept / "authorized_keys").read_text() == f"{LINE}\n"
 
 
@@ -175,31 +175,31 @@ IN_SSH = "mkdir -m 700 .ssh; cd .ssh; "
 NO_PLACES = {
     "no home": ('rmdir "$PWD"', "has no home directory"),
     "a file as directory": ("touch .ssh", "is not a directory"),
-    "home for all": ("chmod 777 .", "others may write"),
-    "directory for the group": ("mkdir .ssh; chmod 770 .ssh", "others may write"),
+    "home for all": ("chmod 777 .", "other users may write"),
+    "directory for the group": ("mkdir .ssh; chmod 770 .ssh", "other users may write"),
     "a directory as file": (IN_SSH + "mkdir authorized_keys", "is not a file"),
     "a pipe": (IN_SSH + "mkfifo authorized_keys", "is not a file"),
-    "a link to nowhere": (IN_SSH + "ln -s nowhere/keys authorized_keys", "is a link that leads nowhere"),
-    "a circle": (IN_SSH + "ln -s authorized_keys authorized_keys", "is a link that leads nowhere"),
+    "a link to nowhere": (IN_SSH + "ln -s nowhere/keys authorized_keys", "is a broken symbolic link"),
+    "a circle": (IN_SSH + "ln -s authorized_keys authorized_keys", "is a broken symbolic link"),
     "a link to where all may write": (
         IN_SSH + "mkdir open; chmod 777 open; ln -s open/keys authorized_keys",
-        "others may write",
+        "other users may write",
     ),
-    "a file for all": (IN_SSH + "touch authorized_keys; chmod 666 authorized_keys", "others may write"),
+    "a file for all": (IN_SSH + "touch authorized_keys; chmod 666 authorized_keys", "other users may write"),
 }
 
 
-@pytest.mark.parametrize(("made", "says"), NO_PLACES.values(), ids=NO_PLACES.keys())
+@pytest.mark.parametrize(("made", "message"), NO_PLACES.values(), ids=NO_PLACES.keys())
 @pytest.mark.parametrize("mode", ["look", "add"])
-def test_what_is_no_place_for_a_key_is_refused_and_left_alone(made, says, mode, shell, home):
+def test_an_unsafe_place_for_a_key_is_refused_and_not_changed(made, message, mode, shell, home):
     def snapshot():
         return {str(path): (path.lstat().st_ino, path.lstat().st_ctime_ns) for path in home.parent.rglob("*")}
 
     subprocess.run(["sh", "-ec", made], cwd=home, check=True)
     before = snapshot()
-    word, text = run(home, shell, mode)
-    assert word == "refuse"
-    assert says in text
+    outcome, text = run(home, shell, mode)
+    assert outcome == "refuse"
+    assert message in text
     assert snapshot() == before
 
 
@@ -229,15 +229,15 @@ def test_a_full_disk_leaves_the_file_as_it_was(shell, home, tmp_path):
     assert rest == ["authorized_keys", "6000"]
 
 
-def test_keys_that_are_added_at_once_are_all_there(shell, home):
+def test_keys_that_are_added_at_the_same_time_are_all_there(shell, home):
     if not shutil.which("flock"):
         pytest.skip("needs flock")
     lines = [f"{KIND} {BLOB[:-2]}{n:02} k{n}" for n in range(12)]
     started = [start(home, shell, line=line) for line in lines]
-    for process, given in started:
-        process.stdin.write(given)
+    for process, stdin in started:
+        process.stdin.write(stdin)
         process.stdin.close()
-    assert {said(process.stdout.read()).word for process, _ in started} == {"added"}
+    assert {last_frame(process.stdout.read()).outcome for process, _ in started} == {"added"}
     for process, _ in started:
         process.stdout.close()
         process.wait(60)
@@ -245,21 +245,21 @@ def test_keys_that_are_added_at_once_are_all_there(shell, home):
 
 
 def test_busybox_is_enough(home, busybox_path):
-    assert run(home, shutil.which("busybox") + " sh", path=busybox_path).word == "added"
+    assert run(home, shutil.which("busybox") + " sh", path=busybox_path).outcome == "added"
     assert keys(home).read_text() == f"{LINE}\n"
     assert mode_of(keys(home)) == 0o600
 
 
-def test_nothing_of_a_program_that_did_not_arrive_whole_is_run(shell, home):
-    process, given = start(home, shell)
-    out, _ = process.communicate(given[: len(given) // 2], timeout=60)
+def test_a_program_that_did_not_arrive_completely_is_not_run(shell, home):
+    process, stdin = start(home, shell)
+    out, _ = process.communicate(stdin[: len(stdin) // 2], timeout=60)
     assert out == b""
     assert list(home.iterdir()) == []
 
 
 @pytest.mark.parametrize("missing", [1, 10, len(LINE.encode()) + 1])
-def test_a_key_that_did_not_arrive_whole_is_not_added(missing, shell, home):
-    process, given = start(home, shell)
-    out, _ = process.communicate(given[:-missing], timeout=60)
-    assert said(out).word == "ready"
+def test_a_key_that_did_not_arrive_completely_is_not_added(missing, shell, home):
+    process, stdin = start(home, shell)
+    out, _ = process.communicate(stdin[:-missing], timeout=60)
+    assert last_frame(out).outcome == "ready"
     assert list(home.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Passwords: where they are read from, and that nothing shows them."""
+"""Passwords: their sources, and that no output contains them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ import pytest
 
 from runsdeploy.errors import InputError
 from runsdeploy.transport import password
-from runsdeploy.transport.connecting import Options
 from runsdeploy.transport.password import Password, read
+from runsdeploy.transport.ssh.connecting import Options
 
 SECRET = b"kanari-\xe9 %s"
 
 
-def test_s7_a_password_is_in_no_text_of_what_holds_it():
+def test_s7_no_text_of_an_object_contains_its_password():
     secret = Password(SECRET)
-    held = [secret, [secret], Options(password=secret), traceback.TracebackException.from_exception(ValueError(secret))]
-    assert [each for each in held if "kanari" in f"{each!r}{each}"] == []
+    holders = [
+        secret,
+        [secret],
+        Options(password=secret),
+        traceback.TracebackException.from_exception(ValueError(secret)),
+    ]
+    assert [each for each in holders if "kanari" in f"{each!r}{each}"] == []
 
 
-def test_s7_what_a_host_repeats_is_shown_without_the_password():
+def test_s7_a_hosts_output_is_shown_without_the_password():
     assert Password(SECRET).hide(b"sudo: no such user " + SECRET + b"!") == b"sudo: no such user (password)!"
 
 
@@ -32,7 +37,7 @@ def test_the_first_line_is_the_password_byte_for_byte(end, tmp_path):
     assert read(str(path)).secret == b"  " + SECRET + b" "
 
 
-def test_what_is_typed_in_another_encoding_is_told_without_a_byte_of_it(monkeypatch):
+def test_the_message_about_another_encoding_contains_no_typed_byte(monkeypatch):
     def torn(_prompt):
         raise UnicodeDecodeError("utf-8", SECRET, 7, 8, "invalid")
 

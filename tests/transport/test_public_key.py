@@ -1,4 +1,4 @@
-"""Public keys: where they are found, in ssh's order, and what is taken for none. Keys are ssh-keygen's own."""
+"""Public keys: found in ssh's order, or refused. ssh-keygen makes the keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs an
 
 @pytest.fixture
 def settings(tmp_path):
-    """Give what ssh would do for a host that no key is configured for."""
+    """Return ssh's settings for a host without configured keys."""
     (tmp_path / "config").write_text("IdentityFile none\nIdentityAgent none\n")
     return replace(resolve("medusa.univ.run", str(tmp_path / "config")), identities=(), agent="")
 
@@ -57,7 +57,7 @@ def test_a_key_is_read_from_either_half(kind, settings, tmp_path):
     assert find(str(tmp_path / "id.pub"), settings).line == line
 
 
-def test_a_private_key_alone_will_do_and_needs_no_passphrase(settings, tmp_path):
+def test_a_private_key_alone_is_enough_and_needs_no_passphrase(settings, tmp_path):
     line = make(tmp_path / "id")
     subprocess.run(
         ["ssh-keygen", "-q", "-p", "-P", "", "-N", "locked", "-f", str(tmp_path / "id")],
@@ -68,7 +68,7 @@ def test_a_private_key_alone_will_do_and_needs_no_passphrase(settings, tmp_path)
     assert find(str(tmp_path / "id"), settings).line == line.rpartition(" a key")[0]
 
 
-def test_an_old_private_key_alone_says_how_to_get_its_other_half(settings, tmp_path):
+def test_the_hint_for_an_old_private_key_alone_makes_its_public_half(settings, tmp_path):
     make(tmp_path / "id", "rsa", "-m", "PEM")
     (tmp_path / "id.pub").unlink()
     with pytest.raises(InputError) as caught:
@@ -77,7 +77,7 @@ def test_an_old_private_key_alone_says_how_to_get_its_other_half(settings, tmp_p
     assert f"ssh-keygen -y -f {tmp_path}/id >{tmp_path}/id.pub" in str(caught.value)
 
 
-def test_halves_that_do_not_belong_together_are_told(settings, tmp_path):
+def test_halves_that_do_not_match_are_an_error(settings, tmp_path):
     make(tmp_path / "id")
     (tmp_path / "id.pub").write_text(make(tmp_path / "other"))
     with pytest.raises(InputError) as caught:
@@ -97,13 +97,13 @@ def test_the_first_configured_key_that_exists_is_taken(settings, tmp_path):
 
 @pytest.fixture
 def agent(tmp_path):
-    """Start an ssh-agent of the test's own."""
+    """Start an ssh-agent for the test."""
     path = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
-        with socket.socket(socket.AF_UNIX) as link:
-            # Its name is there before anybody listens.
-            while link.connect_ex(str(path)):
+        with socket.socket(socket.AF_UNIX) as connection:
+            # The socket file exists before the agent listens.
+            while connection.connect_ex(str(path)):
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
         yield path
@@ -123,7 +123,7 @@ def test_the_agents_first_key_is_taken_where_there_is_no_file(settings, tmp_path
     assert key.private == ""
 
 
-def test_without_any_key_the_message_says_how_to_make_one(settings, tmp_path):
+def test_without_any_key_the_hint_makes_one(settings, tmp_path):
     with pytest.raises(InputError) as caught:
         find(None, replace(settings, identities=(str(tmp_path / "none"),)))
     assert f"none of `{tmp_path}/none`" in str(caught.value)
@@ -131,28 +131,28 @@ def test_without_any_key_the_message_says_how_to_make_one(settings, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "expected"),
     [
         ("", "it has 0 lines, expected one"),
         (f"{GOOD}\n{GOOD}\n", "it has 2 lines, expected one"),
         ("nonsense\n", "expected `KIND BASE64 COMMENT`"),
-        (f"ssh-ed2551 {BLOB}", "it is called `ssh-ed2551` and is `ssh-ed25519`"),
-        (f"ssh-rsa {BLOB}", "it is called `ssh-rsa` and is `ssh-ed25519`"),
+        (f"ssh-ed2551 {BLOB}", "it is labelled `ssh-ed2551` but is `ssh-ed25519`"),
+        (f"ssh-rsa {BLOB}", "it is labelled `ssh-rsa` but is `ssh-ed25519`"),
         (f'command="rm -rf /" {GOOD}', "expected `KIND BASE64 COMMENT`"),
         (f"no-pty {GOOD}", "expected `KIND BASE64 COMMENT`"),
         (f"ssh-ed25519 {BLOB[:-1]}", "expected `KIND BASE64 COMMENT`"),
         ("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5", "expected `KIND BASE64 COMMENT`"),
         (f"{GOOD}\x1b[2J", "control characters"),
         (b"\xff\xfe", "not UTF-8"),
-        ("ssh-dss AAAAB3NzaC1kc3MAAAAB", "DSA key, which sshd takes no more"),
+        ("ssh-dss AAAAB3NzaC1kc3MAAAAB", "DSA key, which sshd no longer accepts"),
         ("x AAAAIHNzaC1lZDI1NTE5LWNlcnQtdjAxQG9wZW5zc2guY29tAAAA", "is a certificate"),
         (f"{GOOD}{'x' * public_key.LONGEST}", "longer than any"),
     ],
 )
-def test_what_is_no_public_key_is_refused_by_name(data, says):
-    said = wrong(data)
-    assert says in said
-    assert "`k.pub`" in said
+def test_anything_but_a_public_key_is_refused_by_name(data, expected):
+    message = wrong(data)
+    assert expected in message
+    assert "`k.pub`" in message
 
 
 @pytest.mark.parametrize("text", [f"\n# a comment\n{GOOD}\n", f"  {GOOD}\r\n", f"{GOOD}"])

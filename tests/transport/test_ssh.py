@@ -1,4 +1,4 @@
-"""The SSH transport against real sshds: what is sent, what is refused, what is said."""
+"""The SSH transport against real sshds: bytes, refusals, messages."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import HostError, InputError, Lost, Refused, Unreachable
-from runsdeploy.transport import connecting
-from runsdeploy.transport.ssh_config import resolve, split_jump, split_user
+from runsdeploy.transport.address import split_jump, split_user
+from runsdeploy.transport.ssh import connecting
+from runsdeploy.transport.ssh.paramiko_library import BoundedTransport
+from runsdeploy.transport.ssh_config import resolve
 from runsdeploy.tree.selection import Choice, select
 from runsdeploy.tree.trees import Trees
 from tests.sshd import make_key
@@ -43,10 +45,10 @@ def connected(host, **more):
         yield connection
 
 
-def finish(stream):
-    """Collect what a command still writes, and how it ended."""
-    stream.close_input()
-    return b"".join(iter(stream.receive, b"")), stream.exit_status()
+def finish(channel):
+    """Return the rest of a command's output, and its exit status."""
+    channel.close_input()
+    return b"".join(iter(channel.receive, b"")), channel.exit_status()
 
 
 def run(connection, command):
@@ -66,7 +68,7 @@ def stopped_before_authentication(host):
 
 @pytest.fixture
 def silent():
-    """Listen on a port that the kernel accepts connections for and nobody answers on."""
+    """Listen on a port where the kernel accepts connections and no program answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)  # noqa: FBT003
         yield listener
@@ -78,7 +80,7 @@ def silent_port(silent):
 
 
 def callers(listener):
-    """Count the connections that nobody has accepted."""
+    """Count the connections that are not accepted yet."""
     with contextlib.suppress(BlockingIOError):
         for count in itertools.count():  # noqa: B007
             listener.accept()[0].close()
@@ -87,7 +89,7 @@ def callers(listener):
 
 @pytest.fixture
 def agent(tmp_path, monkeypatch):
-    """Start an ssh-agent of the test's own."""
+    """Start an ssh-agent for the test."""
     path = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL) as process:
         wait_until(lambda: answers(path))
@@ -97,8 +99,8 @@ def agent(tmp_path, monkeypatch):
 
 
 def answers(path):
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as link:
-        link.connect(str(path))
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
         return True
     return False
 
@@ -109,28 +111,28 @@ def answers(path):
 def test_a_mebibyte_goes_both_ways_unchanged(host):
     data = os.urandom(1 << 20)
     with connected(host) as connection:
-        stream = connection.open("cat")
-        sender = threading.Thread(target=lambda: (stream.send(data), stream.close_input()))
+        channel = connection.open("cat")
+        sender = threading.Thread(target=lambda: (channel.send(data), channel.close_input()))
         sender.start()
-        back = b"".join(iter(stream.receive, b""))
+        back = b"".join(iter(channel.receive, b""))
         sender.join()
         assert hashlib.sha256(back).digest() == hashlib.sha256(data).digest()
-        assert stream.exit_status() == 0
+        assert channel.exit_status() == 0
 
 
 def test_every_byte_value_arrives(host):
     with connected(host) as connection:
-        stream = connection.open("cat")
-        stream.send(bytes(range(256)))
-        assert finish(stream) == (bytes(range(256)), 0)
+        channel = connection.open("cat")
+        channel.send(bytes(range(256)))
+        assert finish(channel) == (bytes(range(256)), 0)
 
 
 def test_status_and_stderr_of_several_commands_on_one_connection(host):
     with connected(host) as connection:
         for status in (0, 1, 42, 255):
-            stream = connection.open(f"echo out; echo err {status} >&2; exit {status}")
-            assert finish(stream) == (b"out\n", status)
-            assert stream.stderr() == f"err {status}\n".encode()
+            channel = connection.open(f"echo out; echo err {status} >&2; exit {status}")
+            assert finish(channel) == (b"out\n", status)
+            assert channel.stderr() == f"err {status}\n".encode()
     assert host.log().count("Accepted publickey") == 1
 
 
@@ -142,10 +144,10 @@ def test_the_environment_is_the_fake_hosts_own(host):
 
 def test_much_stderr_stops_nothing_and_its_end_is_kept(host):
     with connected(host) as connection:
-        stream = connection.open("head -c 40000000 /dev/zero >&2; printf end >&2; echo done")
-        assert finish(stream) == (b"done\n", 0)
-        assert len(stream.stderr()) == 64 * 1024
-        assert stream.stderr().endswith(b"end")
+        channel = connection.open("head -c 40000000 /dev/zero >&2; printf end >&2; echo done")
+        assert finish(channel) == (b"done\n", 0)
+        assert len(channel.stderr()) == 64 * 1024
+        assert channel.stderr().endswith(b"end")
 
 
 def test_a_command_killed_by_a_signal_has_no_status(host):
@@ -155,19 +157,19 @@ def test_a_command_killed_by_a_signal_has_no_status(host):
 
 def test_input_for_a_command_that_ended_is_lost(host):
     with connected(host) as connection:
-        stream = connection.open("exit 3")
-        assert stream.receive() == b""
-        assert stream.exit_status() == 3
-        with pytest.raises(Lost, match="takes no more input"):
-            stream.send(b"x" * 5_000_000)
+        channel = connection.open("exit 3")
+        assert channel.receive() == b""
+        assert channel.exit_status() == 3
+        with pytest.raises(Lost, match="accepts no more input"):
+            channel.send(b"x" * 5_000_000)
 
 
 def test_sending_after_the_end_of_input_does_not_hang(host):
     with connected(host) as connection:
-        stream = connection.open("sleep 60")
-        stream.close_input()
+        channel = connection.open("sleep 60")
+        channel.close_input()
         with pytest.raises(Lost):
-            stream.send(b"more")
+            channel.send(b"more")
 
 
 def test_r38_one_session_too_many_is_refused(sshd):
@@ -181,96 +183,96 @@ def test_r38_one_session_too_many_is_refused(sshd):
 
 
 def test_s11_nothing_is_forwarded(sshd):
-    """Whatever the configuration says."""
+    """For any configuration."""
     host = sshd(client=("ForwardAgent yes", "ForwardX11 yes", "LocalForward 127.0.0.1:1 127.0.0.1:2"))
     with connected(host) as connection:
         out, _ = run(connection, "echo $SSH_AUTH_SOCK$DISPLAY")
     assert out == b"\n"
 
 
-def test_nothing_is_printed_whatever_goes_wrong(host, capfd):
+def test_no_failure_prints_anything(host, capfd):
     with connected(host) as connection:
-        stream = connection.open("sleep 60")
+        channel = connection.open("sleep 60")
         host.cut()
         with pytest.raises(Lost):
-            stream.receive()
+            channel.receive()
     host.authorized_keys.write_text("")
     refused(host)
     assert capfd.readouterr() == ("", "")
 
 
-# --- lost links
+# --- lost connections
 
 
 def test_r4_r5_a_killed_sshd_is_a_loss_without_status(host):
-    """The end of the link is not the end of the output."""
+    """The end of the connection is not the end of the output."""
     with connected(host) as connection:
-        stream = connection.open("echo started; sleep 60")
-        assert stream.receive() == b"started\n"
+        channel = connection.open("echo started; sleep 60")
+        assert channel.receive() == b"started\n"
         host.cut()
         with pytest.raises(Lost, match=r"lost `medusa\.univ\.run`"):
-            stream.receive()
-        assert stream.exit_status() is None
+            channel.receive()
+        assert channel.exit_status() is None
         with pytest.raises(Lost):
-            stream.send(b"x")
+            channel.send(b"x")
         with pytest.raises(Lost):
             connection.open("true")
-        stream.close_input()
-        stream.close()
+        channel.close_input()
+        channel.close()
 
 
-def test_r5_a_half_open_link_is_noticed(sshd):
-    """Nothing comes, and nothing says so."""
+def test_r5_a_half_open_connection_is_noticed(sshd):
+    """No bytes arrive, and no error."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 1"))
     with connected(host) as connection:
-        stream = connection.open("echo started; sleep 60")
-        assert stream.receive() == b"started\n"
+        channel = connection.open("echo started; sleep 60")
+        assert channel.receive() == b"started\n"
         host.freeze()
-        with pytest.raises(Lost, match=r"nothing was heard for \d+ s") as caught:
-            stream.receive()
+        with pytest.raises(Lost, match=r"nothing received for \d+ s") as caught:
+            channel.receive()
         assert 2 <= int(re.findall(r"\d+", str(caught.value))[-1]) < 30, "by default it takes 53 s"
 
 
-def test_r5_a_half_open_link_is_noticed_while_sending(sshd):
+def test_r5_a_half_open_connection_is_noticed_while_sending(sshd):
     """The buffers are full and stay full."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 1"))
     with connected(host) as connection:
-        stream = connection.open("echo started; cat >/dev/null")
-        assert stream.receive() == b"started\n"
+        channel = connection.open("echo started; cat >/dev/null")
+        assert channel.receive() == b"started\n"
         host.freeze()
         start = time.monotonic()
         with pytest.raises(Lost):
-            stream.send(bytes(64 << 20))
+            channel.send(bytes(64 << 20))
         assert time.monotonic() - start < 30, "by default it takes 53 s"
 
 
 def test_r5_a_silent_command_is_not_a_lost_one(sshd, monkeypatch):
-    """The server answers for it, and that ends the silence."""
+    """The server answers the keepalive, and that ends the silence."""
     host = sshd(client=("ServerAliveInterval 1", "ServerAliveCountMax 60"))
-    asked, ask = [], connecting._ask_whether_alive
-    monkeypatch.setattr(connecting, "_ask_whether_alive", lambda link: (asked.append(time.monotonic()), ask(link)))
+    sent, send = [], BoundedTransport.send_keepalive
+    monkeypatch.setattr(BoundedTransport, "send_keepalive", lambda ssh: (sent.append(time.monotonic()), send(ssh)))
     with connected(host) as connection:
-        stream = connection.open("cat")
-        wait_until(lambda: asked and connection._ssh.sock._heard > asked[0])
-        stream.send(b"there")
-        assert finish(stream) == (b"there", 0)
+        channel = connection.open("cat")
+        wait_until(lambda: sent and connection._ssh.sock._last_received > sent[0])
+        channel.send(b"there")
+        assert finish(channel) == (b"there", 0)
 
 
-def test_r5_who_did_not_look_for_long_asks_before_giving_up(host):
-    """As after Ctrl-Z, or on a machine that was busy or asleep."""
+def test_r5_a_suspended_controller_sends_a_keepalive_before_it_gives_up(host):
+    """As after Ctrl-Z, or on a machine that was busy or suspended."""
     with connected(host) as connection:
-        stream, wire = connection.open("cat"), connection._ssh.sock
-        wire._heard -= 1000
-        wait_until(lambda: time.monotonic() - wire._heard < 500)
-        stream.send(b"there")
-        assert finish(stream) == (b"there", 0)
+        channel, sock = connection.open("cat"), connection._ssh.sock
+        sock._last_received -= 1000
+        wait_until(lambda: time.monotonic() - sock._last_received < 500)
+        channel.send(b"there")
+        assert finish(channel) == (b"there", 0)
 
 
 def test_closing_twice_is_harmless(host):
     connection = connecting.connect(host.name, options(host))
-    stream = connection.open("cat")
+    channel = connection.open("cat")
     for _ in range(2):
-        stream.close()
+        channel.close()
         connection.close()
     wait_until(lambda: not host.processes())
 
@@ -291,16 +293,16 @@ def test_r20_s1_an_unknown_key_is_refused_before_anything_is_sent(sshd):
 
 @pytest.mark.parametrize("hashed", [False, True])
 def test_r20_s1_accept_new_records_the_key(sshd, hashed):
-    """By option, then known for good, in the clear and hashed."""
+    """Accepted by the option and then known, with a plain or a hashed name."""
     host = sshd(known=False, client=(f"HashKnownHosts {'yes' if hashed else 'no'}",))
     host.known_hosts.unlink()
-    told = []
-    with connected(host, accept_new=True, warn=told.append) as connection:
+    messages = []
+    with connected(host, accept_new=True, warn=messages.append) as connection:
         assert run(connection, "echo hi") == (b"hi\n", 0)
     assert stat.S_IMODE(host.known_hosts.stat().st_mode) == 0o600
     assert host.known_hosts.read_text().startswith("|1|" if hashed else f"[127.0.0.1]:{host.port} ")
-    assert len(told) == 1
-    assert host.fingerprint() in told[0]
+    assert len(messages) == 1
+    assert host.fingerprint() in messages[0]
     connecting.connect(host.name, options(host)).close()
     host.new_host_key()
     assert "changed" in refused(host, accept_new=True).message
@@ -333,10 +335,10 @@ def test_a_new_key_is_added_after_a_torn_line_in_a_new_directory(sshd, tmp_path)
 
 def test_a_key_that_cannot_be_recorded_is_a_warning(sshd, tmp_path):
     host = sshd(known=False, client=(f"UserKnownHostsFile {tmp_path}",))  # a directory
-    told = []
-    with connected(host, accept_new=True, warn=told.append) as connection:
+    messages = []
+    with connected(host, accept_new=True, warn=messages.append) as connection:
         assert run(connection, "true") == (b"", 0)
-    assert "not recorded" in told[0]
+    assert "not recorded" in messages[0]
 
 
 @pytest.mark.parametrize("strict", ["yes", "accept-new", "no"])
@@ -362,7 +364,7 @@ def test_r20_the_hint_for_a_changed_key_repairs_it(host):
 
 
 def test_r20_s1_a_revoked_key_is_refused(host):
-    """The mark wins over the line that knows the key."""
+    """The marker `@revoked` overrides a line with the same key."""
     with host.known_hosts.open("a") as file:
         file.write(f"@revoked * {host.public_host_key()}\n")
     error = refused(host, accept_new=True)
@@ -373,7 +375,7 @@ def test_r20_s1_a_revoked_key_is_refused(host):
 
 @pytest.mark.parametrize("form", ["list", "krl", "missing"])
 def test_r20_s1_revoked_host_keys_are_honoured(sshd, tmp_path, form):
-    """RevokedHostKeys, in each of its forms; one that cannot be read revokes all, as for ssh."""
+    """RevokedHostKeys, in each of its forms; an unreadable file revokes every key, as in ssh."""
     revoked = tmp_path / "revoked"
     host = sshd(client=(f"RevokedHostKeys {revoked}",))
     key = f"{host.host_key()}.pub"
@@ -392,7 +394,7 @@ def test_a_list_without_the_key_revokes_nothing(sshd, tmp_path):
     connecting.connect(host.name, options(host)).close()
 
 
-def test_the_known_kind_of_key_is_asked_for(sshd):
+def test_the_known_kind_of_key_is_preferred(sshd):
     host = sshd(host_keys=("ed25519", "rsa", "ecdsa"))
     for kind in ("rsa", "ecdsa", "ed25519"):
         host.known_hosts.write_text(f"[127.0.0.1]:{host.port} {host.public_host_key(kind)}\n")
@@ -409,7 +411,7 @@ def test_r20_s1_another_kind_of_key_for_a_known_host_is_a_change(sshd):
     assert "ssh-rsa" in error.message
 
 
-def test_r20_s1_certificate_authorities_vouch_for_nothing(host):
+def test_r20_s1_certificate_authorities_are_not_trusted(host):
     host.known_hosts.write_text(f"@cert-authority * {host.public_host_key()}\n")
     assert "is not known" in refused(host).message
 
@@ -433,7 +435,7 @@ def test_every_known_hosts_file_is_read(sshd, tmp_path):
     connecting.connect(host.name, options(host)).close()
 
 
-def test_the_key_of_port_22_is_believed_as_ssh_does(sshd):
+def test_the_key_of_port_22_is_trusted_as_in_ssh(sshd):
     host = sshd(known=False)
     host.known_hosts.write_text(f"127.0.0.1 {host.public_host_key()}\n")
     connecting.connect(host.name, options(host)).close()
@@ -455,13 +457,13 @@ def test_r1_a_wrong_key_is_tried_once_and_named(host):
     assert host.log().count("Failed publickey") == 1
 
 
-def test_an_encrypted_key_says_how_to_unlock_it(sshd, tmp_path):
+def test_the_hint_for_an_encrypted_key_unlocks_it(sshd, tmp_path):
     key = tmp_path / "locked"
     make_key(key, locked_with="secret")
     host = sshd(client=(f"IdentityFile {key}",))
     host.authorized_keys.write_text("")
     error = refused(host)
-    assert f"not {key}, which is encrypted" in error.message
+    assert f"not {key}, it is encrypted" in error.message
     assert error.hint == f"ssh-add {key}"
 
 
@@ -471,10 +473,10 @@ def test_an_encrypted_key_does_not_stop_the_next(sshd, tmp_path):
     connecting.connect(host.name, options(host)).close()
 
 
-def test_a_key_that_others_may_read_is_left_alone_as_ssh_does(host):
+def test_a_key_that_others_may_read_is_not_offered_as_in_ssh(host):
     host.client_key.chmod(0o644)
     error = refused(host)
-    assert "which others may read" in error.message
+    assert "other users may read it" in error.message
     assert error.hint == f"chmod 600 {host.client_key}"
 
 
@@ -507,7 +509,7 @@ def test_the_agent_unlocks_an_encrypted_key(host):
 
 
 @pytest.mark.usefixtures("agent")
-def test_identities_only_leaves_the_agents_other_keys_alone(host, tmp_path):
+def test_identities_only_does_not_offer_the_agents_other_keys(host, tmp_path):
     subprocess.run(["ssh-add", "-q", str(host.client_key)], check=True)
     host.client_key.rename(tmp_path / "away")
     host.client_key.with_suffix(".pub").rename(tmp_path / "away.pub")
@@ -520,7 +522,7 @@ def test_identity_agent_is_honoured(sshd, agent, monkeypatch):
     host = sshd(client=(f"IdentityAgent {agent}",))
     subprocess.run(["ssh-add", "-q", str(host.client_key)], check=True)
     monkeypatch.delenv("SSH_AUTH_SOCK")
-    host.client_key.write_bytes(b"")  # only its public half says which of the agent's keys is meant
+    host.client_key.write_bytes(b"")  # only its public half identifies the agent's key
     connecting.connect(host.name, options(host)).close()
 
 
@@ -541,7 +543,7 @@ def test_other_kinds_of_keys_work(sshd, tmp_path, kind):
 
 
 def test_r1_a_closed_port_is_tried_again_and_then_given_up(host):
-    """The listener is gone, nothing is sent."""
+    """The listener is stopped, nothing is sent."""
     host.stop()
     start = time.monotonic()
     error = refused(host, retry_delays=(0.05, 0.1, 0.15))
@@ -551,7 +553,7 @@ def test_r1_a_closed_port_is_tried_again_and_then_given_up(host):
 
 
 def test_r1_a_host_that_comes_back_is_reached(host):
-    """A retry is worth it while nothing has happened."""
+    """A retry is safe as long as nothing has happened."""
     host.stop()
     starter = threading.Timer(0.1, host.start)
     starter.start()
@@ -559,8 +561,8 @@ def test_r1_a_host_that_comes_back_is_reached(host):
     starter.join()
 
 
-def test_r1_a_port_that_says_nothing_is_given_up_in_time(sshd, silent, silent_port):
-    """ConnectTimeout holds for the banner too, and silence is not tried again."""
+def test_r1_a_silent_port_is_given_up_in_time(sshd, silent, silent_port):
+    """ConnectTimeout covers the banner too, and a timeout is not tried again."""
     host = sshd(client=("ConnectTimeout 1", f"Port {silent_port}"))
     start = time.monotonic()
     error = refused(host, retry_delays=(0.5, 1.0, 2.0))
@@ -570,7 +572,7 @@ def test_r1_a_port_that_says_nothing_is_given_up_in_time(sshd, silent, silent_po
     assert host.log().count("Connection from") == 0
 
 
-def test_the_option_wins_over_the_configured_timeout(sshd, silent_port):
+def test_the_option_overrides_the_configured_timeout(sshd, silent_port):
     host = sshd(client=("ConnectTimeout 60", f"Port {silent_port}"))
     start = time.monotonic()
     refused(host, connect_timeout=0.5)
@@ -579,15 +581,15 @@ def test_the_option_wins_over_the_configured_timeout(sshd, silent_port):
 
 @pytest.mark.parametrize("banner", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-1.5-old\r\n", b"SSH-2.0-x\r\n\0\0"])
 def test_r1_something_else_on_the_port_is_an_error_not_a_traceback(sshd, banner):
-    """Whatever answers."""
+    """Any other server."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = sshd(client=("ConnectTimeout 2", f"Port {listener.getsockname()[1]}"))
 
         def answer():
-            with listener.accept()[0] as link:
-                link.sendall(banner)
-                link.shutdown(socket.SHUT_WR)
-                while link.recv(4096):
+            with listener.accept()[0] as connection:
+                connection.sendall(banner)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(4096):
                     pass
 
         server = threading.Thread(target=answer)
@@ -598,7 +600,7 @@ def test_r1_something_else_on_the_port_is_an_error_not_a_traceback(sshd, banner)
 
 @contextlib.contextmanager
 def cutting_proxy(port, allowed):
-    """Pass bytes on to a port, and reset both sides after so many bytes of its answers."""
+    """Forward bytes to a port, and reset both sides after `allowed` bytes of its answers."""
 
     def serve():
         with listener.accept()[0] as near, socket.create_connection(("127.0.0.1", port)) as far:
@@ -616,9 +618,9 @@ def cutting_proxy(port, allowed):
                 near.sendall(data)
                 left -= len(data)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        for link in (near, far):
+        for side in (near, far):
             with contextlib.suppress(OSError):
-                link.shutdown(socket.SHUT_RDWR)
+                side.shutdown(socket.SHUT_RDWR)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = threading.Thread(target=serve)
@@ -629,8 +631,8 @@ def cutting_proxy(port, allowed):
 
 
 @pytest.mark.parametrize("allowed", [0, 1, 20, 41, 100, 700, 1200, 1500, 1700, 1900])
-def test_r1_a_link_cut_before_the_session_is_unreachable(host, allowed):
-    """Wherever it breaks, nothing ran, and nothing hangs or leaks."""
+def test_r1_a_connection_cut_before_the_session_is_unreachable(host, allowed):
+    """At each offset: nothing ran, nothing hangs, no thread leaks."""
     before = threading.active_count()
     text, reached = host.ssh_config.read_text(), []
 
@@ -650,7 +652,7 @@ def test_r1_a_link_cut_before_the_session_is_unreachable(host, allowed):
 
 
 def test_r38_many_at_once_against_max_startups(sshd):
-    """Connections are dropped when too many are not logged in yet; a retry gets through."""
+    """When too many connections are unauthenticated, sshd drops some; a retry succeeds."""
     host = sshd(server=("MaxStartups 4:50:8",))
     results = []
 
@@ -707,7 +709,7 @@ def test_nagle_is_off_and_the_fast_algorithms_are_agreed_on(host):
 
 
 def jump_setup(sshd, *names):
-    """Start hosts, each reached through the one before."""
+    """Start hosts, each one behind the one before."""
     hosts = []
     for name in names:
         hosts.append(sshd(name, client=(f"ProxyJump {hosts[-1].name}",) if hosts else ()))
@@ -729,9 +731,9 @@ def test_two_hops_by_each_hosts_own_configuration(sshd):
     *_, target = jump_setup(sshd, "a.univ.run", "b.univ.run", "medusa.univ.run")
     data = os.urandom(300_000)
     with connected(target) as connection:
-        stream = connection.open("cat")
-        stream.send(data)
-        assert finish(stream) == (data, 0)
+        channel = connection.open("cat")
+        channel.send(data)
+        assert finish(channel) == (data, 0)
 
 
 def test_two_hops_in_one_list(sshd):
@@ -764,7 +766,7 @@ def test_a_jump_host_that_may_not_forward(sshd):
 
 
 def test_r1_a_target_that_is_down_behind_a_jump_host(sshd):
-    """Tried again through the connection that is there."""
+    """Tried again through the same connection to the jump host."""
     jump, target = jump_setup(sshd, "jump.univ.run", "medusa.univ.run")
     target.stop()
     assert "through `jump.univ.run`" in refused(target, retry_delays=(0.01, 0.01)).message
@@ -777,16 +779,16 @@ def test_r5_a_target_silent_behind_a_jump_host_is_noticed(sshd):
     target = sshd(client=("ProxyJump jump.univ.run", "ServerAliveInterval 1", "ServerAliveCountMax 1"))
     target.ssh_config.write_text(jump.stanza() + target.stanza())
     with connected(target) as connection:
-        stream = connection.open("echo started; sleep 60")
-        assert stream.receive() == b"started\n"
+        channel = connection.open("echo started; sleep 60")
+        assert channel.receive() == b"started\n"
         target.freeze()
-        with pytest.raises(Lost, match="nothing was heard"):
-            stream.receive()
+        with pytest.raises(Lost, match="nothing received"):
+            channel.receive()
 
 
-def test_jumping_in_circles_ends(host):
+def test_a_circular_proxy_jump_ends(host):
     host.ssh_config.write_text("Host a medusa.univ.run\n  ProxyJump b\nHost b\n  ProxyJump a\n")
-    assert "in circles" in refused(host).message
+    assert "is circular" in refused(host).message
 
 
 def test_a_proxy_command_is_refused_with_the_alternative(sshd):
@@ -804,7 +806,7 @@ def test_a_proxy_command_is_refused_with_the_alternative(sshd):
 
 @pytest.fixture
 def config(tmp_path):
-    """Write an ssh configuration, and give what is resolved with it."""
+    """Return a function that writes an ssh configuration and resolves a host with it."""
 
     def resolved(text, host="medusa.univ.run", **more):
         file = tmp_path / "config"
@@ -814,19 +816,19 @@ def config(tmp_path):
     return resolved
 
 
-def test_root_logs_in_where_nobody_is_named(config):
+def test_root_is_the_default_user(config):
     assert config("").user == "root"
     assert config("Host other\n  User me").user == "root"
 
 
-def test_the_configured_user_wins_over_the_default(config):
+def test_the_configured_user_overrides_the_default(config):
     me = pwd.getpwuid(os.getuid()).pw_name
     assert config("", user="nobody-else").user == "nobody-else"
     assert config(f"Host *.univ.run\n  User {me}", user="nobody-else").user == me
     assert config("Host x\n  User a\nHost *\n  User b").user == "b"
 
 
-def test_the_user_before_the_at_sign_wins(config):
+def test_the_user_before_the_at_sign_overrides_the_configured_one(config):
     settings_ = config("User configured", host="typed@medusa.univ.run")
     assert (settings_.user, settings_.name) == ("typed", "medusa.univ.run")
 
@@ -842,7 +844,7 @@ def test_the_login_really_is_the_one_named(sshd):
     wait_until(lambda: "no-such-user" in host.log())
 
 
-def test_included_files_count(config, tmp_path):
+def test_included_files_are_read(config, tmp_path):
     included = tmp_path / "included"
     included.write_text("User included\nPort 2222\nHost never\n  User wrong\n")
     included.chmod(0o600)
@@ -870,12 +872,12 @@ def test_a_broken_configuration_is_named_with_its_line(config, tmp_path):
         config("Port 22\nNonsense yes\n")
 
 
-def test_a_configuration_that_is_not_there(tmp_path):
+def test_a_missing_configuration(tmp_path):
     with pytest.raises(Unreachable, match="cannot read the ssh configuration"):
         resolve("medusa", str(tmp_path / "missing"))
 
 
-def test_without_ssh_it_says_what_to_install(monkeypatch, tmp_path):
+def test_without_ssh_the_message_names_the_package(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unreachable, match="openssh-client"):
         resolve("medusa")
@@ -890,7 +892,7 @@ def test_the_users_and_the_systems_files_are_read_by_default():
     )
 
 
-def test_relative_includes_of_the_systems_file_stay_where_they_are(monkeypatch, tmp_path):
+def test_relative_includes_of_the_systems_file_are_relative_to_it(monkeypatch, tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "more").write_text("Port 2222\n")
     (tmp_path / "ssh_config").write_text("Include sub/m*\nHost *\n  User systems\n")
@@ -905,7 +907,7 @@ def test_relative_includes_of_the_systems_file_stay_where_they_are(monkeypatch, 
 @pytest.mark.parametrize(
     "name", ["medusa", "medusa.univ.run", "10.0.0.1", "::1", "fe80::1%eth0", "a_b-c", "root@h", "me@realm@h"]
 )
-def test_names_that_are_names(name):
+def test_valid_names(name):
     assert split_user(name)[1] == name.rpartition("@")[2]
 
 
@@ -929,7 +931,7 @@ def test_names_that_are_names(name):
         "h\0",
     ],
 )
-def test_r42_names_that_are_not(name):
+def test_r42_invalid_names(name):
     with pytest.raises(Unreachable):
         connecting.connect(name, connecting.Options())
 
@@ -943,13 +945,13 @@ def test_r42_names_that_are_not(name):
     )
 )
 def test_r42_no_text_becomes_an_option_or_more_than_one_word(text):
-    """A name is refused, or is one harmless word."""
-    words, complaint = (), ""
+    """A name is refused, or is one word without special characters."""
+    words, message = (), ""
     try:
         words = split_user(text)
     except HostError as error:
-        complaint = error.message
-    assert complaint.isprintable()
+        message = error.message
+    assert message.isprintable()
     for word in filter(None, words):
         assert not word.startswith("-")
         assert not set(word) & set(" \t\n\0$`;|&<>'\"\\*?~#!{}()=/")
@@ -957,7 +959,7 @@ def test_r42_no_text_becomes_an_option_or_more_than_one_word(text):
 
 
 def test_r42_an_accepted_name_is_one_argument(monkeypatch, tmp_path):
-    """What ssh is called with."""
+    """The arguments of ssh."""
     fake = tmp_path / "ssh"
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$0.args"; echo "hostname $5"\n')
     fake.chmod(0o755)
@@ -968,7 +970,7 @@ def test_r42_an_accepted_name_is_one_argument(monkeypatch, tmp_path):
 
 
 SEED = int(os.environ.get("RUNSDEPLOY_TEST_SEED") or random.randrange(1 << 32))
-"""of the random tests; printed, and given again to replay one"""
+"""seed of the random tests; printed, and set in the environment to repeat one"""
 TRICKS = [
     "-oProxyCommand=id",
     "-F/etc/x",
@@ -1008,7 +1010,7 @@ TRICKS = [
 
 
 def host_name(rng):
-    """Return a name of letters, digits, dots and the like; most have something in it that a name must not have."""
+    """Return a random name; most have characters that are not allowed in a name."""
     letters = "".join(rng.choices("abz09-_.", k=rng.randrange(12)))
     for _ in range(rng.choice([0, 1, 1, 2])):
         at = rng.randrange(len(letters) + 1)
@@ -1017,7 +1019,7 @@ def host_name(rng):
 
 
 def test_r42_of_ten_thousand_names_each_is_refused_or_one_word_for_ssh(monkeypatch, tmp_path):
-    """Both where an operator names hosts and where ssh is asked; what is accepted reaches a stand-in for ssh."""
+    """In `--host` and in the arguments of ssh; a fake ssh records the accepted ones."""
     print(f"RUNSDEPLOY_TEST_SEED={SEED}")
     rng, accepted = random.Random(SEED), set()
     trees = Trees(())
@@ -1025,13 +1027,13 @@ def test_r42_of_ten_thousand_names_each_is_refused_or_one_word_for_ssh(monkeypat
         name = host_name(rng)
         with contextlib.suppress(HostError):
             accepted.add((split_user(name), name))
-        if not set(name) & set("@*?["):  # groups, users and patterns are told elsewhere
+        if not set(name) & set("@*?["):  # other tests cover groups, users and patterns
             with contextlib.suppress(InputError):
                 accepted |= {(split_user(host.address), host.address) for host in select(trees, [Choice(name)])}
     assert 100 < len(accepted) < 8000
     users, names = ({parts[half] for parts, _ in accepted} for half in (0, 1))
     assert [name for name in names if not re.fullmatch(r"(?!-)[A-Za-z0-9_.:%-]+", name)] == []
-    # As ssh has it, the last `@` divides: accounts of a realm have one in their names.
+    # As in ssh, the last `@` divides: accounts of a realm have one in their names.
     assert [user for user in users if not re.fullmatch(r"(?!-)[A-Za-z0-9_.@+-]*", user)] == []
     fake = tmp_path / "ssh"
     fake.write_text('#!/bin/sh\nprintf "%s\\0" "$@" >"$0.args"; exit 255\n')
