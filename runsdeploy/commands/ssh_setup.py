@@ -133,9 +133,9 @@ def _probe(arguments: Arguments, account: Account) -> Result | Account:
         return replace(account, locked="login")
     except HostError as error:
         return _failed(account.host, error)
-    if answer.said == "password":
+    if answer.result == "password":
         return replace(account, locked="sudo")
-    return account if answer.said == "absent" else _verified(arguments, account, answer)
+    return account if answer.result == "absent" else _verified(arguments, account, answer)
 
 
 def _add(arguments: Arguments, account: Account, secret: Password | None = None) -> Result:
@@ -173,7 +173,7 @@ def _verified(arguments: Arguments, account: Account, answer: KeyResponse) -> Re
             run_setup(connection, KeyRequest("hello", account.host.name))
     except Unauthorized as error:
         if not error.offered:
-            return Result(account.host, answer.said, key, f"login with it was not tried: {error.message}")
+            return Result(account.host, answer.result, key, f"login with it was not tried: {error.message}")
         why = f"sshd does not accept it for user `{settings.user}`"
         hint = f"as root there: `sshd -T -C user={settings.user} | grep -iE 'authorizedkeys|permitroot|pubkey|allow'`"
         return Result(account.host, "refused", key, f"{stands} {why}", hint)
@@ -184,7 +184,7 @@ def _verified(arguments: Arguments, account: Account, answer: KeyResponse) -> Re
     hint = (
         "" if named else f"deploys offer it if the agent has it, or ssh's configuration: `IdentityFile {key.private}`"
     )
-    return Result(account.host, answer.said, key, "login with it works", hint)
+    return Result(account.host, answer.result, key, "login with it works", hint)
 
 
 def _with_password(arguments: Arguments, secret: Password, accounts: Sequence[Account]) -> Iterator[Result]:
