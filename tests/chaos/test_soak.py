@@ -73,7 +73,7 @@ def test_t27_many_deploys_by_one_process_leave_nothing_behind(target, operator, 
     before = (0, 0)
     sizes: list[int] = []
     for number in range(runs):
-        status = main.main(words)
+        status = main(words)
         said = capsys.readouterr()
         assert status == 0, said.out + said.err
         step = json.loads(said.out.splitlines()[-1])["hosts"][0]["steps"][0]

@@ -780,7 +780,7 @@ def test_a_login_shell_that_gets_in_the_way_is_refused_with_what_it_said(rc, ope
     """R29."""
     (host.home / ".bashrc").write_text(f"{rc}\n")
     tree = tree_of(tmp_path, {"a": script("", "touch ~/a")})
-    operator.alter("spool", LOGIN_LIMIT=2, LOGIN_GRACE=60)
+    operator.alter("session.stream", LOGIN_LIMIT=2, LOGIN_GRACE=60)
     done = operator.deploy(tree)
     assert done.status == 3
     assert done.hosts == {HOST: "refused"}

@@ -65,7 +65,7 @@ def test_a_marker_says_when_by_whom_from_what_and_by_which_plan(operator, target
     for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
         subprocess.run(["git", "-C", tree, *command], check=True)
     commit = subprocess.run(["git", "-C", tree, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
-    operator.alter("revision", TIME_LIMIT=60)
+    operator.alter("tree.revision", TIME_LIMIT=60)
     first = operator.deploy(tree)
     section = hashlib.sha256(FILES["scripts/web"].partition("script:\n")[2].encode()).hexdigest()
     lines = (target.state / "markers/web/subsystem=conf").read_text().splitlines()
@@ -91,7 +91,7 @@ def lines_of(host, path):
 
 def test_no_git_no_revision(operator, target, tree, tmp_path):
     """Whatever git does, the deploy does not care."""
-    operator.alter("revision", TIME_LIMIT=0.5)
+    operator.alter("tree.revision", TIME_LIMIT=0.5)
     for number, program in enumerate(
         ("exit 128", "sleep 60", "echo '# branch.oid (initial)'", "echo nonsense; kill $$")
     ):

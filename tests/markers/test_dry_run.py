@@ -19,7 +19,7 @@ def compare(operator, host, tree, *more):
     # A session leaves its target a moment after its controller. Then its files change, and `contents` fails if a
     # directory disappears while it is read.
     segments = [*host.state.glob("sessions/*/segment*"), *operator.state.glob("hosts/*/sessions/*/segment*")]
-    wait_until(lambda: not any([*each.glob("heard.*")] for each in segments))
+    wait_until(lambda: not any([*each.glob("attached.*")] for each in segments))
     wait_until(lambda: all((each / "finished").exists() for each in segments))
     before = contents(host.directory), contents(operator.directory)
     dry = operator.deploy(tree, "--dry-run", *more)
