@@ -145,6 +145,8 @@ class _Rollout:
             return
         self.messages.put(_Signal(""))
         if not self.over.wait(LEAVING):
+            for run in self.runs:
+                run.discard_files()
             os._exit(128 + number)
 
     def _notify(self, call: Callable[[], None]) -> None:
