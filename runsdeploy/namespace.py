@@ -64,7 +64,7 @@ def _required(flag: Flag) -> bool:
 
 
 def _parameter(flag: Flag) -> inspect.Parameter:
-    """Return a flag as a parameter; what was not typed is told by its empty default."""
+    """Return a flag as a parameter; its default is empty, which means that it was not typed."""
     if _required(flag):
         default: Any = inspect.Parameter.empty
     elif isinstance(flag.default, bool):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runsdeploy.errors import Problem
 
 UNFORESEEN = 70
-"""exit status of an exception that nobody foresaw (EX_SOFTWARE, sysexits.h)"""
+"""exit status of an unforeseen exception (EX_SOFTWARE, sysexits.h)"""
 
 
 def entry() -> NoReturn:
@@ -91,7 +91,7 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
     except BrokenPipeError:
         from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
 
-        # The reader of our output has seen enough; nobody is left to report to, and Python must not try at exit.
+        # The reader of our output closed the pipe: there is no one to report to, and Python must not flush at exit.
         discard_output()
         return 141
     except InputError as error:

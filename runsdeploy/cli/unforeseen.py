@@ -1,4 +1,4 @@
-"""An exception that nobody foresaw: one line for the operator, the rest in a file for a report of the mistake."""
+"""An unforeseen exception: one line for the operator, the rest in a file for a report of the mistake."""
 
 from __future__ import annotations
 

@@ -48,13 +48,13 @@ def _ask_lock(arguments: Arguments, host: Host) -> tuple[list[Locked], HostError
 
 
 def _was_held(held: Locked) -> str:
-    return f"is nobody's; `{held.by}` held it since {held.since}" + (f": {held.doing}" if held.doing else "")
+    return f"is free; `{held.by}` held it since {held.since}" + (f": {held.doing}" if held.doing else "")
 
 
 def _report(arguments: Arguments, host: Host, held: list[Locked], problem: HostError | None) -> dict[str, object]:
     out, talk = Writer(sys.stdout), Writer(sys.stderr)
     who = [{"kind": each.kind, "by": each.by, "since": each.since, "doing": each.doing} for each in held]
-    done = {"add": "is yours", "remove": "is nobody's"}.get(arguments.action, "is free")
+    done = {"add": "is yours", "remove": "is free"}.get(arguments.action, "is free")
     if problem:
         talk.line(printable(f"{host.name}: {problem}"))
     elif arguments.format == "text":

@@ -194,8 +194,8 @@ def _with_password(arguments: Arguments, secret: Password, accounts: Sequence[Ac
         result = _add(arguments, waiting.pop(0), secret)
         yield result
         if result.wrong:
-            told = f"the password was not tried, for `{result.host.name}` did not accept it"
-            yield from (Result(each.host, "skipped", each.key, told) for each in waiting)
+            message = f"the password was not tried, because `{result.host.name}` did not accept it"
+            yield from (Result(each.host, "skipped", each.key, message) for each in waiting)
             return
         if result.outcome in _TEXTS:
             break
@@ -212,7 +212,7 @@ def _each(work: Callable[[Account], _Made], accounts: Iterable[Account], paralle
 
 
 def _ask(arguments: Arguments, accounts: Sequence[Account]) -> Password:
-    """Ask for the password of all, once; raises InputError if nobody can be asked."""
+    """Ask for the password of all, once; raises InputError without a terminal."""
     first = f"{accounts[0].login[0].user}@{accounts[0].host.name}"
     more = f" (and {len(accounts) - 1} more)" if len(accounts) > 1 else ""
     if arguments.format != "text":

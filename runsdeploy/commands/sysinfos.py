@@ -43,10 +43,10 @@ def sysinfos(arguments: Arguments) -> int:
     hosts = hosts_of(arguments, trees)
     files = _files(trees, hosts) if arguments.save else {}
     out, talk = Writer(sys.stdout), Writer(sys.stderr)
-    told = []
+    results = []
     for host in hosts:
         each = _ask(arguments, host, files.get(host.name))
-        told.append(each)
+        results.append(each)
         if each.facts and arguments.format == "text":
             for line in ([f"# {host.name}"] if len(hosts) > 1 else []) + format_facts(each.facts).splitlines():
                 out.line(line)
@@ -54,9 +54,9 @@ def sysinfos(arguments: Arguments) -> int:
             talk.line(printable(f"{host.name}: {each.message}{f'; {each.hint}' if each.hint else ''}"))
         elif each.saved:
             talk.line(f"{each.saved}: {each.file}")
-    status = max(each.status for each in told)
+    status = max(each.status for each in results)
     if arguments.format != "text":
-        json.write({"schema": json.SCHEMA, "exit_status": status, "hosts": [_document(each) for each in told]})
+        json.write({"schema": json.SCHEMA, "exit_status": status, "hosts": [_document(each) for each in results]})
     return status
 
 

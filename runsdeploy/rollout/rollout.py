@@ -57,7 +57,7 @@ _Message = _Signal | tuple[Run, "Event | _Ended | None"]
 """a signal, or a session and what happened in it; None: it begins"""
 
 LEAVING = 2.0
-"""seconds that a listener whose output nobody reads may delay the end after the third interrupt"""
+"""seconds that an unread output may delay the end after the third interrupt"""
 
 _STEPS: tuple[tuple[Callable[[Run], None], str], ...] = (
     (Run.request_stop, "stopping after the running step; interrupt again to end it"),

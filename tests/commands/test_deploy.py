@@ -610,8 +610,8 @@ def test_r14_an_operator_keeps_a_host_for_himself_and_says_why(operator, host, t
     assert refused.document["hosts"][0]["hint"] == f"runsdeploy lock remove --host {HOST}"
     removed = operator.run("lock", "remove", *at)
     assert removed.status == 0
-    assert re.fullmatch(rf"{HOST}: is nobody's; `kim@.*` held it since \S+: testing a branch\n", removed.text)
-    assert operator.run("lock", "remove", *at).text == f"{HOST}: is nobody's\n"
+    assert re.fullmatch(rf"{HOST}: is free; `kim@.*` held it since \S+: testing a branch\n", removed.text)
+    assert operator.run("lock", "remove", *at).text == f"{HOST}: is free\n"
     assert kim.run("lock", "add", *at).status == 0
     document = operator.run("lock", "remove", *at, "--format", "json").document
     assert document["hosts"][0]["held"] == []
