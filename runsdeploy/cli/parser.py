@@ -33,18 +33,17 @@ class Parser(argparse.ArgumentParser):
         raise InputError([Problem(None, message, f"see `{self.prog} --help`")])
 
 
-class Version(argparse.Action):
+class _Version(argparse.Action):
     """Writes the version and exits."""
 
     def __call__(self, *_: object) -> NoReturn:
-        """Write the version and exit."""
         from runsdeploy import __version__  # noqa: PLC0415
 
         sys.stdout.write(f"runsdeploy {__version__}\n")
         sys.exit(0)
 
 
-class Line(Struct, frozen=True):
+class CommandLine(Struct, frozen=True):
     """A command line, taken apart at its command."""
 
     directory: str
@@ -55,7 +54,7 @@ class Line(Struct, frozen=True):
     """the other words: the flags from before the command first, then what follows it"""
 
 
-def split(words: Sequence[str]) -> Line:
+def split(words: Sequence[str]) -> CommandLine:
     """Take a command line apart at its command; raises InputError for a flag before it that is not for all commands."""
     flags = {name: flag for flag in (CHANGE_DIRECTORY, *COMMON) for name in (flag.name, *flag.aliases)}
     directory, before, left = "", [], list(words)
@@ -77,7 +76,7 @@ def split(words: Sequence[str]) -> Line:
             directory = os.path.join(directory, value)  # noqa: PTH118 - of words
         else:
             before.append(f"{name}={value}")
-    return Line(directory, left[0] if left else "", [*before, *left[1:]])
+    return CommandLine(directory, left[0] if left else "", [*before, *left[1:]])
 
 
 def _before_command(name: str) -> Problem:
@@ -97,7 +96,7 @@ def program(
     It knows these commands, and the flags of the `full` one only: the help and the completion need no others.
     """
     parser = Parser(prog="runsdeploy", description="Deploy plain bash scripts to hosts over SSH.", allow_abbrev=False)
-    parser.add_argument("--version", "-V", action=Version, nargs=0, help="show the version and exit")
+    parser.add_argument("--version", "-V", action=_Version, nargs=0, help="show the version and exit")
     flags = [(add(parser, flag), flag) for flag in (CHANGE_DIRECTORY, *COMMON)]
     added = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
     for command in commands:

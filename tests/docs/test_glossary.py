@@ -24,7 +24,7 @@ PLAIN = {
     "any programmer's words for what goes into a call and comes out": "options response result",
     "what happened, as an event or an exception": "ended finished hello interrupted marked started waiting",
     "the two parts of a file that is sent as events": "data head",
-    "a plain adjective beside a word of the glossary": "bounded found local unauthorized wrong",
+    "a plain adjective beside a word of the glossary": "bounded found local new planned unauthorized wrong",
     "paramiko's word for the class that is bounded": "packetizer",
     "a way to write results, one for each kind of output": "kept lines silent verbatim writer",
 }
