@@ -26,7 +26,7 @@ PLAIN = {
     "the two parts of a file that is sent as events": "data head",
     "a plain adjective beside a word of the glossary": "bounded found local new planned unauthorized wrong",
     "paramiko's word for the class that is bounded": "packetizer",
-    "a way to write results, one for each kind of output": "kept lines silent verbatim writer",
+    "a way to write results, one for each kind of output": "kept silent verbatim writer",
 }
 """words that the glossary need not explain, by the reason"""
 
