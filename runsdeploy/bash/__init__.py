@@ -1,6 +1,7 @@
-"""Bash text is analysed, never run.
+"""Bash text, parsed and never run.
 
 In: the text of a CONF or SCRIPT section, a library or a `runs.conf`; for a dry run also values and markers.
-Out: its symbols (`treesitter.collect_symbols`), or every state it may end in (`interpreter.Interpreter.run`).
-Users: `check` for symbols, `markers` for dry runs. This room imports no other.
+Out: the symbols of the text, or every state in which it may end.
+Asked by: `check` for symbols, `markers` for dry runs.
+Verbs: `parser.parse`, `interpreter.Interpreter`, `treesitter.collect_symbols`.
 """

@@ -1,5 +1,7 @@
-"""Ways to a machine. In: a host's address, ssh's configuration, known hosts and keys, the command to run there.
+"""Ways to a machine.
 
+In: a host's address, ssh's configuration, known hosts and keys, and the command to run there.
 Out: a `Transport` whose `Channel`s carry the bytes of commands, or a HostError.
-Callers: `session`, `rollout` and `commands`. Modules that load paramiko are imported late.
+Asked by: `session`, `rollout` and `commands`. Modules in `ssh` load paramiko and are imported late.
+Verbs: `host_connection.HostConnection`, `ssh.connecting.connect`, `known_hosts.check`.
 """
