@@ -60,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = parser.parse(command, line.words)
     except InputError as error:
         return _report(_format(name, _typed_format(words)), 2, error.problems)
+    except Exception as error:  # noqa: BLE001 - the same as in `perform`, before it is known what to perform
+        from runsdeploy.output.unforeseen import problem_of  # noqa: PLC0415
+
+        return _report(_typed_format(words) or "text", UNFORESEEN, [problem_of(error, name or "the command line")])
     return perform(command, given)
 
 
@@ -104,7 +108,7 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         where = f"`{error.filename}`: " if error.filename else ""
         status, problems = 1, [Problem(None, f"{where}{(error.strerror or str(error)).lower()}")]
     except Exception as error:  # noqa: BLE001 - the outermost handler
-        from runsdeploy.cli.unforeseen import problem_of  # noqa: PLC0415
+        from runsdeploy.output.unforeseen import problem_of  # noqa: PLC0415
 
         status, problems = UNFORESEEN, [problem_of(error, command.name)]
     return _report(form, status, problems)

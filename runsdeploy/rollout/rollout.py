@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from runsdeploy.errors import HostError
 from runsdeploy.events import Event
+from runsdeploy.output.unforeseen import problem_of
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.interrupts import handling
 from runsdeploy.session.report import Fold, HostReport
@@ -180,7 +181,8 @@ class _Rollout:
             except HostError as failed:
                 error = failed
             except Exception as failed:  # noqa: BLE001 - a mistake of ours on one host must not hide the other hosts
-                error = HostError(f"runsdeploy itself failed: {type(failed).__name__}: {failed}")
+                problem = problem_of(failed, "a session of a rollout")
+                error = HostError(problem.message, problem.hint)
         self.messages.put((run, _Ended(error, time.monotonic() - began)))
 
     def _handle(self, run: Run, message: Event | _Ended | None) -> None:

@@ -263,3 +263,12 @@ def test_a_page_that_a_hint_names_has_that_heading():
     for page, anchor in re.findall(r"(docs/[\w./-]+)#([\w-]+)", " ".join(habits.EXPLAINED.values())):
         headings = re.findall(r"^#+ (.*)$", (root / page).read_text(), re.MULTILINE)
         assert anchor in [heading.lower().replace(" ", "-") for heading in headings]
+
+
+def test_a_mistake_of_ours_before_the_command_is_known_ends_the_same_way(capfd, mocker, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    mocker.patch("runsdeploy.cli.parser.split", side_effect=IndexError("surprise"))
+    assert main(["--format", "json", "list"]) == UNFORESEEN
+    told = capfd.readouterr()
+    assert "traceback in" in told.err
+    assert json.loads(told.out)["exit_status"] == UNFORESEEN

@@ -14,14 +14,14 @@ from runsdeploy.errors import Problem
 HINT = "please send that file with a report of this mistake"
 
 
-def problem_of(error: Exception, command: str) -> Problem:
-    """Return the exception as a problem that names a new file with its traceback.
+def problem_of(error: Exception, doing: str) -> Problem:
+    """Return the exception as a problem that names a new file with its traceback; `doing` is what was under way.
 
     The file holds no values of variables and none of the command line's words but the command: they may be secrets.
     """
     said = " ".join(f"{type(error).__name__}: {error}".split())
     text = "".join(traceback.format_exception(error))
-    about = f"runsdeploy {__version__} {command}\nPython {sys.version}\n{platform.platform()}\n\n{text}"
+    about = f"runsdeploy {__version__}, {doing}\nPython {sys.version}\n{platform.platform()}\n\n{text}"
     try:
         descriptor, path = tempfile.mkstemp(prefix="runsdeploy-report-", suffix=".txt")
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
