@@ -24,8 +24,8 @@ import pytest
 
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.output.terminal import printable
-from runsdeploy.plan.conf import evaluate
-from runsdeploy.plan.workdir import Request
+from runsdeploy.plan.conf import Request
+from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.tree.recipe import parse_recipe
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.selection import Choice, memberships, select

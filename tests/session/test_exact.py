@@ -15,7 +15,7 @@ import pytest
 from runsdeploy.cli.main import main
 from runsdeploy.markers.marker import encode, path_of
 from runsdeploy.transport.local import LocalTransport
-from tests.markers.test_dry_run import BODIES, kept
+from tests.markers.test_dry_run import BODIES, came_true
 from tests.trees import plant, remove, script
 
 HOST = "medusa"
@@ -192,7 +192,7 @@ def test_a_deploy_does_what_its_dry_run_predicts(part, run_here, tmp_path):
                 text = (tree / "scripts" / name).read_text()
                 if foretold == "maybe":
                     unknown.append(f"{reason}: {text!r}")
-                if not kept(foretold, happened):
+                if not came_true(foretold, happened):
                     broken.append(f"seed {seed}, turn {turn}: {name} {foretold} ({reason}), then {happened}\n{text}")
             for _ in range(rng.randrange(3)):
                 mutate(rng, tree, names)

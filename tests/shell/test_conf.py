@@ -23,7 +23,8 @@ from runsdeploy.errors import Position
 from runsdeploy.plan.conf import Conf, Request
 from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Value, Variable, assignment, quote, shell_word
-from runsdeploy.session import bundle
+from runsdeploy.session.parameters import step_parameters
+from runsdeploy.session.session import new_session
 from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees
@@ -412,7 +413,7 @@ def run_step(tmp_path: Path, section: str, *made: Variable, **step: object) -> s
     for name in ("runs.sh", "step.sh", "mark.sh", "lib/DEFAULTS.sh"):
         (run / name).write_bytes((SHELL / name).read_bytes())
     planned = making.step(section, variables=made, **step)  # type: ignore[arg-type]
-    (here / "meta.sh").write_bytes(bundle._meta(planned))
+    (here / "meta.sh").write_bytes(step_parameters(making.plan(planned), planned, new_session()))
     (here / "values.sh").write_bytes(b"".join(map(assignment, made)))
     (tmp_path / "section").write_bytes(planned.script.body)
     environment = {
