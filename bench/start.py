@@ -47,7 +47,7 @@ STARTS = {
     "hosts": Start((PROGRAM, "hosts"), INVOKE),
     "list": Start((PROGRAM, "list"), INVOKE, 1.3),
     "plan of one host": Start((PROGRAM, "plan", "--host", lab.HOST), INVOKE, 1.3),
-    "a press of Tab": Start((PROGRAM,), PYTHON, 5.0, TAB),
+    "a press of Tab": Start((PROGRAM,), PYTHON, 8.0, TAB),
 }
 HEAVY = ("paramiko", "cryptography", "invoke", "jinja2", "rich", "asyncio", "yaml", "dataclasses", "msgspec")
 FORBIDDEN = ("paramiko", "cryptography", "invoke", "dataclasses")
