@@ -68,11 +68,11 @@ HOST = Flag(
     (),
     metavar="HOST",
 )
-LOCAL = Flag("--local", "deploy to this machine, without SSH", default=False)
+LOCAL = Flag("--local", "use this machine, without SSH", default=False)
 ACCEPT_NEW = Flag("--accept-new", "add the keys of hosts seen for the first time to known_hosts", default=False)
 PATIENCE = Flag("--patience", "seconds that a broken connection may take to come back", 120.0, metavar="SECONDS")
 PARALLEL = Flag("--parallel", "hosts at a time", 4, metavar="N")
-NO_VERIFY = Flag("--no-verify-sysinfos", "deploy to a host that differs from its sysinfos.conf", default=False)
+NO_VERIFY = Flag("--no-verify-sysinfos", "continue if a host differs from its sysinfos.conf", default=False)
 REACH = (HOST, LOCAL, ACCEPT_NEW)
 """flags of commands that ask hosts something"""
 SELECTION = (

@@ -13,7 +13,7 @@ FLAGS = {
     "--set": ("-e", "--extra-vars", "--extra-var", "--var", "--vars", "--data", "-D", "--define"),
     "--script": ("--tags", "--tag", "--task", "--only", "-o", "--module", "-m"),
     "--dry-run": ("--diff", "--dry", "--noop", "--plan", "--whatif", "--simulate", "-R"),
-    "--keep-going": ("--continue", "--ignore-errors", "-k"),
+    "--keep-going": ("--continue", "--ignore-errors"),
     "--ssh-config": ("-F", "--ssh-config-file"),
     "--key": ("--identity", "--private-key"),
     "--format": ("--output", "--json", "--out"),
@@ -78,6 +78,9 @@ def flag_hint(word: str, flags: Collection[str]) -> str:
 
 def command_hint(word: str) -> str:
     """Return a hint for a command of another tool; empty if none is known."""
-    if word in ("exec", "run", "shell", "command", "ssh", "adhoc"):
+    if word in ("exec", "run", "shell", "command", "adhoc"):
         return _ONE_OFF
+    if word in ("cron", "ssh"):
+        # The nearest name would be `cron.run`, which runs all jobs.
+        return f"its commands are one word with a dot, `{word}.…`, see `runsdeploy --help`"
     return next((f"did you mean `{here}`?" for here, elsewhere in COMMANDS.items() if word in elsewhere), "")

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"runsdeploy {__version__}\n")
         return 0
     from runsdeploy.cli import parser  # noqa: PLC0415
-    from runsdeploy.errors import InputError  # noqa: PLC0415
+    from runsdeploy.errors import InputError, Problem  # noqa: PLC0415
 
     name = ""
     try:
@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not name or name.startswith("-"):
             whole, _ = parser.program()
             whole.parse_args([name] if name else [])
-            whole.print_help()
+            if _typed_format(words) in ("json", "jsonl"):
+                return _report("json", 2, [Problem(None, "no command given", "see `runsdeploy --help`")])
+            whole.print_help(sys.stderr)
             return 2
         command = parser.find(name)
         given = parser.parse(command, line.words)
@@ -95,7 +97,7 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
     except BrokenPipeError:
         from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
 
-        # The reader of our output closed the pipe: there is no one to report to, and Python must not flush at exit.
+        # The process that read stdout closed the pipe: report nothing, and keep Python from flushing it at exit.
         discard_output()
         return 141
     except InputError as error:
@@ -133,7 +135,7 @@ def _format(name: str, typed: str | None) -> str:
 
 def _typed_format(words: Sequence[str]) -> str | None:
     """Return the format in a command line that could not be parsed."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == "--format":
             return following
         if word.startswith("--format="):

@@ -21,7 +21,9 @@ from runsdeploy.errors import InputError, Problem, did_you_mean
 
 CHANGE_DIRECTORY = Flag("-C", "run as if started in this directory", metavar="DIR")
 
-NEVER_SUGGESTED = frozenset({"--trust", "--accept-new", "--force", "--no-verify-sysinfos"})
+NEVER_SUGGESTED = frozenset(
+    {"--trust", "--allow", "--accept-new", "--force", "--no-verify-sysinfos", "--as-root", "--yes"}
+)
 """flags that switch a protection off: a mistyped flag must not lead to one"""
 
 
@@ -179,5 +181,6 @@ def _unexpected(command: Command, left: Sequence[str]) -> list[Problem]:
 
 
 def _resembling(word: str, flags: Iterable[str]) -> str:
-    """Return the hint to a flag that is written alike."""
-    return did_you_mean(word, [flag for flag in flags if flag.startswith("-") and flag not in NEVER_SUGGESTED])
+    """Return the hint to the flag that is most alike, if it may be suggested: never the second best in its place."""
+    hint = did_you_mean(word, [flag for flag in flags if flag.startswith("-")])
+    return "" if any(f"`{flag}`" in hint for flag in NEVER_SUGGESTED) else hint

@@ -19,7 +19,7 @@ def document(each: Finding) -> dict[str, Any]:
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
-    """Write findings to stdout, one a line, and to stderr how many they are."""
+    """Write one finding a line to stdout, and their number to stderr."""
     writer = Writer(sys.stdout)
     for each in findings:
         problem, code = each.problem, "31" if each.severity == ERROR else "33"

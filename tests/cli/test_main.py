@@ -119,6 +119,11 @@ def test_a_word_of_another_argument_does_not_choose_the_format(capfd: pytest.Cap
     assert capfd.readouterr().out == ""
 
 
+def test_without_a_command_json_is_a_document_all_the_same(capfd: pytest.CaptureFixture[str]):
+    assert main(["--format", "json"]) == 2
+    assert json.loads(capfd.readouterr().out)["exit_status"] == 2
+
+
 # --- flags before the command
 
 
@@ -189,6 +194,8 @@ def test_other_flags_before_the_command_are_told_where_they_belong(capfd, words,
         ("lint", "did you mean `check`?"),
         ("apply", "did you mean `deploy`?"),
         ("exec", "--script NAME"),
+        ("cron list", "one word with a dot"),
+        ("ssh.setup -k", "put your key there once"),
         ("lst", "did you mean `list`?"),
     ],
 )
@@ -205,13 +212,17 @@ def test_what_operators_type_from_habit_comes_before_resemblance(capfd, words, h
         ("deploy --accept", "--accept-new"),
         ("deploy --accept-ne", "--accept-new"),
         ("cron.restore --forc", "--force"),
+        ("cron.logs --allw", "--allow"),
+        ("cron.restore --yess", "--yes"),
         ("deploy --no-verify-sysinfo", "--no-verify-sysinfos"),
         ("--trst list", "--trust"),
     ],
 )
 def test_what_switches_a_protection_off_is_never_suggested_by_resemblance(capfd, words, never):
     assert main(words.split()) == 2
-    assert never not in capfd.readouterr().err.partition(";")[2]
+    hint = capfd.readouterr().err.partition(";")[2]
+    assert never not in hint
+    assert "did you mean" not in hint, "the second best is not what was meant"
 
 
 # --- an exception that nobody foresaw

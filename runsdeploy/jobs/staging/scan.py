@@ -27,7 +27,7 @@ _ODD_KINDS = (
 
 
 class Wanted(NamedTuple):
-    """A file, or a directory with all its contents, that belongs into the backup."""
+    """A file, or a directory with all its contents, that belongs in the backup."""
 
     path: str
     """absolute"""
