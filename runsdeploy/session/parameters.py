@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from runsdeploy.events import encode_word
 from runsdeploy.plan.plan import Plan, Step
@@ -50,6 +52,7 @@ def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
         RUNS_step_digest=step.digest,
         RUNS_step_root=yes("root" in step.flags),
         RUNS_step_strict=yes("strict" in step.flags),
+        RUNS_step_errtrace=yes(not _sets_error_trap(plan, step)),
         RUNS_step_once=once,
         RUNS_step_origin=_origin(plan, step, session),
         RUNS_step_outs=step.outs,
@@ -72,6 +75,23 @@ def expected_facts_of(plan: Plan, segment: Segment) -> str:
 def sets_marker(step: Step) -> bool:
     """Return whether a step may set a marker."""
     return bool(step.flags & {"once", "onchange"}) or b"setdone" in step.script.body
+
+
+_ERROR_TRAP = re.compile(rb"\bERR\b|\btrap\b[^\n]*\b(?i:err)\b")
+_SOURCE = re.compile(rb"(^|[\s;&|(])(\.|source)[ \t]")
+SOURCED = 1 << 20
+"""bytes of a referenced file up to which it may be bash that is sourced"""
+
+
+def _sets_error_trap(plan: Plan, step: Step) -> bool:
+    """Return whether the section, or a file that it may source, sets an ERR trap of its own."""
+    texts = [step.script.body, *(file.content for file in plan.libraries)]
+    if _SOURCE.search(step.script.body):
+        for file in step.files:
+            with suppress(OSError):
+                if file.kind == "file" and file.size <= SOURCED:
+                    texts.append(file.source.read_bytes() if file.source else file.content)
+    return any(b"trap" in text and _ERROR_TRAP.search(text) for text in texts)
 
 
 def yes(condition: bool) -> str:  # noqa: FBT001 - it is the question

@@ -21,6 +21,8 @@ IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
 . "$RUNS_run/lock.sh"
 # shellcheck source-path=SCRIPTDIR source=run_step.sh
 . "$RUNS_run/run_step.sh"
+# shellcheck source-path=SCRIPTDIR source=locate.sh
+. "$RUNS_run/locate.sh"
 
 # write_journal LINE...: on the disk before it returns: after a power cut no step may have run without an entry.
 write_journal() {
