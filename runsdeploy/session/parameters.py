@@ -14,6 +14,9 @@ from runsdeploy.plan.variable import Value, Variable, assignment
 from runsdeploy.session.segment import Segment
 from runsdeploy.session.session import Session
 
+SILENCE = 60.0
+"""seconds without output after which a note says that a step still runs"""
+
 OUTPUT_KEPT = 32 << 20
 """bytes that a target keeps of each end of a step's output, for a controller that is slower than the step"""
 
@@ -30,6 +33,7 @@ def segment_parameters(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_wait=str(math.ceil(session.wait)),
         RUNS_segment_detach=yes(session.detached),
         RUNS_segment_output=str(OUTPUT_KEPT),
+        RUNS_segment_silence=str(round(SILENCE * 100)),
         RUNS_segment_steps=[str(step.number) for step in segment.steps],
         RUNS_segment_root=yes(any("root" in step.flags and step.side == segment.side for step in plan.steps)),
         RUNS_segment_keep_going=yes(session.keep_going),

@@ -48,6 +48,8 @@ run_file() {
     set +m
     clock
     began=$RUNS_now
+    spool_size
+    listen
     while ! IFS= read -r -t 0.2 -u 7 part; do
         # The time limit of `read` may fall between the digits of a status.
         status+=$part
@@ -71,6 +73,7 @@ run_file() {
             signal_group TERM
         fi
         limit_spool
+        note_silence
     done
     RUNS_status=$status$part
     wait "$RUNS_group"
