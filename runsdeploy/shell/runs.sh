@@ -19,6 +19,8 @@ RUNS_empty=''
 
 RUNS_untrace() {
     set +x
+    # bash 4.2 does not close it.
+    exec {BASH_XTRACEFD}>&-
     # shellcheck disable=SC2154 # assigned in a redirection
     if ((RUNS_trace_fd != 2)); then
         eval "exec $RUNS_trace_fd>&$RUNS_tracing"
