@@ -75,6 +75,14 @@ CASES = {
     "a trap on EXIT that exits": ("set -e\ntrap 'rc=$?; true; exit $rc' EXIT\nf() {\n    false\n}\nf", 6),
     "a trap on EXIT and a last failure": ("trap 'true' EXIT\nf() {\n    false\n}\nf", 5),
     "a function in a trap on EXIT": ("set -e\nend() {\n    true\n    exit 3\n}\ntrap end EXIT\nfalse\ntrue", 9),
+    "a trap on ERR and EXIT": (
+        "set -Eeuo pipefail\ntrap clean INT ERR EXIT\nclean() {\n    trap - INT ERR EXIT\n    true\n}\nf() {\n    false\n}\nf",
+        10,
+    ),
+    "a trap on ERR and EXIT of several lines": (
+        "set -eE\ntrap 'true\ntrue\necho $?' ERR\ntrap true EXIT\nf() {\n    false\n}\nf",
+        9,
+    ),
     "set -x": ("set -xe\nf() {\n    false\n}\nf", 5),
     "IFS": ("IFS=,\nf() {\n    false\n}\nf", 5),
     "no IFS": ("set -u\nunset IFS\nf() {\n    false\n}\nf", 6),

@@ -61,6 +61,11 @@ BODIES = {
     "a trap on ERR with errtrace": "set -E\ntrap 'echo err $LINENO ${FUNCNAME[0]}' ERR\nf() { false; true; }\nf\nf",
     "a trap on ERR that exits": "trap 'echo err ${PIPESTATUS[@]}; exit 8' ERR\nfalse | false\necho not",
     "a trap on ERR and EXIT": "set -eE\nclean() { echo clean $?; trap - ERR EXIT; }\ntrap clean ERR EXIT\nf() { false; }\nf",
+    "a trap on ERR with errtrace and a trace": (
+        "set -Eeu\nn() {\n    echo $? $LINENO ${PIPESTATUS[@]} $BASH_COMMAND\n    trap - ERR\n}\ntrap n EXIT ERR TERM\nset -x\n"
+        "f() { false; }\nx=$(trap; f) || true\n(f) || :\n(trap 'echo in $?' ERR; f)\nf"
+    ),
+    "ERR traps in functions": "set -E\nf() { trap 'echo a $?' ERR; false; }\nf\nfalse\ntrap 'echo b' err\nfalse\ntrap '' ERR\nfalse\ntrap ERR\nfalse",
     "a trap on DEBUG": "trap 'echo debug $LINENO $BASH_COMMAND' DEBUG\ntrue\nf() { true; }\nf\ntrap - DEBUG",
     "a trap on DEBUG in functions": "set -T\ntrap 'echo debug $LINENO $BASH_COMMAND' DEBUG\nf() { false; }\nf\ntrap - DEBUG\nexit 3",
     "a trap on RETURN": "f() { trap 'echo returned; trap - RETURN' RETURN; true; }\nf\necho end",
@@ -141,6 +146,7 @@ DIFFERENCES = {
     "a verbose script": {"{ RUNS_nothing"},
     "options": {"errtrace"},
     "traps": {"trap --"},
+    "a trap on ERR with errtrace and a trace": {"+++ trap", "trap --", "} {RUNS_fd}"},
 }
 """bodies whose output differs by design, with the beginnings of the lines that differ"""
 
