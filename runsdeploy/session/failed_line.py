@@ -5,44 +5,56 @@ from __future__ import annotations
 import os
 import re
 
+from msgspec import Struct
+
 from runsdeploy.errors import Position, display_path
 from runsdeploy.events import Ended
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.session.parameters import script_path
 
-_MESSAGE = re.compile(r"(.*?): line (\d+): ")
+_MESSAGE = re.compile(r"(.*?): line (\d+): (syntax error|unexpected EOF|`)?")
 _SHIPPED = re.compile(r".*/(?:files/(tree\d+/.*)|run/tree/(.*))")
 """where the target has scripts, referenced files and libraries"""
+
+
+class _Message(Struct):
+    """A message of bash about a line."""
+
+    file: str
+    """as in `Ended`"""
+    line: int
+    syntax: bool
+    """whether it is about the syntax"""
 
 
 def failed_at(plan: Plan, step: Step, event: Ended, tail: bytes) -> Position:
     """Return the line at which a step failed; without a line if that is unknown. `tail` is the end of its output."""
     file, line = event.file, event.line
-    if event.how != "exit":
-        # A failed line that did not end the section may be older than bash's own last message.
-        message_file, message_line = _last_message(step, tail)
-        if message_line and (message_file != file or message_line > line):
-            file, line = message_file, message_line
+    found = _last_message(step, tail)
+    # A failed line that did not end the section may be older than bash's own last message. A syntax error in a sourced file
+    # fails at the line that sources it.
+    if found and (event.how != "exit" or found.syntax) and (found.file != file or found.line > line):
+        file, line = found.file, found.line
     if not file:
         return step.script.source.at(line if line >= step.script.first_line else 0)
     return Position(_shown(plan, file), line)
 
 
-def _last_message(step: Step, tail: bytes) -> tuple[str, int]:
-    """Return file and line of bash's own message, if the output ends with one: file as in `Ended`, else line 0."""
-    lines = tail.splitlines() or [b""]
-    found = _MESSAGE.match(os.fsdecode(lines[-1]))
+def _last_message(step: Step, tail: bytes) -> _Message | None:
+    """Return bash's own message about a file of the operator, if the output ends with one."""
+    # Not splitlines: with DOS line ends, bash quotes a CR.
+    found = _MESSAGE.match(os.fsdecode(tail.rstrip(b"\n").rpartition(b"\n")[2]))
     if not found:
-        return "", 0
-    path, line, script = found[1], int(found[2]), script_path(step)
+        return None
+    path, line, syntax, script = found[1], int(found[2]), bool(found[3]), script_path(step)
     if not path.startswith("/"):
         path = f"/files/{os.path.dirname(script)}/{os.path.normpath(path)}"  # noqa: PTH120 - a path of another machine
     shipped = _SHIPPED.fullmatch(path)
     if shipped and shipped[2]:
-        return f"lib/{shipped[2]}", line
+        return _Message(f"lib/{shipped[2]}", line, syntax)
     if shipped and shipped[1] != script and any(file.path == shipped[1] for file in step.files):
-        return shipped[1], line
-    return "", line if path.rpartition("/")[2] == step.script.source.path.name else 0
+        return _Message(shipped[1], line, syntax)
+    return _Message("", line, syntax) if path.rpartition("/")[2] == step.script.source.path.name else None
 
 
 def _shown(plan: Plan, file: str) -> str:

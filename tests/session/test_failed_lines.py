@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.trees import Operator, plant, script
@@ -119,3 +121,53 @@ def test_a_failure_is_told_at_the_innermost_own_line(what, told):
     line = CASES[what][1]
     expected = [line] if isinstance(line, str) else [f"scripts/{name}:{each}" for each in ([line] if isinstance(line, int) else line)]
     assert told.get(name) in expected
+
+
+SLOW = {
+    # name: (body, from line 2 on; line)
+    "a loop that reads an empty stdin": ("x=\nuntil [ \"$x\" = yes ]; do\n    read -r x\ndone", 4),
+    "a program in a function": ("f() {\n    true\n    sleep 60\n}\nf", 4),
+    "with an EXIT trap of its own": ("trap true EXIT\nwhile :; do\n    read -r x\ndone", 4),
+}
+
+
+def test_a_step_that_is_ended_by_the_time_limit_names_its_line_and_is_noted_while_silent(operator, tmp_path):
+    """D19."""
+    operator.alter("session.parameters", SILENCE=0.3)
+    files = {f"scripts/s{n}": script("", body) for n, (body, _) in enumerate(SLOW.values())}
+    files |= {"scripts/reads": script("", "mkfifo fifo\nexec 5<>fifo\nread -r x <&5")}
+    names = [f"s{n}" for n in range(len(SLOW))] + ["reads"]
+    tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "\n".join(names) + "\n"})
+    done = operator.deploy(tree, "--keep-going", "--timeout", "1")
+    assert [outcome for _, outcome in done.outcomes] == ["timeout"] * len(names)
+    lines = [step["failed_at"].partition("tree/")[2] for step in done.steps]
+    assert lines == [*(f"scripts/s{n}:{line}" for n, (_, line) in enumerate(SLOW.values())), "scripts/reads:4"]
+    notes = [event["text"] for event in done.events if event["event"] == "note"]
+    assert len([note for note in notes if note.startswith("`s1` still runs, without output for ")]) == 1
+    assert any(note.startswith("`s1` ") and note.endswith(": `sleep`") for note in notes)
+    assert any(note.startswith("`s2` ") and "`bash`" in note for note in notes)
+    assert any(note.startswith("`reads` ") and note.endswith("fifo`") for note in notes), notes
+
+
+@pytest.mark.parametrize("where", ["script", "library", "file"])
+def test_dos_line_ends_give_the_command_that_repairs_them(where, operator, tmp_path):
+    """D17."""
+    dos = "f() {\r\n    true\r\n}\r\nno_such\r\n"
+    files = {
+        "script": {"scripts/it": script("", "no_such\r\ntrue\r\n")},
+        "library": {"scripts/it": script("", "urequire mine"), "lib/mine": "true\r\n\r\n"},
+        "file": {"scripts/it": script("ref -r f=f.sh", '. "$f"'), "scripts/f.sh": dos},
+    }[where]
+    tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "it\n"})
+    done = operator.deploy(tree)
+    name = {"script": "scripts/it", "library": "lib/mine", "file": "scripts/f.sh"}[where]
+    assert done.outcomes == [("it", "failed")]
+    assert done.steps[0]["hint"].startswith("`dos2unix ")
+    assert done.steps[0]["hint"].endswith(f"tree/{name}`")
+
+
+def test_the_hint_is_shown(operator, tmp_path):
+    """D17."""
+    tree = plant(tmp_path / "tree", {"scripts/it": script("", "no_such\r\n"), "hosts/medusa/default": "it\n"})
+    done = operator.run(*operator.deploy_arguments(tree, form="text"))
+    assert re.search(r"^  `dos2unix \S*tree/scripts/it`$", done.talk, re.MULTILINE)
