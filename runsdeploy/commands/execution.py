@@ -11,7 +11,6 @@ from runsdeploy.commands.inputs import connection_to, show_unread
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
 from runsdeploy.output.plans import show_messages, show_plan
-from runsdeploy.output.terminal import discard_output
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.planning import Planned, make_plans
 from runsdeploy.rollout.rollout import Listener, roll_out
@@ -52,7 +51,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
                 show_messages(plan)
         for report in planned.unusable:
             listener.end(report)
-        reports, signal = roll_out(runs, listener, arguments.parallel, discard_output)
+        reports, signal = roll_out(runs, listener, arguments.parallel)
         reports += planned.unusable
         status = exit_status(reports, signal)
         if arguments.format != "text":

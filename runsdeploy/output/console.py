@@ -20,7 +20,7 @@ from runsdeploy.events import (
     Waiting,
 )
 from runsdeploy.output.plans import heading
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 from runsdeploy.plan.plan import Plan
 from runsdeploy.session.report import SUCCESSES, EarlierReport, Fold, HostReport, StepReport, last_lines
 
@@ -161,8 +161,7 @@ class Verbatim:
                 for line in lines:
                     self.terminal.line(printable(line))
             case Output(data):
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
+                write_bytes(data)
             case LoginOutput(data) if self.verbose:
                 self.talk.line(f"login shell: {printable(data)}")
             case Note(text):
