@@ -201,6 +201,8 @@ def failure(report: StepReport) -> Iterable[str]:
         status = f" by signal {report.status - 128}"
     yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position.file_line})"
     yield from (f"    {printable(line)}" for line in last_lines(report.tail))
+    if report.hint:
+        yield f"  {printable(report.hint)}"
     for word, names in (("marked", report.marked), ("not marked", report.unmarked)):
         if names:
             yield f"  {word}: " + ", ".join(f"`{printable(each)}`" if each else "the script" for each in names)

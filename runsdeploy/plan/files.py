@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
@@ -41,6 +42,8 @@ class File(Struct, frozen=True):
     """SHA-256 of a file's bytes, hexadecimal"""
     target: str = ""
     """where a link points"""
+    shown: str = ""
+    """the path of a library's file as an operator would type it"""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -164,6 +167,6 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
         for name in referenced_libraries(text, known) - found.keys():
             content = known[name].path.read_bytes()
             problems += syntax_errors_in(known[name].shown, content)
-            found[name] = content_file(f"lib/{name}", content)
+            found[name] = replace(content_file(f"lib/{name}", content), shown=known[name].shown)
             left.append((content, known[name].shown))
     return found, problems

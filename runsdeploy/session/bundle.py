@@ -130,7 +130,7 @@ def _hash(archive: IO[bytes]) -> str:
 def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members of the archive, each path once, directories before their files."""
     run, steps = f"segment{segment.number}/run", segment.steps
-    for part in ("runner.sh", "spool.sh", "lock.sh", "run_step.sh", "runs.sh", "step.sh", "mark.sh"):
+    for part in ("runner.sh", "spool.sh", "lock.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh", "record.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
     if expected_facts_of(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))

@@ -22,6 +22,7 @@ from runsdeploy.events import (
 )
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import repair_hint
+from runsdeploy.session.failed_line import failed_at
 
 SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
@@ -45,7 +46,9 @@ class StepReport(Struct):
     status: int | None = None
     seconds: float = 0.0
     failed_at: Position | None = None
-    """the line of the operator's script that failed, if known"""
+    """the operator's innermost line that failed, in the script or a file that it sourced; without a line if unknown"""
+    hint: str = ""
+    """the command that repairs the script, if known"""
     marked: list[str] = field(default_factory=list)
     """subsystems that `setdone` marked; empty text for the script as a whole"""
     unmarked: list[str] = field(default_factory=list)
@@ -129,10 +132,11 @@ class Fold:
         report.outcome, report.status, report.seconds = event.outcome, event.status, event.seconds
         if event.outcome in SUCCESSES:
             return
-        source = report.step.script.source
-        # A failed line that did not end the section may be older than bash's own last message.
-        line = event.line if event.how == "exit" else max(event.line, _line_in(report.tail, source.path.name))
-        report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
+        report.failed_at = failed_at(self.plan, report.step, event, report.tail)
+        if b"\r\n" in report.step.script.body:
+            report.hint = f"`dos2unix {report.step.script.source.shown}`"
+        elif b"$'\\r'" in report.tail:
+            report.hint = f"`dos2unix {report.failed_at.file}`"
 
     def close(self, seconds: float, error: HostError | None = None) -> HostReport:
         """Return the report of the host when no more events come."""
@@ -179,14 +183,6 @@ def _mark(report: StepReport, action: str, subsystem: str) -> None:
         report.unmarked = [each for each in report.unmarked if each != subsystem]
     if action == "resetdone":
         report.marked = [each for each in report.marked if subsystem not in ("", each)]
-
-
-def _line_in(tail: bytes, name: str) -> int:
-    """Return the line number in bash's own message about a script, if the output ends with one; else 0."""
-    lines = tail.splitlines() or [b""]
-    _, found, rest = lines[-1].partition(f"/{name}: line ".encode("utf-8", "surrogateescape"))
-    number = rest.partition(b":")[0]
-    return int(number) if found and number.isdigit() else 0
 
 
 def last_lines(data: bytes) -> list[bytes]:

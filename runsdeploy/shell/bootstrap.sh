@@ -169,9 +169,11 @@ start() {
     set -- "$bash" -p "$here/run/runner.sh" "$base" "$state" "$directory" "$here"
     # With SHELLOPTS in the environment `-p` would make the steps' bash privileged too, and it would read no BASH_ENV.
     set -- env -u SHELLOPTS -u BASHOPTS "$@"
-    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
-    "$@" </dev/null >>"$here/spool" 2>>"$here/errors" &
-    echo "$!" >"$here/pid"
+    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; fi
+    # Not `&` of this shell: without job control it lets the runner and all steps ignore INT and QUIT, and a program cannot
+    # know that they should not. Job control of bash needs no terminal, and without setsid it makes a process group.
+    # shellcheck disable=SC2016 # expanded by that bash
+    "$bash" --norc -p -c 'set -m; "$@" &' bash "$@" </dev/null >>"$here/spool" 2>>"$here/errors"
 }
 
 # Record that a controller is attached: the time of a clock that is never set, where there is one, and the process that

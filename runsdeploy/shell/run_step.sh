@@ -48,6 +48,8 @@ run_file() {
     set +m
     clock
     began=$RUNS_now
+    spool_size
+    listen
     while ! IFS= read -r -t 0.2 -u 7 part; do
         # The time limit of `read` may fall between the digits of a status.
         status+=$part
@@ -71,6 +73,7 @@ run_file() {
             signal_group TERM
         fi
         limit_spool
+        note_silence
     done
     RUNS_status=$status$part
     wait "$RUNS_group"
@@ -175,7 +178,7 @@ judge() {
 }
 
 run_step() {
-    local began turn line=0 how=none
+    local began turn
     RUNS_step=$RUNS_run/step/$1
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
@@ -214,10 +217,15 @@ run_step() {
     already-done) restore_outs ;;
     *) [[ -z $RUNS_set ]] || keep_outs ;;
     esac
-    if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line how <"$RUNS_step/failed"; fi
-    # The file is empty on a full disk.
-    : "${line:=0}" "${how:=none}"
+    RUNS_line=0 RUNS_file='' RUNS_how=none
+    case $RUNS_outcome in ok | already-done) ;; *) locate ;; esac
+    # The form of bash's own messages, from which the controller takes the line.
+    if [[ $RUNS_step_strict == yes && -n ${RUNS_command-} && $RUNS_outcome == failed ]]; then
+        printf "%s: line %s: %s\`%s\` failed\n" "$RUNS_session/files/$RUNS_step_file" "$RUNS_caller" \
+            "${RUNS_file:+"$RUNS_file:$RUNS_line: "}" "$RUNS_command"
+    fi
+    RUNS_encode "$RUNS_file"
     RUNS_ended="end $RUNS_step_number $RUNS_outcome $RUNS_status"
     printf -v began '%03d' $((10#$RUNS_now - 10#$began))
-    emit "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line $how"
+    emit "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $RUNS_line $RUNS_how${RUNS_encoded:+ $RUNS_encoded}"
 }

@@ -8,6 +8,7 @@
 
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
+printf '%s\n' "$$" >"$RUNS_here/pid"
 # bash's message about a killed step (`line 135: 4711 Killed ( cd …`) is about our lines, not the operator's.
 exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
@@ -21,6 +22,10 @@ IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
 . "$RUNS_run/lock.sh"
 # shellcheck source-path=SCRIPTDIR source=run_step.sh
 . "$RUNS_run/run_step.sh"
+# shellcheck source-path=SCRIPTDIR source=silence.sh
+. "$RUNS_run/silence.sh"
+# shellcheck source-path=SCRIPTDIR source=locate.sh
+. "$RUNS_run/locate.sh"
 
 # write_journal LINE...: on the disk before it returns: after a power cut no step may have run without an entry.
 write_journal() {

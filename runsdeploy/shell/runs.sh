@@ -6,6 +6,33 @@
 # Status of `shouldrun` for "no": `shouldrun || exit` passes it on, and programs do not use it.
 RUNS_DECLINED=100
 
+# Under `set -x` a call of one of our functions is one line of the trace. So each begins with
+#
+#     { local RUNS_options=$- && RUNS_untrace; } REDIRECTIONS
+#
+# which turns the trace off, while BASH_XTRACEFD leads to /dev/null (its value is kept in RUNS_trace_fd, its file in
+# RUNS_tracing: bash closes it), and ends with RUNS_retrace. The expansion in the redirection is an assignment that is not
+# traced.
+RUNS_empty=''
+
+RUNS_untrace() {
+    set +x
+    if ((RUNS_trace_fd != 2)); then
+        eval "exec $RUNS_trace_fd>&$RUNS_tracing"
+        BASH_XTRACEFD=$RUNS_trace_fd
+    else
+        unset BASH_XTRACEFD
+    fi
+    exec {RUNS_tracing}>&-
+}
+
+# RUNS_retrace STATUS: turn the trace on again if RUNS_options has it, and return the status.
+RUNS_retrace() {
+    [[ $RUNS_options == *x* ]] || return "$1"
+    eval "RUNS_return() { set -x && return \"\$1\"; } 2>/dev/null ${BASH_XTRACEFD:-2}>/dev/null"
+    RUNS_return "$1"
+}
+
 # RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one. Without stderr: bash complains about
 # a missing locale whenever LC_ALL is restored, which is not the fault of the script.
 RUNS_encode() { RUNS_encode_bytes "$1"; } 2>/dev/null
@@ -72,6 +99,12 @@ RUNS_marker() {
 }
 
 shouldrun() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+    if RUNS_shouldrun "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_shouldrun() {
     local RUNS_folder RUNS_file RUNS_encoded RUNS_subsystem RUNS_line RUNS_value=''
     RUNS_marker "${1-}"
     RUNS_encode "${1-}"
@@ -104,6 +137,12 @@ shouldrun() {
 }
 
 setdone() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+    if RUNS_setdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_setdone() {
     local RUNS_folder RUNS_file RUNS_encoded RUNS_value=''
     if (($# > 1)); then
         RUNS_encode "=$2"
@@ -160,6 +199,12 @@ RUNS_write() (
 )
 
 resetdone() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+    if RUNS_resetdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_resetdone() {
     local RUNS_folder RUNS_file RUNS_encoded
     RUNS_marker "${1-}"
     if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
@@ -175,19 +220,25 @@ resetdone() {
 
 # urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
-    local RUNS_each
+    { local RUNS_options=$- RUNS_each RUNS_file && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
     for RUNS_each; do
         [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
         RUNS_loaded+="$RUNS_each "
         if [[ -f $RUNS_RUN/tree/$RUNS_each ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/tree/$RUNS_each"
+            RUNS_file=$RUNS_RUN/tree/$RUNS_each
         elif [[ -f $RUNS_RUN/lib/$RUNS_each.sh && $RUNS_each != */* ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/lib/$RUNS_each.sh"
+            RUNS_file=$RUNS_RUN/lib/$RUNS_each.sh
         else
             printf "unknown library \`%s\`\n" "$RUNS_each" >&2
             exit 1
         fi
+        # A library is traced as any sourced file.
+        [[ $RUNS_options != *x* ]] || set -x
+        # shellcheck source=/dev/null
+        . "$RUNS_file"
+        { RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
     done
+    RUNS_retrace 0
 }

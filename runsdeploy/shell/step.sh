@@ -1,4 +1,4 @@
-# The BASH_ENV of a SCRIPT section, read by bash before it: libraries, values, and a record of failed lines.
+# The BASH_ENV of a SCRIPT section, read by bash before it: libraries, values, and records of where it failed.
 #
 # The section itself is run as `bash FILE`, so $0, $LINENO and bash's messages are those of its file.
 
@@ -16,30 +16,6 @@ urequire DEFAULTS
 # shellcheck source=/dev/null
 . "$RUNS_STEP/values.sh"
 
-# RUNS_failed HOW [COMMAND]: record the line of the section that failed last or called `exit`: the innermost line in the
-# section's own file, not one of a library. A COMMAND is printed, with its line in a library of the trees.
-RUNS_failed() {
-    local RUNS_i RUNS_inside=''
-    for ((RUNS_i = 1; RUNS_i < ${#BASH_SOURCE[@]}; RUNS_i++)); do
-        if [[ ${BASH_SOURCE[RUNS_i]} == "$0" ]]; then
-            printf '%s %s\n' "${BASH_LINENO[RUNS_i - 1]}" "$1" 2>/dev/null >|"$RUNS_STEP/failed"
-            # The form of bash's own messages, from which the controller takes the line.
-            (($# == 1)) || printf "%s: line %s: %s\`%s\` failed\n" "$0" "${BASH_LINENO[RUNS_i - 1]}" "$RUNS_inside" "$2" >&2
-            return
-        elif [[ -z $RUNS_inside && ${BASH_SOURCE[RUNS_i]} == "$RUNS_RUN/tree/"* ]]; then
-            RUNS_inside="lib/${BASH_SOURCE[RUNS_i]#"$RUNS_RUN/tree/"}:${BASH_LINENO[RUNS_i - 1]}: "
-        fi
-    done
-}
-trap 'RUNS_failed last' ERR
-
-exit() {
-    local RUNS_code=${1-$?}
-    # The `exit` of a subshell need not end the section.
-    if ((BASH_SUBSHELL)); then RUNS_failed last; else RUNS_failed exit; fi
-    builtin exit "$RUNS_code"
-}
-
 # shellcheck source=/dev/null
 . "$RUNS_STEP/meta.sh"
 [[ $RUNS_step_root == no ]] || printf '%s\n' "$$" >|"$RUNS_STEP/pid"
@@ -48,10 +24,11 @@ if [[ $0 != "$RUNS_RUN/mark.sh" ]]; then
     once) shouldrun || builtin exit ;;
     onchange) shouldrun onchange "$RUNS_DIGEST" || builtin exit ;;
     esac
+    # shellcheck source-path=SCRIPTDIR source=record.sh
+    . "$RUNS_RUN/record.sh"
     if [[ $RUNS_step_strict == yes ]]; then
-        set -eE -o pipefail
+        set -e -o pipefail
         # Before 4.4 an empty array counts as unset.
         if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)); then set -u; fi
-        trap 'RUNS_failed last "$BASH_COMMAND"' ERR
     fi
 fi
