@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.flags import LARGEST, Flag
+from runsdeploy.cli.flags import FALSE, LARGEST, TRUE, Flag
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.tree.trust import owner_problem
@@ -22,7 +22,6 @@ OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "R
 """variables that stand for no flag: the state directory, and the environment of the job runner's jobs"""
 TESTS = "RUNSDEPLOY_TEST"
 """prefix of the test suite's variables"""
-TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
 def resolve(

@@ -48,7 +48,7 @@ def _tree(trees: Trees) -> list[NewFile]:
 
 
 def _host(arguments: Arguments, trees: Trees, host: Host) -> list[NewFile]:
-    folder = host.directory
+    folder = trees.new_host_directory(host)
     files = [NewFile(trees.located(0, folder, name), name) for name in ("runs.conf", "default")]
     sysinfos = trees.located(0, folder, "sysinfos.conf")
     found = b""

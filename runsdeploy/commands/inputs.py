@@ -16,7 +16,7 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
 from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
-from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
+from runsdeploy.tree.recipe import Entry, Operation, parse_argument
 from runsdeploy.tree.script import DOS_SEPARATOR, is_script
 from runsdeploy.tree.selection import choices, near_host, select
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
@@ -63,7 +63,12 @@ def connection_to(arguments: Arguments, host: Host) -> HostConnection:
 
 def sets_of(arguments: Arguments) -> list[Operation]:
     """Return the operations of `--set`; raises InputError."""
-    operations, problems = parse_operations(Word(text, COMMAND_LINE) for text in arguments.set)
+    operations: list[Operation] = []
+    problems: list[Problem] = []
+    for text in arguments.set:
+        found, wrong = parse_argument(text, COMMAND_LINE)
+        operations += found
+        problems += wrong
     if problems:
         raise InputError(problems)
     return operations
@@ -78,7 +83,7 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
     recipes = [Entry(f"@{name}", (), COMMAND_LINE) for name in arguments.recipe]
     if not entries and not recipes:
         if not trees.host_directories(host):
-            near = near_host(host.name, trees.hosts())
+            near = near_host(host.name, trees)
             hint = f"make it: `runsdeploy init --host {host.name}`, or name a script: `--script NAME`"
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]

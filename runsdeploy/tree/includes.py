@@ -31,12 +31,13 @@ class RecipeIncludes:
         name = entry.name.removeprefix("@")
         wrong = name_problem(name)
         found = None if wrong else self.trees.find(name, self.host)
+        places = self.trees.host_directories(self.host)
         if wrong:
             self.problems.append(Problem(entry.position, wrong))
-        elif found is None and entry.name == "@default" and entry.position == COMMAND_LINE and self.host:
-            place = self.trees.host_directories(self.host)[0].shown
+        elif found is None and self.host and places and entry == Entry("@default", (), COMMAND_LINE):
             hint = "write one, or name what to run: `--recipe NAME`, `--script NAME`"
-            self.problems.append(Problem(None, f"host `{self.host.name}` has no recipe `default` in `{place}`", hint))
+            message = f"host `{self.host.name}` has no recipe `default` in `{places[0].shown}`"
+            self.problems.append(Problem(None, message, hint))
         elif found is None:
             hint = self.trees.near(name, self.host)
             self.problems.append(Problem(entry.position, f"unknown recipe `{name}`", hint))

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.trees import name_problem
@@ -128,6 +129,25 @@ def parse_call(words: list[Word]) -> tuple[list[Operation], list[Problem]]:
     return [Operation(parsed.name, "()", tuple(_encode(word.text) for word in rest), head.position)], []
 
 
+def parse_argument(text: str, position: Position) -> tuple[list[Operation], list[Problem]]:
+    """Return the operations of a text in which a shell has removed quotes already, and problems.
+
+    `name=value` is one operation, whose value is all of the rest, byte for byte. `name value...` is one call of `var`,
+    with words as on the line of a recipe, but for comments.
+    """
+    if not re.match(rf"{VARIABLE}[ \t]", text):
+        return parse_operations([Word(text, position)])
+    if re.match(rf"{VARIABLE}[ \t]+[+-]?=", text):
+        return [], [Problem(position, f"bad operation `{text}`: blank before `=`, expected `name=value`")]
+    lexer = _Lexer(text, position.file, comments=False)
+    line = lexer.line()
+    if lexer.at < len(text):
+        line.problems.append(Problem(position, f"`{text}` has more than one line, expected the words of one"))
+    if line.problems:
+        return [], [replace(problem, position=position) for problem in line.problems]
+    return parse_call([Word(word.text, position) for word in line.words])
+
+
 def _operation(word: Word) -> Operation | Problem:
     match = _OPERATION.match(word.text)
     if not match or (not match["kind"] and match["value"]):
@@ -154,8 +174,8 @@ def _lines(data: bytes, file: str) -> Iterator[_Line]:
 class _Lexer:
     """The lexer of recipes: a position in the text that moves forward word by word."""
 
-    def __init__(self, text: str, file: str) -> None:
-        self.text, self.file, self.at = text, file, 0
+    def __init__(self, text: str, file: str, *, comments: bool = True) -> None:
+        self.text, self.file, self.at, self.comments = text, file, 0, comments
         self.starts = [0, *(found.end() for found in re.finditer("\n", text))]
 
     def position(self, at: int) -> Position:
@@ -174,7 +194,7 @@ class _Lexer:
                 self.at += 1
             elif self.text.startswith("\\\n", self.at):
                 self.at += 2
-            elif char == "#":
+            elif char == "#" and self.comments:
                 self.at = self._end_of_line()
             else:
                 self._word(line)

@@ -18,6 +18,8 @@ from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 
 _PATTERN = re.compile(r"[*?\[]")
+_EVERY = frozenset({"all", "any", "every", "everything"})
+"""names by which other tools call all hosts, in lower case"""
 
 
 class Choice(Struct, frozen=True):
@@ -58,9 +60,10 @@ def memberships(trees: Trees) -> tuple[dict[str, list[str]], list[Problem]]:
     return found, list(dict.fromkeys(selection.problems))
 
 
-def near_host(name: str, known: Sequence[Host]) -> str:
-    """Return `did you mean ...?` for the host of this name in some domain, or a similar one; or an empty string."""
-    same = [host.name for host in known if host.short == name]
+def near_host(name: str, trees: Trees) -> str:
+    """Return `did you mean ...?` for the group of this name, the host of it in some domain, or a similar one; or ""."""
+    known = trees.hosts()
+    same = [f"@{name}"] if name in trees.groups() else [host.name for host in known if host.short == name]
     return f"did you mean `{same[0]}`?" if same else did_you_mean(name, (host.name for host in known))
 
 
@@ -122,13 +125,18 @@ class _Selection:
             self._problem(word, f"`{word.text}` is not a host name but a number", hint)
             return []
         host = Host(name, user)
+        if name.lower() in _EVERY and name not in self.files and not self.trees.host_directories(host):
+            every = f"{user}@*" if user else "*"
+            meant = f"`{every}`" if word.position else f"`'{every}'`, in quotes"
+            self._problem(word, f"`{word.text}` names no host", f"every host that has a directory: {meant}")
+            return []
         if self.must_be_known and word.position is None and not self.trees.host_directories(host):
             self._problem(word, f"unknown host `{name}`: no directory in the trees", self._near(name))
         return [host]
 
     def _near(self, name: str) -> str:
         """Return the most similar host, or the command that makes its directory."""
-        return near_host(name, self.known) or f"make it: `runsdeploy init --host {name}`"
+        return near_host(name, self.trees) or f"make it: `runsdeploy init --host {name}`"
 
     def _excluded(self, word: Choice, hosts: dict[str, Host], above: tuple[str, ...], *, complete: bool) -> list[Host]:
         """Return the hosts that an exception excludes from `hosts`; `complete`: no word before had a problem."""

@@ -104,9 +104,18 @@ class Host(Struct, frozen=True):
         return self.name if _ADDRESS.match(self.name) else self.name.partition(".")[0]
 
     @property
-    def directory(self) -> str:
-        """Its directory below the root of a tree: `univ.run/medusa`, or `hosts/medusa` without a domain."""
-        return f"{self.domain or 'hosts'}/{self.short}"
+    def directories(self) -> tuple[str, ...]:
+        """Where its directory may be below the root of a tree, most specific first.
+
+        `univ.run/medusa`, `hosts/medusa.univ.run`, `hosts/medusa`; without a domain only the last.
+        """
+        below_hosts = f"hosts/{self.short}"
+        return (f"{self.domain}/{self.short}", f"hosts/{self.name}", below_hosts) if self.domain else (below_hosts,)
+
+    @property
+    def own_directories(self) -> tuple[str, ...]:
+        """Those of `directories` that are of no other host: `hosts/medusa` is also for a `medusa` of another domain."""
+        return self.directories[:2]
 
     @property
     def address(self) -> str:
@@ -139,11 +148,13 @@ class Trees(Struct, frozen=True, dict=True):
         return [self._checked(place) for place in places if place.path.is_dir()]
 
     def host_directories(self, host: Host | None) -> list[Located]:
-        """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then hosts/HOST."""
-        if host is None:
-            return []
-        full = self._existing(host.domain, host.short) if host.domain else []
-        return full + self._existing("hosts", host.short)
+        """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then those below `hosts`."""
+        return [place for inside in host.directories for place in self._existing(inside)] if host else []
+
+    def new_host_directory(self, host: Host) -> str:
+        """Return where the first tree has, or should have, the host's own directory."""
+        own = host.own_directories
+        return next((inside for inside in own if (self.roots[0] / inside).is_dir()), own[0])
 
     def places(self, host: Host | None) -> list[Located]:
         """Return the directories in which names of scripts and recipes are looked up, in order."""
@@ -181,9 +192,9 @@ class Trees(Struct, frozen=True, dict=True):
         own = [self.located(script.tree, part) for part in ancestors(script.inside)]
         order += [place for place in own if place.inside.split("/")[0] == "scripts"]
         if host is not None:
-            levels = [("hosts",), (host.domain,), ("hosts", host.short), (host.domain, host.short)]
-            for level in levels if host.domain else levels[::2]:
-                order += [self.located(tree, *level) for tree in reversed(range(len(self.roots)))]
+            tops = ("hosts", host.domain) if host.domain else ("hosts",)
+            for inside in (*tops, *reversed(host.directories)):
+                order += [self.located(tree, inside) for tree in reversed(range(len(self.roots)))]
             order += [place for place in own if any(place.inside.startswith(f"{top}/") for top in below)]
         files = [self.located(place.tree, place.inside, "runs.conf") for place in order]
         return self._inside([file for file in files if file.path.is_file()])
@@ -237,7 +248,7 @@ class Trees(Struct, frozen=True, dict=True):
 
     def hosts(self) -> list[Host]:
         """Return all hosts that have a directory, sorted by domain and name."""
-        found = {host for host, place in self._host_directories() if place.inside == host.directory}
+        found = {host for host, place in self._host_directories() if place.inside in host.directories}
         return sorted(found, key=lambda host: (host.domain, host.short))
 
     def misplaced_hosts(self) -> list[Problem]:
@@ -246,12 +257,11 @@ class Trees(Struct, frozen=True, dict=True):
             Problem(
                 next((self.located(place.tree, place.inside, name).at(1) for name in found), place.at()),
                 f"no host has its directory at `{place.inside}`: it is not read for `{host.name}`",
-                f"move it to `{host.directory}`",
+                f"move it to `{host.directories[0]}`",
             )
             for host, place in self._host_directories()
-            if place.inside != host.directory
+            if place.inside not in host.directories
             if (found := [name for name in HOST_FILES if (place.path / name).is_file()])
-            or place.inside.startswith("hosts/")
         ]
 
     def _host_directories(self) -> Iterator[tuple[Host, Located]]:

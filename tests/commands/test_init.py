@@ -62,6 +62,23 @@ def test_a_tree_a_host_and_a_script_are_made_and_can_be_planned_checked_and_depl
         assert done.outcomes == [("example", outcome), ("hello", outcome)], done.talk
 
 
+def test_the_directory_that_a_newcomer_makes_by_hand_is_the_hosts_directory(operator, tree):
+    """O15: `hosts/` and `--host web1.example.com` are what he has seen."""
+    plant(tree, {"hosts/web1.example.com/default": "example\n"})
+    assert operator.run("hosts", cwd=tree).text.split() == ["web1.example.com", "default", "hosts/web1.example.com"]
+    done = operator.run("plan", "--host", "web1.example.com", cwd=tree)
+    assert (done.status, done.text.splitlines()[0].startswith("web1.example.com: 1 step")) == (0, True)
+    done = operator.run("init", "--host", "web1.example.com", cwd=tree)
+    assert done.text.splitlines() == [
+        "made hosts/web1.example.com/runs.conf",
+        "exists, left as it is: hosts/web1.example.com/default",
+        "made hosts/web1.example.com/sysinfos.conf",
+    ]
+    assert operator.run("new", "own", "--host", "web1.example.com", cwd=tree).text == "made hosts/web1.example.com/own\n"
+    assert findings(operator, tree) == (0, [])
+    assert not (tree / "example.com").exists()
+
+
 def test_every_line_that_is_a_comment_in_a_template_is_valid_without_its_sign(operator, tree):
     """What a template shows, somebody will take the sign away from."""
     operator.run("init", "--host", "web1,old.example.org", cwd=tree)
