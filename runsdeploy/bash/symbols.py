@@ -51,7 +51,11 @@ class Symbols(Struct):
     sets: list[Occurrence] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
+    asked: set[str] = field(default_factory=set)
+    """commands that the text asks for before it calls them: `command -v x`, `declare -F x`"""
     reads_more: bool = False
     """whether the text may read variables that it does not name: `${!x}`, `eval`"""
     sets_more: bool = False
     """whether the text may set variables that it does not name: `eval`, `source`"""
+    calls_more: bool = False
+    """whether the text may define functions that it does not name: `eval`, `source` of a file with more than values"""

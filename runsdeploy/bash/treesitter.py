@@ -13,13 +13,14 @@ from functools import cache
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
-from runsdeploy.bash.builtins import OPAQUE, exports_all, names_read, names_set
+from runsdeploy.bash.builtins import ASKING, OPAQUE, defines_functions, exports_all, names_read, names_set
 from runsdeploy.bash.symbols import Argument, Call, Occurrence, Symbols
 
 _NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 _EXPANSION = re.compile(r"(?<!\\)\$\{?[#!]?([A-Za-z_]\w*)", re.ASCII)
 _SET = re.compile(r"(?<![\w$])([A-Za-z_]\w*)(?:\[[^]]*\])?\+?=", re.ASCII)
 _SETTING = re.compile(r"\b(?:read|for|select|local|declare|typeset|mapfile|readarray|getopts|printf +-v)\b(.*)")
+_FUNCTION = re.compile(rb"^[ \t]*(?:function[ \t]+)?([A-Za-z_][\w:-]*)[ \t]*\(\)", re.MULTILINE)
 _ASSIGNING = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
 _DEFAULTS = frozenset({":-", "-", ":+", "+", ":?", "?", ":=", "="})
 _COMPARES = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge"})
@@ -57,6 +58,7 @@ class _Collector:
     def add_by_pattern(self) -> None:
         """Add variables of a text with syntax errors by regular expressions: an extra name prevents a false warning."""
         known = {each.name for each in self.symbols.reads}
+        self.symbols.functions |= {found[1].decode() for found in _FUNCTION.finditer(self.text)}
         for number, line in enumerate(self.lines, 1):
             text = line.decode("utf-8", "replace")
             sets = [found[1] for found in _SET.finditer(text)]
@@ -210,6 +212,9 @@ class _Collector:
         reference, existing = "n" in options, "p" in options or keyword.type in ("export", "readonly")
         self.symbols.reads_more |= reference
         self.symbols.sets_more |= reference
+        if keyword.type in ("declare", "typeset") and re.search(r"[fF]", options):
+            self.symbols.asked |= {self._text_of(child) for child in rest}
+            return
         for child in rest:
             if child.type == "variable_name":
                 (self._reads(child, required=False) if existing else self._sets(child))
@@ -238,6 +243,10 @@ class _Collector:
         if name in OPAQUE:
             self.symbols.reads_more = self.symbols.sets_more = True
         texts = [word.text for word in words]
+        literal = all(word.literal for word in words)
+        self.symbols.calls_more |= defines_functions(name, texts, literal=literal)
+        if name in ASKING:
+            self.symbols.asked |= {word.text.partition("=")[0] for word in words if word.literal}
         self.symbols.reads_more |= exports_all(name, texts)
         for each in names_set(name, texts):
             self._sets(node, each)

@@ -44,6 +44,7 @@ def build_model(trees: Trees, hosts: Sequence[Host], time_limit: float, *, compl
     for files in model.names.values():
         for name, place in files.items():
             _add_file(model, name, place)
+    _drop_shipped(model)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         model.recipes = list(pool.map(resolve_each, [recipe for host in hosts for recipe in _recipes(model, host)]))
         used = {script.source.path for *_, script in model.entries()} | set(model.steps_by_path)
@@ -101,6 +102,23 @@ def _add_file(model: TreeModel, name: str, place: Located) -> None:
         model.findings.append(error(script))
     else:
         model.other_files.append(place)
+
+
+def _drop_shipped(model: TreeModel) -> None:
+    """Remove the files that only a `ref` ships: a list of words or a configuration is no script and no recipe."""
+    shipped = model.shipped
+    if not shipped:
+        return
+    named = {"default", *model.names_after}
+    for place in model.other_files:
+        named |= {entry.name.removeprefix("@") for entry in _parsed(place) if not shipped & {place.path}}
+    dropped: set[Path] = set()
+    for names in model.names.values():
+        for name, place in [*names.items()]:
+            if name not in named and shipped & {place.path, *place.path.parents}:
+                dropped.add(names.pop(name).path)
+    kept = {place.path for names in model.names.values() for place in names.values()}
+    model.drop(dropped - kept)
 
 
 def _recipes(model: TreeModel, host: Host) -> Iterator[HostEntries]:

@@ -104,17 +104,10 @@ def _unnamed(model: TreeModel) -> Iterator[Finding]:
 
 def _dangling(model: TreeModel) -> Iterator[Finding]:
     """A dangling symbolic link where scripts and libraries are looked for, unless a `ref` ships it."""
-    shipped = {
-        path
-        for symbols in model.all_symbols
-        for each in symbols.conf.declared
-        if each.kind == "ref" and each.file
-        for path in model.files(symbols.script, each.file)
-    }
     places = [root / top for root in model.trees.roots for top in ("scripts", "lib", "groups")]
     places += [place.path for host in model.hosts for place in model.trees.host_directories(host)]
     for path in (path for place in dict.fromkeys(places) if model.complete for path in files_below(place)):
-        if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
+        if path.is_symlink() and not os.path.exists(path) and not model.shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
             message = f"a link to `{path.readlink()}`, which does not exist"
             yield warning("dangling-link", Position(display_path(path), 1), message)
 

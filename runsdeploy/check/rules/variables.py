@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from runsdeploy.bash.symbols import Occurrence
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
+from runsdeploy.check.slip import slip_of
 from runsdeploy.check.symbols import FACTS, Declaration, ScriptSymbols
 from runsdeploy.errors import did_you_mean
 from runsdeploy.tree.recipe import RESERVED
@@ -74,11 +75,7 @@ def _from_environment(name: str, known: Iterable[str]) -> bool:
     """Return whether a name is one of the environment or of bash, and not a misspelt name of the script."""
     if name.startswith("RUNS_"):
         return not did_you_mean(name, GIVEN)
-    return bool(_ENVIRONMENT.match(name)) and not (name.isupper() and _nearly(name, known))
-
-
-def _nearly(name: str, known: Iterable[str]) -> bool:
-    return not re.match(RESERVED, name) and len(name) > 4 and bool(did_you_mean(name, known))  # noqa: PLR2004
+    return bool(_ENVIRONMENT.match(name)) and (bool(re.match(RESERVED, name)) or not slip_of(name, known))
 
 
 def _unset(model: TreeModel) -> Iterator[Finding]:
