@@ -41,6 +41,12 @@ MODIFIED = 946684800
 IN_MEMORY = 8 << 20
 """bytes up to which an archive is kept in memory"""
 
+PARTS = (
+    "runner.sh", "spool.sh", "lock.sh", "sweep.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh",
+    "record.sh", "mark.sh",
+)  # fmt: skip
+"""files of `shell/` that run the steps of a segment"""
+
 
 class Bundle(Struct):
     """The bytes of one request to a target: a segment to start or to follow, or a question."""
@@ -57,17 +63,18 @@ class Bundle(Struct):
             yield chunk
 
 
-def question(session: Session, about: str, scope: str, argument: str = "-") -> Bundle:
+def question(nonce: str, session: Session, about: str, scope: str, argument: str = "-") -> Bundle:
     """Return the request that asks a machine a question; `about` is one of `answer` in `shell/questions.sh`."""
-    return Bundle(_header(session, about, scope, offset=argument, questions=True), io.BytesIO())
+    return Bundle(_header(nonce, session, about, scope, offset=argument, questions=True), io.BytesIO())
 
 
-def watch(session: Session, segment: str, scope: str, offset: int) -> Bundle:
+def watch(nonce: str, session: Session, segment: str, scope: str, offset: int) -> Bundle:
     """Return the request for the spool of a started segment, from byte `offset` on."""
-    return Bundle(_header(session, segment, scope, offset=str(offset)), io.BytesIO())
+    return Bundle(_header(nonce, session, segment, scope, offset=str(offset)), io.BytesIO())
 
 
 def _header(  # noqa: PLR0913 - one for each word
+    nonce: str,
     session: Session,
     segment: str,
     scope: str,
@@ -80,11 +87,13 @@ def _header(  # noqa: PLR0913 - one for each word
     questions: bool = False,
 ) -> bytes:
     """Return the bootstrap program and the header line; `offset` is the argument of a question."""
-    words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding, offset, yes(marks)]
+    words = [nonce, session.identity, segment, str(length), digest, scope, encoding, offset, yes(marks)]
     return call(bootstrap(questions=questions), *words)
 
 
-def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", shared: Sequence[File] = ()) -> Bundle:
+def pack(
+    plan: Plan, segment: Segment, session: Session, nonce: str, scope: str = ".", shared: Sequence[File] = ()
+) -> Bundle:
     """Make the bundle of a segment; `shared` are the files that it needs from the other side.
 
     Raises Refused if a file changed after the plan was made.
@@ -111,7 +120,7 @@ def _pack(plan: Plan, segment: Segment, session: Session, scope: str, shared: Se
     digest = _hash(archive)
     archive.seek(0)
     marks = keeps_state(plan, segment.side)
-    head = _header(session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
+    head = _header(nonce, session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
     return Bundle(head, archive)
 
 
@@ -130,7 +139,7 @@ def _hash(archive: IO[bytes]) -> str:
 def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members of the archive, each path once, directories before their files."""
     run, steps = f"segment{segment.number}/run", segment.steps
-    for part in ("runner.sh", "spool.sh", "lock.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh", "record.sh", "mark.sh"):
+    for part in PARTS:
         yield content_file(f"{run}/{part}", shell_file(part))
     if expected_facts_of(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))

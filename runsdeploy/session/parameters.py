@@ -61,7 +61,17 @@ def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
         RUNS_step_origin=_origin(plan, step, session),
         RUNS_step_outs=step.outs,
         RUNS_step_uses=step.uses,
+        RUNS_step_refs=_references(step),
     )
+
+
+def _references(step: Step) -> list[str]:
+    """Return the paths of a step's references below the session's directory of files, without those in directories."""
+    found: list[str] = []
+    for path in sorted(f"{file.path}/" for file in step.files):
+        if not found or not path.startswith(found[-1]):
+            found.append(path)
+    return [path[:-1] for path in found]
 
 
 def script_path(step: Step) -> str:

@@ -13,6 +13,7 @@ answer() {
     account) account ;;
     ready) ready ;;
     cleanup) clean_up ;;
+    stay) stay ;;
     unacknowledged) unacknowledged ;;
     holder) holder ;;
     hold) hold ;;
@@ -37,8 +38,9 @@ check_facts() {
     [ -z "$found" ] || emit note "$(encode "$found")"
 }
 
-# emit_markers OWNER: an event for each line of the input, which begins with the path of a marker.
-emit_markers() { sed "s/^/$(printf '\036')$nonce marker $1 /"; }
+# emit_markers OWNER: an event for each line of the input, which begins with the path of a marker. The first line that
+# `sed` reads is what it puts before the others: everybody may read its arguments.
+emit_markers() { { say "$mark$nonce marker $1 " && cat; } | LC_ALL=C sed '1{h;d;};G;s/^\(.*\)\n\(.*\)$/\2\1/'; }
 
 # list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines of the markers. `shouldrun` trusts no link.
 list_markers() {
@@ -134,10 +136,16 @@ ready() {
     account
 }
 
-# Remove the files of a session that ended on the other side.
+# Remove the files of a session that ended on the other side. A runner that still runs a step removes them itself.
 clean_up() {
-    set -- "$directory/files" "$directory"/segment*/run "$directory"/segment*/payload*
-    rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
+    for each in "$directory"/segment*/alive; do ! is_locked "$each" || return 0; done
+    sweep "$directory"
+}
+
+# Record that the controller lives, as long as it sends lines, see attachment.py.
+stay() {
+    record_expected
+    while read -r _; do record_expected; done
 }
 
 # The newest segment without a final acknowledgement.
@@ -145,7 +153,7 @@ unacknowledged() {
     # shellcheck disable=SC2012,SC2045 # the names are ours: hexadecimal
     for session in $(ls -1t "$state/sessions" 2>/dev/null); do
         for here in "$state/sessions/$session"/segment*; do
-            if [ -e "$here/owner" ] && [ ! -e "$here/end_acknowledged" ]; then
+            if [ -e "$here/owner" ] && [ ! -e "$here/end_acknowledged" ] && is_readable; then
                 acknowledged=0
                 { [ ! -e "$here/acknowledged" ] || read -r acknowledged <"$here/acknowledged"; } &&
                     read -r spool_nonce <"$here/nonce" && read -r by since <"$here/owner" &&
@@ -155,6 +163,9 @@ unacknowledged() {
         done
     done
 }
+
+# Whether the segment was started by a runsdeploy of this protocol.
+is_readable() { read -r found <"$here/started" && [ "$found" = "$protocol" ]; }
 
 # The holders of the target: a session that holds its lock, and an operator who holds it by `lock add`.
 holder() {

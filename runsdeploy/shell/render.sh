@@ -96,6 +96,8 @@ random() { od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'; }
 run() {
     # shellcheck source-path=SCRIPTDIR source=bootstrap.sh
     . "$RUNS_work/segment0/run/bootstrap.sh"
+    # shellcheck source-path=SCRIPTDIR source=sweep.sh
+    . "$RUNS_work/segment0/run/sweep.sh"
     # Events of the bootstrap are meant for a controller: only a refusal is shown.
     # shellcheck disable=SC2329 # called by bootstrap.sh
     emit() {
@@ -137,7 +139,7 @@ complete_files() {
         printf 'RUNS_step_origin=${RUNS_step_origin/by rendered/by %s}\n' "$by" >>"$meta"
     done
     set -f
-    : >"$here/started"
+    echo "$protocol" >"$here/started"
     : >"$here/spool"
     printf '%s\n' "$nonce" >"$here/nonce" || no_space "$here/nonce"
 }

@@ -132,6 +132,29 @@ keep_outs() {
         fail_step "cannot keep the files of \`$RUNS_step_script\`: $(free_space)"
 }
 
+# Let a step fail that left something else than a file as its `out`: others would wait for it, or read without end.
+check_outs() {
+    local file
+    for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
+        RUNS_is_plain "$RUNS_session/files/shared" "$file" ||
+            fail_step "\`$file\`, declared by \`out\`, is $RUNS_found, expected a file"
+    done
+}
+
+# Let a step fail before it starts if a file is gone that it uses: without it the step would do something else.
+check_files() {
+    local file
+    RUNS_outcome=''
+    for file in "$RUNS_step_file" ${RUNS_step_refs[@]+"${RUNS_step_refs[@]}"}; do
+        [[ -e $RUNS_session/files/$file || -L $RUNS_session/files/$file ]] ||
+            { fail_step "\`$RUNS_session/files/$file\` is missing: something removed files of this session" && return; }
+    done
+    for file in ${RUNS_step_uses[@]+"${RUNS_step_uses[@]}"}; do
+        RUNS_is_plain "$RUNS_session/files/shared" "$file" ||
+            { fail_step "\`$file\`, which an earlier step made, is $RUNS_found, expected a file" && return; }
+    done
+}
+
 # fail_step TEXT: a step whose declared file is missing has failed.
 fail_step() {
     emit_text note "$1"
@@ -142,7 +165,8 @@ fail_step() {
 restore_outs() {
     local file
     for file in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        RUNS_copy "$RUNS_outs/$file" "$RUNS_session/files/shared/$file" ||
+        { RUNS_is_plain "$RUNS_outs" "$file" &&
+            RUNS_copy "$RUNS_outs/$file" "$RUNS_session/files/shared/$file" "$RUNS_session/files/shared/$file.new"; } ||
             fail_step "\`$RUNS_step_script\` is done, but its file \`$file\` was not kept: reset its marker"
     done
 }
@@ -182,12 +206,17 @@ run_step() {
     RUNS_step=$RUNS_run/step/$1
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
-    set_digest
     RUNS_set=''
     RUNS_encode "$RUNS_step_script"
     spool_size
     RUNS_output=$RUNS_size
     emit "start $RUNS_step_number $RUNS_encoded"
+    check_files
+    if [[ -n $RUNS_outcome ]]; then
+        emit "end $RUNS_step_number failed 1 0 0 none"
+        return
+    fi
+    set_digest
     if ! write_journal ${RUNS_ended:+"$RUNS_ended"} "start $RUNS_step_number $RUNS_digest"; then
         fail_step "cannot write \`$RUNS_here/journal\`: $(free_space)"
         emit "end $RUNS_step_number failed 1 0 0 none"
@@ -215,6 +244,10 @@ run_step() {
     clock
     case $RUNS_outcome in
     already-done) restore_outs ;;
+    ok)
+        check_outs
+        [[ -z $RUNS_set || $RUNS_outcome == failed ]] || keep_outs
+        ;;
     *) [[ -z $RUNS_set ]] || keep_outs ;;
     esac
     RUNS_line=0 RUNS_file='' RUNS_how=none

@@ -162,18 +162,49 @@ RUNS_setdone() {
     RUNS_record "setdone $RUNS_encoded"
 }
 
-# RUNS_copy FROM TO: complete or not at all.
+# RUNS_is_plain DIRECTORY FILE: whether a file below a directory is a regular file, without following links; if not, set
+# RUNS_found to what is there. A copy of a fifo waits for ever, one of a link to /dev/zero never ends.
+RUNS_is_plain() {
+    local RUNS_path=$1 RUNS_rest=$2
+    RUNS_found=''
+    while [[ $RUNS_rest == */* ]]; do
+        RUNS_path+=/${RUNS_rest%%/*} RUNS_rest=${RUNS_rest#*/}
+        [[ ! -L $RUNS_path ]] || RUNS_found='in a directory that is a link'
+    done
+    RUNS_path+=/$RUNS_rest
+    if [[ -L $RUNS_path ]]; then
+        RUNS_found='a link'
+    elif [[ -d $RUNS_path ]]; then
+        RUNS_found='a directory'
+    elif [[ -p $RUNS_path ]]; then
+        RUNS_found='a fifo'
+    elif [[ ! -e $RUNS_path ]]; then
+        RUNS_found=missing
+    elif [[ ! -f $RUNS_path ]]; then
+        RUNS_found='a device or a socket'
+    fi
+    [[ -z $RUNS_found ]]
+}
+
+# RUNS_copy FROM TO NEW: complete or not at all; NEW is a name in the same file system.
 RUNS_copy() {
     [[ $2 != */* || -d ${2%/*} ]] || mkdir -p "${2%/*}" || return
-    cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
+    # Into a directory `mv` would move it.
+    [[ ! -d $2 || -L $2 ]] || rm -rf "$2"
+    cp -p "$1" "$3" && chmod go= "$3" && mv -f "$3" "$2"
 }
 
 # RUNS_keep TO FROM: copy the step's `out` files; copies made by root belong to the owner of the state directory.
 RUNS_keep() {
-    local RUNS_each
+    local RUNS_each RUNS_found
     # shellcheck disable=SC2154 # meta.sh
     for RUNS_each in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" || return
+        if ! RUNS_is_plain "$2" "$RUNS_each"; then
+            printf "\`%s\`, declared by \`out\`, is %s, expected a file\n" "$RUNS_each" "$RUNS_found" >&2
+            return 1
+        fi
+        # No directory of a script has this name: they never begin with a dot.
+        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" "${1%/*}/.new.$BASHPID" || return
         [[ $EUID != 0 || -z ${SUDO_UID-} ]] || chown "$SUDO_UID:${SUDO_GID-}" "$1/$RUNS_each" || return
     done
 }

@@ -741,7 +741,7 @@ def test_one_hosts_errors_are_known_before_any_is_touched(fleet, tmp_path):
     [
         "echo Welcome; echo to >&2",
         r"printf '\033]0;title\007\033[2J\r\0'",
-        r"printf '\036hello 2 x\n\036'",
+        r"printf '\036hello 3 x\n\036'",
         "printf 'no newline'",
         "head -c 300000 /dev/zero | tr '\\0' x",
         (

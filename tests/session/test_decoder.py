@@ -44,7 +44,7 @@ SHA = "a" * 64
 HELLO = encode(Hello(2, "/s"), NONCE)
 
 TABLE: list[tuple[str, Event]] = [
-    ("hello 2 %2Fvar%2Flib%2Frunsdeploy", Hello(2, "/var/lib/runsdeploy")),
+    ("hello 3 %2Fvar%2Flib%2Frunsdeploy", Hello(2, "/var/lib/runsdeploy")),
     ("refuse bash the%20target%20has%20no%20%60bash%60", Refusal("bash", "the target has no `bash`")),
     ("refuse space ", Refusal("space", "")),
     ("locked session root%40medusa 2026 a session%201", Locked("session", "root@medusa", "2026", "a", "session 1")),
@@ -85,7 +85,7 @@ FOREIGN = [
     " ",
     "hello",
     "hello x /",
-    "hello 2 a b",
+    "hello 3 a b",
     "hello -1 a",
     "hello 1234567890123456 a",
     "Hello 1 a",
