@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -42,6 +43,22 @@ class Command(Struct, frozen=True):
     help: str
     flags: tuple[Flag, ...]
     examples: tuple[str, ...] = ()
+
+    def words(self, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the flags that were given as words of a command line; those of `--host` are left out."""
+        words: list[str] = []
+        for flag in self.flags:
+            value = given.get(flag.key)
+            if flag.name == "--host" or value in (None, False, "", [], ()):
+                continue
+            if isinstance(flag.default, bool) or (flag.bare is not None and str(value) == str(flag.bare)):
+                words.append(flag.name)
+            elif not flag.name.startswith("-"):
+                words.append(str(value))
+            else:
+                for each in value if isinstance(value, list | tuple) else [value]:
+                    words += [f"{flag.name}={each}"] if str(each).startswith("-") else [flag.name, str(each)]
+        return tuple(words)
 
     def run(self, arguments: Arguments) -> int:
         """Import and call the function; return the exit status."""

@@ -24,14 +24,14 @@ def short(digest: str) -> str:
 
 
 def heading(plan: Plan) -> str:
-    """Return a plan in one line."""
-    return f"{plan.host.name}: {len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}, plan {short(plan.digest)}"
+    """Return a plan in one line, without its host."""
+    return f"{len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}, plan {short(plan.digest)}"
 
 
 def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> None:
     """Write a plan to stdout; `predictions` are outcome and reason by step number."""
     writer = Writer(sys.stdout)
-    writer.line(heading(plan))
+    writer.line(f"{plan.host.name}: {heading(plan)}")
     common = _common(plan)
     if common:
         writer.line("     all steps")
