@@ -86,7 +86,8 @@ def _check(arguments: Arguments, hosts: Sequence[Host]) -> None:
 @contextmanager
 def _connections(arguments: Arguments, hosts: Sequence[Host]) -> Iterator[Mapping[str, HostConnection]]:
     """Give the connections to hosts by name; the SSH library is loaded while the plans are made."""
-    connections = {host.name: connection_to(arguments, host) for host in hosts}
+    prefix = console.prefixes([host.name for host in hosts])
+    connections = {host.name: connection_to(arguments, host, prefix[host.name]) for host in hosts}
     loading = preload(list(connections.values())[: arguments.parallel])
     try:
         yield connections
