@@ -119,7 +119,7 @@ def _forecast(
         changes = changes or any(outcome != DONE for outcome, _ in prediction.values())
         if arguments.format == "text":
             show_messages(plan)
-            show_plan(plan, prediction)
+            show_plan(plan, prediction, verbose=arguments.verbose)
     status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
     if arguments.format != "text":
         document = json.report("", status, reports)
