@@ -39,7 +39,6 @@ def namespace() -> Collection:
 
 def _task(command: Command, name: str) -> Any:
     """Make a task whose signature is the command's flags: that is what invoke reads."""
-
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     parameters += [_parameter(flag) for flag in sorted(command.flags, key=lambda flag: not _required(flag))]
     signature = inspect.Signature(parameters)

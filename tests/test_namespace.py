@@ -174,7 +174,7 @@ def test_a_deploy_may_follow_another_one_in_the_same_process(capfd):
 
 
 def test_tasks_of_the_same_name_are_not_the_same_task():
-    """invoke runs equal tasks once."""
+    """Invoke runs equal tasks once."""
     assert NS["status"] != NS["cron.status"]
     tasks = [NS[command.name] for command in COMMANDS]
     assert all(one is other or one != other for one in tasks for other in tasks)

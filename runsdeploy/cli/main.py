@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(_format(name, _typed_format(words)), 2, error.problems)
     except Exception as error:  # noqa: BLE001 - the same as in `perform`, before it is known what to perform
         return _report(_typed_format(words) or "text", *_failure(error, name or "the command line"))
-    return perform(command, given)
+    return perform(command, given, line.directory)
 
 
 def _change_directory(directory: str) -> None:
@@ -120,9 +120,14 @@ def _change_directory(directory: str) -> None:
         raise InputError([Problem(None, f"cannot change to directory `{directory}`: {why}")]) from error
 
 
-def perform(command: Command, given: Mapping[str, Any]) -> int:
-    """Run a command with what was typed; return its exit status in every ending, reported in the format asked for."""
+def perform(command: Command, given: Mapping[str, Any], directory: str = "") -> int:
+    """Run a command with what was typed; return its exit status in every ending, reported in the format asked for.
+
+    `directory` is that of `-C`, to which the process has changed already.
+    """
     from pathlib import Path  # noqa: PLC0415
+
+    from msgspec.structs import replace  # noqa: PLC0415
 
     from runsdeploy.cli.settings import resolve  # noqa: PLC0415
     from runsdeploy.cli.table import COMMANDS  # noqa: PLC0415
@@ -135,7 +140,8 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
             _raise_limit()
             arguments = resolve(command.flags, given, Path.cwd(), [flag for each in COMMANDS for flag in each.flags])
             form = arguments.format
-            return command.run(arguments)
+            program = ("runsdeploy", *(("-C", directory) if directory else ()), command.name)
+            return command.run(replace(arguments, typed_command=program, typed_flags=command.words(given)))
     except BrokenPipeError:
         from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
 

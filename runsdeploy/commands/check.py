@@ -27,6 +27,9 @@ def check(arguments: Arguments) -> int:
     except InputError as wrong:
         found += [error(problem) for problem in wrong.problems]
     findings = sorted(_distinct(found), key=_order)
+    if arguments.format == "github":
+        # Only the first are shown beside the code, so errors come before what is one only with `--strict`.
+        findings.sort(key=lambda each: each.severity != ERROR)
     if arguments.strict:
         findings = [replace(each, severity=ERROR) for each in findings]
     status = 2 if any(each.severity == ERROR for each in findings) else 0

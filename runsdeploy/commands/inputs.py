@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,9 +56,20 @@ def one_host(arguments: Arguments, trees: Trees) -> Host | None:
     return hosts[0]
 
 
-def connection_to(arguments: Arguments, host: Host) -> HostConnection:
-    """Return the connection to a host, not opened yet."""
-    return HostConnection(host.address, arguments.ssh_config, accept_new=arguments.accept_new, local=arguments.local)
+def connection_to(arguments: Arguments, host: Host, prefix: str = "") -> HostConnection:
+    """Return the connection to a host, not opened yet; what it waits for is written to stderr, after `prefix`."""
+    return HostConnection(
+        host.address,
+        arguments.ssh_config,
+        accept_new=arguments.accept_new,
+        local=arguments.local,
+        notify=show_wait(prefix or f"{host.name}: "),
+    )
+
+
+def show_wait(prefix: str) -> Callable[[str], None]:
+    """Return a function that writes what is waited for to stderr."""
+    return lambda subject: Writer(sys.stderr).line(printable(prefix + subject))
 
 
 def sets_of(arguments: Arguments) -> list[Operation]:

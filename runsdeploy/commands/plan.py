@@ -17,7 +17,7 @@ def plan(arguments: Arguments) -> int:
     if arguments.format == "text":
         for each in plans:
             show_messages(each)
-            show_plan(each)
+            show_plan(each, verbose=arguments.verbose)
     else:
         json.write({"schema": json.SCHEMA, "exit_status": 0, "hosts": [json.plan(each) for each in plans]})
     return 0

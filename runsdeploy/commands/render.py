@@ -71,7 +71,7 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     if segment is None:
         return [], 0
     run = Run(plan, new_session(), LocalTransport, segments=[segment])
-    fold, listener = Fold(plan), console.Console(1)
+    fold, listener = Fold(plan), console.Console([plan.host.name])
     # stdout is for the rendered plan.
     listener.out = listener.talk
     ended, shared = "", []

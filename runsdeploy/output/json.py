@@ -27,7 +27,7 @@ from runsdeploy.events import (
 )
 from runsdeploy.output.terminal import write_bytes
 from runsdeploy.plan.plan import Plan, Step
-from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport, last_lines
+from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport
 
 SCHEMA = 1
 
@@ -131,7 +131,7 @@ def _reported(each: StepReport) -> dict[str, Any]:
     }
     if each.failed_at:
         document["failed_at"] = str(each.failed_at)
-        document["output_tail"] = [text(line) for line in last_lines(each.tail)]
+        document["output_tail"] = [text(line.encode("utf-8", "surrogateescape")) for line in each.tail]
     if each.hint:
         document["hint"] = each.hint
     if each.marked or each.unmarked:

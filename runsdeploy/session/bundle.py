@@ -99,10 +99,10 @@ def pack(
     Raises Refused if a file changed after the plan was made.
     """
     with writing(Path(tempfile.gettempdir())):
-        return _pack(plan, segment, session, scope, shared)
+        return _pack(plan, segment, session, nonce, scope, shared)
 
 
-def _pack(plan: Plan, segment: Segment, session: Session, scope: str, shared: Sequence[File]) -> Bundle:
+def _pack(plan: Plan, segment: Segment, session: Session, nonce: str, scope: str, shared: Sequence[File]) -> Bundle:
     name = f"segment{segment.number}"
     archive: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from runsdeploy.errors import Position, display_path
 from runsdeploy.events import Ended
@@ -15,8 +16,8 @@ _SHIPPED = re.compile(r".*/(?:files/(tree\d+/.*)|run/tree/(.*))")
 """where the target has scripts, referenced files and libraries"""
 
 
-def failed_at(plan: Plan, step: Step, event: Ended, tail: bytes) -> Position:
-    """Return the line at which a step failed; without a line if that is unknown. `tail` is the end of its output."""
+def failed_at(plan: Plan, step: Step, event: Ended, tail: Sequence[str]) -> Position:
+    """Return the line at which a step failed; without a line if that is unknown. `tail` are the last lines of its output."""
     file, line = event.file, event.line
     if event.how != "exit":
         # A failed line that did not end the section may be older than bash's own last message.
@@ -28,10 +29,9 @@ def failed_at(plan: Plan, step: Step, event: Ended, tail: bytes) -> Position:
     return Position(_shown(plan, file), line)
 
 
-def _last_message(step: Step, tail: bytes) -> tuple[str, int]:
+def _last_message(step: Step, tail: Sequence[str]) -> tuple[str, int]:
     """Return file and line of bash's own message, if the output ends with one: file as in `Ended`, else line 0."""
-    lines = tail.splitlines() or [b""]
-    found = _MESSAGE.match(os.fsdecode(lines[-1]))
+    found = _MESSAGE.match(tail[-1]) if tail else None
     if not found:
         return "", 0
     path, line, script = found[1], int(found[2]), script_path(step)

@@ -145,7 +145,7 @@ def test_a_script_in_a_directory_that_a_ref_ships_is_checked_if_a_recipe_names_i
 @pytest.mark.parametrize(
     "body",
     [
-        'iptables -L; uuidgen; cite; mysql; restorecon -R /; setopt x; certbot renew',
+        "iptables -L; uuidgen; cite; mysql; restorecon -R /; setopt x; certbot renew",
         '. "$HOME/lib.sh"\nmsg_info hello; eninfo x',
         'eval "$(lib)"\neninfo x',
         "declare -F einof && einof x",

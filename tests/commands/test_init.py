@@ -74,7 +74,9 @@ def test_the_directory_that_a_newcomer_makes_by_hand_is_the_hosts_directory(oper
         "exists, left as it is: hosts/web1.example.com/default",
         "made hosts/web1.example.com/sysinfos.conf",
     ]
-    assert operator.run("new", "own", "--host", "web1.example.com", cwd=tree).text == "made hosts/web1.example.com/own\n"
+    assert (
+        operator.run("new", "own", "--host", "web1.example.com", cwd=tree).text == "made hosts/web1.example.com/own\n"
+    )
     assert findings(operator, tree) == (0, [])
     assert not (tree / "example.com").exists()
 
