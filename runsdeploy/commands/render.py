@@ -10,6 +10,7 @@ from pathlib import Path
 
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import show_unread, work_of
+from runsdeploy.commands.plans import plans_of
 from runsdeploy.errors import InputError, Problem, Refused
 from runsdeploy.events import Finished
 from runsdeploy.output import console, json
@@ -17,7 +18,6 @@ from runsdeploy.output.plans import show_messages
 from runsdeploy.output.terminal import Writer, printable, write_bytes
 from runsdeploy.plan.files import File, content_file
 from runsdeploy.plan.plan import Plan
-from runsdeploy.rollout.planning import make_plans
 from runsdeploy.session.bundle import content_of
 from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
@@ -39,7 +39,7 @@ def write_plan(arguments: Arguments) -> int:
         inside = target / f"{work.hosts[0].name}.sh"
         raise InputError([Problem(None, f"`{target}` is a directory, expected a file", f"e.g. `--output {inside}`")])
     revisions = revision.look_up(work.trees.roots)
-    plans = make_plans(work, arguments.conf_timeout, verify=not arguments.no_verify_sysinfos).plans
+    plans = plans_of(arguments, work).plans
     show_unread(work, plans)
     plan = plans[0]
     wrong = problems(plan, local_done=arguments.run_local)

@@ -13,7 +13,6 @@ from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
     HostMarkers,
     check_names,
-    for_all,
     host_document,
     local_time,
     marker_document,
@@ -32,9 +31,7 @@ from runsdeploy.tree.trees import Host, Trees, name_problem
 def status(arguments: Arguments) -> int:
     """Show what hosts have marked as done, and how that compares with the trees."""
     trees = trees_of(arguments)
-    queried: list[HostMarkers] = for_all(
-        hosts_of(arguments, trees), arguments.parallel, lambda host: query(arguments, host, trees)
-    )
+    queried = query(arguments, hosts_of(arguments, trees), trees)
     check_names(arguments.script, trees, queried)
     drifts: list[tuple[HostMarkers, list[Drift]]] = []
     for host_markers in queried:

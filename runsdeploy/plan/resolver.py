@@ -6,7 +6,8 @@ their files. It opens no connection and changes nothing. All problems of all ste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.conf import After, Conf, Ref, Request
@@ -15,6 +16,7 @@ from runsdeploy.plan.files import File, library_files, referenced_files
 from runsdeploy.plan.order import Identity, Node, available_files, is_settled, sort_nodes
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
+from runsdeploy.plan.threads import Progress
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, file_problem, name_problem
@@ -35,13 +37,17 @@ def resolve(
     sets: Sequence[Operation] = (),
     facts: Sequence[Operation] = (),
     time_limit: float = TIME_LIMIT,
+    progress: Progress | None = None,
 ) -> Plan:
     """Make the plan for the entries of a recipe.
 
     `sets` are operations on every step; `facts` are those found on the host; `time_limit` is in seconds, for each CONF
-    section. Raises InputError with every problem, or FactsUnknown if only facts of the host are missing.
+    section; `progress` is that of the thread. Raises InputError with every problem, or FactsUnknown if only facts of the
+    host are missing.
     """
-    resolver = _Resolver(trees, host, tuple(sets), tuple(facts), time_limit)
+    resolver = _Resolver(
+        trees, host, tuple(sets), tuple(facts), partial(evaluate, time_limit=time_limit, progress=progress)
+    )
     shared: Mapping[Identity, tuple[str, ...]] = {}
     for _ in range(MOST_ROUNDS):
         nodes = resolver.expand(entries, shared)
@@ -53,7 +59,9 @@ def resolve(
     raise InputError([Problem(entries[0].position, message)])
 
 
-def expected_facts_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT) -> ExpectedFacts | None:
+def expected_facts_for(
+    trees: Trees, host: Host, time_limit: float = TIME_LIMIT, progress: Progress | None = None
+) -> ExpectedFacts | None:
     """Return the facts that the host's sysinfos.conf sets, for a plan that is made from other trees.
 
     Raises InputError for a problem in that file; other problems of the trees do not matter here.
@@ -62,7 +70,7 @@ def expected_facts_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT)
     if place is None:
         return None
     empty = Script("", trees.located(place.tree, place.inside.rpartition("/")[0], "."), b"", b"")
-    conf = evaluate([Request(empty, host)], trees, time_limit)[0]
+    conf = evaluate([Request(empty, host)], trees, time_limit, progress)[0]
     wrong = [problem for problem in conf.problems if problem.position and problem.position.file == place.shown]
     if wrong:
         raise InputError(wrong)
@@ -73,9 +81,14 @@ class _Resolver:
     """Scripts that were found and sections that were evaluated in one resolution; both are kept from round to round."""
 
     def __init__(
-        self, trees: Trees, host: Host, sets: tuple[Operation, ...], facts: tuple[Operation, ...], limit: float
+        self,
+        trees: Trees,
+        host: Host,
+        sets: tuple[Operation, ...],
+        facts: tuple[Operation, ...],
+        evaluate_all: Callable[[Sequence[Request], Trees], list[Conf]],
     ) -> None:
-        self.trees, self.host, self.sets, self.facts, self.limit = trees, host, sets, facts, limit
+        self.trees, self.host, self.sets, self.facts, self.evaluate_all = trees, host, sets, facts, evaluate_all
         self.problems: list[Problem] = []
         """those of the last round"""
         self.evaluated: dict[tuple[Identity, tuple[str, ...]], Conf] = {}
@@ -127,7 +140,7 @@ class _Resolver:
             for node in new.values()
         ]
         if requests:
-            self.evaluated.update(zip(new, evaluate(requests, self.trees, self.limit), strict=True))
+            self.evaluated.update(zip(new, self.evaluate_all(requests, self.trees), strict=True))
         for node in nodes:
             node.conf = self.evaluated[node.identity, node.shared]
 

@@ -21,13 +21,14 @@ from msgspec import Struct
 from runsdeploy.errors import Refused, display_path, is_limit, writing
 from runsdeploy.plan.files import CHUNK, File, content_file
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.variable import assignment
 from runsdeploy.session.parameters import (
+    end_mark,
     expected_facts_of,
     script_path,
     segment_parameters,
     sets_marker,
     step_parameters,
+    step_values,
     yes,
 )
 from runsdeploy.session.program import bootstrap, call, shell_file
@@ -41,11 +42,8 @@ MODIFIED = 946684800
 IN_MEMORY = 8 << 20
 """bytes up to which an archive is kept in memory"""
 
-PARTS = (
-    "runner.sh", "spool.sh", "lock.sh", "sweep.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh",
-    "record.sh", "mark.sh",
-)  # fmt: skip
-"""files of `shell/` that run the steps of a segment"""
+SOURCED = ("spool.sh", "lock.sh", "sweep.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh")
+"""files of `shell/` that the runner or a step sources, each with an end mark"""
 
 
 class Bundle(Struct):
@@ -139,8 +137,10 @@ def _hash(archive: IO[bytes]) -> str:
 def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members of the archive, each path once, directories before their files."""
     run, steps = f"segment{segment.number}/run", segment.steps
-    for part in PARTS:
+    for part in ("runner.sh", "record.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
+    for part in SOURCED:
+        yield content_file(f"{run}/{part}", shell_file(part) + end_mark(part))
     if expected_facts_of(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
@@ -154,7 +154,7 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     yield content_file(f"{run}/segment.sh", segment_parameters(plan, segment, session))
     for step in steps:
         yield content_file(f"{run}/step/{step.number}/meta.sh", step_parameters(plan, step, session))
-        yield content_file(f"{run}/step/{step.number}/values.sh", b"".join(map(assignment, step.variables)))
+        yield content_file(f"{run}/step/{step.number}/values.sh", step_values(step))
     files = {f"files/{file.path}": file for step in steps for file in step.files}
     files |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
     files |= {f"files/shared/{file.path}": file for file in shared}

@@ -65,15 +65,27 @@ sha256() {
     fi
 }
 
+# Set bash to the first that is new enough: RUNSDEPLOY_BASH, PATH, and where a Mac or a BSD has it. Where the first one
+# will do, this costs one process.
 find_bash() {
-    bash=$(command -v bash || command -v /usr/local/bin/bash || command -v /opt/homebrew/bin/bash) ||
-        refuse bash "the target has no \`bash\`"
+    asked='' found='' rest=$PATH:/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/usr/pkg/bin:
+    bash=${RUNSDEPLOY_BASH-}
+    until is_new_enough; do
+        [ -n "$rest" ] || refuse bash "${found:-the target has no \`bash\`}, expected bash 4.2 or later"
+        bash=${rest%%:*}/bash rest=${rest#*:}
+    done
+}
+
+is_new_enough() {
+    case $bash in /*) ;; *) return 1 ;; esac
+    case $asked in *":$bash:"*) return 1 ;; esac
+    asked=$asked:$bash:
+    { [ -f "$bash" ] && [ -x "$bash" ]; } || return
     # shellcheck disable=SC2016 # expanded by that bash
-    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null)
-    case $version in
-    4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) ;;
-    *) refuse bash "\`$bash\` is ${version:-no bash}, expected 4.2 or later" ;;
-    esac
+    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null </dev/null)
+    case $version in 4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) return ;; esac
+    found="$found${found:+, }\`$bash\` is ${version:-no bash}"
+    return 1
 }
 
 find_state() {

@@ -201,11 +201,26 @@ judge() {
     fi
 }
 
+# read_step NUMBER: read what the step is; without that, the variables are those of the step before. The section's own
+# files are looked at too: bash says nothing of a BASH_ENV that it cannot read, and runs the section without its values.
+read_step() {
+    local RUNS_end='' text=''
+    # shellcheck source=/dev/null
+    . "$RUNS_step/meta.sh"
+    [[ ! -r $RUNS_run/step.sh ]] || IFS= read -r -d '' text <"$RUNS_run/step.sh"
+    [[ $RUNS_end != meta.sh || $text != *"RUNS_end=\$'step.sh'"$'\n' ]] || return 0
+    RUNS_step_number=$1
+    emit "start $1 -"
+    fail_step "cannot read the session's files below \`$RUNS_run\`: nothing of this step was run"
+    RUNS_ended="end $1 failed 1"
+    emit "end $1 failed 1 0 0 none"
+    return 1
+}
+
 run_step() {
     local began turn
     RUNS_step=$RUNS_run/step/$1
-    # shellcheck source=/dev/null
-    . "$RUNS_step/meta.sh"
+    read_step "$1" || return
     RUNS_set=''
     RUNS_encode "$RUNS_step_script"
     spool_size

@@ -12,22 +12,17 @@ printf '%s\n' "$$" >"$RUNS_here/pid"
 # bash's message about a killed step (`line 135: 4711 Killed ( cd …`) is about our lines, not the operator's.
 exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
-# shellcheck source=/dev/null
-. "$RUNS_run/segment.sh"
-# shellcheck source-path=SCRIPTDIR source=runs.sh
-. "$RUNS_run/runs.sh"
-# shellcheck source-path=SCRIPTDIR source=spool.sh
-. "$RUNS_run/spool.sh"
-# shellcheck source-path=SCRIPTDIR source=lock.sh
-. "$RUNS_run/lock.sh"
-# shellcheck source-path=SCRIPTDIR source=sweep.sh
-. "$RUNS_run/sweep.sh"
-# shellcheck source-path=SCRIPTDIR source=run_step.sh
-. "$RUNS_run/run_step.sh"
-# shellcheck source-path=SCRIPTDIR source=silence.sh
-. "$RUNS_run/silence.sh"
-# shellcheck source-path=SCRIPTDIR source=locate.sh
-. "$RUNS_run/locate.sh"
+
+# load FILE: the last line of each file sets RUNS_end (parameters.py). Without the whole of it nothing may run.
+load() {
+    local RUNS_end=''
+    # shellcheck source=/dev/null
+    . "$RUNS_run/$1"
+    [[ $RUNS_end != "$1" ]] || return 0
+    printf '\036%s refuse state %s\n' "$RUNS_nonce" "cannot%20read%20the%20session%27s%20file%20%60$1%60"
+    exit 1
+}
+for RUNS_part in segment.sh runs.sh spool.sh lock.sh sweep.sh run_step.sh silence.sh locate.sh; do load "$RUNS_part"; done
 
 # write_journal LINE...: on the disk before it returns: after a power cut no step may have run without an entry.
 write_journal() {
@@ -115,7 +110,8 @@ check_facts() {
     local found
     [[ -n $RUNS_segment_expected_facts ]] || return 0
     # shellcheck source-path=SCRIPTDIR source=facts.sh
-    found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-)
+    found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-) ||
+        found="${found:+$found, and }the facts cannot be found"
     [[ -n $found ]] || return 0
     RUNS_encode "$found"
     end_before_steps refuse facts "$RUNS_encoded"
