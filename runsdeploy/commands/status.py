@@ -90,6 +90,9 @@ COLUMNS = ("host", "script", "subsystem", "value", "state", "when", "by", "revis
 STATES = {"done": "32", "older": "33", "never": "33", "unknown": "35", "untrusted": "31"}
 """SGR codes of states"""
 
+LONGEST_SHOWN = 60
+"""characters of a marker's value in a table; JSON has it whole"""
+
 
 def _show(drifts: Sequence[tuple[HostMarkers, Sequence[Drift]]]) -> None:
     """Write a table without its empty columns; a single host has no column `host`."""
@@ -125,5 +128,6 @@ def _row(host: str, each: Drift) -> tuple[str, ...]:
 
 
 def _shortened(text: str) -> str:
-    """Return enough of a digest to recognise it, of a commit with its `+`; other texts as they are."""
-    return re.sub(r"\A([0-9a-f]{12})[0-9a-f]{28,52}(\+?)\Z", r"\1\2", text)
+    """Return enough of a digest to recognise it, of a commit with its `+`; of another text what a line has room for."""
+    text = re.sub(r"\A([0-9a-f]{12})[0-9a-f]{28,52}(\+?)\Z", r"\1\2", text)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -6,11 +6,12 @@ their files. It opens no connection and changes nothing. All problems of all ste
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from runsdeploy.errors import InputError, Position, Problem
-from runsdeploy.plan.conf import After, Conf, Ref, Request
+from runsdeploy.plan.conf import Conf, Ref, Request
 from runsdeploy.plan.evaluation import TIME_LIMIT, evaluate
 from runsdeploy.plan.files import File, library_files, referenced_files
 from runsdeploy.plan.order import Identity, Node, available_files, is_settled, sort_nodes
@@ -23,6 +24,13 @@ from runsdeploy.tree.trees import Host, Trees, file_problem, name_problem
 
 MOST_ROUNDS = 8
 """rounds of evaluation; if files still appear and vanish with the order of steps after them, that is a contradiction"""
+
+
+MOST_STEPS = 10_000
+"""steps that a plan may have: scripts that each name the next one twice by `after -rr` double with each script"""
+
+MOST_LEVELS = 100
+"""steps that may request each other by `after -r` and `-rr`, one the other"""
 
 
 class FactsUnknown(InputError):
@@ -94,6 +102,10 @@ class _Resolver:
         self.evaluated: dict[tuple[Identity, tuple[str, ...]], Conf] = {}
         self.scripts: dict[str, Script | Problem | None] = {}
         self.keys: dict[Identity, str] = {}
+        self.keyed: Counter[str] = Counter()
+        """how many keys there are for a script"""
+        self.names: Counter[str] = Counter()
+        """how many nodes of this round a script has"""
 
     def expand(self, entries: Sequence[Entry], shared: Mapping[Identity, tuple[str, ...]]) -> list[Node]:
         """Return the nodes of the entries, and of all scripts that they add, in order.
@@ -103,6 +115,7 @@ class _Resolver:
         self.problems = []
         found = ((self._script(entry.name, entry.position), entry) for entry in entries)
         nodes = [Node(script, entry.operations, entry.position) for script, entry in found if script]
+        self.names = Counter(node.script.name for node in nodes)
         waiting = list(nodes)
         while waiting:
             self._evaluate(waiting, shared)
@@ -149,8 +162,11 @@ class _Resolver:
 
         Rendered templates lie under it. It does not depend on the step's place in the plan, so digests do not either.
         """
-        same = [key for identity, key in self.keys.items() if identity[0] == node.script.name]
-        return self.keys.setdefault(node.identity, f"{node.script.name}/{len(same)}")
+        name, identity = node.script.name, node.identity
+        if identity not in self.keys:
+            self.keys[identity] = f"{name}/{self.keyed[name]}"
+            self.keyed[name] += 1
+        return self.keys[identity]
 
     def _added(self, node: Node, nodes: list[Node]) -> Iterator[Node]:
         """Yield the nodes that `after -r` and `-rr` of a node add; each is inserted before it."""
@@ -161,23 +177,26 @@ class _Resolver:
                     cycle = f"cycle in `after`: {after.script} → {after.script}"
                     self.problems.append(Problem(after.position, cycle))
                 continue
-            if after.mode == "order" or (after.mode == "once" and _has_script(nodes, after)):
+            if after.mode == "order" or (after.mode == "once" and self.names[after.script]):
                 continue
-            if after.mode == "always" and _has_script(node.requesters(), after):
-                names = [each.script.name for each in node.requesters()][::-1]
+            names = [each.script.name for each in node.requesters()][::-1]
+            if after.mode == "always" and after.script in names:
                 cycle = " → ".join([*names[names.index(after.script) :], after.script])
                 self.problems.append(Problem(after.position, f"cycle in `after`: {cycle}"))
                 continue
+            if len(names) > MOST_LEVELS or len(nodes) == MOST_STEPS:
+                much = (
+                    f"{MOST_STEPS} steps" if len(names) <= MOST_LEVELS else f"{MOST_LEVELS} steps that add each other"
+                )
+                self.problems.append(Problem(after.position, f"`{names[0]}` makes more than {much} by `after`"))
+                return
             script = self._script(after.script, after.position)
             if script:
+                self.names[script.name] += 1
                 why = f"added by `after` of `{node.script.name}`"
                 added = Node(script, after.operations, after.position, why, node)
                 nodes.insert(next(n for n, each in enumerate(nodes) if each is node), added)
                 yield added
-
-
-def _has_script(nodes: Iterator[Node] | Sequence[Node], after: After) -> bool:
-    return any(node.script.name == after.script for node in nodes)
 
 
 # --- completing ----------------------------------------------------------------------------------

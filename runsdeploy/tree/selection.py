@@ -21,6 +21,9 @@ _PATTERN = re.compile(r"[*?\[]")
 _EVERY = frozenset({"all", "any", "every", "everything"})
 """names by which other tools call all hosts, in lower case"""
 
+MOST_LEVELS = 100
+"""groups that may include each other, one in the other"""
+
 
 class Choice(Struct, frozen=True):
     """One word of a list."""
@@ -67,12 +70,24 @@ def near_host(name: str, trees: Trees) -> str:
     return f"did you mean `{same[0]}`?" if same else did_you_mean(name, (host.name for host in known))
 
 
+class _Group(Struct, frozen=True):
+    """A group that was read."""
+
+    hosts: Sequence[Host]
+    problem: Problem | None
+    """the first of its problems; None without one"""
+    empty: Problem | None
+    """the problem of a group that names no host, where it must name one"""
+
+
 class _Selection:
     """One selection, and its problems."""
 
     def __init__(self, trees: Trees, *, known: bool = False) -> None:
         self.trees, self.must_be_known = trees, known
         self.problems: list[Problem] = []
+        self.read: dict[str, _Group] = {}
+        """the groups that were read, by name: n groups that each include the next one twice are read n times"""
 
     @cached_property
     def known(self) -> list[Host]:
@@ -165,20 +180,36 @@ class _Selection:
             cycle = " → ".join(f"@{each}" for each in [*above[above.index(name) :], name])
             self._problem(word, f"cycle of groups: {cycle}")
             return []
+        if name not in self.read:
+            if len(above) == MOST_LEVELS:
+                self._problem(word, f"`@{name}` lies more than {MOST_LEVELS} groups deep in `@{above[0]}`")
+                return []
+            before = len(self.problems)
+            hosts, empty = self._read(name, above)
+            self.read[name] = _Group(hosts, next(iter(self.problems[before:]), None), empty)
+        else:
+            # As where it was read: a list with a wrong group is incomplete.
+            self.problems += filter(None, [self.read[name].problem])
+        found = self.read[name]
+        if found.empty and not may_be_empty:
+            self.problems.append(found.empty)
+        return list(found.hosts)
+
+    def _read(self, name: str, above: tuple[str, ...]) -> tuple[list[Host], Problem | None]:
+        """Return the hosts of a group's file, and the problem if it names none."""
         file = self.files[name]
         outside = self.trees.trust.outside_problem(file.path, f"group `@{name}`")
         if outside:
             self.problems.append(outside)
-            return []
+            return [], None
         try:
             data = file.path.read_bytes()
         except OSError as error:
             self.problems.append(Problem(file.at(), f"cannot read group: {(error.strerror or str(error)).lower()}"))
-            return []
+            return [], None
         words = [Choice(text, file.at(line)) for line, text in _lines(data)]
-        if not words and not may_be_empty:
-            self.problems.append(Problem(file.at(), f"group `@{name}` names no host"))
-        return self.hosts(words, (*above, name), f"group `@{name}`")
+        empty = None if words else Problem(file.at(), f"group `@{name}` names no host")
+        return self.hosts(words, (*above, name), f"group `@{name}`"), empty
 
     def _problem(self, word: Choice, message: str, hint: str = "") -> None:
         self.problems.append(Problem(word.position, message, hint))
