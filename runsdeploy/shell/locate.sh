@@ -3,7 +3,7 @@
 # A record has numbers (its count, the status, the level of subshells, then the line in each frame of the call stack,
 # innermost first), the file of each frame, the innermost function, and the command.
 #
-# shellcheck disable=SC2154,SC2034 # RUNS_step_*: made by parameters.py; the rest: runner.sh, or for run_step.sh
+# shellcheck disable=SC2154,SC2034,SC2015 # RUNS_step_*: made by parameters.py; the rest: runner.sh, or for run_step.sh
 
 # locate: set RUNS_file and RUNS_line; RUNS_how (`exit`: that line ended the step, `last`: it may have, `none`: unknown);
 # RUNS_caller, the line of the section; RUNS_command, if a failing command ended the step.
@@ -19,15 +19,15 @@ locate() {
         if ((record_count > highest)); then last=$file highest=$record_count; fi
     done
     if [[ $RUNS_outcome == failed && -n $option ]]; then
-        innermost "$option" && RUNS_how=exit RUNS_command=$record_command && return
+        innermost "$option" && RUNS_how='exit' RUNS_command=$record_command && return
     fi
     if [[ $RUNS_outcome == failed ]] && read_record "$RUNS_step/exited.0.1" && ! in_exit_trap; then
-        take && RUNS_how=exit && return
+        take && RUNS_how='exit' && return
     fi
     if read_record "$RUNS_step/ended"; then ended=yes command=$record_command chain=$record_chain; fi
     if [[ -n $last ]] && read_record "$last" && { ((record_status == RUNS_status)) || [[ $RUNS_outcome != failed ]]; }; then
         if [[ -n $ended && $record_command == "$command" && $record_chain == "$chain" ]]; then
-            innermost "$last" && RUNS_how=exit && return
+            innermost "$last" && RUNS_how='exit' && return
         elif [[ -z $ended ]]; then
             innermost "$last" && RUNS_how=last && return
         fi
@@ -36,7 +36,7 @@ locate() {
         if read_record "$RUNS_step/ended" && take; then RUNS_how=last; fi
     elif [[ $RUNS_outcome == failed ]]; then
         # Its own EXIT trap, or another program in its place.
-        record_function=main record_command='exec' RUNS_line=$(find_command "$RUNS_session/files/$RUNS_step_file")
+        record_function=main record_command='exec ' RUNS_line=$(find_command "$RUNS_session/files/$RUNS_step_file")
         ((RUNS_line == 0)) || RUNS_how=last
     fi
     if [[ $RUNS_how == none ]] && read_record "$RUNS_step/exited.0.1" && take; then RUNS_how=last; fi
@@ -72,7 +72,7 @@ innermost() {
         read_record "$found" || return
         count=$record_count status=$record_status subshell=$record_subshell depth=${#record_lines[@]}
         lines=" ${record_lines[*]} " line=${record_lines[0]} chain=$record_chain
-        for file in "$RUNS_step"/failed.*."$subshell".* "$RUNS_step"/failed.*."$((subshell + 1)).*" "$RUNS_step/exited.$((subshell + 1))".*; do
+        for file in "$RUNS_step"/failed.*."$subshell".* "$RUNS_step"/failed.*."$((subshell + 1))".* "$RUNS_step/exited.$((subshell + 1))".*; do
             read_record "$file" || continue
             [[ $file != */exited.* ]] || record_status=$status
             ((record_status == status)) || continue
@@ -98,8 +98,9 @@ take() {
         [[ $files == *'</>'* ]] || break
         file=${files%%'</>'*} files=${files#*'</>'} line=${record_lines[i]}
         own "$file" || continue
-        ((i > 0 || line > 0)) || line=$(find_command "$RUNS_path")
-        if ((line == 0)) || { ((line == 1)) && [[ -z $RUNS_own ]]; }; then continue; fi
+        # The lines of a trap begin with 1, and a section's first line is empty.
+        if ((line == 0)) || { ((line == 1)) && [[ -z $RUNS_own ]]; }; then line=$(find_command "$RUNS_path"); fi
+        ((line > 0)) || continue
         if [[ -z $found ]]; then found=yes RUNS_line=$line RUNS_file=$RUNS_own; fi
         if [[ -z $RUNS_own ]]; then RUNS_caller=$line && break; fi
     done
@@ -127,7 +128,7 @@ own() {
 }
 
 # find_command FILE: print the line of FILE that has the record's command, in the record's function; 0 unless there is
-# exactly one.
+# exactly one. A section that fails outside functions has most likely come to its end: the last one counts.
 find_command() {
     local line number=0 found=0 inside='' indent='' wanted=${record_command%%$'\n'*}
     wanted=${wanted//[[:space:]]/}
@@ -139,7 +140,7 @@ find_command() {
         fi
         [[ -n $inside ]] || continue
         if [[ -n $wanted && ${line//[[:space:]]/} == *"$wanted"* && $line != *([[:space:]])'#'* ]]; then
-            ((found == 0)) || { printf 0 && return; }
+            if ((found)) && [[ $record_function != main || $RUNS_outcome != failed ]]; then printf 0 && return; fi
             found=$number
         fi
         case $record_function in main | source) ;; *) [[ $line != "$indent}"* ]] || break ;; esac

@@ -9,6 +9,7 @@
 # `e` under `set -e`; `exited.SUBSHELL.NUMBER`, calls of `exit`; `ended`, the end of the section's shell.
 
 # shellcheck disable=SC2016,SC2154 # expanded when the trap runs; RUNS_step_*: meta.sh
+# shellcheck disable=SC2329,SC2261,SC2034 # the trick; the second stderr is only opened if the first one was
 
 RUNS_count=0 RUNS_exits=0
 RUNS_stack='${BASH_LINENO[*]/%/ }</>${BASH_SOURCE[*]/%/</>}<<>>${FUNCNAME[0]-main}<<>>$BASH_COMMAND<<<>>>" || RUNS_nothing() { :; }'
@@ -20,9 +21,19 @@ trap '{ RUNS_nothing() { :; }; } 2>/dev/null 2>|"$RUNS_STEP/ended" <"/dev/null/R
 # bash resets LINENO before it runs an EXIT trap, so the line of an `exit` is recorded here.
 exit() {
     { RUNS_nothing() { :; }; } 2>/dev/null 2>|"$RUNS_STEP/exited.$((RUNS_code = $?, RUNS_exits += 1, BASH_SUBSHELL)).$RUNS_exits" \
-        <"/dev/null/RUNS $RUNS_count $RUNS_code $BASH_SUBSHELL ${BASH_LINENO[*]/%/ }</>${BASH_SOURCE[*]/%/</>}<<>>${FUNCNAME[1]-main}<<>>exit<<<>>>" || RUNS_nothing() { :; }
+        <"/dev/null/RUNS $RUNS_count $RUNS_code $BASH_SUBSHELL ${BASH_LINENO[*]/%/ }</>${BASH_SOURCE[*]/%/</>}<<>>${FUNCNAME[1]-main}<<>>$BASH_COMMAND<<<>>>" || RUNS_nothing() { :; }
     { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
-        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    # The messages of bash would name this file.
+    if [[ -n ${1+set} && ! ${1-} =~ ^(--|--help|[[:space:]]*[+-]?[0-9]+[[:space:]]*)$ ]]; then
+        printf '%s: line %s: exit: %s: numeric argument required\n' "${BASH_SOURCE[1]}" "${BASH_LINENO[0]}" "$1" >&2
+        (builtin exit "$1") 2>/dev/null || set -- "$?"
+    elif (($# > 1)) && [[ $1 != -- ]]; then
+        printf '%s: line %s: exit: too many arguments\n' "${BASH_SOURCE[1]}" "${BASH_LINENO[0]}" >&2
+        # Once more, without bash's message: it ends the command of the top level.
+        [[ $RUNS_options != *x* ]] || eval "{ set -x && builtin exit \"\$@\"; } 2>/dev/null ${BASH_XTRACEFD:-2}>/dev/null"
+        builtin exit "$@" 2>/dev/null
+    fi
     [[ $RUNS_options == *x* ]] || builtin exit "${@-$RUNS_code}"
     # `builtin exit` is traced before its own redirections bring back stderr and the trace, which an EXIT trap needs.
     eval "RUNS_leave() {

@@ -8,15 +8,20 @@ RUNS_DECLINED=100
 
 # Under `set -x` a call of one of our functions is one line of the trace. So each begins with
 #
-#     { local RUNS_options=$- && RUNS_untrace; } REDIRECTIONS
+#     { local RUNS_options=$- && RUNS_untrace; } REDIRECTIONS || RUNS_options=''
 #
 # which turns the trace off, while BASH_XTRACEFD leads to /dev/null (its value is kept in RUNS_trace_fd, its file in
 # RUNS_tracing: bash closes it), and ends with RUNS_retrace. The expansion in the redirection is an assignment that is not
-# traced.
+# traced. (The redirections fail if stderr is closed.)
+#
+# shellcheck disable=SC2034 # used in redirections
 RUNS_empty=''
 
 RUNS_untrace() {
     set +x
+    # bash 4.2 does not close it.
+    exec {BASH_XTRACEFD}>&-
+    # shellcheck disable=SC2154 # assigned in a redirection
     if ((RUNS_trace_fd != 2)); then
         eval "exec $RUNS_trace_fd>&$RUNS_tracing"
         BASH_XTRACEFD=$RUNS_trace_fd
@@ -128,7 +133,7 @@ RUNS_marker() {
 
 shouldrun() {
     { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
-        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     if RUNS_shouldrun "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
 }
 
@@ -166,7 +171,7 @@ RUNS_shouldrun() {
 
 setdone() {
     { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
-        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     if RUNS_setdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
 }
 
@@ -263,7 +268,7 @@ RUNS_write() (
 
 resetdone() {
     { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
-        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     if RUNS_resetdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
 }
 
@@ -284,7 +289,7 @@ RUNS_resetdone() {
 # urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
     { local RUNS_options=$- RUNS_each RUNS_file && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
-        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     for RUNS_each; do
         [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
         RUNS_loaded+="$RUNS_each "
@@ -301,7 +306,7 @@ urequire() {
         # shellcheck source=/dev/null
         . "$RUNS_file"
         { RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
-            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null
+            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     done
     RUNS_retrace 0
 }

@@ -36,7 +36,8 @@ find_activity() {
     done
     for each in ${members[@]+"${members[@]}"}; do
         state=${each#* } each=${each% *}
-        [[ $state != Z && $parents != *" $each "* ]] && read -r stat <"/proc/$each/comm" || continue
+        [[ $state != Z && $parents != *" $each "* ]] || continue
+        read -r stat <"/proc/$each/comm" || continue
         RUNS_activity=": \`$stat\`"
         [[ $state != R ]] || RUNS_activity+=' does not wait, but works or repeats'
         # The number of read(2) on x86-64 and on arm64.

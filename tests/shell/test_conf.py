@@ -410,7 +410,7 @@ def run_step(tmp_path: Path, section: str, *made: Variable, **step: object) -> s
     run, here = tmp_path / "run", tmp_path / "step"
     (run / "lib").mkdir(parents=True)
     here.mkdir()
-    for name in ("runs.sh", "step.sh", "mark.sh", "lib/DEFAULTS.sh"):
+    for name in ("runs.sh", "step.sh", "record.sh", "mark.sh", "lib/DEFAULTS.sh"):
         (run / name).write_bytes((SHELL / name).read_bytes())
     planned = making.step(section, variables=made, **step)  # type: ignore[arg-type]
     (here / "meta.sh").write_bytes(step_parameters(making.plan(planned), planned, new_session()))
