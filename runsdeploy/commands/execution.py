@@ -56,7 +56,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
         for report in planned.unusable:
             listener.end(report)
         began = time.monotonic()
-        reports, signal = roll_out(runs, listener, arguments.parallel, discard_output)
+        reports, signal = roll_out(runs, listener, arguments.parallel)
         reports += planned.unusable
         status = exit_status(reports, signal)
         summary = summarize(reports, time.monotonic() - began)

@@ -14,7 +14,7 @@ from runsdeploy.errors import InputError, Problem, Refused
 from runsdeploy.events import Finished
 from runsdeploy.output import console, json
 from runsdeploy.output.plans import show_messages
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 from runsdeploy.plan.files import File, content_file
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.planning import make_plans
@@ -61,7 +61,7 @@ def write_plan(arguments: Arguments) -> int:
     elif target:
         Writer(sys.stderr).line(f"run it there with `bash {printable(target.name)}`")
     else:
-        sys.stdout.buffer.write(text)
+        write_bytes(text)
     return 0
 
 

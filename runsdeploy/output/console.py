@@ -19,7 +19,7 @@ from runsdeploy.events import (
     Waiting,
 )
 from runsdeploy.output.plans import heading
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 from runsdeploy.plan.plan import Plan
 from runsdeploy.session.line_discipline import LineDiscipline
 from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport
@@ -160,8 +160,7 @@ class Verbatim:
                 for line in self.discipline.feed(data):
                     self.terminal.line(printable(line))
             case Output(data):
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
+                write_bytes(data)
             case LoginOutput(data) if self.verbose:
                 for line in login_lines(data):
                     self.talk.line(line)

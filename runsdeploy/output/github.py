@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runsdeploy.check.finding import ERROR, WARNING, Finding
 from runsdeploy.output.findings import count
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 
 SHOWN = 10
 """annotations of each severity that GitHub shows for a step (docs.github.com, "Workflow commands", limits)"""
@@ -38,8 +38,7 @@ def write(findings: Iterable[Finding]) -> None:
     if others:
         lines += [f"and {len(others)} more{': see the summary' if summarized else ', which GitHub does not show:'}"]
     lines += [] if summarized else map(_plain, others)
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.flush()
+    write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
 
 
 def _command(each: Finding) -> str:

@@ -25,6 +25,7 @@ from runsdeploy.events import (
     Unacknowledged,
     Waiting,
 )
+from runsdeploy.output.terminal import write_bytes
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport
 
@@ -35,8 +36,7 @@ def write(document: dict[str, Any]) -> None:
     """Write one document as one line to stdout."""
     # A terminal interprets more characters than JSON escapes.
     text = json.dumps(document, ensure_ascii=sys.stdout.isatty())
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
+    write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def text(data: bytes) -> str:

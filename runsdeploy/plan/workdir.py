@@ -19,7 +19,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from runsdeploy.errors import InputError, Position, Problem, display_path
+from runsdeploy.errors import InputError, Position, Problem, display_path, writing
 from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.script import Script
@@ -127,7 +127,7 @@ def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     # Many small, short-lived files: in memory where the system has a place for that.
     memory = Path("/dev/shm")  # noqa: S108 - the directory is private
     parent = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, _in_use(Path(made)):
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, writing(Path(made)), _in_use(Path(made)):
         _remove_abandoned(Path(made).parent)
         # This path is searched for in values: its random part makes sure that no operator writes it by chance.
         root = Path(made, secrets.token_hex(16))

@@ -13,11 +13,12 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
 
-from runsdeploy.errors import Refused, display_path
+from runsdeploy.errors import Refused, display_path, is_limit, writing
 from runsdeploy.plan.files import CHUNK, File, content_file
 from runsdeploy.plan.plan import Plan
 from runsdeploy.plan.variable import assignment
@@ -88,6 +89,11 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
 
     Raises Refused if a file changed after the plan was made.
     """
+    with writing(Path(tempfile.gettempdir())):
+        return _pack(plan, segment, session, scope, shared)
+
+
+def _pack(plan: Plan, segment: Segment, session: Session, scope: str, shared: Sequence[File]) -> Bundle:
     name = f"segment{segment.number}"
     archive: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
@@ -166,6 +172,9 @@ def _add(tar: tarfile.TarFile, file: File) -> None:
             try:
                 tar.addfile(info, measured)
             except OSError as error:
+                # The archive may have no space.
+                if is_limit(error):
+                    raise
                 raise _changed(file) from error
             if measured.hash.hexdigest() != file.digest or content.read(1):
                 raise _changed(file)
@@ -176,7 +185,7 @@ def _open(file: File) -> IO[bytes]:
         return io.BytesIO(file.content)
     try:
         return file.source.open("rb")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise _changed(file) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
+from runsdeploy.errors import ControllerFailed, HostError, Lost, Position, Refused, Unreachable
 from runsdeploy.events import (
     EarlierEvent,
     EarlierSession,
@@ -159,6 +159,8 @@ class Fold:
         failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
         if error:
             word = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
+            if isinstance(error, ControllerFailed) and any(step.outcome != "skipped" for step in steps):
+                word = "interrupted"
             return "failed" if failed else word, error.message, error.hint
         if failed:
             return ("timeout" if failed.outcome == "timeout" else "failed"), "", ""

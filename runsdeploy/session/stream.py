@@ -77,6 +77,8 @@ class SegmentStream:
         """whether no later segment follows there, whose start would acknowledge the end of this one"""
         self.started = False
         """whether the segment is known to have been started"""
+        self.withheld = False
+        """whether nothing more is acknowledged: what cannot be shown stays on the target, for the next deploy"""
         self.received = 0
         """bytes of the spool that were received"""
         self._acknowledged = 0
@@ -99,7 +101,14 @@ class SegmentStream:
         if channel:
             _send_aside(channel, word)
 
-    def events(self) -> Iterator[Event]:
+    def request_now(self, word: bytes) -> None:
+        """Send a request and wait until it is sent; without a connection this does nothing."""
+        with self._lock:
+            channel = self._channel
+        if channel:
+            _send_line(channel, word)
+
+    def events(self) -> Generator[Event, None, None]:
         """Yield all events; the caller has handled one when it takes the next. Raises HostError."""
         while not self._ended:
             self._received_here = 0
@@ -118,7 +127,7 @@ class SegmentStream:
 
         Without the record the next deploy would report the session again. A broken connection is opened once more.
         """
-        if self._end_acknowledged or not self.started:
+        if self._end_acknowledged or self.withheld or not self.started:
             return
         self._reconnector.close()
         # A thread: a host that shuts down with its last step must not block the controller for longer than this.
@@ -151,7 +160,7 @@ class SegmentStream:
                 data = channel.receive()
                 if not data:
                     return
-            if self.started:
+            if self.started and not self.withheld:
                 self._end_acknowledged = self._send_end(channel)
         finally:
             with self._lock:
@@ -218,7 +227,7 @@ class SegmentStream:
                 return
         # An unfinished line may not be shown before its end comes, whatever follows it but the end of its step; and
         # the spool of an earlier session can only be decoded from its beginning.
-        if self._open_line != "covered" and not self._decoder.nested:
+        if self._open_line != "covered" and not self._decoder.nested and not self.withheld:
             self._acknowledged = behind_last_line(data, self.received, self._acknowledged)
 
     def _send_end(self, channel: Channel) -> bool:

@@ -11,6 +11,7 @@ answer() {
     markers) markers ;;
     reset) reset_markers ;;
     account) account ;;
+    ready) ready ;;
     cleanup) clean_up ;;
     unacknowledged) unacknowledged ;;
     holder) holder ;;
@@ -120,6 +121,17 @@ account() {
         kind=sudo
     fi
     emit account "$kind"
+}
+
+# Whether a later segment of this session will have a place for its files, and a way to become root if it needs one:
+# steps of the other side run before, and would be of no use. OFFSET says whether a step may set a marker.
+ready() {
+    # shellcheck disable=SC2034 # make_directory
+    marks=$offset
+    make_directory
+    rm -f "$here/attached.$$"
+    rmdir "$directory/files/shared" "$directory/files" "$here" "$directory" 2>/dev/null
+    account
 }
 
 # Remove the files of a session that ended on the other side.

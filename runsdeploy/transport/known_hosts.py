@@ -18,8 +18,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.errors import Unreachable
-from runsdeploy.transport.openssh import reason, run
+from runsdeploy.errors import Unreachable, reason
+from runsdeploy.transport.openssh import run
 from runsdeploy.transport.ssh_config import Settings, resolve
 
 _FOUND_LINE = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.errors import Unreachable
+from runsdeploy.errors import Unreachable, reason
 from runsdeploy.transport.address import split_user
-from runsdeploy.transport.openssh import reason, run
+from runsdeploy.transport.openssh import run
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 DEFAULT_USER = "root"

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runsdeploy.errors import HostError, Unreachable
+from runsdeploy.errors import HostError, Unreachable, reason
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.address import split_jump, split_user
-from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.password import Password
 from runsdeploy.transport.ssh.authentication import authenticate
 from runsdeploy.transport.ssh.connection import SshConnection

@@ -8,9 +8,8 @@ import socket
 import time
 from typing import Any
 
-from runsdeploy.errors import Unreachable
+from runsdeploy.errors import Unreachable, reason
 from runsdeploy.transport import known_hosts
-from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.ssh.buffered_socket import BufferedSocket
 from runsdeploy.transport.ssh.connection import SshConnection, refusal
 from runsdeploy.transport.ssh.paramiko_library import WINDOW, BoundedPacketizer, BoundedTransport, paramiko
