@@ -75,7 +75,12 @@ COMMON = (
     Flag("--allow", "a place outside the trees that links may lead to", (), metavar="PATH"),
     Flag("--trust", "use trees that another user owns or may write", default=False),
     Flag("--conf-timeout", "seconds that a CONF section may take", 10.0, metavar="SECONDS"),
-    Flag("--verbose", "also show what login shells print, and each file of a directory that a plan ships", default=False, aliases=("-v",)),
+    Flag(
+        "--verbose",
+        "also show what login shells print, and each file of a directory that a plan ships",
+        default=False,
+        aliases=("-v",),
+    ),
 )
 """flags that every command takes, after its name or before it"""
 

@@ -27,7 +27,7 @@ _SHELLCHECK = re.compile(r"SC\d+")
 
 
 def write(findings: Iterable[Finding]) -> None:
-    """Write commands for the findings that GitHub shows, one a line to stdout; all of them to the summary, or the log."""
+    """Write the findings that GitHub shows to stdout, a command for each; all of them to the summary, or to the log."""
     # A stable sort: the order of the caller counts, but shellcheck knows less of the trees than our own rules do.
     ordered = sorted(findings, key=lambda each: (each.severity != ERROR, bool(_SHELLCHECK.fullmatch(each.rule))))
     kinds = [[each for each in ordered if each.severity == severity] for severity in (ERROR, WARNING)]
@@ -92,7 +92,9 @@ def _table(findings: Sequence[Finding], limit: int) -> bytes:
             break
         text += row
         left -= 1
-    return text + (f"\n{left} more findings have no room here: `runsdeploy check` shows them.\n".encode() if left else b"")
+    return text + (
+        f"\n{left} more findings have no room here: `runsdeploy check` shows them.\n".encode() if left else b""
+    )
 
 
 def _row(each: Finding) -> bytes:
@@ -102,7 +104,7 @@ def _row(each: Finding) -> bytes:
 
 
 def _markdown(text: str) -> str:
-    """Escape a text for a cell of a table; what stands between backticks is shown as code (GitHub Flavored Markdown)."""
+    """Escape a text for a cell of a table; text between backticks is shown as code (GitHub Flavored Markdown)."""
     pieces = printable(text.replace("\n", "\\n").replace("\t", " ")).split("`")
     if len(pieces) % 2 == 0 or not all(pieces[1::2]) or any(piece.endswith("\\") for piece in pieces):
         # Unpaired or empty: nothing is code.

@@ -119,7 +119,10 @@ def test_s12_r17_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkey
 def test_s12_what_a_killed_step_said_is_told_to_the_last_byte_even_of_half_a_character(capsysbinary):
     """Nothing ends such a step but the end of its host."""
     plan = making.plan(making.step())
-    for listener, shown in ((Lines(), b'"text": "\\\\xe2\\\\x82"'), (Console(["medusa.univ.run"]), b"whole \\xe2\\x82\n")):
+    for listener, shown in (
+        (Lines(), b'"text": "\\\\xe2\\\\x82"'),
+        (Console(["medusa.univ.run"]), b"whole \\xe2\\x82\n"),
+    ):
         fold = Fold(plan)
         for event in (Started(1, "web"), Output(b"whole "), Output(b"\xe2\x82"), Finished("interrupted")):
             fold.add(event)

@@ -67,7 +67,9 @@ def test_o3_hosts_that_could_not_be_used_are_listed_by_kind_with_the_reason(caps
     kinds = ["failed", "locked", "unreachable", "lost", "refused", "interrupted", "timeout", "ok", "detached"]
     reports = [report(f"h-{kind}", kind, message=f"because of {kind}") for kind in kinds]
     _, total, *lines = shown(capsys, reports)
-    assert total.endswith("1 ok, 1 detached, 1 not-started, 1 locked, 1 refused, 1 unreachable, 1 lost, 1 timeout, 1 failed")
+    assert total.endswith(
+        "1 ok, 1 detached, 1 not-started, 1 locked, 1 refused, 1 unreachable, 1 lost, 1 timeout, 1 failed"
+    )
     assert lines[:-2] == [
         f"{('not-started' if kind == 'interrupted' else kind).ljust(12)} h-{kind}: because of {kind}"
         for kind in ("interrupted", "locked", "refused", "unreachable", "lost", "timeout", "failed")

@@ -576,7 +576,9 @@ def test_o11_a_closed_port_has_its_reason_in_what_is_waited_for(host, subjects):
     """O11."""
     host.stop()
     refused(host, retry_delays=(0.01, 0.01))
-    assert subjects[-1].startswith(f"cannot connect to `medusa.univ.run` (127.0.0.1 port {host.port}): connection refused;")
+    assert subjects[-1].startswith(
+        f"cannot connect to `medusa.univ.run` (127.0.0.1 port {host.port}): connection refused;"
+    )
     assert subjects[-1].endswith("; trying again, for 0 s in all")
 
 

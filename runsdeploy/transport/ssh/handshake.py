@@ -24,7 +24,7 @@ SPREAD = 0.25
 _Entries = tuple[known_hosts.Entry, ...]
 
 
-def shake_hands(  # noqa: PLR0913, PLR0917 - what to connect to, how often, and whom to keep informed
+def shake_hands(
     settings: Settings,
     entries: _Entries,
     retry_delays: tuple[float, ...],
