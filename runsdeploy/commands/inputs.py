@@ -68,8 +68,14 @@ def connection_to(arguments: Arguments, host: Host, prefix: str = "") -> HostCon
 
 
 def show_wait(prefix: str) -> Callable[[str], None]:
-    """Return a function that writes what is waited for to stderr."""
-    return lambda subject: Writer(sys.stderr).line(printable(prefix + subject))
+    """Return a function that writes what is waited for to stderr, in a thread of its own."""
+
+    def show(subject: str) -> None:
+        # Where nothing can be written, the thread that handles the events has the error.
+        with suppress(OSError):
+            Writer(sys.stderr).line(printable(prefix + subject))
+
+    return show
 
 
 def sets_of(arguments: Arguments) -> list[Operation]:

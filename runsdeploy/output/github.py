@@ -14,7 +14,7 @@ from pathlib import Path
 
 from runsdeploy.check.finding import ERROR, WARNING, Finding
 from runsdeploy.output.findings import count
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 
 SHOWN = 10
 """annotations of each severity that GitHub shows for a step (docs.github.com, "Workflow commands", limits)"""
@@ -27,7 +27,7 @@ _SHELLCHECK = re.compile(r"SC\d+")
 
 
 def write(findings: Iterable[Finding]) -> None:
-    """Write commands for the findings that GitHub shows, one a line to stdout; all of them to the summary, or the log."""
+    """Write the findings that GitHub shows to stdout, a command for each; all of them to the summary, or to the log."""
     # A stable sort: the order of the caller counts, but shellcheck knows less of the trees than our own rules do.
     ordered = sorted(findings, key=lambda each: (each.severity != ERROR, bool(_SHELLCHECK.fullmatch(each.rule))))
     kinds = [[each for each in ordered if each.severity == severity] for severity in (ERROR, WARNING)]
@@ -38,8 +38,7 @@ def write(findings: Iterable[Finding]) -> None:
     if others:
         lines += [f"and {len(others)} more{': see the summary' if summarized else ', which GitHub does not show:'}"]
     lines += [] if summarized else map(_plain, others)
-    sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
-    sys.stdout.buffer.flush()
+    write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
 
 
 def _command(each: Finding) -> str:
@@ -105,7 +104,7 @@ def _row(each: Finding) -> bytes:
 
 
 def _markdown(text: str) -> str:
-    """Escape a text for a cell of a table; what stands between backticks is shown as code (GitHub Flavored Markdown)."""
+    """Escape a text for a cell of a table; text between backticks is shown as code (GitHub Flavored Markdown)."""
     pieces = printable(text.replace("\n", "\\n").replace("\t", " ")).split("`")
     if len(pieces) % 2 == 0 or not all(pieces[1::2]) or any(piece.endswith("\\") for piece in pieces):
         # Unpaired or empty: nothing is code.

@@ -83,8 +83,8 @@ class Writer:
         """Write a line; text that the stream's encoding lacks is spelled out."""
         encoding = self.stream.encoding or "utf-8"
         text = text.replace("\n", "\\x0a")
-        # In one piece: another thread, or another process on the same pipe, may write a line of its own.
         with writing(self.name):
+            # In one piece: another thread, or another process on the same pipe, may write a line of its own.
             self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             self.stream.flush()
 

@@ -184,10 +184,38 @@ show_line() {
     show_output "$1"
 }
 
-# show_output LINE: without control characters, which a terminal would obey.
+# show_output LINE: as a terminal would leave it, without control characters, which it would obey.
 show_output() {
-    [[ -z ${1//[[:space:]]/} ]] || RUNS_last=$1
-    printf '  | %s\n' "${1//[$'\001'-$'\010'$'\013'-$'\037'$'\177']/?}"
+    leave_line "$1"
+    [[ -z ${RUNS_line//[[:space:]]/} ]] || RUNS_last=$RUNS_line
+    printf '  | %s\n' "${RUNS_line//[$'\001'-$'\010'$'\013'-$'\037'$'\177']/?}"
+}
+
+# leave_line LINE: set RUNS_line to what a terminal is left with: of a redrawn line the last state, without colours and
+# other well-formed sequences. This is `session/line_discipline.py` as far as bash has it cheaply, and by bytes.
+leave_line() {
+    local rest=$1$'\r' part over out=''
+    local control=$'\e\[[0-?]*[ -/]*[@-~]' text=$'\e[]PX^_][^\001-\037\177]*(\a|\e\\\\)' other=$'\e[ -/]+[0-~]|\e[=>78c]'
+    RUNS_line=$1
+    [[ $1 == *[$'\r\b\e']* ]] || return 0
+    rest=${rest//$'\e[G'/$'\r'} rest=${rest//$'\e[1G'/$'\r'}
+    while [[ -n $rest ]]; do
+        part=${rest%%$'\r'*} rest=${rest#*$'\r'}
+        case $part in
+        *$'\e[2K'*) out='' part=${part##*$'\e[2K'} ;;
+        *$'\e[K'* | *$'\e[0K'*) out='' ;;
+        esac
+        while [[ $part =~ $control|$text|$other ]]; do part=${part/"${BASH_REMATCH[0]}"/}; done
+        while [[ $part == *?$'\b'* ]]; do
+            over=${part%%$'\b'*}
+            part=${over%?}${part#*$'\b'}
+        done
+        part=${part//$'\b'/}
+        out=$part${out:${#part}}
+        # What is left of a character of several bytes.
+        while [[ ${out:${#part}} == [$'\200'-$'\277']* ]]; do out=$part${out:${#part}+1}; done
+    done
+    RUNS_line=$out
 }
 
 # show_event VERB WORD...: show an event; the last one sets RUNS_ending.

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DELAY = 1.0
 """seconds after which an operator wonders whether anything happens"""
 
 
 class Wait:
-    """A wait for one machine, as the body of a `with`. `subject` says what for; it changes as the connection proceeds."""
+    """A wait for one machine, as a `with`. `subject` is what is waited for; it changes as the connection proceeds."""
 
     def __init__(self, notify: Callable[[str], None], subject: str) -> None:
         """`notify` gets the subject as it is after DELAY seconds, in a thread of its own."""
@@ -20,7 +24,7 @@ class Wait:
         # The end of the program must not wait for it.
         self._timer.daemon = True
 
-    def __enter__(self) -> Wait:
+    def __enter__(self) -> Self:
         self._timer.start()
         return self
 

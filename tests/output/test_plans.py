@@ -52,8 +52,8 @@ def test_o9_verbose_lists_every_member():
 
 @pytest.mark.parametrize(
     ("size", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_100_000, "3.1 MB"), (999_990_000, "1000.0 MB"), (2e9, "2.0 GB"), (5e12, "5000.0 GB")],
-)  # fmt: skip
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (3_100_000, "3.1 MB"), (2e9, "2.0 GB"), (5e12, "5000.0 GB")],
+)
 def test_o9_sizes_are_rounded_to_a_unit(size: float, text: str):
     """O9."""
     assert _size(size) == text

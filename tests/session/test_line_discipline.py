@@ -17,8 +17,8 @@ from tests.trees import wait_until
 
 PIECES = [
     b"\n", b"\r", b"\r\n", b"\b", b"\x1b[K", b"\x1b[2K", b"\x1b[G", b"\x1b[3D", b"\x1b[2C", b"\x1b[1;31m", b"\x1b[A",
-    b"\x1b]0;title\x07", b"\x1bP$q\x1b\\", b"\x1b(B", b"\x1b", b"\x1b[", b"\x1b]", b"\t", b"a", b"bc", b"d e", b"\xc3\xa9",
-    b"\xe2\x82\xac", b"\xff", b"\x9b", b"\x00", b"\\", b"7", b";",
+    b"\x1b]0;title\x07", b"\x1bP$q\x1b\\", b"\x1b(B", b"\x1b", b"\x1b[", b"\x1b]", b"\t", b"a", b"bc", b"d e",
+    b"\xc3\xa9", b"\xe2\x82\xac", b"\xff", b"\x9b", b"\x00", b"\\", b"7", b";",
 ]  # fmt: skip
 """what programs write, and the halves of it"""
 
@@ -93,18 +93,18 @@ def model(text: str) -> list[str]:
     """Return the rows that a terminal shows: one cell after the other, no wider than it is asked to be."""
     rows: list[dict[int, str]] = [{}]
     at = 0
-    for token in re.findall(r"\x1b\[K|.", text, re.DOTALL):
-        if token == "\n":
+    for drawn in re.findall(r"\x1b\[K|.", text, re.DOTALL):
+        if drawn == "\n":
             rows.append({})
             at = 0  # as with ONLCR, which a terminal has and output to it relies on
-        elif token == "\r":
+        elif drawn == "\r":
             at = 0
-        elif token == "\b":
+        elif drawn == "\b":
             at = max(at - 1, 0)
-        elif token == "\x1b[K":
+        elif drawn == "\x1b[K":
             rows[-1] = {column: cell for column, cell in rows[-1].items() if column < at}
         else:
-            rows[-1][at] = token
+            rows[-1][at] = drawn
             at += 1
     return ["".join(row.get(column, " ") for column in range(max(row, default=-1) + 1)).rstrip() for row in rows]
 
