@@ -14,6 +14,7 @@ from functools import cache
 
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.workdir import WorkDirectory
+from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 
 KILLED = "the section killed its shell (status {})"
@@ -71,7 +72,9 @@ def syntax_errors_in(file: str, text: bytes) -> tuple[Problem, ...]:
 
 
 def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
-    """Yield the first syntax error of each text, found by `bash -n`; each text comes with the name of its file.
+    """Yield the first syntax error of each text, found by `bash -n`, or that it is no unix text.
+
+    Each text comes with the name of its file.
 
     Raises InputError without bash.
     """
@@ -81,6 +84,8 @@ def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
 
     def parse(each: tuple[str, bytes]) -> Problem | None:
         file, text = each
+        if wrong := bash_encoding_problem(text, file):
+            return wrong
         # extglob: a script may enable it itself, but `-n` does not run that line. Without `env`, BASH_ENV would be run.
         done = subprocess.run(
             [bash, "--norc", "--noprofile", "-O", "extglob", "-n"],

@@ -144,7 +144,7 @@ def _read_results(
             finished = True
         elif verb == b"section":
             section = workdir.sources[int(arguments[0])]
-            results[done].problems += workdir.nuls.get(int(arguments[0]), ())
+            results[done].problems += workdir.unreadable.get(int(arguments[0]), ())
         if verb not in (b"done", b"finish", b"begin", b"section"):
             _add_record(workdir, requests[done], results[done], verb.decode(), arguments)
     results[done].problems.append(_killed(section, 128 + signal.SIGKILL))

@@ -23,6 +23,7 @@ from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.trees import Located, Trees
 
 _PREFIX = "runsdeploy-conf-"
@@ -46,8 +47,8 @@ class WorkDirectory(Struct):
     """the operator's file of each section, by number"""
     lengths: dict[int, int] = field(default_factory=dict)
     """number of lines of each evaluated section, by number"""
-    nuls: dict[int, list[Problem]] = field(default_factory=dict)
-    """problems of sections that hold a NUL, by number: bash would leave the NUL out"""
+    unreadable: dict[int, list[Problem]] = field(default_factory=dict)
+    """problems of sections that bash would misread, by number: it leaves out a NUL, and keeps a carriage return"""
 
     def _add(self, numbers: dict[Path, int], source: Located) -> int | None:
         """Return a new number for a section, or None if the section is written already."""
@@ -61,11 +62,14 @@ class WorkDirectory(Struct):
         """Write a CONF section, runs.conf or sysinfos.conf for evaluation, and return its number."""
         number = self._add(self.confs, source)
         if number is not None:
-            (self.root / "section" / str(number)).write_bytes(_RECORD_LAST + text)
-            self.lengths[number] = text.count(b"\n") + 1
-            if b"\0" in text:
+            wrong = bash_encoding_problem(text, source.shown)
+            if not wrong and b"\0" in text:
                 line = text.count(b"\n", 0, text.index(b"\0")) + 1
-                self.nuls[number] = [Problem(source.at(line), "holds a NUL byte, expected bash")]
+                wrong = Problem(source.at(line), "holds a NUL byte, expected bash")
+            self.unreadable[number] = [wrong] if wrong else []
+            # What bash would say of such a text only repeats the problem.
+            (self.root / "section" / str(number)).write_bytes(_RECORD_LAST + (b"" if wrong else text))
+            self.lengths[number] = text.count(b"\n") + 1
         return self.confs[source.path]
 
     def add_script(self, script: Script) -> int:

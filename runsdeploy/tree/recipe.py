@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct, field
 
 from runsdeploy.errors import Position, Problem
+from runsdeploy.tree.encoding import CARRIAGE_RETURN, encoding_problem
 from runsdeploy.tree.trees import name_problem
 
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -66,11 +67,16 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     """Return the entries of a recipe and all its problems; `file` names it in positions."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    if data.startswith(codecs.BOM_UTF8):
-        problems.append(Problem(Position(file, 1, 1), "byte order mark, expected plain UTF-8"))
+    wrong = encoding_problem(data, file)
+    if wrong:
+        problems.append(wrong)
+        if not data.startswith(codecs.BOM_UTF8):
+            return [], problems
         data = data[len(codecs.BOM_UTF8) :]
     for line in _lines(data, file):
-        problems += line.problems
+        # One is enough of a file with DOS line ends.
+        seen = any(each.message == CARRIAGE_RETURN for each in problems)
+        problems += [each for each in line.problems if not (seen and each.message == CARRIAGE_RETURN)]
         if not line.words:
             continue
         if line.problems:
@@ -188,12 +194,13 @@ class _Lexer:
         start, parts = self.at, [""]
         while self.at < len(self.text) and self.text[self.at] not in " \t\n":
             parts.append(self._part(line))
-        word = Word("".join(parts), self.position(start))
-        line.words.append(word)
         # A carriage return that belongs to the word is quoted, or has a backslash before it.
-        if self.text.startswith("\r\n", self.at - 1) and self.text[self.at - 2] != "\\":
-            message = "carriage return at the end of the line, expected unix line ends"
-            line.problems.append(Problem(word.position, message))
+        dos = parts[-1] == "\r" and self.text[self.at : self.at + 1] in ("\n", "") and self.text[self.at - 2] != "\\"
+        word = Word("".join(parts[:-1] if dos else parts), self.position(start))
+        if dos:
+            line.problems.append(Problem(word.position, CARRIAGE_RETURN, f"`dos2unix {self.file}`"))
+        if not dos or self.at - start > 1:
+            line.words.append(word)
         if "\0" in word.text:
             line.problems.append(Problem(word.position, "NUL byte, which no bash variable can hold"))
 
