@@ -234,8 +234,18 @@ class _Collector:
             while len(words) > 1 and words[0].text in ("command", "builtin") and not words[1].text.startswith("-"):
                 words = words[1:]
             ignored = bool(node.parent and node.parent.type == "program" and node.next_named_sibling)
-            self.symbols.calls.append(Call(words[0].text, tuple(words[1:]), called.line, called.column, ignored))
+            fed, in_function = _surroundings(node, self.text)
+            place = called.line, called.column
+            self.symbols.calls.append(Call(words[0].text, tuple(words[1:]), *place, ignored, fed, in_function))
             self._effects(node, words[0].text, words[1:])
+        return iter(node.children)
+
+    def _file_redirect(self, node: Node) -> Iterator[Node]:
+        operators = {child.type for child in node.children}
+        found = self.symbols.files_read if "<" in operators else self.symbols.files_written
+        destination = node.child_by_field_name("destination")
+        if destination and operators & {"<", ">", ">>", "&>", "&>>", ">|"}:
+            found.append(self._argument(destination))
         return iter(node.children)
 
     def _effects(self, node: Node, name: str, words: list[Argument]) -> None:
@@ -260,6 +270,27 @@ class _Collector:
     def _argument(self, node: Node) -> Argument:
         parts, literal = _literal(node, self.text)
         return Argument(parts, literal, *self._place(node), node.start_byte, node.end_byte)
+
+
+def _surroundings(node: Node, text: bytes) -> tuple[bool, bool]:
+    """Return whether the standard input of a command is given, and whether it stands in a function."""
+    fed, each = False, node
+    while True:
+        if each.type in ("command", "redirected_statement"):
+            fed |= any(_feeds(child, text) for child in each.children)
+        above = each.parent
+        if above is None or above.type == "function_definition":
+            return fed, above is not None
+        fed |= above.type == "pipeline" and above.named_children[0] != each
+        each = above
+
+
+def _feeds(node: Node, text: bytes) -> bool:
+    """Return whether a node is a redirection of the standard input, but not from a terminal."""
+    if node.type in ("heredoc_redirect", "herestring_redirect"):
+        return True
+    reads = node.type == "file_redirect" and any(child.type in ("<", "<&") for child in node.children)
+    return reads and b"/dev/tty" not in text[node.start_byte : node.end_byte]
 
 
 def _literal(node: Node, text: bytes) -> tuple[str, bool]:

@@ -30,12 +30,12 @@ def encoding_problem(data: bytes, file: str, first_line: int = 1) -> Problem | N
     """Return the problem of a text that is not UTF-8 with unix line ends, whatever it holds; `file` names it."""
     hint = f"`dos2unix {file}`"
     if data.startswith(_UTF_16) or _looks_like_utf_16(data):
-        return Problem(Position(file, 1), "UTF-16 text, expected UTF-8", hint)
+        return Problem(Position(file, 1, 1), "UTF-16 text, expected UTF-8", hint)
     if data.startswith(codecs.BOM_UTF8):
         return Problem(Position(file, 1, 1), "byte order mark, expected plain UTF-8", hint)
     if b"\r" in data.strip() and b"\n" not in data:
         message = "carriage returns as line ends, expected unix ones"
-        return Problem(Position(file, first_line), message, f"`mac2unix {file}`")
+        return Problem(Position(file, first_line, 1), message, f"`mac2unix {file}`")
     return None
 
 
@@ -56,7 +56,8 @@ def is_foreign_script(data: bytes) -> bool:
 def _looks_like_utf_16(data: bytes) -> bool:
     """Return whether every other byte is a NUL, as in UTF-16 without a byte order mark."""
     head = data[:512]
-    return len(head) > 3 and max(head[::2].count(0), head[1::2].count(0)) > len(head) * 3 // 8  # noqa: PLR2004
+    few, many = sorted((head[::2].count(0), head[1::2].count(0)))
+    return many > len(head) * 3 // 8 and few <= len(head) // 16
 
 
 def _unquoted_carriage_return(data: bytes) -> int:
