@@ -50,7 +50,7 @@ def _packages(commands: frozenset[str], answered: str, answer: str) -> Callable[
 
 
 def _apt(words: Sequence[str], literal: Sequence[bool]) -> str:
-    answered = r"-[a-zA-Z]*(?:y|qq|s|d|h)|--(?:yes|assume-yes|assume-no|force-yes|trivial-only|simulate|dry-run|download-only|help)"
+    answered = r"-[a-zA-Z]*(?:y|qq|s|d|h)|--(?:yes|assume-yes|assume-no|force-yes|trivial-only|simulate|just-print|recon|no-act|dry-run|download-only|help)"
     found = _packages(_APT, answered, "`-y`")(words, literal)
     return "" if any("Assume-Yes" in word for word in words) else found
 
@@ -60,21 +60,22 @@ def _editor(words: Sequence[str], _: Sequence[bool]) -> str:
     return "" if batch else "`sed -i`, or `uinst` of a file"
 
 
-def _passwd(words: Sequence[str], literal: Sequence[bool]) -> str:
+def _passwd(words: Sequence[str], _: Sequence[bool]) -> str:
     options = any(word.startswith("-") for word in words)
     return "" if options else "`chpasswd`"
 
 
 def _keygen(words: Sequence[str], literal: Sequence[bool]) -> str:
     options = [word for word in words if word.startswith("-")]
-    if not all(literal[: len(words)]) and not options:
-        return ""
+    if not all(literal):
+        # A variable may hold the options.
+        options += [] if options else ["-Nf"]
     makes = not any(_KEYGEN_OTHER.match(word) for word in options)
     given = [any(re.match(rf"-q?{letter}", word) for word in options) for letter in "Nf"]
     return "" if not makes or all(given) else "`-N '' -f FILE`"
 
 
-def _adduser(words: Sequence[str], literal: Sequence[bool]) -> str:
+def _adduser(words: Sequence[str], _: Sequence[bool]) -> str:
     # Of Debian. Other systems have it as another name of `useradd`, which asks nothing and has short options.
     plain = [word for word in words if not word.startswith("-")]
     answered = any(re.match(r"-\w|--(?:disabled|system|group|help|conf)", word) for word in words)

@@ -135,7 +135,12 @@ class _Collector:
             self._sets(name)
         if subject and subject.type == "subscript":
             yield from self._index(subject)
-        yield from (child for child in node.children if child.is_named and child != subject)
+        for child in node.children:
+            if child.type == "variable_name" and child != subject:
+                # A variable in `${x:n}`, a text in `${x:-n}`.
+                self._reads(child, required=False)
+            elif child.is_named and child != subject:
+                yield child
 
     def _unparsed(self, node: Node) -> Iterator[Node]:
         """Visit text that tree-sitter may leave unparsed: patterns, and some here-documents."""
@@ -229,6 +234,10 @@ class _Collector:
         name = node.child_by_field_name("name")
         called = self._argument(name) if name else None
         arguments = [self._argument(child) for child in node.children_by_field_name("argument")]
+        if called and not called.literal:
+            # `$local x=1`, where the variable holds `local`.
+            for each in arguments:
+                self._sets(node, each.text.partition("=")[0] if "=" in each.text else "-")
         if called and called.literal:
             words = [called, *arguments]
             while len(words) > 1 and words[0].text in ("command", "builtin") and not words[1].text.startswith("-"):
@@ -273,7 +282,7 @@ class _Collector:
 
 
 def _surroundings(node: Node, text: bytes) -> tuple[bool, bool]:
-    """Return whether the standard input of a command is given, and whether it stands in a function."""
+    """Return whether the standard input of a command may be given, and whether it stands in a function."""
     fed, each = False, node
     while True:
         if each.type in ("command", "redirected_statement"):
@@ -282,6 +291,8 @@ def _surroundings(node: Node, text: bytes) -> tuple[bool, bool]:
         if above is None or above.type == "function_definition":
             return fed, above is not None
         fed |= above.type == "pipeline" and above.named_children[0] != each
+        # `while read line`: a loop over what there may be, not a question.
+        fed |= above.type == "while_statement" and each.type != "do_group"
         each = above
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import shlex
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
@@ -26,6 +27,7 @@ RESERVED = (
 )
 """variables that bash sets, reserves or obeys (bash(1), Shell Variables), and those of runsdeploy"""
 
+_OPERATION_SIGN = re.compile(rf"{VARIABLE}(\+=|-=|=|:)")
 _OPERATION = re.compile(rf"(?P<name>{VARIABLE})(?P<kind>\+=|-=|=)?(?P<value>.*)\Z", re.DOTALL)
 
 
@@ -88,6 +90,7 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
             problems.append(Problem(line.words[0].position, message))
         elif line.indented:
             operations, wrong = parse_call(line.words)
+            wrong = _one_problem(wrong, repaired(line.words, script=False))
             last = entries[-1]
             entries[-1] = Entry(last.name, last.operations + tuple(operations), last.position)
             problems += wrong
@@ -101,10 +104,60 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
 def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
     head, *rest = words
     operations, problems = parse_operations(rest)
-    wrong = name_problem(head.text.removeprefix("@"))
+    better = repaired(words)
+    name = head.text
+    if better and name in _BULLETS:
+        # As in a list of YAML or Markdown.
+        name, operations, problems = better[0], [], [Problem(head.position, f"unknown script `{head.text}`", _write(better))]
+    problems = _one_problem(problems, better)
+    wrong = name_problem(name.removeprefix("@"))
     if wrong:
         problems.insert(0, Problem(head.position, wrong))
-    return Entry(head.text, tuple(operations), head.position), problems
+    return Entry(name, tuple(operations), head.position), problems
+
+
+_BULLETS = ("-", "*", "+")
+
+
+def _one_problem(problems: list[Problem], better: list[str] | None) -> list[Problem]:
+    """Return one problem instead of one for each bad word, with the line as it was probably meant if that is known."""
+    bad = [each for each in problems if each.message.startswith("bad operation")]
+    if not bad:
+        return problems
+    one = Problem(bad[0].position, bad[0].message, _write(better) if better else "")
+    return [one, *(each for each in problems if each not in bad)]
+
+
+def _write(texts: list[str]) -> str:
+    return f"write `{shlex.join(texts).replace(chr(39) * 2, '')}`"
+
+
+def repaired(words: list[Word], *, script: bool = True) -> list[str] | None:
+    """Return the words of a line as they were probably meant: `a port = 80`, `a port: 80` or `- a`; None if not known.
+
+    The line begins with a script, unless `script` is False.
+    """
+    texts = [word.text for word in words]
+    while texts and texts[0] in _BULLETS:
+        texts.pop(0)
+    found = [texts.pop(0).removesuffix(":")] if script and texts else []
+    while texts:
+        text = texts.pop(0)
+        spaced = re.fullmatch(rf"({VARIABLE})(=|\+=|-=|:=?)?", text)
+        if spaced and texts and not spaced[2] and re.match(r"(\+=|-=|:=|==?|:)", texts[0]):
+            sign, value = re.match(r"(\+=|-=|:=|==?|:)(.*)", texts.pop(0), re.DOTALL).groups()  # type: ignore[union-attr]
+        elif spaced and (spaced[2] or (texts and script and not re.match(VARIABLE, texts[0]))):
+            sign, value = spaced[2] or "=", ""
+        else:
+            found.append(re.sub(rf"^({VARIABLE}):=?(?=[^=])", r"\1=", text))
+            continue
+        if not value and texts and not _OPERATION_SIGN.match(texts[0]):
+            value = texts.pop(0)
+        found.append(f"{spaced[1]}{sign if sign in ('+=', '-=') else '='}{value}")
+    operations = (_OPERATION.match(each) for each in found[script:])
+    changed = found != [word.text for word in words]
+    fine = bool(found) and all(each and (each["kind"] or not each["value"]) for each in operations)
+    return found if changed and fine and not (script and name_problem(found[0].removeprefix("@"))) else None
 
 
 def _include_problems(entry: Entry) -> Iterator[Problem]:

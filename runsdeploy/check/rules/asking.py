@@ -24,6 +24,9 @@ def _questions(model: TreeModel) -> Iterator[Finding]:
             continue
         # `exec <file` replaces the standard input for all that follows.
         fed = any(call.name == "exec" and call.fed for call in symbols.body.calls)
+        names = {call.name for call in symbols.body.calls}
+        if names & {"yum", "dnf", "rpm", "apk"} and not names & {"apt", "apt-get", "dpkg"}:
+            seen.add("adduser")  # another name of `useradd` there, which asks nothing
         for call in () if fed else symbols.body.calls:
             found = None if call.fed else _read(call) or question_of(call)
             if found and found[0] not in seen:
