@@ -105,6 +105,7 @@ def _add_file(model: TreeModel, name: str, place: Located) -> None:
     if isinstance(script, Script):
         model.scripts[place.path] = script
     elif script:
+        model.broken.add(place.path)
         model.findings.append(error(script))
     else:
         model.other_files.append(place)
@@ -112,9 +113,10 @@ def _add_file(model: TreeModel, name: str, place: Located) -> None:
 
 def _drop_shipped(model: TreeModel) -> None:
     """Remove the files that only a `ref` ships: a list of words or a configuration is no script and no recipe."""
-    shipped = model.shipped
-    if not shipped:
-        return
+    try:
+        shipped = model.shipped
+    except InputError:
+        return  # a library that may not be read; reported when the rules need it
     named = {"default", *model.names_after}
     for place in model.other_files:
         named |= {entry.name.removeprefix("@") for entry in _parsed(place) if not shipped & {place.path}}
@@ -130,7 +132,11 @@ def _drop_shipped(model: TreeModel) -> None:
 def _recipes(model: TreeModel, host: Host) -> Iterator[HostEntries]:
     """Yield the recipes of a host: `default`, then those that no other includes, then the rest of include cycles."""
     known = {*model.names[""], *model.names[host.name]}
-    files = {name: place for name, place in model.names[host.name].items() if place.path not in model.scripts}
+    files = {
+        name: place
+        for name, place in model.names[host.name].items()
+        if place.path not in {*model.scripts, *model.broken}
+    }
     recipes = {name: place for name, place in files.items() if _is_recipe(name, place, known)}
     included = {entry.name[1:] for place in recipes.values() for entry in _parsed(place) if entry.name.startswith("@")}
     includes = RecipeIncludes(model.trees, host)

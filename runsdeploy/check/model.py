@@ -42,6 +42,8 @@ class TreeModel(Struct, dict=True):
     """whether `hosts` are all hosts of the trees: only then can a file be called unused"""
     scripts: dict[Path, Script] = field(default_factory=dict)
     """all scripts, by path"""
+    broken: set[Path] = field(default_factory=set)
+    """files that would be scripts without their errors"""
     other_files: list[Located] = field(default_factory=list)
     """files beside scripts that are no scripts"""
     names: dict[str, dict[str, Located]] = field(default_factory=dict)

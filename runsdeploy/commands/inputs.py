@@ -15,9 +15,10 @@ from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
 from runsdeploy.transport.host_connection import HostConnection
+from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, parse_argument
-from runsdeploy.tree.script import DOS_SEPARATOR, is_script
+from runsdeploy.tree.script import is_script, no_separator
 from runsdeploy.tree.selection import choices, near_host, select
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
 
@@ -121,9 +122,8 @@ def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
         if is_script(data):
             hint = f"write `--script {plain}`"
             return Problem(COMMAND_LINE, f"`{name}` is a script, not a recipe", hint) if name != plain else None
-        if not DOS_SEPARATOR.search(data):
-            message = f"`{plain}` has no line `script:`, so it is not a script"
-            return Problem(COMMAND_LINE, message, f"if it is a recipe, write `--recipe {plain}`")
+        if not encoding_problem(data, plain):
+            return Problem(COMMAND_LINE, *no_separator(plain, data, f"if it is a recipe, write `--recipe {plain}`"))
     return None
 
 

@@ -15,6 +15,7 @@ from functools import cache
 from runsdeploy.errors import Position, Problem
 from runsdeploy.plan.workdir import HERE, WorkDirectory
 from runsdeploy.transport.local_bash import find_bash
+from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 
 KILLED = "the section killed its shell (status {})"
@@ -89,7 +90,9 @@ def _cached_errors(file: str, text: bytes) -> tuple[Problem, ...]:
 
 
 def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
-    """Yield the first syntax error of each text, found by `bash -n`; each text comes with the name of its file.
+    """Yield the first syntax error of each text, found by `bash -n`, or that it is no unix text.
+
+    Each text comes with the name of its file.
 
     Raises InputError without bash.
     """
@@ -97,6 +100,8 @@ def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
 
     def parse(each: tuple[str, bytes]) -> Problem | None:
         file, text = each
+        if wrong := bash_encoding_problem(text, file):
+            return wrong
         # extglob: a script may enable it itself, but `-n` does not run that line. Without `env`, BASH_ENV would be run.
         done = subprocess.run(
             [bash, "--norc", "--noprofile", "-O", "extglob", "-n"],

@@ -185,7 +185,7 @@ def _read_results(
             case b"section", [number]:
                 section = workdir.sources[int(number)]
                 progress.section = section.shown
-                results[done].problems += workdir.nuls.get(int(number), ())
+                results[done].problems += workdir.unreadable.get(int(number), ())
             case b"unread", [number]:
                 results[done].problems.append(Problem(workdir.sources[int(number)].at(1), UNREAD))
             case ((b"begin" | b"finish"), []):

@@ -22,6 +22,7 @@ from msgspec import Struct, field
 from runsdeploy.errors import InputError, Position, Problem, display_path, writing
 from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
+from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located, Trees
 
@@ -52,8 +53,8 @@ class WorkDirectory(Struct):
     """number of lines of each evaluated section, by number"""
     parsed: dict[int, int] = field(default_factory=dict)
     """status with which bash ended to parse a SCRIPT section, by number"""
-    nuls: dict[int, list[Problem]] = field(default_factory=dict)
-    """problems of sections that hold a NUL, by number: bash would leave the NUL out"""
+    unreadable: dict[int, list[Problem]] = field(default_factory=dict)
+    """problems of sections that bash would misread, by number: it leaves out a NUL, and keeps a carriage return"""
 
     def _add(self, numbers: dict[Path, int], source: Located) -> int | None:
         """Return a new number for a section, or None if the section is written already."""
@@ -67,11 +68,14 @@ class WorkDirectory(Struct):
         """Write a CONF section, runs.conf or sysinfos.conf for evaluation, and return its number."""
         number = self._add(self.confs, source)
         if number is not None:
-            (self.root / "section" / str(number)).write_bytes(_FIRST_LINE + text)
-            self.lengths[number] = text.count(b"\n") + 1
-            if b"\0" in text:
+            wrong = bash_encoding_problem(text, source.shown)
+            if not wrong and b"\0" in text:
                 line = text.count(b"\n", 0, text.index(b"\0")) + 1
-                self.nuls[number] = [Problem(source.at(line), "holds a NUL byte, expected bash")]
+                wrong = Problem(source.at(line), "holds a NUL byte, expected bash")
+            self.unreadable[number] = [wrong] if wrong else []
+            # What bash would say of such a text only repeats the problem.
+            (self.root / "section" / str(number)).write_bytes(_FIRST_LINE + (b"" if wrong else text))
+            self.lengths[number] = text.count(b"\n") + 1
         return self.confs[source.path]
 
     def add_script(self, script: Script) -> int:

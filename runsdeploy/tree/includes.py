@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.recipe import Entry, parse_recipe
-from runsdeploy.tree.script import is_script
+from runsdeploy.tree.script import ADD_SEPARATOR, is_script, is_shell_program
 from runsdeploy.tree.trees import Host, Located, Trees, name_problem
 
 COMMAND_LINE = Position("<command line>")
@@ -93,6 +93,10 @@ class RecipeIncludes:
             return []
         if is_script(data):
             return None
+        if is_shell_program(data):
+            message = f"`{name}` is a shell program, not a recipe"
+            self.problems.append(Problem(found.at(1), message, ADD_SEPARATOR))
+            return []
         entries, problems = parse_recipe(data, found.shown)
         self.problems += problems
         return entries

@@ -15,6 +15,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 
 _PATTERN = re.compile(r"[*?\[]")
@@ -206,6 +207,10 @@ class _Selection:
             data = file.path.read_bytes()
         except OSError as error:
             self.problems.append(Problem(file.at(), f"cannot read group: {(error.strerror or str(error)).lower()}"))
+            return [], None
+        wrong = encoding_problem(data, file.shown)
+        if wrong:
+            self.problems.append(wrong)
             return [], None
         words = [Choice(text, file.at(line)) for line, text in _lines(data)]
         empty = None if words else Problem(file.at(), f"group `@{name}` names no host")

@@ -183,7 +183,11 @@ class Trees(Struct, frozen=True, dict=True):
 
     def near(self, name: str, host: Host | None) -> str:
         """Return `did you mean ...?` for the most similar name of a script or recipe, or an empty string."""
-        return did_you_mean(name, (known for known, _ in self.names(host)))
+        names = [known for known, _ in self.names(host)]
+        plain = name.removeprefix("scripts/")
+        stem = plain.removesuffix(".sh").removesuffix(".bash")
+        same = next((each for each in (plain, stem, f"{stem}.sh", f"{stem}.bash") if each in names), "")
+        return f"did you mean `{same}`?" if same else did_you_mean(name, names)
 
     def cascade(self, script: Located, host: Host | None) -> list[Located]:
         """Return the `runs.conf` files that apply to a script on a host, from general to specific (SPEC 2)."""

@@ -16,6 +16,7 @@ from runsdeploy.tree.recipe import RESERVED
 GIVEN = frozenset({"RUNS_HOST", "RUNS_SCRIPT", "RUNS_SESSION", "RUNS_SHARED", "RUNS_FILES", "RUNS_DIGEST"})
 """variables that the runner sets for a SCRIPT section"""
 
+_TESTED = re.compile(rb"-[zn][ \t]+\"?\$\{?([A-Za-z_]\w*)")
 _ENVIRONMENT = re.compile(rf"{RESERVED}\Z|[A-Z][A-Z0-9_]*\Z|(https?|ftp|no|all)_proxy\Z")
 
 
@@ -64,6 +65,9 @@ def _unset_names(model: TreeModel, symbols: ScriptSymbols) -> dict[str, Occurren
         given |= FACTS
     optional = {each.name for each in symbols.body.reads if not each.required}
     known = symbols.declared_names | symbols.assigned_names
+    # A name that is tested for being empty may be an option from the environment, unless it is a slip.
+    tested = {each.decode() for each in _TESTED.findall(symbols.script.body)}
+    optional |= {name for name in tested if name.isupper() or not slip_of(name, known)}
     found: dict[str, Occurrence] = {}
     for each in sorted(symbols.body.reads, key=lambda each: (each.line, each.column)):
         if each.name not in known | given | optional | GIVEN and not _from_environment(each.name, known):
