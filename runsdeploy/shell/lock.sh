@@ -80,8 +80,8 @@ is_attached() {
         { read -r since _ 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
         since=${since/./}
         since=$((10#$RUNS_now - 10#${since:-0}))
-        # Less than 0 after a restart of the machine.
-        ((since >= 0 && since < 6000)) && return 0
+        # It may be a little newer than `clock`; much newer is one from before a restart of the machine.
+        ((since > -6000 && since < 6000)) && return 0
     done
     return 1
 }
