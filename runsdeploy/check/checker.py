@@ -31,7 +31,7 @@ RECIPE_RULES = frozenset({"missing-file", "template", "failing-section"})
 """rules of errors that a recipe's values may prevent: no errors in a script that no recipe names"""
 
 
-def build_model(  # noqa: PLR0913 - what `check` was asked for
+def build_model(
     trees: Trees,
     hosts: Sequence[Host],
     time_limit: float,

@@ -29,7 +29,7 @@ class FactsUnknown(InputError):
     """Only facts of the host are missing: no `sysinfos.conf` sets them, and the host was not asked yet."""
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 - all that a plan is made of
     trees: Trees,
     host: Host,
     entries: Sequence[Entry],
@@ -42,10 +42,11 @@ def resolve(
     """Make the plan for the entries of a recipe.
 
     `sets` are operations on every step; `facts` are those found on the host; `time_limit` is in seconds, for each CONF
-    section; `progress` is that of the thread. Raises InputError with every problem, or FactsUnknown if only facts of the
-    host are missing.
+    section; `progress` is that of the thread. Raises InputError with every problem, or FactsUnknown if only facts of
+    the host are missing.
     """
-    resolver = _Resolver(trees, host, tuple(sets), tuple(facts), partial(evaluate, time_limit=time_limit, progress=progress))
+    evaluate_all = partial(evaluate, time_limit=time_limit, progress=progress)
+    resolver = _Resolver(trees, host, tuple(sets), tuple(facts), evaluate_all)
     shared: Mapping[Identity, tuple[str, ...]] = {}
     for _ in range(MOST_ROUNDS):
         nodes = resolver.expand(entries, shared)
