@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct, field
 
 from runsdeploy.errors import Position, Problem
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.trees import name_problem
 
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -75,7 +76,7 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
             continue
         if line.problems:
             # The indented lines below it still belong to it.
-            entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
+            entries += [] if line.indented else [Entry(composed(line.words[0].text), (), line.words[0].position)]
             continue
         if line.indented and not entries:
             message = "indented line without a script above it"
@@ -98,7 +99,7 @@ def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
     wrong = name_problem(head.text.removeprefix("@"))
     if wrong:
         problems.insert(0, Problem(head.position, wrong))
-    return Entry(head.text, tuple(operations), head.position), problems
+    return Entry(composed(head.text), tuple(operations), head.position), problems
 
 
 def _include_problems(entry: Entry) -> Iterator[Problem]:
