@@ -18,6 +18,7 @@ from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.plan.bash_errors import find_syntax_errors
 from runsdeploy.plan.resolver import FactsUnknown, resolve
 from runsdeploy.plan.threads import Progress, ProgressListener, run_all
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, parse_recipe
 from runsdeploy.tree.script import Script, is_script, read_script
@@ -91,9 +92,9 @@ def _host_files(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
     for place in trees.host_directories(host):
         for path in files_below(place.path):
             name = str(path.relative_to(place.path))
-            if is_candidate(path.name) and name not in seen and path.is_file():
-                seen.add(name)
-                yield name, trees.located(place.tree, place.inside, name)
+            if is_candidate(path.name) and composed(name) not in seen and path.is_file():
+                seen.add(composed(name))
+                yield composed(name), trees.located(place.tree, place.inside, name)
 
 
 def _add_file(model: TreeModel, name: str, place: Located) -> None:

@@ -15,6 +15,7 @@ from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
 from runsdeploy.transport.host_connection import HostConnection
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, parse_argument
@@ -97,8 +98,8 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
     problems = [problem for name in arguments.script if (problem := _no_script(name, trees, host))]
     if problems:
         return [], problems
-    entries = [Entry(name, (), COMMAND_LINE) for name in arguments.script]
-    recipes = [Entry(f"@{name}", (), COMMAND_LINE) for name in arguments.recipe]
+    entries = [Entry(composed(name), (), COMMAND_LINE) for name in arguments.script]
+    recipes = [Entry(f"@{composed(name)}", (), COMMAND_LINE) for name in arguments.recipe]
     if not entries and not recipes:
         if not trees.host_directories(host):
             near = near_host(host.name, trees)
@@ -136,7 +137,7 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
     with suppress(InputError):
         if trees.find("default", host):
             entries += RecipeIncludes(trees, host).expand(Entry("@default", (), COMMAND_LINE))
-    for name in dict.fromkeys(arguments.script):
+    for name in dict.fromkeys(map(composed, arguments.script)):
         said = [f"{operation_text(each)} ({each.position.file_line})" for entry in entries if entry.name == name
                 for each in entry.operations]  # fmt: skip
         if said:

@@ -28,16 +28,20 @@ from runsdeploy.session.query import reset_markers
 from runsdeploy.session.report import exit_status
 from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
+from runsdeploy.tree.composition import composed
 
 
 def reset(arguments: Arguments) -> int:
     """Remove markers; the next deploy runs the scripts again."""
     if not arguments.script:
         raise InputError([Problem(None, "no script given", "name one with `--script`, see `runsdeploy status`")])
+    scripts = list(map(composed, arguments.script))
     trees = trees_of(arguments)
     queried = query(arguments, hosts_of(arguments, trees), None)
-    check_names(arguments.script, trees, queried)
-    taken: list[list[tuple[str, Marker]]] = [_wanted(arguments, host_markers) for host_markers in queried]
+    check_names(scripts, trees, queried)
+    taken: list[list[tuple[str, Marker]]] = [
+        _wanted(scripts, arguments.subsystem, host_markers) for host_markers in queried
+    ]
     if not arguments.dry_run:
         every = list(zip(queried, taken, strict=True))
         taken = for_all(every, arguments.parallel, lambda each, progress: _take(arguments, *each, progress))
@@ -55,12 +59,12 @@ def reset(arguments: Arguments) -> int:
     return code
 
 
-def _wanted(arguments: Arguments, host_markers: HostMarkers) -> list[tuple[str, Marker]]:
+def _wanted(scripts: Sequence[str], subsystems: Sequence[str], host_markers: HostMarkers) -> list[tuple[str, Marker]]:
     """Return the selected markers, with their sides."""
     return [
         (side, marker)
-        for side, marker in host_markers.all([*arguments.script, *arguments.subsystem])
-        if marker.script in arguments.script and (not arguments.subsystem or marker.subsystem in arguments.subsystem)
+        for side, marker in host_markers.all([*scripts, *subsystems])
+        if marker.script in scripts and (not subsystems or marker.subsystem in subsystems)
     ]
 
 

@@ -69,9 +69,8 @@ def script_errors(script: Script, output: str) -> Iterator[Problem]:
 def unparsed(at: Position, status: int, said: str = "") -> Problem:
     """Return the problem of a text that bash has not parsed, for no reason of the text."""
     lines = said.strip().splitlines()
-    return Problem(
-        at, f"`bash -n` ended with status {status}{f': {lines[-1]}' if lines else ''}, so this is not parsed"
-    )
+    why = f": {lines[-1]}" if lines else ""
+    return Problem(at, f"`bash -n` ended with status {status}{why}, so this is not parsed")
 
 
 _one_at_a_time = threading.Lock()

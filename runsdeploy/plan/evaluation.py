@@ -17,6 +17,8 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+from msgspec import Struct
+
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.plan.bash_errors import KILLED, conf_errors, fatal_error, script_errors, unparsed
 from runsdeploy.plan.conf import Conf, Request, Setting, add_declaration
@@ -41,8 +43,8 @@ def evaluate(
 ) -> list[Conf]:
     """Evaluate CONF sections, and return one result for each request, with its problems.
 
-    `time_limit` is in seconds, for each section; `progress` is that of the thread. Raises InputError without a bash that
-    is new enough, or if a file of the work directory cannot be used; Stopped if the progress is stopped.
+    `time_limit` is in seconds, for each section; `progress` is that of the thread. Raises InputError without a bash
+    that is new enough, or if a file of the work directory cannot be used; Stopped if the progress is stopped.
     """
     progress = progress or Progress()
     results = [Conf() for _ in requests]
@@ -156,47 +158,73 @@ def _read_results(
     progress: Progress,
 ) -> int:
     """Add the records that arrive to the results; return how many requests are done."""
-    done, finished, section = 0, False, requests[0].script.source
-    parsing = False
+    reader = _Reader(workdir, requests, results, progress, requests[0].script.source)
     for record in _records(process, limit, progress):
         if record is None:
-            results[done].problems.append(Problem(section.at(1), f"the section was still running after {limit:g} s"))
-            return done + 1
-        verb, *arguments = record
-        match verb, arguments:
-            case b"lost", [path]:
-                problem = _lost(workdir, Path(os.fsdecode(path)), section)
-                if problem.message != ENDLESS:
-                    # None of the other sections can be evaluated either.
-                    raise InputError([problem])
-                results[done].problems.append(problem)
-            case b"done", [status]:
-                if not finished:
-                    results[done].problems.append(_killed(section, int(status)))
-                if parsing:
-                    workdir.parsed[workdir.add_script(requests[done].script)] = int(status)
-                done, finished, parsing = done + 1, False, False
-                if done == len(requests):
-                    return done
-            case b"parse", []:
-                parsing = True
-            case b"parsed", [status]:
-                workdir.parsed[workdir.add_script(requests[done].script)] = int(status)
-            case b"section", [number]:
-                section = workdir.sources[int(number)]
-                progress.section = section.shown
-                results[done].problems += workdir.unreadable.get(int(number), ())
-            case b"unread", [number]:
-                results[done].problems.append(Problem(workdir.sources[int(number)].at(1), UNREAD))
-            case ((b"begin" | b"finish"), []):
-                finished = verb == b"finish"
-            case _:
-                finished = finished or verb == b"facts"
-                _add_record(workdir, requests[done], results[done], verb.decode(), arguments)
+            reader.add_problem(f"the section was still running after {limit:g} s")
+            return reader.done + 1
+        reader.add(record[0], record[1:])
+        if reader.done == len(requests):
+            return reader.done
     if not workdir.root.is_dir():
-        raise InputError([_lost(workdir, workdir.root, section)])
-    results[done].problems.append(_killed(section, _status(process)))
-    return done + 1
+        raise InputError([_lost(workdir, workdir.root, reader.section)])
+    results[reader.done].problems.append(_killed(reader.section, _status(process)))
+    return reader.done + 1
+
+
+class _Reader(Struct):
+    """Reads the records of one bash, and adds them to the results of its requests."""
+
+    workdir: WorkDirectory
+    requests: Sequence[Request]
+    results: Sequence[Conf]
+    progress: Progress
+    section: Located
+    """the one that is evaluated"""
+    done: int = 0
+    """number of requests that are"""
+    finished: bool = False
+    """whether the request's sections ended regularly"""
+    parsing: bool = False
+    """whether the end of the subshell is that of the parser"""
+
+    def add_problem(self, message: str) -> None:
+        self.results[self.done].problems.append(Problem(self.section.at(1), message))
+
+    def add(self, verb: bytes, arguments: list[bytes]) -> None:
+        """Add one record; raises InputError if no section can be evaluated here."""
+        match verb, arguments:
+            case ((b"begin" | b"finish" | b"parse"), []):
+                self.finished, self.parsing = verb != b"begin", verb == b"parse"
+            case b"section", [number]:
+                self.section = self.workdir.sources[int(number)]
+                self.progress.section = self.section.shown
+                self.results[self.done].problems += self.workdir.unreadable.get(int(number), ())
+            case b"unread", [_]:
+                self.add_problem(UNREAD)
+            case b"lost", [path]:
+                problem = _lost(self.workdir, Path(os.fsdecode(path)), self.section)
+                if problem.message != ENDLESS:
+                    raise InputError([problem])
+                self.results[self.done].problems.append(problem)
+            case b"parsed", [status]:
+                self._add_parsed(int(status))
+            case b"done", [status]:
+                self._end(int(status))
+            case _:
+                self.finished = self.finished or verb == b"facts"
+                request, result = self.requests[self.done], self.results[self.done]
+                _add_record(self.workdir, request, result, verb.decode(), arguments)
+
+    def _add_parsed(self, status: int) -> None:
+        self.workdir.parsed[self.workdir.add_script(self.requests[self.done].script)] = status
+
+    def _end(self, status: int) -> None:
+        if not self.finished:
+            self.results[self.done].problems.append(_killed(self.section, status))
+        if self.parsing:
+            self._add_parsed(status)
+        self.done, self.finished, self.parsing = self.done + 1, False, False
 
 
 def _status(process: subprocess.Popen[bytes]) -> int:

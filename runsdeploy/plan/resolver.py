@@ -18,6 +18,7 @@ from runsdeploy.plan.order import Identity, Node, available_files, is_settled, s
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
 from runsdeploy.plan.threads import Progress
+from runsdeploy.tree.composition import composed, on_disk, spelt
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, file_problem, name_problem
@@ -37,7 +38,7 @@ class FactsUnknown(InputError):
     """Only facts of the host are missing: no `sysinfos.conf` sets them, and the host was not asked yet."""
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 - all that a plan is made of
     trees: Trees,
     host: Host,
     entries: Sequence[Entry],
@@ -50,12 +51,11 @@ def resolve(
     """Make the plan for the entries of a recipe.
 
     `sets` are operations on every step; `facts` are those found on the host; `time_limit` is in seconds, for each CONF
-    section; `progress` is that of the thread. Raises InputError with every problem, or FactsUnknown if only facts of the
-    host are missing.
+    section; `progress` is that of the thread. Raises InputError with every problem, or FactsUnknown if only facts of
+    the host are missing.
     """
-    resolver = _Resolver(
-        trees, host, tuple(sets), tuple(facts), partial(evaluate, time_limit=time_limit, progress=progress)
-    )
+    evaluate_all = partial(evaluate, time_limit=time_limit, progress=progress)
+    resolver = _Resolver(trees, host, tuple(sets), tuple(facts), evaluate_all)
     shared: Mapping[Identity, tuple[str, ...]] = {}
     for _ in range(MOST_ROUNDS):
         nodes = resolver.expand(entries, shared)
@@ -210,7 +210,11 @@ def _complete(
     problems: Sequence[Problem],
 ) -> Plan:
     """Make the plan of sorted nodes; `problems` are those found so far. Raises InputError or FactsUnknown."""
-    problems = [*problems, *_declaration_problems(nodes, available)]
+    problems = [
+        *problems,
+        *_declaration_problems(nodes, available),
+        *_composition_problems(trees, host, nodes, available),
+    ]
     libraries: dict[str, File] = {}
     steps: list[Step] = []
     for number, node in enumerate(nodes, 1):
@@ -256,6 +260,25 @@ def _missing_files(refs: Sequence[Ref], available: Sequence[str]) -> Iterator[Pr
         if ref.where == "missing" and required and ref.file not in available and not file_problem(ref.file):
             message = f"required file `{ref.file}` is neither in the trees nor made by an earlier step's `out`"
             yield Problem(ref.position, message)
+
+
+def _composition_problems(
+    trees: Trees, host: Host, nodes: Sequence[Node], available: Mapping[Identity, tuple[str, ...]]
+) -> Iterator[Problem]:
+    """Yield a problem for each file that is only there in another composition of its name: bash has looked for bytes."""
+    for node in nodes:
+        for ref in node.conf.refs:
+            if ref.where != "missing" or ref.file.isascii() or ref.file in available[node.identity]:
+                continue
+            beside = trees.located(node.script.source.tree, node.script.folder)
+            places = [beside, *trees.host_directories(host), *(trees.located(n) for n in range(len(trees.roots)))]
+            found = [name for place in places if (name := on_disk(place.path, ref.file)) != ref.file]
+            found += [name for name in available[node.identity] if composed(name) == composed(ref.file)]
+            if found:
+                message = f"file `{ref.file}` is composed differently here, `{spelt(ref.file)}`, than where it is made or kept, "
+                yield Problem(
+                    ref.position, f"{message}`{spelt(found[0])}`", "rename the file, or write the name as it is"
+                )
 
 
 def _step_files(trees: Trees, host: Host, conf: Conf) -> tuple[dict[str, File], list[Problem]]:

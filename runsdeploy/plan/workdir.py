@@ -32,9 +32,12 @@ OUTPUT_LIMIT = 8192
 _PREFIX = "runsdeploy-conf-"
 
 HERE = "\ud800"
-"""stands for the path of the work directory in outputs, whatever bytes that has: not in UTF-8, so no section prints it"""
+"""stands for the path of the work directory in outputs, whatever bytes that has: no text in UTF-8 holds it"""
 
-_FIRST_LINE = b"RUNS_opened=yes; trap '[[ ${BASH_SOURCE[0]} == \"$RUNS_self\" ]] || RUNS_last=$BASH_COMMAND RUNS_last_line=$LINENO' DEBUG; "
+_FIRST_LINE = (
+    b"RUNS_opened=yes; "
+    b"trap '[[ ${BASH_SOURCE[0]} == \"$RUNS_self\" ]] || RUNS_last=$BASH_COMMAND RUNS_last_line=$LINENO' DEBUG; "
+)
 """stands on a section's first line: says that bash has read it, and records its last command (not in functions)"""
 
 

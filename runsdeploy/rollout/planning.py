@@ -53,8 +53,8 @@ def make_plans(
     """Plan the work on all its hosts, side by side; raises InputError with the problems of all of them, in their order.
 
     `time_limit` is the number of seconds that a CONF section may take. A host whose facts no `sysinfos.conf` has is
-    asked for them over its connection, at most `parallel` at a time, after everything else is known to be right; without
-    connections that is a problem. Without `verify` the plans carry no expected facts.
+    asked for them over its connection, at most `parallel` at a time, after everything else is known to be right;
+    without connections that is a problem. Without `verify` the plans carry no expected facts.
     """
 
     def make(host: Host, progress: Progress) -> _Made:

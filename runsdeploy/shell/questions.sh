@@ -24,7 +24,7 @@ answer() {
 
 # The facts of this machine, see facts.sh.
 facts() {
-    find_facts
+    find_facts || refuse tools "\`uname\` says nothing on the target, so its facts cannot be found"
     for name in sysname sysdist sysver bits; do
         # shellcheck disable=SC2154 # by eval
         eval "found=\$$name"
@@ -34,7 +34,7 @@ facts() {
 
 # The expected facts in OFFSET that this machine does not have.
 check_facts() {
-    found=$(contradictions "$offset")
+    found=$(contradictions "$offset") || refuse tools "\`uname\` says nothing on the target, so its facts cannot be found"
     [ -z "$found" ] || emit note "$(encode "$found")"
 }
 
@@ -46,9 +46,13 @@ emit_markers() { { say "$mark$nonce marker $1 " && cat; } | LC_ALL=C sed '1{h;d;
 list_markers() {
     owner=$1 markers=$2/markers
     shift 2
+    # A directory that cannot be read is not one without markers. (One marker may vanish meanwhile.)
     # shellcheck disable=SC2016 # expanded by that shell
-    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && find . -type l | sed "s/$/:trusted no/" &&
-        grep -rs "$2" .' sh "$markers" "$lines" | emit_markers "$owner"
+    found=$("$@" sh -c '[ -e "$1" ] || exit 0
+        cd "$1" 2>/dev/null && [ -r . ] || exit
+        find . -type f; find . -type l | sed "s/$/:trusted no/"
+        grep -rs "$2" . || :' sh "$markers" "$lines") || refuse state "cannot read \`$markers\`"
+    [ -z "$found" ] || printf '%s\n' "$found" | emit_markers "$owner"
 }
 
 # The values of all markers, by which `shouldrun` answers; with an OFFSET of `all` all their lines.

@@ -5,6 +5,7 @@
 # step), `kill` (end the running one too); `attached.*` records that a controller is attached.
 #
 # shellcheck disable=SC2154 # RUNS_segment_* and RUNS_step_*: segment.sh and meta.sh, made by parameters.py
+# shellcheck disable=SC2034 # read by the files that `load` reads
 
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
@@ -111,7 +112,7 @@ check_facts() {
     [[ -n $RUNS_segment_expected_facts ]] || return 0
     # shellcheck source-path=SCRIPTDIR source=facts.sh
     found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-) ||
-        found="${found:+$found, and }the facts cannot be found"
+        found="${found:+$found, and }\`uname\` says nothing on the target"
     [[ -n $found ]] || return 0
     RUNS_encode "$found"
     end_before_steps refuse facts "$RUNS_encoded"

@@ -15,6 +15,7 @@ RUNS_source() {
     # shellcheck source=/dev/null
     . "$1"
     [[ $RUNS_end != "${1##*/}" ]] || return 0
+    # shellcheck disable=SC2016 # quotes of a name
     printf 'cannot read `%s`: nothing of this step was run\n' "$1" >&2
     builtin exit 1
 }

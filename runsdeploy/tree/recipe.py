@@ -16,6 +16,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.encoding import CARRIAGE_RETURN, encoding_problem
 from runsdeploy.tree.trees import name_problem
 
@@ -84,7 +85,7 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
             continue
         if line.problems:
             # The indented lines below it still belong to it.
-            entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
+            entries += [] if line.indented else [Entry(composed(line.words[0].text), (), line.words[0].position)]
             continue
         if line.indented and not entries:
             message = "indented line without a script above it"
@@ -118,7 +119,7 @@ def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
     wrong = name_problem(name.removeprefix("@"))
     if wrong:
         problems.insert(0, Problem(head.position, wrong))
-    return Entry(name, tuple(operations), head.position), problems
+    return Entry(composed(name), tuple(operations), head.position), problems
 
 
 _BULLETS = ("-", "*", "+")

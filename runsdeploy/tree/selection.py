@@ -15,6 +15,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+from runsdeploy.tree.composition import composed, on_disk
 from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 
@@ -171,7 +172,7 @@ class _Selection:
 
     def group(self, word: Choice, above: tuple[str, ...], *, may_be_empty: bool = False) -> list[Host]:
         """Return the hosts of a group; `above` are the groups that include it."""
-        name = word.text[1:]
+        name = composed(word.text[1:])
         if name not in self.files:
             self._problem(
                 word, f"unknown group `@{name}`", did_you_mean(word.text, (f"@{each}" for each in self.files))
@@ -204,7 +205,11 @@ class _Selection:
             self.problems.append(outside)
             return [], None
         try:
+            on_disk(file.path.parent, name)
             data = file.path.read_bytes()
+        except InputError as error:
+            self.problems += error.problems
+            return [], None
         except OSError as error:
             self.problems.append(Problem(file.at(), f"cannot read group: {(error.strerror or str(error)).lower()}"))
             return [], None
