@@ -21,6 +21,7 @@ from runsdeploy.errors import InputError, Problem, did_you_mean
 
 CHANGE_DIRECTORY = Flag("-C", "run as if started in this directory", metavar="DIR")
 
+
 class Parser(argparse.ArgumentParser):
     """A parser that raises InputError: bad input is reported in one way."""
 
@@ -141,7 +142,9 @@ def add(parser: argparse.ArgumentParser, flag: Flag) -> argparse.Action:
     if isinstance(flag.default, tuple):
         return parser.add_argument(*names, dest=flag.key, action="append", help=text, metavar=metavar)
     choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
-    default = f", {flag.default if isinstance(flag.default, str) else f'{flag.default:g}'} by default" if flag.default else ""
+    default = (
+        f", {flag.default if isinstance(flag.default, str) else f'{flag.default:g}'} by default" if flag.default else ""
+    )
     return parser.add_argument(
         *names,
         dest=flag.key,

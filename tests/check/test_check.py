@@ -235,7 +235,9 @@ def test_two_directories_of_one_host_are_reported_once(check):
     both = {"hosts/web1.example.com/default": "it\n", "example.com/web1/default": "it port=1\n"}
     more = {"hosts/web1.example.com/own": script("desc a"), "example.com/web1/own": script("desc b")}
     done = check({"scripts/it": script("desc x"), **both, **more}, "--format", "json")
-    found = [(each["rule"], each["file"]) for each in done.document["findings"] if each["rule"] != "undeclared-operation"]
+    found = [
+        (each["rule"], each["file"]) for each in done.document["findings"] if each["rule"] != "undeclared-operation"
+    ]
     assert found == [("two-directories", "hosts/web1.example.com/default")]
 
 

@@ -39,6 +39,7 @@ def test_a_tree_a_host_and_a_script_are_made_and_can_be_planned_checked_and_depl
         "made new tree/scripts/example",
         "made new tree/groups/example",
         "made new tree/tasks.py",
+        "made new tree/.gitattributes",
         "made new tree/hosts/",
         "made new tree/lib/",
     ]
@@ -74,7 +75,9 @@ def test_the_directory_that_a_newcomer_makes_by_hand_is_the_hosts_directory(oper
         "exists, left as it is: hosts/web1.example.com/default",
         "made hosts/web1.example.com/sysinfos.conf",
     ]
-    assert operator.run("new", "own", "--host", "web1.example.com", cwd=tree).text == "made hosts/web1.example.com/own\n"
+    assert (
+        operator.run("new", "own", "--host", "web1.example.com", cwd=tree).text == "made hosts/web1.example.com/own\n"
+    )
     assert findings(operator, tree) == (0, [])
     assert not (tree / "example.com").exists()
 
@@ -132,7 +135,10 @@ def test_invoke_does_the_same(operator, tree):
         made += [each["file"] for each in json.loads(done.stdout)["files"] if each["made"]]
     assert made == [
         *(f"hosts/web1/{name}" for name in ("runs.conf", "default", "sysinfos.conf", "hello")),
-        *(f"below/{name}" for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", "hosts", "lib")),
+        *(
+            f"below/{name}"
+            for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", ".gitattributes", "hosts", "lib")
+        ),
     ]
 
 
