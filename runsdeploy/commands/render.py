@@ -70,25 +70,30 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     segment = local_segment(plan)
     if segment is None:
         return [], 0
-    run = Run(plan, new_session(), LocalTransport, segments=[segment])
+    with tempfile.TemporaryDirectory(prefix="runsdeploy-") as place:
+        run = Run(plan, new_session(), LocalTransport, segments=[segment], place=Path(place))
+        if not _succeeds(run):
+            return [], 1
+        missing = [name for name in segment.returns if name not in run.received]
+        if missing:
+            raise Refused(f"`{missing[0]}`, declared by `out`, does not exist: the script that made it removed it")
+        return [content_file(file.path, content_of(file), file.mode) for file in run.received.values()], 0
+
+
+def _succeeds(run: Run) -> bool:
+    """Run the segments and show them; return whether they ended well."""
+    plan, ended = run.plan, ""
     fold, listener = Fold(plan), console.Console([plan.host.name])
     # stdout is for the rendered plan.
     listener.out = listener.talk
-    ended, shared = "", []
     for event in run.events():
         fold.add(event)
         listener.event(plan, event, fold)
         if isinstance(event, Finished):
-            # The files are removed with the session.
             ended = event.outcome
-            shared = [content_file(file.path, content_of(file), file.mode) for file in run.received.values()]
     if ended != "ok":
         listener.end(fold.close(0.0))
-        return [], 1
-    missing = [name for name in segment.returns if name not in {file.path for file in shared}]
-    if missing:
-        raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
-    return shared, 0
+    return ended == "ok"
 
 
 def _write(target: Path, text: bytes) -> None:

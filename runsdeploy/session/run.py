@@ -48,6 +48,8 @@ class Run(Struct):
     stop_requested: bool = False
     withheld: bool = False
     """whether no further output is acknowledged: it cannot be shown, and the next deploy shows it"""
+    place: Path | None = None
+    """a directory for the received files, which outlive the run there; None for one of the run's own"""
     _folder: str = ""
     started_sides: set[str] = field(default_factory=set)
     """sides on which a step started, so that files may be left there"""
@@ -103,7 +105,7 @@ class Run(Struct):
                 for side in reconnectors:
                     if starts_late(segments, side):
                         self._check_ready(side, root=needs_root(segments, side))
-                yield from self._segments(segments, reconnectors, Path(folder))
+                yield from self._segments(segments, reconnectors, self.place or Path(folder))
         finally:
             reconnectors["target"].close()
 

@@ -39,6 +39,7 @@ def test_a_tree_a_host_and_a_script_are_made_and_can_be_planned_checked_and_depl
         "made new tree/scripts/example",
         "made new tree/groups/example",
         "made new tree/tasks.py",
+        "made new tree/.gitattributes",
         "made new tree/hosts/",
         "made new tree/lib/",
     ]
@@ -134,7 +135,10 @@ def test_invoke_does_the_same(operator, tree):
         made += [each["file"] for each in json.loads(done.stdout)["files"] if each["made"]]
     assert made == [
         *(f"hosts/web1/{name}" for name in ("runs.conf", "default", "sysinfos.conf", "hello")),
-        *(f"below/{name}" for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", "hosts", "lib")),
+        *(
+            f"below/{name}"
+            for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", ".gitattributes", "hosts", "lib")
+        ),
     ]
 
 
