@@ -147,8 +147,15 @@ class Marked(Struct, frozen=True):
     """empty for the script as a whole"""
 
 
+class Returned(Struct, frozen=True):
+    """The segment made files for the other side, which can be fetched when it is over."""
+
+    size: int
+    """bytes in all: `FileHead`s and `FileData`, as they are fetched"""
+
+
 class FileHead(Struct, frozen=True):
-    """A file made on that side follows, as `FileData` events of `size` bytes in all."""
+    """A fetched file follows, as `FileData` events of `size` bytes in all."""
 
     name: str
     """in the shared space"""
@@ -213,6 +220,7 @@ Event = (
     | Started
     | Ended
     | Marked
+    | Returned
     | FileHead
     | FileData
     | Facts

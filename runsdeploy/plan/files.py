@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
-from runsdeploy.tree.libraries import referenced_libraries, unknown_libraries
+from runsdeploy.tree.libraries import composed_otherwise, referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located, Trees, file_problem
 
@@ -163,7 +163,7 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
     left = [(script.body, script.source.shown)]
     while left:
         text, file = left.pop()
-        problems += unknown_libraries(text, file, known)
+        problems += [*unknown_libraries(text, file, known), *composed_otherwise(text, file, known)]
         for name in referenced_libraries(text, known) - found.keys():
             content = known[name].path.read_bytes()
             problems += syntax_errors_in(known[name].shown, content)

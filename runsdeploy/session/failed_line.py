@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -27,8 +28,8 @@ class _Message(Struct):
     """whether it is about the syntax"""
 
 
-def failed_at(plan: Plan, step: Step, event: Ended, tail: bytes) -> Position:
-    """Return the line at which a step failed; without a line if that is unknown. `tail` is the end of its output."""
+def failed_at(plan: Plan, step: Step, event: Ended, tail: Sequence[str]) -> Position:
+    """Return the line at which a step failed; without a line if that is unknown. `tail` are the last lines of its output."""
     file, line = event.file, event.line
     found = _last_message(step, tail)
     # A failed line that did not end the section may be older than bash's own last message. A syntax error in a sourced file
@@ -40,10 +41,18 @@ def failed_at(plan: Plan, step: Step, event: Ended, tail: bytes) -> Position:
     return Position(_shown(plan, file), line)
 
 
-def _last_message(step: Step, tail: bytes) -> _Message | None:
+def _last_message(step: Step, tail: Sequence[str]) -> _Message | None:
     """Return bash's own message about a file of the operator, if the output ends with one."""
-    # Not splitlines: with DOS line ends, bash quotes a CR.
-    found = _MESSAGE.match(os.fsdecode(tail.rstrip(b"\n").rpartition(b"\n")[2]))
+    # A syntax error has two lines; a CR in the second one, which quotes the text, overwrites its beginning.
+    for number, text in enumerate(reversed(tail[-2:])):
+        found = _message_in(step, text)
+        if found and (number == 0 or found.syntax):
+            return found
+    return None
+
+
+def _message_in(step: Step, text: str) -> _Message | None:
+    found = _MESSAGE.match(text)
     if not found:
         return None
     path, line, syntax, script = found[1], int(found[2]), bool(found[3]), script_path(step)

@@ -41,7 +41,7 @@ def segment_parameters(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_returns=segment.returns,
         RUNS_segment_expected_facts=expected_facts_of(plan, segment),
         RUNS_segment_marking=[step.script.name for step in segment.steps if sets_marker(step)],
-    )
+    ) + end_mark("segment.sh")
 
 
 def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
@@ -61,7 +61,27 @@ def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
         RUNS_step_origin=_origin(plan, step, session),
         RUNS_step_outs=step.outs,
         RUNS_step_uses=step.uses,
-    )
+        RUNS_step_refs=_references(step),
+    ) + end_mark("meta.sh")
+
+
+def end_mark(name: str) -> bytes:
+    """Return the last line of a file that bash sources: without it, the file was not read, or not to its end."""
+    return _assignments(RUNS_end=name)
+
+
+def step_values(step: Step) -> bytes:
+    """Return the text of a step's `values.sh`."""
+    return b"".join(map(assignment, step.variables)) + end_mark("values.sh")
+
+
+def _references(step: Step) -> list[str]:
+    """Return the paths of a step's references below the session's directory of files, without those in directories."""
+    found: list[str] = []
+    for path in sorted(f"{file.path}/" for file in step.files):
+        if not found or not path.startswith(found[-1]):
+            found.append(path)
+    return [path[:-1] for path in found]
 
 
 def script_path(step: Step) -> str:

@@ -8,16 +8,25 @@ unset BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT
 export -n RUNS_RUN RUNS_STEP RUNS_STATE RUNS_OUTS
 umask 022
 
-# shellcheck source-path=SCRIPTDIR source=runs.sh
-. "$RUNS_RUN/runs.sh"
+# RUNS_source FILE: with variables that are unset for want of the file, the section would do something else.
+RUNS_source() {
+    # shellcheck disable=SC2034 # the last line of the file sets it (parameters.py)
+    RUNS_end=''
+    # shellcheck source=/dev/null
+    . "$1"
+    [[ $RUNS_end != "${1##*/}" ]] || return 0
+    # shellcheck disable=SC2016 # quotes of a name
+    printf 'cannot read `%s`: nothing of this step was run\n' "$1" >&2
+    builtin exit 1
+}
+
+RUNS_source "$RUNS_RUN/runs.sh"
 # shellcheck disable=SC2034 # urequire
 RUNS_loaded=' runs '
 urequire DEFAULTS
-# shellcheck source=/dev/null
-. "$RUNS_STEP/values.sh"
+RUNS_source "$RUNS_STEP/values.sh"
 
-# shellcheck source=/dev/null
-. "$RUNS_STEP/meta.sh"
+RUNS_source "$RUNS_STEP/meta.sh"
 [[ $RUNS_step_root == no ]] || printf '%s\n' "$$" >|"$RUNS_STEP/pid"
 if [[ $0 != "$RUNS_RUN/mark.sh" ]]; then
     case $RUNS_step_once in

@@ -119,7 +119,11 @@ def test_a_failure_is_told_at_the_innermost_own_line(what, told):
     """D13."""
     name = f"s{[*CASES].index(what)}"
     line = CASES[what][1]
-    expected = [line] if isinstance(line, str) else [f"scripts/{name}:{each}" for each in ([line] if isinstance(line, int) else line)]
+    expected = (
+        [line]
+        if isinstance(line, str)
+        else [f"scripts/{name}:{each}" for each in ([line] if isinstance(line, int) else line)]
+    )
     assert told.get(name) in expected
 
 

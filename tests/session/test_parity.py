@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trees import Operator, plant, script, wait_until
+from tests.trees import Operator, plant, script
 
 SIGNALS = "grep -E '^Sig(Ign|Blk):|^ShdPnd:' /proc/self/status"
 
@@ -84,7 +84,7 @@ BODIES = {
     # --- signals and processes
     "signals of the shell": "while read -r l; do case $l in SigIgn*) echo $l;; esac; done </proc/$$/status",
     "signals of a child": SIGNALS,
-    "signals of a grandchild": f"sh -c \"{SIGNALS}\"\n({SIGNALS})\nx=$({SIGNALS})\necho $x",
+    "signals of a grandchild": f'sh -c "{SIGNALS}"\n({SIGNALS})\nx=$({SIGNALS})\necho $x',
     "signals of a background process": f"{SIGNALS} &\nwait",
     "signals under setsid": f"setsid -w {SIGNALS}",
     "job control": "set -m\nsleep 0 &\nwait $!\necho $?\njobs\nfg 2>&1\necho $?",
@@ -118,7 +118,7 @@ BODIES = {
     "exported functions": "f() { echo f; }\nexport -f f\nbash -c 'f; declare -F'",
     "child shells": "bash -c 'echo $-; trap -p; set -o | grep -E \"errexit|errtrace\"; alias; declare -F'\nsh -c 'echo \"$-\"'",
     "BASH_ENV of a child": "echo 'echo env' >e\nBASH_ENV=./e bash -c 'echo child'\necho \"${BASH_ENV-unset} ${ENV-unset}\"",
-    "a huge argument": "x=$(printf '%0100000d' 1)\n/bin/echo \"$x\" | wc -c\nenv x=\"$x$x\" true\necho $?",
+    "a huge argument": 'x=$(printf \'%0100000d\' 1)\n/bin/echo "$x" | wc -c\nenv x="$x$x" true\necho $?',
     "globs": "touch a1 a2 .h\necho a* b*\nshopt -s nullglob dotglob\necho b* .h*\nshopt -u dotglob",
     "arithmetic": "((0))\necho $?\n((x = 5, y = x * 2))\necho $y\nfor ((i = 0; i < 2; i++)); do echo $i; done\nlet z=0\necho $?",
     "bytes": "printf '\\303\\251\\377\\n' | od -c\nx=$'\\303\\251'; echo ${#x}",
@@ -210,7 +210,9 @@ def test_a_section_behaves_as_bash_by_hand(what, both):
     name = f"s{[*BODIES].index(what)}"
     (status, output), (our_status, our_output) = both[0][name], both[1][name]
     allowed = tuple(DIFFERENCES.get(what, ()))
-    expected, found = ([line for line in normal(text) if not allowed or not line.startswith(allowed)] for text in (output, our_output))
+    expected, found = (
+        [line for line in normal(text) if not allowed or not line.startswith(allowed)] for text in (output, our_output)
+    )
     if what == "functions":
         found = [line for line in found if not line.startswith(("RUNS_", "_"))]
         expected += found
