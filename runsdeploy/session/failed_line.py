@@ -29,11 +29,11 @@ class _Message(Struct):
 
 
 def failed_at(plan: Plan, step: Step, event: Ended, tail: Sequence[str]) -> Position:
-    """Return the line at which a step failed; without a line if that is unknown. `tail` are the last lines of its output."""
+    """Return the line at which a step failed; without a line if that is unknown. `tail` is the end of its output."""
     file, line = event.file, event.line
     found = _last_message(step, tail)
-    # A failed line that did not end the section may be older than bash's own last message. A syntax error in a sourced file
-    # fails at the line that sources it.
+    # A failed line that did not end the section may be older than bash's own last message. With a syntax error in a
+    # sourced file, the line that sources it fails.
     if found and (event.how != "exit" or found.syntax) and (found.file != file or found.line > line):
         file, line = found.file, found.line
     if not file:

@@ -111,8 +111,9 @@ SOURCED = 1 << 20
 
 
 def _errtrace(plan: Plan, step: Step) -> str:
-    """Return how a step's failures are recorded: `yes` with errtrace; `no` where the section, or a file that it may source,
-    sets an ERR trap of its own, which functions do not inherit; `own` where they do.
+    """Return how a step's failures are recorded: `yes` by our ERR trap, under errtrace.
+
+    `no` or `own` if the section, or a file that it may source, sets an ERR trap of its own; `own` if functions inherit it.
     """
     texts = [step.script.body, *(file.content for file in plan.libraries)]
     if _SOURCE.search(step.script.body):

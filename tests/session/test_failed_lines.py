@@ -1,5 +1,7 @@
 """Every failure is told at the operator's innermost own line, in real deploys (D13)."""
 
+# ruff: noqa: E501, S108 - each body is one line
+
 from __future__ import annotations
 
 import re
@@ -129,7 +131,7 @@ def test_a_failure_is_told_at_the_innermost_own_line(what, told):
 
 SLOW = {
     # name: (body, from line 2 on; line)
-    "a loop that reads an empty stdin": ("x=\nuntil [ \"$x\" = yes ]; do\n    read -r x\ndone", 4),
+    "a loop that reads an empty stdin": ('x=\nuntil [ "$x" = yes ]; do\n    read -r x\ndone', 4),
     "a program in a function": ("f() {\n    true\n    sleep 60\n}\nf", 4),
     "with an EXIT trap of its own": ("trap true EXIT\nwhile :; do\n    read -r x\ndone", 4),
 }
@@ -153,25 +155,16 @@ def test_a_step_that_is_ended_by_the_time_limit_names_its_line_and_is_noted_whil
     assert any(note.startswith("`reads` ") and note.endswith("fifo`") for note in notes), notes
 
 
-@pytest.mark.parametrize("where", ["script", "library", "file"])
-def test_dos_line_ends_give_the_command_that_repairs_them(where, operator, tmp_path):
-    """D17."""
+def test_dos_line_ends_in_a_sourced_file_give_the_command_that_repairs_them(operator, tmp_path):
+    """D17: those of scripts and libraries are refused before."""
     dos = "f() {\r\n    true\r\n}\r\nno_such\r\n"
     files = {
-        "script": {"scripts/it": script("", "no_such\r\ntrue\r\n")},
-        "library": {"scripts/it": script("", "urequire mine"), "lib/mine": "true\r\n\r\n"},
-        "file": {"scripts/it": script("ref -r f=f.sh", '. "$f"'), "scripts/f.sh": dos},
-    }[where]
+        "scripts/it": script("ref -r f=f.sh g=g.sh", '. "$g"\n. "$f"'),
+        "scripts/f.sh": dos,
+        "scripts/g.sh": "true\r\n",
+    }
     tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "it\n"})
-    done = operator.deploy(tree)
-    name = {"script": "scripts/it", "library": "lib/mine", "file": "scripts/f.sh"}[where]
-    assert done.outcomes == [("it", "failed")]
-    assert done.steps[0]["hint"].startswith("`dos2unix ")
-    assert done.steps[0]["hint"].endswith(f"tree/{name}`")
-
-
-def test_the_hint_is_shown(operator, tmp_path):
-    """D17."""
-    tree = plant(tmp_path / "tree", {"scripts/it": script("", "no_such\r\n"), "hosts/medusa/default": "it\n"})
     done = operator.run(*operator.deploy_arguments(tree, form="text"))
-    assert re.search(r"^  `dos2unix \S*tree/scripts/it`$", done.talk, re.MULTILINE)
+    assert done.status == 1
+    assert re.search(r"tree/scripts/f\.sh:1: `it` failed with status", done.talk)
+    assert re.search(r"^  `dos2unix \S*tree/scripts/f\.sh`$", done.talk, re.MULTILINE)

@@ -1,7 +1,9 @@
-"""A SCRIPT section behaves as `ssh HOST bash SCRIPT` by hand: the same bodies run both ways over a real sshd (D13, D14, D15).
+"""A SCRIPT section behaves as `ssh HOST bash SCRIPT` by hand: the same bodies run both ways (D13, D14, D15).
 
 What differs by design is listed in docs/reference/language.md, and in DIFFERENCES here.
 """
+
+# ruff: noqa: E501, S108 - each body is one line
 
 from __future__ import annotations
 
