@@ -113,7 +113,7 @@ SOURCED = 1 << 20
 def _errtrace(plan: Plan, step: Step) -> str:
     """Return how a step's failures are recorded: `yes` by our ERR trap, under errtrace.
 
-    `no` or `own` if the section, or a file that it may source, sets an ERR trap of its own; `own` if functions inherit it.
+    `no` or `own` if the section, or a file that it may source, sets an ERR trap itself; `own` if functions inherit it.
     """
     texts = [step.script.body, *(file.content for file in plan.libraries)]
     if _SOURCE.search(step.script.body):

@@ -1,6 +1,6 @@
 """Every failure is told at the operator's innermost own line, in real deploys (D13)."""
 
-# ruff: noqa: E501, S108 - each body is one line
+# ruff: noqa: E501 - each body is one line
 
 from __future__ import annotations
 
