@@ -56,7 +56,7 @@ def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
         RUNS_step_digest=step.digest,
         RUNS_step_root=yes("root" in step.flags),
         RUNS_step_strict=yes("strict" in step.flags),
-        RUNS_step_errtrace=yes(not _sets_error_trap(plan, step)),
+        RUNS_step_errtrace=_errtrace(plan, step),
         RUNS_step_once=once,
         RUNS_step_origin=_origin(plan, step, session),
         RUNS_step_outs=step.outs,
@@ -102,20 +102,29 @@ def sets_marker(step: Step) -> bool:
 
 
 _ERROR_TRAP = re.compile(rb"\bERR\b|\btrap\b[^\n]*\b(?i:err)\b")
+_ERRTRACE = re.compile(rb"\bset\s+-\w*E|\berrtrace\b")
+_FUNCTION_TRAP = re.compile(rb"\b(RETURN|DEBUG)\b")
+"""traps that a function cannot set for its caller, as our `trap` would have to"""
 _SOURCE = re.compile(rb"(^|[\s;&|(])(\.|source)[ \t]")
 SOURCED = 1 << 20
 """bytes of a referenced file up to which it may be bash that is sourced"""
 
 
-def _sets_error_trap(plan: Plan, step: Step) -> bool:
-    """Return whether the section, or a file that it may source, sets an ERR trap of its own."""
+def _errtrace(plan: Plan, step: Step) -> str:
+    """Return how a step's failures are recorded: `yes` by our ERR trap, under errtrace.
+
+    `no` or `own` if the section, or a file that it may source, sets an ERR trap itself; `own` if functions inherit it.
+    """
     texts = [step.script.body, *(file.content for file in plan.libraries)]
     if _SOURCE.search(step.script.body):
         for file in step.files:
             with suppress(OSError):
                 if file.kind == "file" and file.size <= SOURCED:
                     texts.append(file.source.read_bytes() if file.source else file.content)
-    return any(b"trap" in text and _ERROR_TRAP.search(text) for text in texts)
+    if not any(b"trap" in text and _ERROR_TRAP.search(text) for text in texts):
+        return "yes"
+    inherited = any(map(_ERRTRACE.search, texts)) and not any(map(_FUNCTION_TRAP.search, texts))
+    return "own" if inherited else "no"
 
 
 def yes(condition: bool) -> str:  # noqa: FBT001 - it is the question

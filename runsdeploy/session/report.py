@@ -142,7 +142,7 @@ class Fold:
         report.failed_at = failed_at(self.plan, report.step, event, report.tail)
         if b"\r\n" in report.step.script.body:
             report.hint = f"`dos2unix {report.step.script.source.shown}`"
-        elif any("$'\\r'" in line for line in report.tail):
+        elif any("\\r'" in line for line in report.tail):
             report.hint = f"`dos2unix {report.failed_at.file}`"
 
     def close(self, seconds: float, error: HostError | None = None) -> HostReport:

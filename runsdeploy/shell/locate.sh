@@ -131,6 +131,8 @@ own() {
 # exactly one. A section that fails outside functions has most likely come to its end: the last one counts.
 find_command() {
     local line number=0 found=0 inside='' indent='' wanted=${record_command%%$'\n'*}
+    # bash prints redirections in another way than they are written.
+    if [[ $wanted == *[\<\>]* ]]; then wanted=${wanted%%[<>]*} wanted=${wanted%[0-9&]}; fi
     wanted=${wanted//[[:space:]]/}
     case $record_function in main | source) inside=yes ;; esac
     while IFS= read -r line || [[ -n $line ]]; do

@@ -9,14 +9,46 @@
 # `e` under `set -e`; `exited.SUBSHELL.NUMBER`, calls of `exit`; `ended`, the end of the section's shell.
 
 # shellcheck disable=SC2016,SC2154 # expanded when the trap runs; RUNS_step_*: meta.sh
-# shellcheck disable=SC2329,SC2261,SC2034 # the trick; the second stderr is only opened if the first one was
+# shellcheck disable=SC2329,SC2261,SC2034,SC2064 # the trick; the second stderr is only opened if the first one was
 
 RUNS_count=0 RUNS_exits=0
 RUNS_stack='${BASH_LINENO[*]/%/ }</>${BASH_SOURCE[*]/%/</>}<<>>${FUNCNAME[0]-main}<<>>$BASH_COMMAND<<<>>>" || RUNS_nothing() { :; }'
-trap '{ RUNS_nothing() { :; }; } 2>/dev/null 2>|"$RUNS_STEP/failed.${#BASH_SOURCE[@]}.$((RUNS_count += 1, BASH_SUBSHELL)).${-//[^e]/}" <"/dev/null/RUNS $RUNS_count $? $BASH_SUBSHELL $LINENO '"$RUNS_stack" ERR
-# So that functions inherit the trap. Not for a section that sets an ERR trap of its own, which functions must not inherit.
-[[ $RUNS_step_errtrace == no ]] || set -E
+RUNS_failed='{ RUNS_nothing() { :; }; } 2>/dev/null 2>|"$RUNS_STEP/failed.${#BASH_SOURCE[@]}.$((RUNS_count += 1, BASH_SUBSHELL)).${-//[^e]/}" <"/dev/null/RUNS $RUNS_count '
+# Not if a section sets an ERR trap of its own: bash runs that after a function that set it only if there was one before,
+# and with errtrace, without which functions do not inherit our trap, it would run in functions.
+if [[ $RUNS_step_errtrace == yes ]]; then
+    trap "$RUNS_failed\$? \$BASH_SUBSHELL \$LINENO $RUNS_stack" ERR
+    set -E
+fi
 trap '{ RUNS_nothing() { :; }; } 2>/dev/null 2>|"$RUNS_STEP/ended" <"/dev/null/RUNS $RUNS_count $? $BASH_SUBSHELL 0 '"$RUNS_stack" EXIT
+
+# A section's own ERR trap, where functions inherit it, is followed by our record; status and line are kept by the
+# redirection before it, for its action must find `$?`.
+RUNS_trap() {
+    local RUNS_each RUNS_lines RUNS_action=${1-}
+    local -a RUNS_others=()
+    for RUNS_each in "${@:2}"; do
+        case $RUNS_each in [Ee][Rr][Rr]) ;; *) RUNS_others+=("$RUNS_each") ;; esac
+    done
+    if (($# == ${#RUNS_others[@]} + 1)) || [[ -z $RUNS_action || $RUNS_action == -* ]]; then
+        builtin trap "$@"
+        # In a trap, `return` alone returns the status from before it.
+        return "$?"
+    fi
+    # bash counts the lines of the action too.
+    RUNS_each=${RUNS_action//[!$'\n']/}
+    RUNS_lines=$((${#RUNS_each} + 1))
+    builtin trap "{ $RUNS_action
+} {RUNS_fd}<\"/dev/null\${RUNS_empty:0:(RUNS_error_line=LINENO-$RUNS_lines,RUNS_error=\$?)*0}\" {RUNS_fd}>&-; $RUNS_failed\$RUNS_error \$BASH_SUBSHELL \$RUNS_error_line $RUNS_stack" ERR
+    ((${#RUNS_others[@]} == 0)) || builtin trap "$RUNS_action" "${RUNS_others[@]}"
+}
+if [[ $RUNS_step_errtrace == own ]]; then
+    trap() {
+        { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+        if RUNS_trap "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+    }
+fi
 
 # bash resets LINENO before it runs an EXIT trap, so the line of an `exit` is recorded here.
 exit() {

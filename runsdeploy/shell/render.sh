@@ -251,7 +251,7 @@ show_event() {
     end)
         count "$3"
         printf '%-12s %s  %s s\n' "$3" "${RUNS_names[$2]}" "$5"
-        case $3 in ok | already-done) ;; *) locate "$2" "$4" "$6" "$7" ;; esac
+        case $3 in ok | already-done) ;; *) locate "$2" "$4" "$6" "$7" "${8-}" ;; esac
         ;;
     note)
         decode "$2"
@@ -301,14 +301,19 @@ count() {
     ((++RUNS_counts[n]))
 }
 
-# locate NUMBER STATUS LINE HOW: show the line of a step that failed. A failed line that did not end the step may be older
-# than bash's own last message.
+# locate NUMBER STATUS LINE HOW [FILE]: show the line of a step that failed. A failed line that did not end the step may be
+# older than bash's own last message. FILE is a library, or a file of a tree.
 locate() {
     local line=$3 file=${RUNS_sources[$1]}
     if [[ $4 != exit && $RUNS_last =~ "/${file##*/}: line "([0-9]+): ]] && ((BASH_REMATCH[1] > line)); then
         line=${BASH_REMATCH[1]}
     fi
-    ((line < RUNS_firsts[$1])) || file+=:$line
+    if [[ -n ${5-} ]]; then
+        decode "$5"
+        file=${RUNS_decoded#tree[0-9]*/}:$3
+    elif ((line >= RUNS_firsts[$1])); then
+        file+=:$line
+    fi
     printf "%s: \`%s\` failed (status %s)\n" "$file" "${RUNS_names[$1]}" "$2" >&2
 }
 

@@ -270,7 +270,7 @@ run_step() {
     # The form of bash's own messages, from which the controller takes the line.
     if [[ $RUNS_step_strict == yes && -n ${RUNS_command-} && $RUNS_outcome == failed ]]; then
         printf "%s: line %s: %s\`%s\` failed\n" "$RUNS_session/files/$RUNS_step_file" "$RUNS_caller" \
-            "${RUNS_file:+"$RUNS_file:$RUNS_line: "}" "$RUNS_command"
+            "${RUNS_file:+"${RUNS_file#tree[0-9]*/}:$RUNS_line: "}" "$RUNS_command"
     fi
     RUNS_encode "$RUNS_file"
     RUNS_ended="end $RUNS_step_number $RUNS_outcome $RUNS_status"

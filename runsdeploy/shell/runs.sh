@@ -288,7 +288,7 @@ RUNS_resetdone() {
 
 # urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
-    { local RUNS_options=$- RUNS_each RUNS_file && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+    { local RUNS_options=$- RUNS_each RUNS_file RUNS_status=0 && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
         2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     for RUNS_each; do
         [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
@@ -305,8 +305,11 @@ urequire() {
         [[ $RUNS_options != *x* ]] || set -x
         # shellcheck source=/dev/null
         . "$RUNS_file"
+        RUNS_status=$?
         { RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
             2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     done
-    RUNS_retrace 0
+    # Not in a function, which would hide the line of the library from the records of failures.
+    [[ $RUNS_options == *x* ]] || return "$RUNS_status"
+    RUNS_retrace "$RUNS_status"
 }

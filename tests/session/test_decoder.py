@@ -60,7 +60,7 @@ TABLE: list[tuple[str, Event]] = [
     ("end 12 already-done 0 0.0 0 none", Ended(12, "already-done", 0, 0.0, 0, "none")),
     ("end 3 failed 255 12.5 17 exit", Ended(3, "failed", 255, 12.5, 17, "exit")),
     ("end 3 killed 137 1.25 0 last", Ended(3, "killed", 137, 1.25, 0, "last")),
-    ("end 3 failed 1 1.25 7 exit tree0/a%20b.sh", Ended(3, "failed", 1, 1.25, 7, "exit", "tree0/a b.sh")),
+    ("end 3 failed 1 1.25 7 exit tree0%2Fa%20b.sh", Ended(3, "failed", 1, 1.25, 7, "exit", "tree0/a b.sh")),
     ("mark 1 shouldrun ", Marked(1, "shouldrun", "")),
     ("mark 1 declined a%20b", Marked(1, "declined", "a b")),
     ("mark 2 setdone %20x%3A", Marked(2, "setdone", " x:")),

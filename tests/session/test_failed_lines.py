@@ -1,6 +1,10 @@
 """Every failure is told at the operator's innermost own line, in real deploys (D13)."""
 
+# ruff: noqa: E501 - each body is one line
+
 from __future__ import annotations
+
+import re
 
 import pytest
 
@@ -75,6 +79,14 @@ CASES = {
     "a trap on EXIT that exits": ("set -e\ntrap 'rc=$?; true; exit $rc' EXIT\nf() {\n    false\n}\nf", 6),
     "a trap on EXIT and a last failure": ("trap 'true' EXIT\nf() {\n    false\n}\nf", 5),
     "a function in a trap on EXIT": ("set -e\nend() {\n    true\n    exit 3\n}\ntrap end EXIT\nfalse\ntrue", 9),
+    "a trap on ERR and EXIT": (
+        "set -Eeuo pipefail\ntrap clean INT ERR EXIT\nclean() {\n    trap - INT ERR EXIT\n    true\n}\nf() {\n    false\n}\nf",
+        10,
+    ),
+    "a trap on ERR and EXIT of several lines": (
+        "set -eE\ntrap 'true\ntrue\necho $?' ERR\ntrap true EXIT\nf() {\n    false\n}\nf",
+        9,
+    ),
     "set -x": ("set -xe\nf() {\n    false\n}\nf", 5),
     "IFS": ("IFS=,\nf() {\n    false\n}\nf", 5),
     "no IFS": ("set -u\nunset IFS\nf() {\n    false\n}\nf", 6),
@@ -115,3 +127,44 @@ def test_a_failure_is_told_at_the_innermost_own_line(what, told):
         else [f"scripts/{name}:{each}" for each in ([line] if isinstance(line, int) else line)]
     )
     assert told.get(name) in expected
+
+
+SLOW = {
+    # name: (body, from line 2 on; line)
+    "a loop that reads an empty stdin": ('x=\nuntil [ "$x" = yes ]; do\n    read -r x\ndone', 4),
+    "a program in a function": ("f() {\n    true\n    sleep 60\n}\nf", 4),
+    "with an EXIT trap of its own": ("trap true EXIT\nwhile :; do\n    read -r x\ndone", 4),
+}
+
+
+def test_a_step_that_is_ended_by_the_time_limit_names_its_line_and_is_noted_while_silent(operator, tmp_path):
+    """D19."""
+    operator.alter("session.parameters", SILENCE=0.3)
+    files = {f"scripts/s{n}": script("", body) for n, (body, _) in enumerate(SLOW.values())}
+    files |= {"scripts/reads": script("", "mkfifo fifo\nexec 5<>fifo\nread -r x <&5")}
+    names = [f"s{n}" for n in range(len(SLOW))] + ["reads"]
+    tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "\n".join(names) + "\n"})
+    done = operator.deploy(tree, "--keep-going", "--timeout", "1")
+    assert [outcome for _, outcome in done.outcomes] == ["timeout"] * len(names)
+    lines = [step["failed_at"].partition("tree/")[2] for step in done.steps]
+    assert lines == [*(f"scripts/s{n}:{line}" for n, (_, line) in enumerate(SLOW.values())), "scripts/reads:4"]
+    notes = [event["text"] for event in done.events if event["event"] == "note"]
+    assert len([note for note in notes if note.startswith("`s1` still runs, without output for ")]) == 1
+    assert any(note.startswith("`s1` ") and note.endswith(": `sleep`") for note in notes)
+    assert any(note.startswith("`s2` ") and "`bash`" in note for note in notes)
+    assert any(note.startswith("`reads` ") and note.endswith("fifo`") for note in notes), notes
+
+
+def test_dos_line_ends_in_a_sourced_file_give_the_command_that_repairs_them(operator, tmp_path):
+    """D17: those of scripts and libraries are refused before."""
+    dos = "f() {\r\n    true\r\n}\r\nno_such\r\n"
+    files = {
+        "scripts/it": script("ref -r f=f.sh g=g.sh", '. "$g"\n. "$f"'),
+        "scripts/f.sh": dos,
+        "scripts/g.sh": "true\r\n",
+    }
+    tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "it\n"})
+    done = operator.run(*operator.deploy_arguments(tree, form="text"))
+    assert done.status == 1
+    assert re.search(r"tree/scripts/f\.sh:1: `it` failed with status", done.talk)
+    assert re.search(r"^  `dos2unix \S*tree/scripts/f\.sh`$", done.talk, re.MULTILINE)

@@ -1,7 +1,9 @@
-"""A SCRIPT section behaves as `ssh HOST bash SCRIPT` by hand: the same bodies run both ways over a real sshd (D13, D14, D15).
+"""A SCRIPT section behaves as `ssh HOST bash SCRIPT` by hand: the same bodies run both ways (D13, D14, D15).
 
 What differs by design is listed in docs/reference/language.md, and in DIFFERENCES here.
 """
+
+# ruff: noqa: E501, S108 - each body is one line
 
 from __future__ import annotations
 
@@ -61,6 +63,11 @@ BODIES = {
     "a trap on ERR with errtrace": "set -E\ntrap 'echo err $LINENO ${FUNCNAME[0]}' ERR\nf() { false; true; }\nf\nf",
     "a trap on ERR that exits": "trap 'echo err ${PIPESTATUS[@]}; exit 8' ERR\nfalse | false\necho not",
     "a trap on ERR and EXIT": "set -eE\nclean() { echo clean $?; trap - ERR EXIT; }\ntrap clean ERR EXIT\nf() { false; }\nf",
+    "a trap on ERR with errtrace and a trace": (
+        "set -Eeu\nn() {\n    echo $? $LINENO ${PIPESTATUS[@]} $BASH_COMMAND\n    trap - ERR\n}\ntrap n EXIT ERR TERM\nset -x\n"
+        "f() { false; }\nx=$(trap; f) || true\n(f) || :\n(trap 'echo in $?' ERR; f)\nf"
+    ),
+    "ERR traps in functions": "set -E\nf() { trap 'echo a $?' ERR; false; }\nf\nfalse\ntrap 'echo b' err\nfalse\ntrap '' ERR\nfalse\ntrap ERR\nfalse",
     "a trap on DEBUG": "trap 'echo debug $LINENO $BASH_COMMAND' DEBUG\ntrue\nf() { true; }\nf\ntrap - DEBUG",
     "a trap on DEBUG in functions": "set -T\ntrap 'echo debug $LINENO $BASH_COMMAND' DEBUG\nf() { false; }\nf\ntrap - DEBUG\nexit 3",
     "a trap on RETURN": "f() { trap 'echo returned; trap - RETURN' RETURN; true; }\nf\necho end",
@@ -141,6 +148,7 @@ DIFFERENCES = {
     "a verbose script": {"{ RUNS_nothing"},
     "options": {"errtrace"},
     "traps": {"trap --"},
+    "a trap on ERR with errtrace and a trace": {"+++ trap", "trap --", "} {RUNS_fd}"},
 }
 """bodies whose output differs by design, with the beginnings of the lines that differ"""
 

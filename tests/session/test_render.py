@@ -467,3 +467,18 @@ def test_a_minus_is_stdout(operator, tmp_path):
     done = operator.run("render", "--path", tree, "--host", HOST, "--output", "-")
     assert (done.status, done.out[:2]) == (0, b"#!"), done.talk
     assert not (operator.directory / "-").exists()
+
+
+def test_a_failure_in_a_sourced_file_is_told_at_its_line(operator, machine, tmp_path):
+    """D13."""
+    files = {
+        "scripts/it": script("ref -r f=f.sh", '. "$f"\nfails\n'),
+        "scripts/f.sh": "fails() {\n    false\n}\n",
+        "scripts/library": script("conf strict", "urequire mine"),
+        "lib/mine": "true\nfalse\n",
+    }
+    for name, place in (("it", "scripts/f.sh:2"), ("library", "lib/mine:2")):
+        tree = plant(tmp_path / name, {**files, "univ.run/medusa/default": f"{name}\n"})
+        status, said = machine.run(rendered(operator, tree))
+        assert status == 1
+        assert f"{place}: `{name}` failed (status 1)" in said
