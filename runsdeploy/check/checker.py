@@ -86,6 +86,7 @@ def _host_files(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
             name = str(path.relative_to(place.path))
             if is_candidate(path.name) and name not in seen and path.is_file():
                 seen.add(name)
+                trees.trust.check_owner(path)
                 yield name, trees.located(place.tree, place.inside, name)
 
 

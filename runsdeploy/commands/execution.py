@@ -34,7 +34,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
     """
     _check(arguments, work.hosts)
     with _connections(arguments, work.hosts) as connections:
-        revisions = revision.look_up([] if arguments.dry_run else work.trees.roots)
+        revisions = revision.look_up([] if arguments.dry_run else work.trees.roots, work.trees.trust)
         verify = not arguments.no_verify_sysinfos
         planned = make_plans(work, arguments.conf_timeout, connections, verify=verify)
         show_unread(work, planned.plans)

@@ -24,6 +24,7 @@ from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located, Trees
+from runsdeploy.tree.trust import Trust
 
 _PREFIX = "runsdeploy-conf-"
 
@@ -126,7 +127,12 @@ def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     """Make a work directory for these trees, and remove it at the end; also remove those of killed processes."""
     # Many small, short-lived files: in memory where the system has a place for that.
     memory = Path("/dev/shm")  # noqa: S108 - the directory is private
-    parent = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
+    use_memory = "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK)
+    parent = memory if use_memory else Path(tempfile.gettempdir())
+    # Others could replace the directory, and with it the sections.
+    trust = Trust(any_owner=trees.trusted, why="CONF sections are run there")
+    if problems := trust.owner_problems(parent):
+        raise InputError(problems)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, _in_use(Path(made)):
         _remove_abandoned(Path(made).parent)
         # This path is searched for in values: its random part makes sure that no operator writes it by chance.

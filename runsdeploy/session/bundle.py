@@ -23,6 +23,7 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.plan.variable import assignment
 from runsdeploy.session.parameters import (
     expected_facts_of,
+    needs_root,
     script_path,
     segment_parameters,
     sets_marker,
@@ -126,6 +127,9 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     run, steps = f"segment{segment.number}/run", segment.steps
     for part in ("runner.sh", "spool.sh", "lock.sh", "run_step.sh", "runs.sh", "step.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
+    if needs_root(plan, segment.side):
+        # What root runs about the directory of its own markers.
+        yield content_file(f"{run}/trust.sh", shell_file("trust.sh"))
     if expected_facts_of(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))

@@ -96,6 +96,8 @@ random() { od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'; }
 run() {
     # shellcheck source-path=SCRIPTDIR source=bootstrap.sh
     . "$RUNS_work/segment0/run/bootstrap.sh"
+    # shellcheck source-path=SCRIPTDIR source=trust.sh
+    . "$RUNS_work/segment0/run/trust.sh"
     # Events of the bootstrap are meant for a controller: only a refusal is shown.
     # shellcheck disable=SC2329 # called by bootstrap.sh
     emit() {

@@ -141,6 +141,8 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
     names: dict[str, str] = {}
     for name, path in ((SETTINGS, arguments.settings), (CATALOGUE, arguments.catalogue)):
         if path:
+            trust = Trust(any_owner=arguments.trust, why="its jobs are run on the host")
+            problems += trust.owner_problems(Path(path))
             files[name], names[name] = gather(problems, _read, Path(path)) or b"", path
     program = gather(problems, build)
     if problems or program is None:
