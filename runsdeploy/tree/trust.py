@@ -211,8 +211,8 @@ class Trust(Struct, frozen=True, dict=True):
     def _all_owner_problems(self) -> Iterator[Problem]:
         """Yield the problems of all files in the trees, but none below a directory with one: one repair does both."""
         for root in self.roots:
-            if problems := self.owner_problems(root):
-                yield from problems
+            yield from self.owner_problems(root)
+            if self._own_problem(root):
                 continue
             for folder, folders, files in os.walk(root):
                 names = sorted(name for name in (*folders, *files) if not name.startswith("."))
