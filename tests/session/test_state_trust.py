@@ -148,12 +148,12 @@ def test_s22_s5_local_steps_of_a_remote_deploy_use_no_such_state(case, operator,
 def test_s22_honest_state_is_used(operator, tmp_path):
     """Links of root's above it, directories like /tmp, a group of root's, one that is not made yet, odd names."""
     tree = plant(tmp_path / "tree", FILES)
-    places = {"real/it's a $(place)/x": None, "open/theirs": None}
+    places = {"real/it's a place/x": None, "open/theirs": None}
     base = plant(tmp_path / "base", places)
-    (base / "link").symlink_to("real/it's a $(place)")
+    (base / "link").symlink_to("real/it's a place")
     (base / "real").chmod(0o775)
     (base / "open").chmod(0o1777)
-    for state in ("link/x", "link/not/made/yet", "open/theirs", "open/../real//it's a $(place)/./y/"):
+    for state in ("link/x", "link/not/made/yet", "open/theirs", "open/../real//it's a place/./y/"):
         operator.environment["RUNSDEPLOY_STATE_DIR"] = f"{base}/{state}"
         for outcome in ("ok", "already-done"):
             done = operator.run("deploy", "--path", tree, "--host", HOST, "--local", "--format", "json")
