@@ -94,6 +94,7 @@ def _host_files(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
             name = str(path.relative_to(place.path))
             if is_candidate(path.name) and composed(name) not in seen and path.is_file():
                 seen.add(composed(name))
+                trees.trust.check_owner(path)
                 yield composed(name), trees.located(place.tree, place.inside, name)
 
 

@@ -192,7 +192,9 @@ def _format(name: str, typed: str | None) -> str:
     try:
         return str(resolve(form or [FORMAT], {"format": typed}, Path.cwd()).format)
     except InputError:
-        return "text"
+        # Also for a configuration that cannot be used.
+        said = typed or os.environ.get("RUNSDEPLOY_FORMAT", "")
+        return said if any(said in flag.choices for flag in form or [FORMAT]) else "text"
 
 
 def _typed_format(words: Sequence[str]) -> str | None:

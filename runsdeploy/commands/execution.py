@@ -38,7 +38,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
     """
     _check(arguments, work.hosts)
     with _connections(arguments, work.hosts) as connections:
-        revisions = revision.look_up([] if arguments.dry_run else work.trees.roots)
+        revisions = revision.look_up([] if arguments.dry_run else work.trees.roots, work.trees.trust)
         planned = plans_of(arguments, work, connections)
         show_unread(work, planned.plans)
         if arguments.dry_run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from runsdeploy.tree.recipe import Entry, Operation, parse_argument
 from runsdeploy.tree.script import is_script, no_separator
 from runsdeploy.tree.selection import choices, near_host, select
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
+from runsdeploy.tree.trust import Trust
 
 
 def trees_of(arguments: Arguments) -> Trees:
@@ -59,7 +61,15 @@ def one_host(arguments: Arguments, trees: Trees) -> Host | None:
 
 
 def connection_to(arguments: Arguments, host: Host, prefix: str = "") -> HostConnection:
-    """Return the connection to a host, not opened yet; what it waits for is written to stderr, after `prefix`."""
+    """Return the connection to a host, not opened yet; what it waits for is written to stderr, after `prefix`.
+
+    Raises InputError if other users could replace files in the directory for temporary files, in which ssh reads its
+    configuration.
+    """
+    if not arguments.local:
+        trust = Trust(any_owner=arguments.trust, why="an ssh configuration is written there")
+        if problems := trust.owner_problems(Path(tempfile.gettempdir())):
+            raise InputError(problems)
     return HostConnection(
         host.address,
         arguments.ssh_config,

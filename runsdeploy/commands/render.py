@@ -38,7 +38,7 @@ def write_plan(arguments: Arguments) -> int:
     if target and target.is_dir():
         inside = target / f"{work.hosts[0].name}.sh"
         raise InputError([Problem(None, f"`{target}` is a directory, expected a file", f"e.g. `--output {inside}`")])
-    revisions = revision.look_up(work.trees.roots)
+    revisions = revision.look_up(work.trees.roots, work.trees.trust)
     plans = plans_of(arguments, work).plans
     show_unread(work, plans)
     plan = plans[0]

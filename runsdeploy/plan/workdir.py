@@ -25,6 +25,7 @@ from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located, Trees
+from runsdeploy.tree.trust import Trust
 
 OUTPUT_LIMIT = 8192
 """bytes of a section's output that are shown"""
@@ -148,6 +149,10 @@ def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     usable = "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK)
     # Absolute: bash works in the directories of the trees. (Before Python 3.12, TMPDIR=. gives relative paths.)
     parent = memory if usable else Path(tempfile.gettempdir()).absolute()
+    # Others could replace the directory, and with it the sections.
+    trust = Trust(any_owner=trees.trusted, why="CONF sections are run there")
+    if problems := trust.owner_problems(parent):
+        raise InputError(problems)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, writing(Path(made)), _in_use(Path(made)):
         _remove_abandoned(Path(made).parent)
         # This path is searched for in values: its random part makes sure that no operator writes it by chance.

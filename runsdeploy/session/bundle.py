@@ -24,6 +24,7 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.session.parameters import (
     end_mark,
     expected_facts_of,
+    needs_root,
     script_path,
     segment_parameters,
     sets_marker,
@@ -139,6 +140,9 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     run, steps = f"segment{segment.number}/run", segment.steps
     for part in ("runner.sh", "record.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
+    if needs_root(plan, segment.side):
+        # What root runs about the directory of its own markers.
+        yield content_file(f"{run}/trust.sh", shell_file("trust.sh"))
     for part in SOURCED:
         yield content_file(f"{run}/{part}", shell_file(part) + end_mark(part))
     if expected_facts_of(plan, segment):

@@ -35,7 +35,7 @@ def segment_parameters(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_output=str(OUTPUT_KEPT),
         RUNS_segment_silence=str(round(SILENCE * 100)),
         RUNS_segment_steps=[str(step.number) for step in segment.steps],
-        RUNS_segment_root=yes(any("root" in step.flags and step.side == segment.side for step in plan.steps)),
+        RUNS_segment_root=yes(needs_root(plan, segment.side)),
         RUNS_segment_keep_going=yes(session.keep_going),
         RUNS_segment_last=yes(segment.last),
         RUNS_segment_returns=segment.returns,
@@ -94,6 +94,11 @@ def expected_facts_of(plan: Plan, segment: Segment) -> str:
     return (
         plan.expected_facts.encoded if plan.expected_facts and segment.side == "target" and segment.number == 0 else ""
     )
+
+
+def needs_root(plan: Plan, side: str) -> bool:
+    """Return whether a step of a side runs as root."""
+    return any("root" in step.flags and step.side == side for step in plan.steps)
 
 
 def sets_marker(step: Step) -> bool:

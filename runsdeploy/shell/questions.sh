@@ -2,7 +2,7 @@
 # The bootstrap's answers to questions about a machine; sent with the bootstrap only for a question. The header is that of
 # bootstrap.sh; SEGMENT is the question, OFFSET its argument.
 #
-# shellcheck disable=SC2154 # nonce, state, directory …: bootstrap.sh
+# shellcheck disable=SC2154 # nonce, state, directory …: bootstrap.sh; me, problem: trust.sh
 
 answer() {
     case $segment in
@@ -55,21 +55,34 @@ list_markers() {
     [ -z "$found" ] || printf '%s\n' "$found" | emit_markers "$owner"
 }
 
-# The values of all markers, by which `shouldrun` answers; with an OFFSET of `all` all their lines.
+# The lines of all markers by which `shouldrun` answers; with an OFFSET of `all` all their lines. The same checks as the
+# runner's before its first step.
 markers() {
-    case $offset in all) lines='^[a-z]* [^ ]*$' ;; *) lines='^value ' && check_markers ;; esac
+    case $offset in
+    all) lines='^[a-z]* [^ ]*$' ;;
+    *)
+        lines='^\(value\|of\) '
+        find_marker_problem "$state"
+        [ -z "$problem" ] || refuse state "$problem"
+        ;;
+    esac
     list_markers own "$state"
-    if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
+    if [ "$me" != 0 ] && check_root; then
         list_markers root "/var/lib/runsdeploy${state#"$base"}" sudo -n
     fi
     account
 }
 
-# The same check as the runner's before its first step.
-check_markers() {
-    [ -d "$state/markers" ] || return 0
-    found=$(find "$state/markers" \( -perm -020 -o -perm -002 -o ! -user "$(id -u)" \) ! -type l 2>/dev/null | head -n 1)
-    [ -z "$found" ] || refuse state "cannot trust \`$found\`: another user may write it"
+# Refuse a directory of root's markers that others could have written. Fails if we cannot become root. Root judges for
+# itself, by this very program, which `p` holds.
+check_root() {
+    # shellcheck disable=SC2016 # expanded by that shell
+    problem=$({
+        printf '%s\n' "$p" "find_problem /var/lib/runsdeploy /var/lib/runsdeploy${state#"$base"}"
+        [ "$offset" = all ] || printf '%s\n' "find_marker_problem /var/lib/runsdeploy${state#"$base"}"
+        printf '%s\n' 'printf %s "$problem"'
+    } | sudo -n sh 2>/dev/null) || return
+    [ -z "$problem" ] || refuse state "$problem"
 }
 
 # Remove markers and list the removed ones: OFFSET is BY:OWNER/PATH,OWNER/PATH…, each a marker or all of a script's. Not
@@ -98,7 +111,7 @@ reset_markers() {
     echo "$by $(date -u +%Y-%m-%dT%H:%M:%SZ) reset process%20$$" >"$state/holder"
     for each in $(printf %s "${offset#*:}" | tr , ' '); do
         case $each in
-        root/*) remove root "/var/lib/runsdeploy${state#"$base"}" "${each#*/}" sudo -n ;;
+        root/*) check_root && remove root "/var/lib/runsdeploy${state#"$base"}" "${each#*/}" sudo -n ;;
         *) remove own "$state" "${each#*/}" ;;
         esac
     done

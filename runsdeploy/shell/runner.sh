@@ -96,16 +96,6 @@ prune() {
 
 # --- before the first step -----------------------------------------------------------------------
 
-# Refuse markers that another user could have made or removed.
-check_markers() {
-    local found
-    [[ -d $RUNS_state/markers ]] || return 0
-    found=$(find "$RUNS_state/markers" \( -perm -020 -o -perm -002 -o ! -user "$EUID" \) ! -type l 2>/dev/null)
-    [[ -n $found ]] || return 0
-    RUNS_encode "cannot trust \`${found%%$'\n'*}\`: another user may write it"
-    end_before_steps refuse state "$RUNS_encoded"
-}
-
 # Refuse a target that does not have the expected facts; the controller adds the file and the repair to the message.
 check_facts() {
     local found
@@ -129,14 +119,18 @@ make_marker_directories() {
     [[ ${#folders[@]} == 0 ]] || { mkdir -p "${folders[@]}" && sync "$RUNS_state/markers" "$RUNS_state"; } 2>/dev/null
 }
 
-# Refuse before the first step if a step needs root and the login user cannot become root.
+# Refuse before the first step if a step needs root and the login user cannot become root, or root's markers are not to be
+# trusted: root judges them for itself.
 check_sudo() {
-    local error
+    local error state=/var/lib/runsdeploy${RUNS_state#"$RUNS_base"}
     [[ $RUNS_segment_root == yes && $EUID -ne 0 ]] || return 0
     if ! command -v sudo >/dev/null; then
         error="there is no \`sudo\`"
-    elif error=$(sudo -n -- env true 2>&1 </dev/null 9>&- 8>&-); then
-        return
+    elif error=$(sudo -n -- env sh -c '. "$1" && find_problem /var/lib/runsdeploy "$2" && find_marker_problem "$2"
+        [ -z "$problem" ] || printf "\036%s" "$problem"' sh "$RUNS_run/trust.sh" "$state" 2>&1 </dev/null 9>&- 8>&-); then
+        [[ $error == *$'\036'* ]] || return 0
+        RUNS_encode "${error##*$'\036'}"
+        end_before_steps refuse state "$RUNS_encoded"
     fi
     RUNS_encode "\`conf root\` needs root, which user \`$(id -un)\` cannot become by \`sudo -n\`: ${error//$'\n'/ }"
     end_before_steps refuse sudo "$RUNS_encoded"
@@ -180,7 +174,6 @@ run_segment() {
     lock
     make_reserve
     report_earlier_sessions
-    check_markers
     check_sudo
     check_facts
     make_marker_directories

@@ -123,12 +123,14 @@ RUNS_wrong() {
     RUNS_record wrong
 }
 
-# RUNS_marker [SUBSYSTEM]: set RUNS_folder and RUNS_file.
+# RUNS_marker [SUBSYSTEM]: set RUNS_folder, RUNS_file, and RUNS_label, its path among the markers.
 RUNS_marker() {
     RUNS_name "$RUNS_SCRIPT"
+    RUNS_label=$RUNS_encoded
     RUNS_folder=$RUNS_STATE/markers/$RUNS_encoded
     RUNS_name "${1-}"
-    RUNS_file=$RUNS_folder/${1:+subsystem=}${RUNS_encoded:-script}
+    RUNS_label+=/${1:+subsystem=}${RUNS_encoded:-script}
+    RUNS_file=$RUNS_STATE/markers/$RUNS_label
 }
 
 shouldrun() {
@@ -138,7 +140,7 @@ shouldrun() {
 }
 
 RUNS_shouldrun() {
-    local RUNS_folder RUNS_file RUNS_encoded RUNS_subsystem RUNS_line RUNS_value=''
+    local RUNS_folder RUNS_file RUNS_label RUNS_encoded RUNS_subsystem RUNS_line RUNS_of RUNS_value=''
     RUNS_marker "${1-}"
     RUNS_word "${1-}"
     RUNS_subsystem=$RUNS_encoded
@@ -155,8 +157,17 @@ RUNS_shouldrun() {
     fi
     # A marker made by hand may lack its last newline.
     while IFS= read -r RUNS_line || [[ -n $RUNS_line ]]; do
-        case $RUNS_line in 'value '*) RUNS_value=${RUNS_line#value } ;; esac
+        case $RUNS_line in
+        'value '*) RUNS_value=${RUNS_line#value } ;;
+        'of '*) RUNS_of=${RUNS_line#of } ;;
+        esac
     done <"$RUNS_file"
+    # A renamed marker would say that a script is done which never ran. (Those of older versions do not say whose they are.)
+    if [ "${RUNS_of=$RUNS_label}" != "$RUNS_label" ]; then
+        printf -v RUNS_value %q "$RUNS_SCRIPT"
+        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: it was made as \`$RUNS_of\`; \`runsdeploy reset --host ${RUNS_HOST-} --script $RUNS_value\` removes it"
+        builtin exit 1
+    fi
     if (($# > 1)); then
         RUNS_encode "=$2"
         # Not [[: the section may have set nocasematch.
@@ -176,7 +187,7 @@ setdone() {
 }
 
 RUNS_setdone() {
-    local RUNS_folder RUNS_file RUNS_encoded RUNS_value=''
+    local RUNS_folder RUNS_file RUNS_label RUNS_encoded RUNS_value=''
     if (($# > 1)); then
         RUNS_encode "=$2"
         RUNS_value=$RUNS_encoded
@@ -257,7 +268,7 @@ RUNS_write() (
     # The name of the directory must be on the disk too.
     [[ -d $RUNS_folder ]] || { mkdir -p "$RUNS_folder" && sync "${RUNS_folder%/*}" "${RUNS_folder%/*/*}"; } || exit
     {
-        printf 'runsdeploy marker 1\n' &&
+        printf 'runsdeploy marker 1\nof %s\n' "$RUNS_label" &&
             { [[ -z $1 ]] || printf 'value %s\n' "$1"; } &&
             TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1 &&
             printf 'session %s\ndigest %s\n%s' "$RUNS_SESSION" "$RUNS_DIGEST" "${RUNS_step_origin-}"
@@ -273,7 +284,7 @@ resetdone() {
 }
 
 RUNS_resetdone() {
-    local RUNS_folder RUNS_file RUNS_encoded
+    local RUNS_folder RUNS_file RUNS_label RUNS_encoded
     RUNS_marker "${1-}"
     if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
         RUNS_wrong "cannot remove the marker \`$RUNS_file\`"

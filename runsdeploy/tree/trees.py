@@ -308,6 +308,12 @@ def ancestors(inside: str) -> list[str]:
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
+def _normalized(path: Path) -> Path:
+    """Return a directory's path without `..`, which behind a link is not the directory before it."""
+    plain, real = os.path.normpath(path), os.path.realpath(path)
+    return Path(plain if os.path.realpath(plain) == real else real)
+
+
 def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (), *, trusted: bool = False) -> Trees:
     """Open the trees of a RUNSPATH, or the nearest ancestor of `start` that holds `scripts/` or `hosts/`.
 
@@ -330,5 +336,5 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (),
     if not entries:
         message = f"no tree: neither `{start}` nor a directory above it holds `scripts/` or `hosts/`"
         raise InputError([Problem(None, message, "make one: `runsdeploy init`, or say where it is: `--path DIR`")])
-    roots = tuple(Path(os.path.normpath(entry)) for entry in entries)
+    roots = tuple(map(_normalized, entries))
     return Trees(roots, tuple(start / each for each in allowed), trusted)

@@ -70,7 +70,7 @@ def test_a_marker_says_when_by_whom_from_what_and_by_which_plan(operator, target
     section = hashlib.sha256(FILES["scripts/web"].partition("script:\n")[2].encode()).hexdigest()
     lines = (target.state / "markers/web/subsystem=conf").read_text().splitlines()
     assert [each.partition(" ")[0] for each in lines] == (
-        ["runsdeploy", "value", "time", "session", "digest", "plan", "script", "by", "revision"]
+        ["runsdeploy", "of", "value", "time", "session", "digest", "plan", "script", "by", "revision"]
     )
     told = next(e for e in ask(operator, tree, "status").document["hosts"][0]["markers"] if e["script"] == "web")
     assert told["revision"] == commit.stdout.strip()

@@ -304,9 +304,27 @@ def test_r31_r35_markers_of_any_bytes_are_kept_apart(
 def test_a_marker_records_what_was_done_and_in_which_session(target: Target):
     target.run("setdone a 'v 1'")
     lines = (target.state / "markers/web/subsystem=a").read_text().splitlines()
-    assert lines[:2] == ["runsdeploy marker 1", "value %3Dv%201"]
-    assert [line.split()[0] for line in lines] == ["runsdeploy", "value", "time", "session", "digest"]
-    assert lines[3:] == ["session 0123", "digest abcd"]
+    assert lines[:3] == ["runsdeploy marker 1", "of web/subsystem=a", "value %3Dv%201"]
+    assert [line.split()[0] for line in lines] == ["runsdeploy", "of", "value", "time", "session", "digest"]
+    assert lines[4:] == ["session 0123", "digest abcd"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("", "a b"), ("a b", "c"), ("a b", "")])
+@pytest.mark.parametrize("where", ["script", "subsystem"])
+def test_s6_d7_a_renamed_marker_does_not_say_that_another_step_is_done(where, old, new, target: Target):
+    """D7: another user renamed one while the state could be written; those of older versions stay readable."""
+    target.run(f"setdone '{old}' v" if old else "setdone", "web/it")
+    marker = target.state / "markers" / path_of(b"web/it", old.encode())
+    script, subsystem = ("other", old) if where == "script" else ("web/it", new)
+    renamed = target.state / "markers" / path_of(script.encode(), subsystem.encode())
+    renamed.parent.mkdir(exist_ok=True)
+    marker.rename(renamed)
+    ran = target.run(f"shouldrun {quote(subsystem.encode()).decode() if subsystem else ''} && echo yes || echo no", script)
+    assert ran.status == 1
+    assert ran.out == b""
+    assert f"it was made as `{path_of(b'web/it', old.encode())}`" in ran.err
+    renamed.write_text("".join(line for line in renamed.open() if not line.startswith("of ")))
+    assert target.run("shouldrun" + (f" '{subsystem}'" if subsystem else ""), script).status == 100
 
 
 # --- trust and durability ----------------------------------------------------------------------
