@@ -12,7 +12,9 @@ OPAQUE = frozenset({"eval", ".", "source"})
 ASKING = frozenset({"command", "type", "hash", "which", "alias", "unalias"})
 """commands whose arguments are names of commands that may not exist"""
 
-_VALUES_ONLY = re.compile(r"/etc/(os-release|lsb-release|\w+-release|environment|default/[\w.-]+|sysconfig/[\w.-]+)\Z|/usr/lib/os-release\Z")
+_VALUES_ONLY = re.compile(
+    r"/etc/(os-release|lsb-release|\w+-release|environment|default/[\w.-]+|sysconfig/[\w.-]+)\Z|/usr/lib/os-release\Z"
+)
 """files that set variables and define no functions (os-release(5), environment(5))"""
 
 NAMES = frozenset(

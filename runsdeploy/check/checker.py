@@ -126,7 +126,11 @@ def _drop_shipped(model: TreeModel) -> None:
 def _recipes(model: TreeModel, host: Host) -> Iterator[HostEntries]:
     """Yield the recipes of a host: `default`, then those that no other includes, then the rest of include cycles."""
     known = {*model.names[""], *model.names[host.name]}
-    files = {name: place for name, place in model.names[host.name].items() if place.path not in {*model.scripts, *model.broken}}
+    files = {
+        name: place
+        for name, place in model.names[host.name].items()
+        if place.path not in {*model.scripts, *model.broken}
+    }
     recipes = {name: place for name, place in files.items() if _is_recipe(name, place, known)}
     included = {entry.name[1:] for place in recipes.values() for entry in _parsed(place) if entry.name.startswith("@")}
     includes = RecipeIncludes(model.trees, host)

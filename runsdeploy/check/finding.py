@@ -28,7 +28,10 @@ _RULES = (
     ("template", r"template: |cannot read template"),
     ("unreadable", r"cannot read"),
     ("outside", r"leads? out of the trees"),
-    ("not-a-script", r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|is a (script|shell program), not a recipe"),
+    (
+        "not-a-script",
+        r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|, not a recipe",
+    ),
     ("cycle", r"cycle (of|in)|contradict each other"),
     ("reserved-name", r"is reserved"),
     ("missing-file", r"required file"),

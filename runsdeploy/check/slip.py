@@ -1,7 +1,7 @@
 """Slips: names that differ from a known one by a typing error, and by nothing that has a meaning.
 
-Nearness as in `did_you_mean` helps where a name is known to be wrong. Here it is the only evidence that it is: `is_ipv4`
-and `is_ipv6`, or `msg_info` and `einfo`, are names of their own.
+Nearness as in `did_you_mean` helps where a name is known to be wrong. Here it is the only evidence: `is_ipv4` and
+`is_ipv6`, or `msg_info` and `einfo`, are names of their own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _differ_by_meaning(name: str, other: str) -> bool:
 
 
 def _edits(name: str, other: str) -> int:
-    """Return how many letters were left out, added, mistaken or swapped with the next one (optimal string alignment)."""
+    """Return how many letters were left out, added, mistaken or swapped (optimal string alignment)."""
     rows = [list(range(len(other) + 1))]
     for i, one in enumerate(name, 1):
         row = [i]

@@ -15,9 +15,9 @@ from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
 from runsdeploy.transport.host_connection import HostConnection
+from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
-from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.script import is_script, no_separator
 from runsdeploy.tree.selection import choices, near_host, select
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees

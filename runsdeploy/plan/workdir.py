@@ -22,8 +22,8 @@ from msgspec import Struct, field
 from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
-from runsdeploy.tree.script import Script
 from runsdeploy.tree.encoding import bash_encoding_problem
+from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Located, Trees
 
 _PREFIX = "runsdeploy-conf-"

@@ -108,7 +108,11 @@ def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
     name = head.text
     if better and name in _BULLETS:
         # As in a list of YAML or Markdown.
-        name, operations, problems = better[0], [], [Problem(head.position, f"unknown script `{head.text}`", _write(better))]
+        name, operations, problems = (
+            better[0],
+            [],
+            [Problem(head.position, f"unknown script `{head.text}`", _write(better))],
+        )
     problems = _one_problem(problems, better)
     wrong = name_problem(name.removeprefix("@"))
     if wrong:

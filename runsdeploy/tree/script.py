@@ -20,8 +20,8 @@ ADD_SEPARATOR = "put a line `script:` above the commands"
 
 _SHEBANG = re.compile(rb"#![^\n]*\b(?:ba|da|k|z|a)?sh\b")
 _COMMAND = re.compile(
-    rb"^[ \t]*(?:(?:set [-+][a-z]|export \w+=|source |\. |if |for \w+ in |while |case |function |local |trap |cd |sudo )"
-    rb"|(?:echo|printf|mkdir|cp|mv|rm|ln|chmod|chown|install|touch|cat|sed|grep|tee|curl|wget|tar|git|useradd|apt|apt-get"
+    rb"^[ \t]*(?:(?:set [-+][a-z]|export \w+=|source |\. |if |for \w+ in |while |case |function |local |trap |cd )"
+    rb"|(?:sudo|echo|printf|mkdir|cp|mv|rm|ln|chmod|chown|install|touch|cat|sed|grep|tee|curl|wget|tar|git|useradd|apt|apt-get"
     rb"|dnf|yum|apk|zypper|pacman|pip3?|npm|systemctl|service|docker|test|exit|shouldrun|setdone|urequire|desc|einfo"
     rb"|etitle)(?:[ \t]+[^=\s]|[ \t]*$))"
     rb"|\$\(|[^\n]&&[ \t]|\|\|[ \t]|;[ \t]*(?:then|do)\b|^[ \t]*\w+[ \t]*\(\)[ \t]*\{|^[A-Za-z_]\w*=",

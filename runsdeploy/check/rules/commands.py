@@ -44,7 +44,7 @@ def _commands(model: TreeModel) -> Iterator[Finding]:
 def _may_be_function(name: str) -> bool:
     """Return whether a command is neither a builtin nor a well-known program.
 
-    Not `which`: what is installed on this machine says nothing of the target, and each machine would tell another thing.
+    Not `which`: what is installed on this machine says nothing of the target.
     """
     return re.fullmatch(r"[A-Za-z]\w+", name) is not None and name not in NAMES and name not in PROGRAMS
 

@@ -1,4 +1,4 @@
-"""Rule for values that look like secrets: what a recipe or CONF holds stands in the repository, and `plan` prints it."""
+"""Rule for values that look like secrets: those of a recipe or CONF stand in the repository, and `plan` prints them."""
 
 from __future__ import annotations
 
@@ -22,14 +22,16 @@ _HARMLESS = re.compile(
 )
 """values that are no secret: paths, switches, places to fill in, and sources such as `env:NAME`"""
 _DEFAULT = re.compile(r"\$\{\w+:?[-=]([^}$`\"']+)\}")
-_HINT = "keep it out of the tree, e.g. `var {}=\"$(pass show NAME)\"`; values are shown by `plan`"
+_HINT = 'keep it out of the tree, e.g. `var {}="$(pass show NAME)"`; values are shown by `plan`'
 
 
 def _literal_secrets(model: TreeModel) -> Iterator[Finding]:
     """A variable that looks like a secret has its value in a recipe, a `runs.conf` or a CONF section."""
     for recipe in model.recipes:
         for each in (operation for entry in recipe.entries for operation in entry.operations):
-            if each.kind != "-=" and any(_is_secret(each.name, value.decode("utf-8", "replace")) for value in each.values):
+            if each.kind != "-=" and any(
+                _is_secret(each.name, value.decode("utf-8", "replace")) for value in each.values
+            ):
                 yield _told(each.name, each.position)
     for conf in (*(symbols.conf for symbols in model.checked), *model.configurations):
         for declared in conf.declared:
