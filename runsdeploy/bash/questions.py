@@ -37,21 +37,10 @@ def _packages(commands: frozenset[str], answered: str, answer: str) -> Callable[
         if at is None or any(re.match(answered, word) for word in words):
             return ""
         # `apt-get $options install x`, `apt-get install $options x`; not `apt-get install nginx "$more"`.
-        named = any(
-            not word.startswith("-") and known for word, known in zip(words[at + 1 :], literal[at + 1 :], strict=True)
-        )
+        operands = zip(words[at + 1 :], literal[at + 1 :], strict=True)
+        named = any(not word.startswith("-") and known for word, known in operands)
         computed = not all(literal[: at + 2])
-        whole = words[at] not in (
-            "install",
-            "in",
-            "remove",
-            "rm",
-            "purge",
-            "erase",
-            "groupinstall",
-            "reinstall",
-            "build-dep",
-        )
+        whole = words[at] in _WHOLE
         return "" if computed or not (named or whole) else answer
 
     return check

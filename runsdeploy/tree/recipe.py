@@ -69,9 +69,9 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     """Return the entries of a recipe and all its problems; `file` names it in positions."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    wrong = encoding_problem(data, file)
-    if wrong:
-        problems.append(wrong)
+    foreign = encoding_problem(data, file)
+    if foreign:
+        problems.append(foreign)
         if not data.startswith(codecs.BOM_UTF8):
             return [], problems
         data = data[len(codecs.BOM_UTF8) :]
