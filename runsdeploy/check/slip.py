@@ -29,7 +29,7 @@ def _distance(name: str, other: str) -> int:
     """Return the typing errors between two names; 0 for equal ones, and for names that differ in more than those."""
     shorter = min(len(name), len(other))
     most = 2 if shorter >= LONG else 1
-    if shorter <= SHORT_WORD or abs(len(name) - len(other)) > most or _differ_by_meaning(name, other):
+    if shorter < SHORT_WORD or abs(len(name) - len(other)) > most or _differ_by_meaning(name, other):
         return 0
     found = _edits(name, other)
     return found if found <= most and (found == 1 or name[0] == other[0]) else 0

@@ -48,7 +48,7 @@ def bash_encoding_problem(data: bytes, file: str, first_line: int = 1) -> Proble
     return wrong
 
 
-def is_foreign_script(data: bytes) -> bool:
+def is_misencoded_script(data: bytes) -> bool:
     """Say whether a file would have a line `script:` if it were UTF-8 with unix line ends."""
     return _SCRIPT.search(data) is not None or _SCRIPT_UTF_16 in data
 

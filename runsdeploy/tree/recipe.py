@@ -13,8 +13,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.encoding import CARRIAGE_RETURN, encoding_problem
 from runsdeploy.tree.trees import name_problem
 
@@ -69,9 +71,9 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     """Return the entries of a recipe and all its problems; `file` names it in positions."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    foreign = encoding_problem(data, file)
-    if foreign:
-        problems.append(foreign)
+    misread = encoding_problem(data, file)
+    if misread:
+        problems.append(misread)
         if not data.startswith(codecs.BOM_UTF8):
             return [], problems
         data = data[len(codecs.BOM_UTF8) :]
@@ -83,7 +85,7 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
             continue
         if line.problems:
             # The indented lines below it still belong to it.
-            entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
+            entries += [] if line.indented else [Entry(composed(line.words[0].text), (), line.words[0].position)]
             continue
         if line.indented and not entries:
             message = "indented line without a script above it"
@@ -117,18 +119,18 @@ def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
     wrong = name_problem(name.removeprefix("@"))
     if wrong:
         problems.insert(0, Problem(head.position, wrong))
-    return Entry(name, tuple(operations), head.position), problems
+    return Entry(composed(name), tuple(operations), head.position), problems
 
 
 _BULLETS = ("-", "*", "+")
 
 
 def _one_problem(problems: list[Problem], better: list[str] | None) -> list[Problem]:
-    """Return one problem instead of one for each bad word, with the line as it was probably meant if that is known."""
+    """Return one problem instead of one for each bad word, if the line as it was probably meant is known."""
     bad = [each for each in problems if each.message.startswith("bad operation")]
-    if not bad:
+    if not better or not bad:
         return problems
-    one = Problem(bad[0].position, bad[0].message, _write(better) if better else "")
+    one = Problem(bad[0].position, bad[0].message, _write(better))
     return [one, *(each for each in problems if each not in bad)]
 
 
@@ -191,6 +193,25 @@ def parse_call(words: list[Word]) -> tuple[list[Operation], list[Problem]]:
     return [Operation(parsed.name, "()", tuple(_encode(word.text) for word in rest), head.position)], []
 
 
+def parse_argument(text: str, position: Position) -> tuple[list[Operation], list[Problem]]:
+    """Return the operations of a text in which a shell has removed quotes already, and problems.
+
+    `name=value` is one operation, whose value is all of the rest, byte for byte. `name value...` is one call of `var`,
+    with words as on the line of a recipe, but for comments.
+    """
+    if not re.match(rf"{VARIABLE}[ \t]", text):
+        return parse_operations([Word(text, position)])
+    if re.match(rf"{VARIABLE}[ \t]+[+-]?=", text):
+        return [], [Problem(position, f"bad operation `{text}`: blank before `=`, expected `name=value`")]
+    lexer = _Lexer(text, position.file, comments=False)
+    line = lexer.line()
+    if lexer.at < len(text):
+        line.problems.append(Problem(position, f"`{text}` has more than one line, expected the words of one"))
+    if line.problems:
+        return [], [replace(problem, position=position) for problem in line.problems]
+    return parse_call([Word(word.text, position) for word in line.words])
+
+
 def _operation(word: Word) -> Operation | Problem:
     match = _OPERATION.match(word.text)
     if not match or (not match["kind"] and match["value"]):
@@ -217,8 +238,8 @@ def _lines(data: bytes, file: str) -> Iterator[_Line]:
 class _Lexer:
     """The lexer of recipes: a position in the text that moves forward word by word."""
 
-    def __init__(self, text: str, file: str) -> None:
-        self.text, self.file, self.at = text, file, 0
+    def __init__(self, text: str, file: str, *, comments: bool = True) -> None:
+        self.text, self.file, self.at, self.comments = text, file, 0, comments
         self.starts = [0, *(found.end() for found in re.finditer("\n", text))]
 
     def position(self, at: int) -> Position:
@@ -237,7 +258,7 @@ class _Lexer:
                 self.at += 1
             elif self.text.startswith("\\\n", self.at):
                 self.at += 2
-            elif char == "#":
+            elif char == "#" and self.comments:
                 self.at = self._end_of_line()
             else:
                 self._word(line)

@@ -9,7 +9,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from runsdeploy.errors import Position, Problem
-from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_foreign_script
+from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_misencoded_script
 from runsdeploy.tree.trees import Located
 
 SEPARATOR = re.compile(rb"^script:$", re.MULTILINE)
@@ -60,7 +60,7 @@ class Script(Struct, frozen=True, dict=True):
 
 def is_script(data: bytes) -> bool:
     """Say whether a file has a line that is exactly `script:`, or would have one with unix line ends."""
-    return SEPARATOR.search(data) is not None or is_foreign_script(data)
+    return SEPARATOR.search(data) is not None or is_misencoded_script(data)
 
 
 def read_script(name: str, source: Located) -> Script | Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_foreign_script
+from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_misencoded_script
 from tests.trees import Operator, plant, script
 
 DOS = {
@@ -49,14 +49,14 @@ def test_a_carriage_return_that_is_meant_is_none(text):
 def test_utf_16_is_known_with_and_without_its_mark(encoding):
     """D17."""
     data = 'desc "x"\nscript:\ntrue\n'.encode(encoding)
-    assert is_foreign_script(data)
+    assert is_misencoded_script(data)
     assert encoding_problem(data, "it").message == "UTF-16 text, expected UTF-8"
 
 
 def test_old_mac_line_ends_are_known():
     """D17."""
     data = b'desc "x"\rscript:\rtrue\r'
-    assert is_foreign_script(data)
+    assert is_misencoded_script(data)
     assert encoding_problem(data, "it").hint == "`mac2unix it`"
 
 

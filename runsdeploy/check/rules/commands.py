@@ -37,7 +37,7 @@ def _commands(model: TreeModel) -> Iterator[Finding]:
             elif home:
                 message = f"`{call.name}` is a function of the library `{home.name}`, which is not loaded"
                 yield warning("library-not-loaded", at, message, f"`urequire {home.name}`")
-            elif near := slip_of(call.name, known):
+            elif len(call.name) > 3 and (near := slip_of(call.name, known)):  # noqa: PLR2004 - near to too many
                 yield warning("misspelt-command", at, f"unknown command `{call.name}`", f"did you mean `{near}`?")
 
 

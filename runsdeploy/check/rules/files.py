@@ -10,7 +10,7 @@ from pathlib import Path
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
 from runsdeploy.errors import Position, did_you_mean, display_path
-from runsdeploy.tree.trees import HOST_NAME, directories, files_below
+from runsdeploy.tree.trees import HOST_FILES, HOST_NAME, Host, Located, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
 
@@ -56,9 +56,32 @@ def _within(file: str, wanted: str) -> bool:
 
 def _hidden(model: TreeModel) -> Iterator[Finding]:
     """A script or recipe hides another one of the same name with other content."""
+    twice = [{place.path for place in places} for _, places in _directories_of_one_host(model)]
     for name, first, other in model.hidden():
-        if first.path.read_bytes() != other.path.read_bytes():
+        within = {parent for each in (first, other) for parent in each.path.parents}
+        # Where one host has two directories, that is reported, once.
+        if not any(both <= within for both in twice) and first.path.read_bytes() != other.path.read_bytes():
             yield warning("hidden", first.at(), f"`{name}` hides `{other.shown}`")
+
+
+def _two_directories(model: TreeModel) -> Iterator[Finding]:
+    """A host has two directories of its own in one tree: nobody looks for a file in the second one."""
+    for host, (first, second) in _directories_of_one_host(model):
+        files = [name for name in HOST_FILES if (second.path / name).is_file()]
+        at = model.trees.located(second.tree, second.inside, *files[:1]).at(1)
+        message = f"`{host.name}` has two directories, `{first.inside}` and `{second.inside}`"
+        hint = f"both are read, `{first.inside}` counts first; move everything into one of them"
+        yield warning("two-directories", at, message, hint)
+
+
+def _directories_of_one_host(model: TreeModel) -> Iterator[tuple[Host, list[Located]]]:
+    """Yield the hosts with two directories of their own in one tree, with those."""
+    for host in model.hosts:
+        for tree in range(len(model.trees.roots)):
+            places = model.trees.host_directories(host)
+            own = [place for place in places if place.tree == tree and place.inside in host.own_directories]
+            if len(own) > 1:
+                yield host, own
 
 
 def _dos_line_ends(model: TreeModel) -> Iterator[Finding]:
@@ -166,6 +189,7 @@ RULES = (
     _missing_files,
     _unused_outs,
     _hidden,
+    _two_directories,
     _dos_line_ends,
     _unrendered,
     _unnamed,
