@@ -1,34 +1,28 @@
-"""Programs that ask a person unless an option answers, and that option. (Their man pages; bash(1) for `read`.)"""
+"""Programs that ask a person unless an option answers, and that option; from their man pages."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-from runsdeploy.bash.symbols import Argument, Call
+from runsdeploy.bash.symbols import Call, unwrapped
 
-_WRAPPERS = frozenset({"sudo", "doas", "env", "nice", "ionice", "nohup", "exec", "time", "quietly"})
-"""programs that run the program among their arguments"""
 _EDITORS = frozenset({"vi", "vim", "nvim", "nano", "emacs", "pico"})
 _APT = frozenset({"install", "remove", "purge", "autoremove", "upgrade", "dist-upgrade", "full-upgrade", "build-dep"})
 _DNF = frozenset(
     {"install", "remove", "erase", "update", "upgrade", "downgrade", "reinstall", "groupinstall", "autoremove"}
 )
 _ZYPPER = frozenset({"install", "in", "remove", "rm", "update", "up", "dup", "patch"})
+_WHOLE = frozenset({"autoremove", "upgrade", "dist-upgrade", "full-upgrade", "update", "up", "dup", "patch"})
+"""commands that need no names of packages"""
 _KEYGEN_OTHER = re.compile(r"-[a-zA-Z]*[RlyAFHieBDLQrkKsIYMp]")
 """options with which ssh-keygen makes no key pair"""
 
 
 def question_of(call: Call) -> tuple[str, str] | None:
     """Return the program of a call that asks a person, and what answers it instead; None if it does not ask."""
-    words = [Argument(call.name, True, call.line, call.column, 0, 0), *call.arguments]  # noqa: FBT003
-    while words and words[0].text in _WRAPPERS:
-        words.pop(0)
-        while words and (words[0].text.startswith("-") or re.match(r"\w+=", words[0].text)):
-            words.pop(0)
-    if not words or not words[0].literal:
-        return None
-    program, arguments = words[0].text, words[1:]
+    run = unwrapped(call)
+    program, arguments = run.name, run.arguments
     check = _CHECKS.get(program)
     # What a variable holds may be the option that answers.
     answer = check([each.text for each in arguments], [each.literal for each in arguments]) if check else ""
@@ -43,28 +37,20 @@ def _packages(commands: frozenset[str], answered: str, answer: str) -> Callable[
         if at is None or any(re.match(answered, word) for word in words):
             return ""
         # `apt-get $options install x`, `apt-get install $options x`; not `apt-get install nginx "$more"`.
-        named = any(
-            not word.startswith("-") and known for word, known in zip(words[at + 1 :], literal[at + 1 :], strict=True)
-        )
+        operands = zip(words[at + 1 :], literal[at + 1 :], strict=True)
+        named = any(not word.startswith("-") and known for word, known in operands)
         computed = not all(literal[: at + 2])
-        whole = words[at] not in (
-            "install",
-            "in",
-            "remove",
-            "rm",
-            "purge",
-            "erase",
-            "groupinstall",
-            "reinstall",
-            "build-dep",
-        )
+        whole = words[at] in _WHOLE
         return "" if computed or not (named or whole) else answer
 
     return check
 
 
 def _apt(words: Sequence[str], literal: Sequence[bool]) -> str:
-    answered = r"-[a-zA-Z]*(?:y|qq|s|d|h)|--(?:yes|assume-yes|assume-no|force-yes|trivial-only|simulate|just-print|recon|no-act|dry-run|download-only|help)"
+    answered = (
+        r"-[a-zA-Z]*(?:y|qq|s|d|h)|--(?:yes|assume-yes|assume-no|force-yes|trivial-only|simulate|just-print|recon|no-act"
+        r"|dry-run|download-only|help)"
+    )
     found = _packages(_APT, answered, "`-y`")(words, literal)
     return "" if any("Assume-Yes" in word for word in words) else found
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 
 class Occurrence(Struct, frozen=True):
@@ -45,6 +48,22 @@ class Call(Struct, frozen=True):
     fed: bool = False
     """whether its standard input is given: a pipeline, a redirection or a here-document, of it or around it"""
     in_function: bool = False
+
+
+WRAPPERS = frozenset({"sudo", "doas", "env", "nice", "ionice", "nohup", "exec", "time", "quietly"})
+"""programs that run the program among their arguments"""
+
+
+def unwrapped(call: Call) -> Call:
+    """Return the call of the program that `sudo`, `env` and the like run; the call itself if it is none of those."""
+    if call.name not in WRAPPERS:
+        return call
+    words = list(call.arguments)
+    while words and (words[0].text.startswith("-") or re.match(r"\w+=", words[0].text)):
+        words.pop(0)
+    if not words or not words[0].literal:
+        return call
+    return unwrapped(replace(call, name=words[0].text, arguments=tuple(words[1:])))
 
 
 class Symbols(Struct):

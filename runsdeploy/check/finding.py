@@ -30,7 +30,7 @@ _RULES = (
     ("outside", r"leads? out of the trees"),
     (
         "not-a-script",
-        r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|is a (script|shell program), not a recipe",
+        r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|, not a recipe",
     ),
     ("cycle", r"cycle (of|in)|contradict each other"),
     ("reserved-name", r"is reserved"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
 
@@ -120,7 +121,7 @@ class TreeModel(Struct, dict=True):
         calls = (call for symbols in self.all_symbols for call in symbols.conf.calls("after"))
         return frozenset(word.text for call in calls for word in call.arguments)
 
-    def drop(self, paths: Set[Path]) -> None:
+    def drop(self, paths: AbstractSet[Path]) -> None:
         """Forget files that are no scripts and no recipes."""
         self.scripts = {path: script for path, script in self.scripts.items() if path not in paths}
         self.other_files = [place for place in self.other_files if place.path not in paths]

@@ -1,7 +1,7 @@
 """Slips: names that differ from a known one by a typing error, and by nothing that has a meaning.
 
-Nearness as in `did_you_mean` helps where a name is known to be wrong. Here it is the only evidence that it is: `is_ipv4`
-and `is_ipv6`, or `msg_info` and `einfo`, are names of their own.
+Nearness as in `did_you_mean` helps where a name is known to be wrong. Here it is the only evidence: `is_ipv4` and
+`is_ipv6`, or `msg_info` and `einfo`, are names of their own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _distance(name: str, other: str) -> int:
     """Return the typing errors between two names; 0 for equal ones, and for names that differ in more than those."""
     shorter = min(len(name), len(other))
     most = 2 if shorter >= LONG else 1
-    if shorter <= SHORT_WORD or abs(len(name) - len(other)) > most or _differ_by_meaning(name, other):
+    if shorter < SHORT_WORD or abs(len(name) - len(other)) > most or _differ_by_meaning(name, other):
         return 0
     found = _edits(name, other)
     return found if found <= most and (found == 1 or name[0] == other[0]) else 0
@@ -48,7 +48,7 @@ def _differ_by_meaning(name: str, other: str) -> bool:
 
 
 def _edits(name: str, other: str) -> int:
-    """Return how many letters were left out, added, mistaken or swapped with the next one (optimal string alignment)."""
+    """Return how many letters were left out, added, mistaken or swapped (optimal string alignment)."""
     rows = [list(range(len(other) + 1))]
     for i, one in enumerate(name, 1):
         row = [i]

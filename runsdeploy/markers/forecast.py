@@ -1,7 +1,8 @@
 """Forecasts: what each step of a plan would do, from the markers of the host, without running anything.
 
 A forecast is `would-run` or `already-done` only if every execution path of the SCRIPT section agrees (see
-`bash.interpreter`), else `maybe`, with the reason. A path on which a `shouldrun` said yes runs, whatever follows. Markers that a step sets count for later steps of the same script.
+`bash.interpreter`), else `maybe`, with the reason. A path on which a `shouldrun` said yes runs, whatever follows.
+Markers that a step sets count for later steps of the same script.
 """
 
 from __future__ import annotations

@@ -14,7 +14,10 @@ from runsdeploy.plan.variable import Variable
 
 
 def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Problem:
-    """Render a template with a step's variables (arrays are lists), and `host`, which is `RUNS_HOST` too; an undefined name is a problem."""
+    """Render a template with a step's variables (arrays are lists), and `host`, which is `RUNS_HOST` too.
+
+    An undefined name is a problem.
+    """
     names: dict[str, object] = {"host": host, "RUNS_HOST": host}
     for variable in variables:
         values = [value.literal for value in variable.values]

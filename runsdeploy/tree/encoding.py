@@ -19,7 +19,7 @@ _SCRIPT_UTF_16 = b"s\0c\0r\0i\0p\0t\0:\0"
 """`script:`, in either byte order"""
 _SCRIPT = re.compile(rb"(?:^|\r|^\xef\xbb\xbf)script:(?:\r|$)", re.MULTILINE)
 _PART = re.compile(
-    rb"""\r(?=\n|\Z)|\n|'[^']*'|"(?:\\.|[^"\\])*"|\\.|(?<![^\s;&|()])\#[^\n]*"""
+    rb"""(?P<wrong>\r(?=\n|\Z))|\n|'[^']*'|"(?:\\.|[^"\\])*"|\\.|(?<![^\s;&|()])\#[^\n]*"""
     rb"""|<<(?P<tabs>-?)[ \t]*\\?(?P<quote>['"]?)(?P<end>[\w.-]+)(?P=quote)|<<<|[^\r\n'"\\#<]+|.""",
     re.DOTALL,
 )
@@ -48,7 +48,7 @@ def bash_encoding_problem(data: bytes, file: str, first_line: int = 1) -> Proble
     return wrong
 
 
-def is_foreign_script(data: bytes) -> bool:
+def is_misencoded_script(data: bytes) -> bool:
     """Say whether a file would have a line `script:` if it were UTF-8 with unix line ends."""
     return _SCRIPT.search(data) is not None or _SCRIPT_UTF_16 in data
 
@@ -65,7 +65,7 @@ def _unquoted_carriage_return(data: bytes) -> int:
     at, pending = 0, list[re.Pattern[bytes]]()
     while found := _PART.match(data, at):
         at = found.end()
-        if found[0] == b"\r":
+        if found["wrong"]:
             return data.count(b"\n", 0, found.start()) + 1
         if found["end"]:
             tabs = rb"\t*" if found["tabs"] else b""

@@ -126,11 +126,11 @@ _BULLETS = ("-", "*", "+")
 
 
 def _one_problem(problems: list[Problem], better: list[str] | None) -> list[Problem]:
-    """Return one problem instead of one for each bad word, with the line as it was probably meant if that is known."""
+    """Return one problem instead of one for each bad word, if the line as it was probably meant is known."""
     bad = [each for each in problems if each.message.startswith("bad operation")]
-    if not bad:
+    if not better or not bad:
         return problems
-    one = Problem(bad[0].position, bad[0].message, _write(better) if better else "")
+    one = Problem(bad[0].position, bad[0].message, _write(better))
     return [one, *(each for each in problems if each not in bad)]
 
 

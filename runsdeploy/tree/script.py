@@ -9,7 +9,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from runsdeploy.errors import Position, Problem
-from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_foreign_script
+from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_misencoded_script
 from runsdeploy.tree.trees import Located
 
 SEPARATOR = re.compile(rb"^script:$", re.MULTILINE)
@@ -20,8 +20,8 @@ ADD_SEPARATOR = "put a line `script:` above the commands"
 
 _SHEBANG = re.compile(rb"#![^\n]*\b(?:ba|da|k|z|a)?sh\b")
 _COMMAND = re.compile(
-    rb"^[ \t]*(?:(?:set [-+][a-z]|export \w+=|source |\. |if |for \w+ in |while |case |function |local |trap |cd |sudo )"
-    rb"|(?:echo|printf|mkdir|cp|mv|rm|ln|chmod|chown|install|touch|cat|sed|grep|tee|curl|wget|tar|git|useradd|apt|apt-get"
+    rb"^[ \t]*(?:(?:set [-+][a-z]|export \w+=|source |\. |if |for \w+ in |while |case |function |local |trap |cd )"
+    rb"|(?:sudo|echo|printf|mkdir|cp|mv|rm|ln|chmod|chown|install|touch|cat|sed|grep|tee|curl|wget|tar|git|useradd|apt|apt-get"
     rb"|dnf|yum|apk|zypper|pacman|pip3?|npm|systemctl|service|docker|test|exit|shouldrun|setdone|urequire|desc|einfo"
     rb"|etitle)(?:[ \t]+[^=\s]|[ \t]*$))"
     rb"|\$\(|[^\n]&&[ \t]|\|\|[ \t]|;[ \t]*(?:then|do)\b|^[ \t]*\w+[ \t]*\(\)[ \t]*\{|^[A-Za-z_]\w*=",
@@ -60,7 +60,7 @@ class Script(Struct, frozen=True, dict=True):
 
 def is_script(data: bytes) -> bool:
     """Say whether a file has a line that is exactly `script:`, or would have one with unix line ends."""
-    return SEPARATOR.search(data) is not None or is_foreign_script(data)
+    return SEPARATOR.search(data) is not None or is_misencoded_script(data)
 
 
 def read_script(name: str, source: Located) -> Script | Problem:

@@ -81,3 +81,33 @@ def test_the_folder_of_a_script_is_its_own_directory(tmp_path: Path):
     script = read(tmp_path, b"script:\n", "web/nginx")
     assert isinstance(script, Script)
     assert script.folder == "scripts/web"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!/bin/bash\nfoo\n",
+        "#!/usr/bin/env bash\n",
+        "echo hello\n",
+        "apt-get update\n",
+        "set -e\nfoo\n",
+        "foo --bar | baz $(qux)\n",
+        "if [ -e x ]; then\nfoo\nfi\n",
+        "sudo foo\n",
+        "name=value\n",
+        'desc "x"\nfoo\n',
+    ],
+)
+def test_a_file_of_shell_commands_is_told_where_its_separator_belongs(tmp_path, text):
+    """O16."""
+    found = read(tmp_path, text.encode(), "hello")
+    assert isinstance(found, Problem)
+    assert found.hint == "put a line `script:` above the commands"
+
+
+@pytest.mark.parametrize("text", ["it\n", "it port=80\n    names a b\n@more\n", "# what it needs\nweb/it 'name=a b'\n"])
+def test_a_recipe_for_a_script_is_still_told_as_one(tmp_path, text):
+    """O16."""
+    found = read(tmp_path, text.encode(), "hello")
+    assert isinstance(found, Problem)
+    assert found.hint == "if it is a recipe, write `@hello`"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from runsdeploy.bash.questions import question_of
-from runsdeploy.bash.symbols import Argument, Call
+from runsdeploy.bash.symbols import Argument, Call, unwrapped
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import ScriptSymbols
@@ -50,40 +50,12 @@ def _read(call: Call) -> tuple[str, str] | None:
 # --- files ---------------------------------------------------------------------------------------
 
 _READERS = frozenset(
-    [
-        "source",
-        ".",
-        "bash",
-        "sh",
-        "dash",
-        "cat",
-        "sed",
-        "grep",
-        "awk",
-        "diff",
-        "cmp",
-        "patch",
-        "psql",
-        "python",
-        "python3",
-        "perl",
-        "ruby",
-        "jq",
-        "tar",
-        "unzip",
-        "gpg",
-        "wc",
-        "head",
-        "tail",
-        "base64",
-        "sha256sum",
-        "cp",
-        "mv",
-        "install",
-        "ln",
-        "rsync",
-    ]
-)
+    {
+        "source", ".", "bash", "sh", "dash", "cat", "sed", "grep", "awk", "diff", "cmp", "patch", "psql", "python",
+        "python3", "perl", "ruby", "jq", "tar", "unzip", "gpg", "wc", "head", "tail", "base64", "sha256sum", "cp",
+        "mv", "install", "ln", "rsync",
+    }
+)  # fmt: skip
 """programs that read files of which the names are their arguments"""
 _COPIES = frozenset({"cp", "mv", "install", "ln", "rsync"})
 """programs whose last argument is a place that they write"""
@@ -128,7 +100,7 @@ def _named_files(symbols: ScriptSymbols) -> Iterator[tuple[str, Argument]]:
     made = {_plain(word): word.line for word in reversed(symbols.body.files_written)}
     end = min((call.line for call in symbols.body.calls if _leaves(call)), default=len(symbols.script.body))
     words = [(word, word.line) for word in symbols.body.files_read]
-    for call in symbols.body.calls:
+    for call in map(unwrapped, symbols.body.calls):
         if call.name.startswith("./"):
             words.append((Argument(call.name, True, call.line, call.column, 0, 0), call.line))  # noqa: FBT003
         operands = [word for word in call.arguments if not word.text.startswith("-")]

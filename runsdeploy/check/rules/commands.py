@@ -37,14 +37,14 @@ def _commands(model: TreeModel) -> Iterator[Finding]:
             elif home:
                 message = f"`{call.name}` is a function of the library `{home.name}`, which is not loaded"
                 yield warning("library-not-loaded", at, message, f"`urequire {home.name}`")
-            elif near := slip_of(call.name, known):
+            elif len(call.name) > 3 and (near := slip_of(call.name, known)):  # noqa: PLR2004 - near to too many
                 yield warning("misspelt-command", at, f"unknown command `{call.name}`", f"did you mean `{near}`?")
 
 
 def _may_be_function(name: str) -> bool:
     """Return whether a command is neither a builtin nor a well-known program.
 
-    Not `which`: what is installed on this machine says nothing of the target, and each machine would tell another thing.
+    Not `which`: what is installed on this machine says nothing of the target.
     """
     return re.fullmatch(r"[A-Za-z]\w+", name) is not None and name not in NAMES and name not in PROGRAMS
 

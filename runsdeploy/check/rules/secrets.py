@@ -1,4 +1,4 @@
-"""Rule for values that look like secrets: what a recipe or CONF holds stands in the repository, and `plan` prints it."""
+"""Rule for values that look like secrets: those of a recipe or CONF stand in the repository, and `plan` prints them."""
 
 from __future__ import annotations
 

@@ -79,7 +79,9 @@ def _from_environment(name: str, known: Iterable[str]) -> bool:
     """Return whether a name is one of the environment or of bash, and not a misspelt name of the script."""
     if name.startswith("RUNS_"):
         return not did_you_mean(name, GIVEN)
-    return bool(_ENVIRONMENT.match(name)) and (bool(re.match(RESERVED, name)) or not slip_of(name, known))
+    return bool(_ENVIRONMENT.match(name)) and (
+        bool(re.match(RESERVED, name)) or len(name) <= 4 or not slip_of(name, known)
+    )  # noqa: PLR2004
 
 
 def _unset(model: TreeModel) -> Iterator[Finding]:
