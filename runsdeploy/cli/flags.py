@@ -14,6 +14,10 @@ LARGEST = 1_000_000
 """largest value of a number: a larger one is a mistake, and infinity is no time limit"""
 
 
+TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
+"""values of a switch, in the environment and in configuration files"""
+
+
 class Flag(Struct, frozen=True):
     """One option of a command; a name without dashes is a positional argument."""
 
@@ -27,6 +31,10 @@ class Flag(Struct, frozen=True):
     choices: tuple[str, ...] = ()
     bare: Any = None
     """the value if the flag is given without one; None if it needs one"""
+    text: bool = False
+    """whether its value may hold spaces"""
+    apart: bool = False
+    """of a positional argument: whether it may not follow the value of a flag that may be given several times"""
 
     @property
     def key(self) -> str:
@@ -103,7 +111,7 @@ SELECTION = (
     Flag("--script", "script to run instead of a recipe", (), metavar="SCRIPT"),
     Flag(
         "--set",
-        "operation on a variable of every step, after all others: `name=value`, `name+=value`",
+        "operation on a variable of every step, after all others: `name=value`, `name+=value`, `name v0 v1`",
         (),
         metavar="OP",
     ),
@@ -121,12 +129,12 @@ EXECUTION = (
     Flag("--keep-going", "continue after a step that failed", default=False),
     Flag(
         "--wait",
-        "wait while another session or operator holds the host: without limit, or at most this long",
+        "wait while another session or operator holds the host, without limit or for at most this long; else do not wait",
         0.0,
         metavar="SECONDS",
         bare=LARGEST,
     ),
-    Flag("--timeout", "seconds that a step may take; 0 for no limit", 0.0, metavar="SECONDS"),
+    Flag("--timeout", "seconds that a step may take; without it, or with 0, no limit", 0.0, metavar="SECONDS"),
     PATIENCE,
     PARALLEL,
     ACCEPT_NEW,

@@ -63,9 +63,10 @@ def _attached(connection: HostConnection, arguments: Arguments) -> Iterator[Even
     if found is None:
         return
     yield found
-    theirs = Session(found.session, found.nonce, found.by)
+    theirs = Session(found.session, found.by)
     reconnector = Reconnector(connection.open, arguments.patience)
-    stream = SegmentStream(reconnector, found.nonce, lambda offset: watch(theirs, found.segment, ".", offset))
+    nonce = found.nonce
+    stream = SegmentStream(reconnector, nonce, lambda offset: watch(nonce, theirs, found.segment, ".", offset))
     stream.resume(0 if arguments.all else found.acknowledged)
     for event in stream.events():
         yield EarlierEvent(event)

@@ -14,6 +14,7 @@ from runsdeploy.commands.inputs import trees_of
 from runsdeploy.errors import InputError
 from runsdeploy.output import json
 from runsdeploy.output.findings import document, show_findings
+from runsdeploy.output.progress import progress_of
 from runsdeploy.output.terminal import show_problems
 from runsdeploy.tree.selection import choices, select
 
@@ -47,7 +48,15 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     trees = trees_of(arguments)
     words = choices(arguments.host)
     hosts = select(trees, words, known=True) if words else trees.hosts()
-    model = build_model(trees, hosts, arguments.conf_timeout, complete=not arguments.host, static=arguments.static)
+    with progress_of("checking", "recipes") as listener:
+        model = build_model(
+            trees,
+            hosts,
+            arguments.conf_timeout,
+            complete=not arguments.host,
+            static=arguments.static,
+            listener=listener,
+        )
     if program() is None:
         show_problems([missing()])
     yield model.findings

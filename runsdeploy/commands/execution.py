@@ -9,13 +9,14 @@ from pathlib import Path
 
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, show_unread
+from runsdeploy.commands.plans import plans_of
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
 from runsdeploy.output import summary as summaries
 from runsdeploy.output.plans import show_messages, show_plan
 from runsdeploy.output.terminal import discard_output
 from runsdeploy.plan.plan import Plan
-from runsdeploy.rollout.planning import Planned, make_plans
+from runsdeploy.rollout.planning import Planned
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.rollout.work import Work
 from runsdeploy.session.report import Fold, HostReport, exit_status
@@ -38,8 +39,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
     _check(arguments, work.hosts)
     with _connections(arguments, work.hosts) as connections:
         revisions = revision.look_up([] if arguments.dry_run else work.trees.roots)
-        verify = not arguments.no_verify_sysinfos
-        planned = make_plans(work, arguments.conf_timeout, connections, verify=verify)
+        planned = plans_of(arguments, work, connections)
         show_unread(work, planned.plans)
         if arguments.dry_run:
             return _forecast(arguments, work.hosts, planned, connections), []

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import show_unread, work_of
+from runsdeploy.commands.plans import plans_of
 from runsdeploy.output import json
 from runsdeploy.output.plans import show_messages, show_plan
-from runsdeploy.rollout.planning import make_plans
 
 
 def plan(arguments: Arguments) -> int:
     """Print the plans of the hosts."""
     work = work_of(arguments)
-    plans = make_plans(work, arguments.conf_timeout).plans
+    plans = plans_of(arguments, work).plans
     show_unread(work, plans)
     if arguments.format == "text":
         for each in plans:

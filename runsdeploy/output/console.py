@@ -212,6 +212,8 @@ def failure(report: StepReport) -> Iterable[str]:
     """Yield the lines that explain a step that did not succeed."""
     yield f"{failure_in_short(report)} (asked for at {printable(report.step.position.file_line)})"
     yield from (f"    {printable(line)}" for line in report.tail)
+    if report.hint:
+        yield f"  {printable(report.hint)}"
     for word, names in (("marked", report.marked), ("not marked", report.unmarked)):
         if names:
             yield f"  {word}: " + ", ".join(f"`{printable(each)}`" if each else "the script" for each in names)

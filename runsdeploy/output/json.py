@@ -132,6 +132,8 @@ def _reported(each: StepReport) -> dict[str, Any]:
     if each.failed_at:
         document["failed_at"] = str(each.failed_at)
         document["output_tail"] = [text(line.encode("utf-8", "surrogateescape")) for line in each.tail]
+    if each.hint:
+        document["hint"] = each.hint
     if each.marked or each.unmarked:
         document["marked"], document["not_marked"] = each.marked, each.unmarked
     return document

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from msgspec import Struct, field
@@ -23,6 +22,7 @@ from runsdeploy.events import (
 )
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import repair_hint
+from runsdeploy.session.failed_line import failed_at
 from runsdeploy.session.line_discipline import LineDiscipline
 
 SUCCESSES = frozenset({"ok", "already-done"})
@@ -47,7 +47,9 @@ class StepReport(Struct):
     status: int | None = None
     seconds: float = 0.0
     failed_at: Position | None = None
-    """the line of the operator's script that failed, if known"""
+    """the operator's innermost line that failed, in the script or a file that it sourced; without a line if unknown"""
+    hint: str = ""
+    """the command that repairs the script, if known"""
     marked: list[str] = field(default_factory=list)
     """subsystems that `setdone` marked; empty text for the script as a whole"""
     unmarked: list[str] = field(default_factory=list)
@@ -137,10 +139,11 @@ class Fold:
         report.outcome, report.status, report.seconds = event.outcome, event.status, event.seconds
         if event.outcome in SUCCESSES:
             return
-        source = report.step.script.source
-        # A failed line that did not end the section may be older than bash's own last message.
-        line = event.line if event.how == "exit" else max(event.line, _line_in(report.tail, source.path.name))
-        report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
+        report.failed_at = failed_at(self.plan, report.step, event, report.tail)
+        if b"\r\n" in report.step.script.body:
+            report.hint = f"`dos2unix {report.step.script.source.shown}`"
+        elif any("$'\\r'" in line for line in report.tail):
+            report.hint = f"`dos2unix {report.failed_at.file}`"
 
     def close(self, seconds: float, error: HostError | None = None) -> HostReport:
         """Return the report of the host when no more events come."""
@@ -189,12 +192,6 @@ def _mark(report: StepReport, action: str, subsystem: str) -> None:
         report.unmarked = [each for each in report.unmarked if each != subsystem]
     if action == "resetdone":
         report.marked = [each for each in report.marked if subsystem not in ("", each)]
-
-
-def _line_in(tail: Sequence[str], name: str) -> int:
-    """Return the line number in bash's own message about a script, if the output ends with one; else 0."""
-    found = re.search(rf"/{re.escape(name)}: line ([0-9]+):", tail[-1]) if tail else None
-    return int(found[1]) if found else 0
 
 
 def last_lines(lines: Sequence[str]) -> list[str]:

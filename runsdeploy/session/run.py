@@ -10,7 +10,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -19,12 +19,13 @@ from runsdeploy.errors import HostError, Lost, Refused, writing
 from runsdeploy.events import Account, Event, FileData, FileHead, Finished, Started
 from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan
-from runsdeploy.session.bundle import Bundle, keeps_state, pack, watch
+from runsdeploy.session.attachment import Attachment
+from runsdeploy.session.bundle import Bundle, keeps_state, pack, question, watch
 from runsdeploy.session.parameters import yes
 from runsdeploy.session.query import ask, verify_facts
 from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.segment import Segment, cut
-from runsdeploy.session.session import Session, local_scope
+from runsdeploy.session.session import Session, local_scope, new_nonce
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.transport.channel import Transport
 from runsdeploy.transport.local import LocalTransport
@@ -47,6 +48,8 @@ class Run(Struct):
     stop_requested: bool = False
     withheld: bool = False
     """whether no further output is acknowledged: it cannot be shown, and the next deploy shows it"""
+    place: Path | None = None
+    """a directory for the received files, which outlive the run there; None for one of the run's own"""
     _folder: str = ""
     started_sides: set[str] = field(default_factory=set)
     """sides on which a step started, so that files may be left there"""
@@ -102,7 +105,7 @@ class Run(Struct):
                 for side in reconnectors:
                     if starts_late(segments, side):
                         self._check_ready(side, root=needs_root(segments, side))
-                yield from self._segments(segments, reconnectors, Path(folder))
+                yield from self._segments(segments, reconnectors, self.place or Path(folder))
         finally:
             reconnectors["target"].close()
 
@@ -115,8 +118,11 @@ class Run(Struct):
                 if self.stop_requested:
                     yield Finished("interrupted")
                     return
-                open_sides.add(segment.side)
-                outcome = yield from self._segment(segment, reconnectors[segment.side], folder)
+                with ExitStack() as attachments:
+                    for side in open_sides - {segment.side}:
+                        attachments.enter_context(self._attachment(side))
+                    open_sides.add(segment.side)
+                    outcome = yield from self._segment(segment, reconnectors[segment.side], folder)
                 ends = ends_session(outcome, keep_going=self.session.keep_going)
                 if segment.last or ends:
                     open_sides.discard(segment.side)  # the runner itself removed its files
@@ -130,11 +136,12 @@ class Run(Struct):
         """Run one segment; return its outcome."""
         scope = self._scope(segment.side)
         name = f"segment{segment.number}"
+        nonce = new_nonce()
         stream = SegmentStream(
             reconnector,
-            self.session.nonce,
-            lambda offset: watch(self.session, name, scope, offset),
-            lambda: self._bundle(segment, scope),
+            nonce,
+            lambda offset: watch(nonce, self.session, name, scope, offset),
+            lambda: self._bundle(segment, nonce, scope),
         )
         stream.last, stream.withheld = segment.last, self.withheld
         self.stream = stream
@@ -164,6 +171,7 @@ class Run(Struct):
                 case Finished():
                     outcome = event.outcome
                     stream.last = segment.last or outcome != "ok"
+                    stream.fetches = not ends_session(outcome, keep_going=self.session.keep_going)
                 case FileHead():
                     incoming = self._receive(event, segment, folder)
                 case FileData():
@@ -177,11 +185,12 @@ class Run(Struct):
         stream.acknowledge_end()
         return outcome
 
-    def _bundle(self, segment: Segment, scope: str) -> Bundle:
+    def _bundle(self, segment: Segment, nonce: str, scope: str) -> Bundle:
         missing = [name for name in segment.needs if name not in self.received]
         if missing:
             raise Refused(f"`{missing[0]}`, declared by `out`, does not exist: the script that made it removed it")
-        return pack(self.plan, segment, self.session, scope, [self.received[name] for name in segment.needs])
+        shared = [self.received[name] for name in segment.needs]
+        return pack(self.plan, segment, self.session, nonce, scope, shared)
 
     def _receive(self, head: FileHead, segment: Segment, folder: Path) -> _IncomingFile:
         """Return the place of a file that is about to come: only files that were requested, under names of our own."""
@@ -205,6 +214,12 @@ class Run(Struct):
         for event in ask(self._transport(side), self.session, "ready", self._scope(side), marks):
             if isinstance(event, Account) and event.kind == "user" and root:
                 raise Refused("`conf root` needs root, which the login user cannot become by `sudo -n`")
+
+    def _attachment(self, side: str) -> Attachment:
+        """Return what keeps the files of a side that has steps again later."""
+        return Attachment(
+            lambda: self._transport(side), lambda: question(new_nonce(), self.session, "stay", self._scope(side))
+        )
 
     def _clean_up(self, side: str) -> None:
         """Remove the files on a side whose last segment did not run; a lost connection leaves them."""

@@ -139,6 +139,8 @@ def _print_settings(name: str, command: list[str], config: str | None) -> dict[s
     for line in done.stdout.decode("utf-8", "surrogateescape").splitlines():
         key, _, value = line.partition(" ")
         values.setdefault(key, []).append(value)
+    if "hostname" not in values or "userknownhostsfile" not in values:
+        raise Unreachable(f"`ssh -G` printed no settings for `{name}`", "is the first `ssh` on PATH that of OpenSSH?")
     return values
 
 

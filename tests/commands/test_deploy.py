@@ -87,6 +87,21 @@ def sessions(host):
 # --- how steps end
 
 
+def test_no_library_writes_a_warning_of_its_own(operator, tmp_path):
+    """O21: no warnings of libraries, with the newest and with the oldest that are allowed."""
+    files = {
+        "univ.run/medusa/default": "it\n", "scripts/it": script("ref -t -r x=x.j2\nconf once", 'cat "$x"'),
+        "scripts/x.j2": "{{ host }}\n", "runsdeploy.yaml": "parallel: 2\n",
+    }  # fmt: skip
+    tree = plant(tmp_path / "tree", files)
+    words = operator.deploy_arguments(tree, host=HOST, form="text")
+    for expected in ("1 ok", "1 already-done"):
+        done = operator.run(*words, cwd=tree)
+        assert done.status == 0, done.talk
+        assert not re.search(r"(?i)warning|site-packages|\.py:", done.talk), done.talk
+        assert f"ok ({expected})" in done.text
+
+
 def test_a_second_deploy_finds_everything_already_done(operator, tmp_path):
     tree = tree_of(
         tmp_path,
@@ -813,7 +828,7 @@ def test_one_hosts_errors_are_known_before_any_is_touched(fleet, tmp_path):
     [
         "echo Welcome; echo to >&2",
         r"printf '\033]0;title\007\033[2J\r\0'",
-        r"printf '\036hello 2 x\n\036'",
+        r"printf '\036hello 3 x\n\036'",
         "printf 'no newline'",
         "head -c 300000 /dev/zero | tr '\\0' x",
         (

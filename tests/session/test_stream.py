@@ -58,7 +58,7 @@ class Breaking:
     alive = True
 
     def __init__(self, pieces):
-        self.pieces = [line(OURS, b"hello 2 /state") + line(OURS, b"attached 0"), *pieces]
+        self.pieces = [line(OURS, b"hello 3 /state") + line(OURS, b"attached 0"), *pieces]
         self.sent = []
         self.opened = 0
 
