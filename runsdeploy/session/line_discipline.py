@@ -25,7 +25,7 @@ WIDEST = 256
 # ECMA-48: control sequences 5.4, strings 5.6 (xterm also ends them by BEL), other escape sequences 5.3 (ECMA-35, 13).
 _TOKEN = re.compile(
     rf"""
-    (?P<move>[\r\n\b])
+    (?P<move> \r?\n | [\r\b])
     | \x1b\[ (?P<value>[0-?]{{0,32}}) [ -/]{{0,4}} (?P<control>[@-~])
     | \x1b[]PX^_] [^\x00-\x1f\x7f]{{0,{LONGEST_STRING}}} (?:\x07|\x1b\\)
     | \x1b [ -/]{{1,4}} [0-~]
@@ -34,7 +34,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _INCOMPLETE = re.compile(
-    rf"\x1b(?:\[[0-?]{{0,32}}[ -/]{{0,4}}|[]PX^_][^\x00-\x1f\x7f]{{0,{LONGEST_STRING}}}\x1b?|[ -/]{{1,4}})?\Z"
+    rf"\r\Z|\x1b(?:\[[0-?]{{0,32}}[ -/]{{0,4}}|[]PX^_][^\x00-\x1f\x7f]{{0,{LONGEST_STRING}}}\x1b?|[ -/]{{1,4}})?\Z"
 )
 
 
@@ -67,7 +67,8 @@ class LineDiscipline:
         at = 0
         for token in _TOKEN.finditer(text, 0, end):
             start = token.start()
-            if token["move"] == "\n" and not self._cells and not self._redrawn and start - at < LONGEST_LINE:
+            move = token["move"]
+            if move and move[-1] == "\n" and not self._cells and not self._redrawn and start - at < LONGEST_LINE:
                 lines.append(text[at:start])  # most lines
             else:
                 self._write(text[at:start], lines)
@@ -78,12 +79,12 @@ class LineDiscipline:
 
     def _obey(self, token: re.Match[str], lines: list[str]) -> None:
         move, control, value = token["move"], token["control"], token["value"]
-        if move == "\n":
-            lines.append(self._take())
-        elif move == "\r":
+        if move == "\r":
             self._go(0, lines)
         elif move == "\b":
             self._go(self._column - 1, lines)
+        elif move:
+            lines.append(self._take())
         elif control and (not value or value.isdecimal()):
             # What redraws a line without leaving it: cursor forward, back, to a column; erase to the end, and all.
             number = min(int(value or 0), LONGEST_LINE)

@@ -248,15 +248,16 @@ def test_a_character_written_in_two_pieces_is_one(operator, gate, tmp_path):
 
 
 def test_a_terminal_sees_control_characters_spelled(operator, tmp_path):
-    """R17: CWE-150."""
+    """R17, O4: CWE-150; whole sequences are dropped."""
     tree = tree_of(
-        tmp_path, {"a": script("", "printf '\\033]52;c;eA==\\007\\033[2J\\rtext\\302\\233x\\377\\n'; exit 1")}
+        tmp_path,
+        {"a": script("", "printf '\\033]52;c;eA==\\007\\033[2J\\033]0;text\\001\\302\\233x\\377\\n'; exit 1")},
     )
     done = operator.run(*operator.deploy_arguments(tree, form="text"))
     for stream in (done.text, done.talk):
         assert not set(stream) & {"\x1b", "\x07", "\r", "\x9b"}
-        assert "text" in stream
-        assert "\\x1b" in stream
+        assert "\\x1b]0;text\\x01\\x9bx\\xff\n" in stream
+        assert "52;c" not in stream
 
 
 def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp_path):
