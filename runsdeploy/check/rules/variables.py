@@ -79,9 +79,9 @@ def _from_environment(name: str, known: Iterable[str]) -> bool:
     """Return whether a name is one of the environment or of bash, and not a misspelt name of the script."""
     if name.startswith("RUNS_"):
         return not did_you_mean(name, GIVEN)
-    return bool(_ENVIRONMENT.match(name)) and (
-        bool(re.match(RESERVED, name)) or len(name) <= 4 or not slip_of(name, known)
-    )  # noqa: PLR2004
+    # A short name is near to too many.
+    slip = len(name) > 4 and not re.match(RESERVED, name) and slip_of(name, known)  # noqa: PLR2004
+    return bool(_ENVIRONMENT.match(name)) and not slip
 
 
 def _unset(model: TreeModel) -> Iterator[Finding]:
