@@ -22,7 +22,7 @@ _RULES = (
     ("unknown-fact", r"^`bits` is "),
     ("unknown-library", r"unknown library"),
     ("unknown-command", r"unknown command"),
-    ("foreign", r"a tree is code"),
+    ("foreign", r"a tree is code|can be code$|sections are run there"),
     ("encoding", r"^(byte order mark|UTF-16 text|carriage return)"),
     ("bash-syntax", r"bash: "),
     ("template", r"template: |cannot read template"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import runpy
 from collections.abc import Collection, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,27 +29,27 @@ class _Files(Config):
         self.load_project(merge=False)
         self.merge()
 
-    def _load_yaml(self, path: str) -> Any:
+    def _load_yaml(self, path: PathLike[str]) -> Any:
         return super()._load_yaml(self._vouched(path))
 
     _load_yml = _load_yaml
 
-    def _load_json(self, path: str) -> Any:
+    def _load_json(self, path: PathLike[str]) -> Any:
         return super()._load_json(self._vouched(path))
 
     def _load_py(self, path: str) -> dict[str, Any]:
         # Not invoke's: that runs the bytecode in `__pycache__` beside the file, which another user may have made.
-        names = runpy.run_path(self._vouched(path))
+        names = runpy.run_path(os.fspath(self._vouched(Path(path))))
         data = {name: value for name, value in names.items() if not name.startswith("__")}
         for name, value in data.items():
             if isinstance(value, ModuleType):
                 raise UnpicklableConfigMember(f"`{name}` is a module, which cannot be the value of a key")
         return data
 
-    def _vouched(self, path: str) -> str:
+    def _vouched(self, path: PathLike[str]) -> PathLike[str]:
         """Return the path; raises FileNotFoundError for a file that appeared after the others were vouched for."""
-        if path not in self._readable:
-            raise FileNotFoundError(errno.ENOENT, "not vouched for", path)
+        if os.fspath(path) not in self._readable:
+            raise FileNotFoundError(errno.ENOENT, "not vouched for", os.fspath(path))
         return path
 
     def unknown(self, known: Collection[str]) -> Iterator[Problem]:

@@ -184,7 +184,10 @@ class Trust(Struct, frozen=True, dict=True):
         above = stat.S_ISDIR(mode) and not self._is_within(component)
         every = "-R " if stat.S_ISDIR(mode) and not above else "-h " if stat.S_ISLNK(mode) else ""
         if found.st_uid not in owners:
-            message, repair = f"belongs to user {found.st_uid}, not to you or root", f"as root `chown {every}{me} {word}`"
+            message, repair = (
+                f"belongs to user {found.st_uid}, not to you or root",
+                f"as root `chown {every}{me} {word}`",
+            )
             if above:
                 # Not `chown`: it may be the home of that user.
                 message += ", and who owns it can replace what is below it"

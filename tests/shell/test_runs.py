@@ -319,7 +319,9 @@ def test_s6_d7_a_renamed_marker_does_not_say_that_another_step_is_done(where, ol
     renamed = target.state / "markers" / path_of(script.encode(), subsystem.encode())
     renamed.parent.mkdir(exist_ok=True)
     marker.rename(renamed)
-    ran = target.run(f"shouldrun {quote(subsystem.encode()).decode() if subsystem else ''} && echo yes || echo no", script)
+    ran = target.run(
+        f"shouldrun {quote(subsystem.encode()).decode() if subsystem else ''} && echo yes || echo no", script
+    )
     assert ran.status == 1
     assert ran.out == b""
     assert f"it was made as `{path_of(b'web/it', old.encode())}`" in ran.err

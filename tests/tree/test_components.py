@@ -56,7 +56,7 @@ def refused(done, flag, *named):
 
 @pytest.mark.parametrize("how", OTHERS)
 @pytest.mark.parametrize("component", ["above", "above/beside"])
-def test_s22_r34_a_directory_above_a_tree_counts(component, how, operator, flag, tree, tmp_path):
+def test_r34_a_directory_above_a_tree_counts(component, how, operator, flag, tree, tmp_path):
     OTHERS[how](tmp_path / component)
     (repair,) = refused(operator.run(*PLAN, "--path", tree), flag, tmp_path / component)
     assert operator.run(*PLAN, "--path", tree, "--trust").status == 0
@@ -78,7 +78,8 @@ LINKS = {
 
 @pytest.mark.parametrize("how", OTHERS)
 @pytest.mark.parametrize("component", LINKS)
-def test_s22_r34_each_link_on_the_way_to_a_tree_counts(component, how, operator, flag, tree, tmp_path):
+@pytest.mark.usefixtures("tree")
+def test_r34_each_link_on_the_way_to_a_tree_counts(component, how, operator, flag, tree, tmp_path):
     plant(tmp_path, {
         "other": None, "links/link": Link("../other/../links/again"), "links/again": Link("../above/beside/tree"),
     })  # fmt: skip
@@ -94,7 +95,7 @@ def test_s22_r34_each_link_on_the_way_to_a_tree_counts(component, how, operator,
         refused(operator.run(*PLAN), flag, place)
 
 
-def test_s22_all_of_it_is_told_in_one_go(operator, flag, tree, tmp_path):
+def test_r34_all_of_it_is_told_in_one_go(operator, flag, tree, tmp_path):
     for path in ("above", "above/beside", "above/beside/tree/scripts/it"):
         (tmp_path / path).chmod(0o777)
     refused(
@@ -102,7 +103,7 @@ def test_s22_all_of_it_is_told_in_one_go(operator, flag, tree, tmp_path):
     )
 
 
-def test_s22_honest_ways_are_accepted(operator, tree, tmp_path):
+def test_r34_honest_ways_are_accepted(operator, tree, tmp_path):
     """A link of root's as /tmp is on a Mac, a sticky directory, a group that may write, `..` behind a link."""
     plant(tmp_path, {"open/real/deep": None, "short": Link("above/beside"), "down": Link("open/real/deep")})
     (tmp_path / "open").chmod(0o1777)
@@ -117,7 +118,7 @@ def test_s22_honest_ways_are_accepted(operator, tree, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["init"], ["init", "--host", "web1"], ["new", "made"]])
-def test_s22_nothing_is_made_where_others_may_replace_it(words, operator, tree, tmp_path):
+def test_r34_nothing_is_made_where_others_may_replace_it(words, operator, tree, tmp_path):
     (tmp_path / "above").chmod(0o777)
     before = sorted(tree.rglob("*"))
     done = operator.run(*words, "--format", "json", cwd=tree)
@@ -126,7 +127,7 @@ def test_s22_nothing_is_made_where_others_may_replace_it(words, operator, tree, 
     assert operator.run(*words, "--trust", cwd=tree).status == 0
 
 
-def test_s22_a_recipe_that_only_check_reads_counts(operator, flag, tree):
+def test_r34_a_recipe_that_only_check_reads_counts(operator, flag, tree):
     plant(tree, {"hosts/web1/default": "it\n", "hosts/web1/unused": script("touch $HOME/evaluated")})
     os.chown(tree / "hosts/web1/unused", SOMEBODY, SOMEBODY)
     done = operator.run("check", "--format", "json", cwd=tree)
@@ -154,7 +155,7 @@ def lists(done, flag):
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("how", OTHERS)
-def test_s22_d6_a_configuration_file_of_another_user_is_not_run(how, stem, command, operator, flag, tree, tmp_path):
+def test_r34_d6_a_configuration_file_of_another_user_is_not_run(how, stem, command, operator, flag, tree, tmp_path):  # noqa: PLR0913, PLR0917 - each is a column of the table
     """D6."""
     file = Path(f"{tmp_path / STEMS[stem]}.py")
     file.write_text(PYTHON)
@@ -175,7 +176,7 @@ def test_s22_d6_a_configuration_file_of_another_user_is_not_run(how, stem, comma
 
 @pytest.mark.parametrize("stem", STEMS)
 @pytest.mark.parametrize("end", ["yaml", "yml", "json", "py"])
-def test_s22_every_kind_of_configuration_file_and_all_of_them_at_once(end, stem, operator, flag, tree, tmp_path):
+def test_r34_every_kind_of_configuration_file_and_all_of_them_at_once(end, stem, operator, flag, tree, tmp_path):
     file = Path(f"{tmp_path / STEMS[stem]}.{end}")
     file.write_text({"py": "parallel = 2\n", "json": '{"parallel": 2}'}.get(end, "parallel: 2\n"))
     other = tmp_path / "operator/home/.runsdeploy.yml"
@@ -191,7 +192,7 @@ def test_s22_every_kind_of_configuration_file_and_all_of_them_at_once(end, stem,
     assert operator.run("list", cwd=tree / "scripts").status == 0
 
 
-def test_s22_bytecode_that_somebody_put_beside_a_configuration_file_is_not_run(operator, flag, tmp_path):
+def test_r34_bytecode_that_somebody_put_beside_a_configuration_file_is_not_run(operator, flag, tmp_path):
     """In a directory like /tmp, `__pycache__` may be theirs though the file is ours."""
     shared = plant(tmp_path / "shared", {"tree/scripts/it": script(), "runsdeploy.py": "parallel = 2\n"})
     shared.chmod(0o1777)
@@ -210,7 +211,7 @@ def test_s22_bytecode_that_somebody_put_beside_a_configuration_file_is_not_run(o
 
 
 @pytest.mark.parametrize("line", ["runsdeploy deploy --script ", "runsdeploy --host "])
-def test_s22_a_press_of_tab_runs_nothing_either(line, operator, flag, tree):
+def test_r34_a_press_of_tab_runs_nothing_either(line, operator, flag, tree):
     (tree / "runsdeploy.py").write_text(PYTHON)
     (tree / "runsdeploy.py").chmod(0o666)
     operator.environment |= {
@@ -224,7 +225,7 @@ def test_s22_a_press_of_tab_runs_nothing_either(line, operator, flag, tree):
 @pytest.mark.parametrize("how", OTHERS)
 @pytest.mark.parametrize("way", ["flag", "environment", "file"])
 @pytest.mark.parametrize("command", [["deploy"], ["status"], ["lock", "show"], ["ssh.setup"]], ids=" ".join)
-def test_s22_an_ssh_configuration_of_another_user_runs_nothing(command, way, how, operator, flag, tree, tmp_path):
+def test_r34_an_ssh_configuration_of_another_user_runs_nothing(command, way, how, operator, flag, tree, tmp_path):  # noqa: PLR0913, PLR0917 - each is a column of the table
     config = plant(tmp_path, {"theirs": f'Match exec "touch {flag}"\n', "mine": Link("theirs")}) / "mine"
     OTHERS[how](tmp_path / "theirs")
     words = ["--ssh-config", config] if way == "flag" else []
@@ -240,7 +241,7 @@ def test_s22_an_ssh_configuration_of_another_user_runs_nothing(command, way, how
 # --- what is made on the way -----------------------------------------------------------------------
 
 
-def test_s22_sections_are_not_evaluated_where_others_could_replace_them(operator, flag, tree):
+def test_r34_sections_are_not_evaluated_where_others_could_replace_them(operator, flag, tree):
     operator.temporary.chmod(0o777)
     refused(operator.run(*PLAN, cwd=tree), flag, operator.temporary)
     operator.temporary.chmod(0o1777)
@@ -248,10 +249,13 @@ def test_s22_sections_are_not_evaluated_where_others_could_replace_them(operator
 
 
 @pytest.mark.parametrize("file", [".git", ".git/config"])
-def test_s22_git_runs_no_filter_that_others_could_have_configured(file, operator, flag, tree, tmp_path):
+def test_r34_git_runs_no_filter_that_others_could_have_configured(file, operator, tree, tmp_path):
     """A filter is a program that git runs to see whether a file has changed."""
+
     def git(*words):
-        identity = {name: "x" for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL")}
+        identity = dict.fromkeys(
+            ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"), "x"
+        )
         subprocess.run(["git", *words], cwd=tree, check=True, capture_output=True, env={**os.environ, **identity})
 
     ran = tmp_path / "filtered"
@@ -272,7 +276,7 @@ def test_s22_git_runs_no_filter_that_others_could_have_configured(file, operator
 
 
 @pytest.mark.parametrize("kind", ["settings", "catalogue"])
-def test_s22_jobs_of_another_user_are_not_shipped(kind, operator, tmp_path):
+def test_r34_jobs_of_another_user_are_not_shipped(kind, operator, tmp_path):
     files = plant(tmp_path / "files", {"settings": "{}", "catalogue": "[]"})
     os.chown(files / kind, SOMEBODY, SOMEBODY)
     words = ["--settings", files / "settings", "--catalogue", files / "catalogue"]

@@ -145,7 +145,8 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
             trust = Trust(any_owner=arguments.trust, why="its jobs are run on the host")
             found = trust.owner_problems(Path(path))
             problems += found
-            files[name], names[name] = (not found and gather(problems, _read, Path(path))) or b"", path
+            data = None if found else gather(problems, _read, Path(path))
+            files[name], names[name] = data or b"", path
     program = gather(problems, build)
     if problems or program is None:
         raise InputError(problems)
