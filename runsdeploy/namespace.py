@@ -39,7 +39,6 @@ def namespace() -> Collection:
 
 def _task(command: Command, name: str) -> Any:
     """Make a task whose signature is the command's flags: that is what invoke reads."""
-
     parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
     parameters += [_parameter(flag) for flag in sorted(command.flags, key=lambda flag: not _required(flag))]
     signature = inspect.Signature(parameters)
@@ -60,7 +59,7 @@ def _task(command: Command, name: str) -> Any:
             raise Exit(code=status)
 
     body.__signature__ = signature  # type: ignore[attr-defined]
-    # invoke takes two tasks of one name and one code for the same, and would run only one of `status` and `cron.status`.
+    # Tasks of one name and one code are the same for invoke, which would run only one of `status` and `cron.status`.
     body.__code__ = body.__code__.replace(co_name=command.name)
     body.__doc__ = f"{command.help[0].upper()}{command.help[1:]}."
     return task(
