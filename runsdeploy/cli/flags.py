@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -51,6 +52,22 @@ class Command(Struct, frozen=True):
     flags: tuple[Flag, ...]
     examples: tuple[str, ...] = ()
 
+    def words(self, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the flags that were given as words of a command line; those of `--host` are left out."""
+        words: list[str] = []
+        for flag in self.flags:
+            value = given.get(flag.key)
+            if flag.name == "--host" or value in (None, False, "", [], ()):
+                continue
+            if isinstance(flag.default, bool) or (flag.bare is not None and str(value) == str(flag.bare)):
+                words.append(flag.name)
+            elif not flag.name.startswith("-"):
+                words.append(str(value))
+            else:
+                for each in value if isinstance(value, list | tuple) else [value]:
+                    words += [f"{flag.name}={each}"] if str(each).startswith("-") else [flag.name, str(each)]
+        return tuple(words)
+
     def run(self, arguments: Arguments) -> int:
         """Import and call the function; return the exit status."""
         module, _, name = self.function.partition(":")
@@ -66,7 +83,12 @@ COMMON = (
     Flag("--allow", "a place outside the trees that links may lead to", (), metavar="PATH"),
     Flag("--trust", "use trees that another user owns or may write", default=False),
     Flag("--conf-timeout", "seconds that a CONF section may take", 10.0, metavar="SECONDS"),
-    Flag("--verbose", "also show what login shells print", default=False, aliases=("-v",)),
+    Flag(
+        "--verbose",
+        "also show what login shells print, and each file of a directory that a plan ships",
+        default=False,
+        aliases=("-v",),
+    ),
 )
 """flags that every command takes, after its name or before it"""
 

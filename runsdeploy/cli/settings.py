@@ -18,7 +18,7 @@ from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.tree.trust import owner_problem
 
 SUFFIXES = ("yaml", "yml", "json", "py")
-OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
+OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "BASH", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
 """variables that stand for no flag: the state directory, and the environment of the job runner's jobs"""
 TESTS = "RUNSDEPLOY_TEST"
 """prefix of the test suite's variables"""

@@ -6,25 +6,79 @@
 # Status of `shouldrun` for "no": `shouldrun || exit` passes it on, and programs do not use it.
 RUNS_DECLINED=100
 
+# Under `set -x` a call of one of our functions is one line of the trace. So each begins with
+#
+#     { local RUNS_options=$- && RUNS_untrace; } REDIRECTIONS || RUNS_options=''
+#
+# which turns the trace off, while BASH_XTRACEFD leads to /dev/null (its value is kept in RUNS_trace_fd, its file in
+# RUNS_tracing: bash closes it), and ends with RUNS_retrace. The expansion in the redirection is an assignment that is not
+# traced. (The redirections fail if stderr is closed.)
+#
+# shellcheck disable=SC2034 # used in redirections
+RUNS_empty=''
+
+RUNS_untrace() {
+    set +x
+    # bash 4.2 does not close it.
+    exec {BASH_XTRACEFD}>&-
+    # shellcheck disable=SC2154 # assigned in a redirection
+    if ((RUNS_trace_fd != 2)); then
+        eval "exec $RUNS_trace_fd>&$RUNS_tracing"
+        BASH_XTRACEFD=$RUNS_trace_fd
+    else
+        unset BASH_XTRACEFD
+    fi
+    exec {RUNS_tracing}>&-
+}
+
+# RUNS_retrace STATUS: turn the trace on again if RUNS_options has it, and return the status.
+RUNS_retrace() {
+    [[ $RUNS_options == *x* ]] || return "$1"
+    eval "RUNS_return() { set -x && return \"\$1\"; } 2>/dev/null ${BASH_XTRACEFD:-2}>/dev/null"
+    RUNS_return "$1"
+}
+
+# Bytes that the value of a marker may have, percent-encoded: the event that reports it to the controller holds no more
+# (decoder.py).
+RUNS_LONGEST=4000000
+
 # RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one. Without stderr: bash complains about
 # a missing locale whenever LC_ALL is restored, which is not the fault of the script.
 RUNS_encode() { RUNS_encode_bytes "$1"; } 2>/dev/null
 
 RUNS_encode_bytes() {
-    local LC_ALL=C RUNS_i RUNS_char RUNS_code
-    RUNS_encoded=''
-    for ((RUNS_i = 0; RUNS_i < ${#1}; RUNS_i++)); do
-        RUNS_char=${1:RUNS_i:1}
-        case $RUNS_char in
-        [A-Za-z0-9_-]) ;;
-        .) ((RUNS_i)) || RUNS_char=%2E ;;
-        *)
-            printf -v RUNS_code '%d' "'$RUNS_char"
-            printf -v RUNS_char '%%%02X' $((RUNS_code & 255))
-            ;;
-        esac
-        RUNS_encoded+=$RUNS_char
+    local LC_ALL=C IFS='' RUNS_block
+    local -a RUNS_pieces=()
+    # Not in the same command as LC_ALL: lengths are those of bytes.
+    local RUNS_i RUNS_j RUNS_length=${#1}
+    # Pieces of blocks, joined once: bash copies the whole text to get at a character of it or to append one.
+    for ((RUNS_i = 0; RUNS_i < RUNS_length; RUNS_i += 16384)); do
+        RUNS_block=${1:RUNS_i:16384}
+        for ((RUNS_j = 0; RUNS_j < ${#RUNS_block}; RUNS_j += 512)); do
+            RUNS_encode_piece "${RUNS_block:RUNS_j:512}"
+        done
     done
+    RUNS_encoded="${RUNS_pieces[*]-}"
+    [ "${RUNS_encoded:0:1}" != . ] || RUNS_encoded=%2E${RUNS_encoded:1}
+}
+
+# RUNS_encode_piece TEXT: replace each special character everywhere at once, and append the result to RUNS_pieces.
+RUNS_encode_piece() {
+    local RUNS_piece=$1 RUNS_special RUNS_char RUNS_code
+    case $1 in
+    *[!A-Za-z0-9._-]*)
+        RUNS_piece=${RUNS_piece//[%]/%25}
+        RUNS_special=${RUNS_piece//[A-Za-z0-9._%-]/}
+        while [ -n "$RUNS_special" ]; do
+            RUNS_char=${RUNS_special:0:1}
+            # A byte above 127 may be a negative number: its last two digits are right.
+            printf -v RUNS_code '%02X' "'$RUNS_char"
+            RUNS_piece=${RUNS_piece//"$RUNS_char"/%${RUNS_code: -2}}
+            RUNS_special=${RUNS_special//"$RUNS_char"/}
+        done
+        ;;
+    esac
+    RUNS_pieces+=("$RUNS_piece")
 }
 
 RUNS_sha256() {
@@ -45,6 +99,12 @@ RUNS_name() {
         # Encoding never makes `%+`, so a shortened name equals no full name.
         RUNS_encoded=${RUNS_encoded:0:100}%+$(printf %s "$1" | RUNS_sha256)
     fi
+}
+
+# RUNS_word TEXT: set RUNS_encoded to a word for RUNS_record: an event holds no longer one.
+RUNS_word() {
+    RUNS_encode "$1"
+    ((${#RUNS_encoded} <= 4000)) || RUNS_name "$1"
 }
 
 # RUNS_record ACT: a step whose acts cannot be recorded must not count as a success. On a full disk it uses the reserve.
@@ -72,9 +132,15 @@ RUNS_marker() {
 }
 
 shouldrun() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_shouldrun "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_shouldrun() {
     local RUNS_folder RUNS_file RUNS_encoded RUNS_subsystem RUNS_line RUNS_value=''
     RUNS_marker "${1-}"
-    RUNS_encode "${1-}"
+    RUNS_word "${1-}"
     RUNS_subsystem=$RUNS_encoded
     if [[ ! -e $RUNS_file && ! -L $RUNS_file ]]; then
         RUNS_record "shouldrun $RUNS_subsystem"
@@ -104,10 +170,20 @@ shouldrun() {
 }
 
 setdone() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_setdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_setdone() {
     local RUNS_folder RUNS_file RUNS_encoded RUNS_value=''
     if (($# > 1)); then
         RUNS_encode "=$2"
         RUNS_value=$RUNS_encoded
+        if ((${#RUNS_value} > RUNS_LONGEST)); then
+            RUNS_wrong "the value of \`setdone\` has ${#RUNS_value} bytes, percent-encoded, expected at most $RUNS_LONGEST: give its digest, e.g. by \`sha256sum\`"
+            return 1
+        fi
     fi
     RUNS_marker "${1-}"
     # Before the marker: a step that is marked as done must have its files, which others may need.
@@ -119,22 +195,53 @@ setdone() {
         RUNS_wrong "cannot write the marker \`$RUNS_file\`"
         return 1
     fi
-    RUNS_encode "${1-}"
+    RUNS_word "${1-}"
     RUNS_record "setdone $RUNS_encoded"
 }
 
-# RUNS_copy FROM TO: complete or not at all.
+# RUNS_is_plain DIRECTORY FILE: whether a file below a directory is a regular file, without following links; if not, set
+# RUNS_found to what is there. A copy of a fifo waits for ever, one of a link to /dev/zero never ends.
+RUNS_is_plain() {
+    local RUNS_path=$1 RUNS_rest=$2
+    RUNS_found=''
+    while [[ $RUNS_rest == */* ]]; do
+        RUNS_path+=/${RUNS_rest%%/*} RUNS_rest=${RUNS_rest#*/}
+        [[ ! -L $RUNS_path ]] || RUNS_found='in a directory that is a link'
+    done
+    RUNS_path+=/$RUNS_rest
+    if [[ -L $RUNS_path ]]; then
+        RUNS_found='a link'
+    elif [[ -d $RUNS_path ]]; then
+        RUNS_found='a directory'
+    elif [[ -p $RUNS_path ]]; then
+        RUNS_found='a fifo'
+    elif [[ ! -e $RUNS_path ]]; then
+        RUNS_found=missing
+    elif [[ ! -f $RUNS_path ]]; then
+        RUNS_found='a device or a socket'
+    fi
+    [[ -z $RUNS_found ]]
+}
+
+# RUNS_copy FROM TO NEW: complete or not at all; NEW is a name in the same file system.
 RUNS_copy() {
     [[ $2 != */* || -d ${2%/*} ]] || mkdir -p "${2%/*}" || return
-    cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
+    # Into a directory `mv` would move it.
+    [[ ! -d $2 || -L $2 ]] || rm -rf "$2"
+    cp -p "$1" "$3" && chmod go= "$3" && mv -f "$3" "$2"
 }
 
 # RUNS_keep TO FROM: copy the step's `out` files; copies made by root belong to the owner of the state directory.
 RUNS_keep() {
-    local RUNS_each
+    local RUNS_each RUNS_found
     # shellcheck disable=SC2154 # meta.sh
     for RUNS_each in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" || return
+        if ! RUNS_is_plain "$2" "$RUNS_each"; then
+            printf "\`%s\`, declared by \`out\`, is %s, expected a file\n" "$RUNS_each" "$RUNS_found" >&2
+            return 1
+        fi
+        # No directory of a script has this name: they never begin with a dot.
+        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" "${1%/*}/.new.$BASHPID" || return
         [[ $EUID != 0 || -z ${SUDO_UID-} ]] || chown "$SUDO_UID:${SUDO_GID-}" "$1/$RUNS_each" || return
     done
 }
@@ -160,6 +267,12 @@ RUNS_write() (
 )
 
 resetdone() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_resetdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_resetdone() {
     local RUNS_folder RUNS_file RUNS_encoded
     RUNS_marker "${1-}"
     if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
@@ -169,25 +282,31 @@ resetdone() {
     # The directory that the removed name was in.
     (($#)) || RUNS_folder=${RUNS_folder%/*}
     [[ ! -d $RUNS_folder ]] || sync "$RUNS_folder"
-    RUNS_encode "${1-}"
+    RUNS_word "${1-}"
     RUNS_record "resetdone $RUNS_encoded"
 }
 
 # urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
-    local RUNS_each
+    { local RUNS_options=$- RUNS_each RUNS_file && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     for RUNS_each; do
         [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
         RUNS_loaded+="$RUNS_each "
         if [[ -f $RUNS_RUN/tree/$RUNS_each ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/tree/$RUNS_each"
+            RUNS_file=$RUNS_RUN/tree/$RUNS_each
         elif [[ -f $RUNS_RUN/lib/$RUNS_each.sh && $RUNS_each != */* ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/lib/$RUNS_each.sh"
+            RUNS_file=$RUNS_RUN/lib/$RUNS_each.sh
         else
             printf "unknown library \`%s\`\n" "$RUNS_each" >&2
             exit 1
         fi
+        # A library is traced as any sourced file.
+        [[ $RUNS_options != *x* ]] || set -x
+        # shellcheck source=/dev/null
+        . "$RUNS_file"
+        { RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     done
+    RUNS_retrace 0
 }

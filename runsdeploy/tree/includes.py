@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.recipe import Entry, parse_recipe
-from runsdeploy.tree.script import is_script
+from runsdeploy.tree.script import ADD_SEPARATOR, is_script, is_shell_program
 from runsdeploy.tree.trees import Host, Located, Trees, name_problem
 
 COMMAND_LINE = Position("<command line>")
+
+MOST_LEVELS = 100
+"""recipes that may include each other, one in the other"""
+
+MOST_ENTRIES = 10_000
+"""entries that a recipe may have with those of the recipes that it includes"""
 
 
 class RecipeIncludes:
@@ -22,9 +28,11 @@ class RecipeIncludes:
         """those of all recipes that were expanded"""
         self.files: set[Path] = set()
         """recipe files that were opened"""
+        self._expanded: dict[str, Sequence[Entry] | None] = {}
+        """entries by the name of their recipe, None for a script: n recipes that each include the next one twice are read n times"""
 
-    def expand(self, entry: Entry, above: tuple[str, ...] = ()) -> Iterator[Entry]:
-        """Yield the entries of a recipe and of the recipes that it includes; problems are added to `problems`.
+    def expand(self, entry: Entry, above: tuple[str, ...] = ()) -> Sequence[Entry]:
+        """Return the entries of a recipe and of the recipes that it includes; problems are added to `problems`.
 
         `entry` names the recipe; `above` are the recipes that include it, outermost first.
         """
@@ -44,12 +52,35 @@ class RecipeIncludes:
         elif name in above:
             cycle = " → ".join(f"@{each}" for each in [*above[above.index(name) :], name])
             self.problems.append(Problem(entry.position, f"cycle of recipes: {cycle}"))
+        elif len(above) == MOST_LEVELS:
+            message = f"`@{name}` lies more than {MOST_LEVELS} recipes deep in `@{above[0]}`"
+            self.problems.append(Problem(entry.position, message))
         else:
-            for each in self._read(entry, found, name):
-                yield from self.expand(each, (*above, name)) if each.name.startswith("@") else (each,)
+            if name not in self._expanded:
+                self._expanded[name] = self._expand(found, (*above, name))
+            entries = self._expanded[name]
+            if entries is not None:
+                return entries
+            hint = f"write `--script {name}`" if entry.position == COMMAND_LINE else f"write `{name}`"
+            self.problems.append(Problem(entry.position, f"`{name}` is a script, not a recipe", hint))
+        return ()
 
-    def _read(self, entry: Entry, found: Located, name: str) -> Sequence[Entry]:
-        """Return the entries of one file."""
+    def _expand(self, found: Located, above: tuple[str, ...]) -> Sequence[Entry] | None:
+        """Return the entries of a file, includes replaced; None for a script. The last of `above` is its name."""
+        read = self._read(found, above[-1])
+        if read is None:
+            return None
+        entries: list[Entry] = []
+        for each in read:
+            entries += self.expand(each, above) if each.name.startswith("@") else (each,)
+            if len(entries) > MOST_ENTRIES:
+                message = f"`@{above[-1]}` makes more than {MOST_ENTRIES} steps"
+                self.problems.append(Problem(each.position, message))
+                return ()
+        return entries
+
+    def _read(self, found: Located, name: str) -> Sequence[Entry] | None:
+        """Return the entries of one file as they stand there; None for a script."""
         self.files.add(found.path)
         outside = self.trees.trust.outside_problem(found.path, f"recipe `{name}`")
         if outside:
@@ -61,8 +92,10 @@ class RecipeIncludes:
             self.problems.append(Problem(found.at(), f"cannot read recipe: {(error.strerror or str(error)).lower()}"))
             return []
         if is_script(data):
-            hint = f"write `--script {name}`" if entry.position == COMMAND_LINE else f"write `{name}`"
-            self.problems.append(Problem(entry.position, f"`{name}` is a script, not a recipe", hint))
+            return None
+        if is_shell_program(data):
+            message = f"`{name}` is a shell program, not a recipe"
+            self.problems.append(Problem(found.at(1), message, ADD_SEPARATOR))
             return []
         entries, problems = parse_recipe(data, found.shown)
         self.problems += problems

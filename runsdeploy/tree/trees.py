@@ -18,6 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean, display_path
+from runsdeploy.tree.composition import composed, on_disk
 from runsdeploy.tree.trust import Trust
 
 CONFIGURATIONS = frozenset({"runs.conf", "sysinfos.conf"})
@@ -167,7 +168,7 @@ class Trees(Struct, frozen=True, dict=True):
     def every(self, name: str, host: Host | None) -> Iterator[Located]:
         """Yield all files with this (valid) name; the first hides the others."""
         for place in self.places(host):
-            found = self.located(place.tree, place.inside, name)
+            found = self.located(place.tree, place.inside, on_disk(place.path, name))
             if os.path.isfile(found.path) and is_candidate(found.path.name):  # noqa: PTH113 - Path.is_file raises
                 yield self._checked(found)
 
@@ -177,13 +178,17 @@ class Trees(Struct, frozen=True, dict=True):
         for place in self.places(host):
             for path in files_below(place.path):
                 name = str(path.relative_to(place.path))
-                if is_candidate(path.name) and name not in seen and path.is_file():
-                    seen.add(name)
-                    yield name, self._checked(self.located(place.tree, place.inside, name))
+                if is_candidate(path.name) and composed(name) not in seen and path.is_file():
+                    seen.add(composed(name))
+                    yield composed(name), self._checked(self.located(place.tree, place.inside, name))
 
     def near(self, name: str, host: Host | None) -> str:
         """Return `did you mean ...?` for the most similar name of a script or recipe, or an empty string."""
-        return did_you_mean(name, (known for known, _ in self.names(host)))
+        names = [known for known, _ in self.names(host)]
+        plain = name.removeprefix("scripts/")
+        stem = plain.removesuffix(".sh").removesuffix(".bash")
+        same = next((each for each in (plain, stem, f"{stem}.sh", f"{stem}.bash") if each in names), "")
+        return f"did you mean `{same}`?" if same else did_you_mean(name, names)
 
     def cascade(self, script: Located, host: Host | None) -> list[Located]:
         """Return the `runs.conf` files that apply to a script on a host, from general to specific (SPEC 2)."""
@@ -212,17 +217,19 @@ class Trees(Struct, frozen=True, dict=True):
 
     def groups(self) -> dict[str, Located]:
         """Return the files of `groups/` by name; the first tree wins."""
-        found = self._named(self._existing("groups"), Path.iterdir)
+        found = self._named(self._existing("groups"), Path.iterdir, composed)
         return {name: self._checked(place) for name, place in found.items()}
 
-    def _named(self, places: list[Located], listed: Callable[[Path], Iterable[Path]]) -> dict[str, Located]:
-        """Return the files in directories by name; the first wins."""
+    def _named(
+        self, places: list[Located], listed: Callable[[Path], Iterable[Path]], key: Callable[[str], str] = str
+    ) -> dict[str, Located]:
+        """Return the files in directories by the key of their names; the first wins."""
         found: dict[str, Located] = {}
         for place in places:
             for path in sorted(listed(place.path)):
                 name = str(path.relative_to(place.path))
                 if is_candidate(path.name) and path.is_file():
-                    found.setdefault(name, self.located(place.tree, place.inside, name))
+                    found.setdefault(key(name), self.located(place.tree, place.inside, name))
         return found
 
     def _inside(self, places: list[Located]) -> list[Located]:

@@ -341,3 +341,22 @@ def test_r33_a_marker_that_is_a_link_is_told_as_what_it_is_and_taken_away(whole,
     assert [each["script"] for each in taken] == ["once"]
     assert (theirs / "script").exists()
     assert operator.deploy(tree, "--script", "once").outcomes == [("once", "ok")]
+
+
+def test_a_long_value_is_compared_whole_and_shown_short(operator, target, tmp_path):
+    """D23: a marker of 64 KiB: the plan knows that it is done, and the table stays a table."""
+    value = "line of a file\n" * 4400
+    tree = plant(
+        tmp_path / "tree",
+        {
+            "scripts/big": script(f"var value='{value}'", 'shouldrun c "$value" || exit\nsetdone c "$value"'),
+            "hosts/medusa/default": "big\n",
+        },
+    )
+    assert operator.deploy(tree).status == 0
+    marker = ask(operator, tree, "status").document["hosts"][0]["markers"][0]
+    assert (marker["value"], marker["state"]) == (value, "done")
+    assert operator.deploy(tree, "--dry-run").document["hosts"][0]["steps"][0]["outcome"] == "already-done"
+    assert operator.deploy(tree).outcomes == [("big", "already-done")]
+    shown = ask(operator, tree, "status", form="text").out
+    assert max(map(len, shown.splitlines())) < 300

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from pathlib import Path
 
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
@@ -12,6 +13,10 @@ from runsdeploy.errors import Position, did_you_mean, display_path
 from runsdeploy.tree.trees import HOST_FILES, HOST_NAME, Host, Located, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
+
+_J2_FILE = re.compile(rb"[\w./-]+\.j2\b")
+LARGEST_TEMPLATE = 1 << 20
+"""bytes of a file that is searched for the signs of a template"""
 
 
 def _missing_files(model: TreeModel) -> Iterator[Finding]:
@@ -91,6 +96,31 @@ def _dos_line_ends(model: TreeModel) -> Iterator[Finding]:
             yield warning("dos-line-ends", source.at(line), message, f"`dos2unix {source.shown}`")
 
 
+def _unrendered(model: TreeModel) -> Iterator[Finding]:
+    """`ref` without `-t` of a template: it is shipped as it is."""
+    for symbols in model.checked:
+        # A section that handles the signs by itself may want the template.
+        if b"{{" in symbols.script.body or re.search(rb"\bj(?:inja)?2\b(?!\.)", _J2_FILE.sub(b"", symbols.script.body)):
+            continue
+        for each in symbols.conf.declared:
+            if each.kind != "ref" or each.template or not each.file:
+                continue
+            names = {"host", "RUNS_HOST", *symbols.declared_names}
+            if any(_is_template(path, names) for path in model.files(symbols.script, each.file)):
+                message = f"`{each.file}` is a template, and a `ref` without `-t` ships it as it is"
+                yield warning("unrendered", each.position, message, f"`ref -t -r {each.name}={each.file}`")
+
+
+def _is_template(path: Path, names: Container[str]) -> bool:
+    """Return whether a file is a template by its name and text, or prints one of these variables."""
+    if not path.is_file() or path.stat().st_size > LARGEST_TEMPLATE:
+        return False
+    text = path.read_bytes()
+    if path.suffix in (".j2", ".jinja", ".jinja2"):
+        return b"{{" in text or b"{%" in text
+    return any(found[1].decode() in names for found in re.finditer(rb"\{\{-?[ \t]*(\w+)[ \t]*(?:\|[^}]*)?-?\}\}", text))
+
+
 def _unnamed(model: TreeModel) -> Iterator[Finding]:
     """A directory of a host whose name is not a host name."""
     for root in model.trees.roots if model.complete else ():
@@ -104,17 +134,10 @@ def _unnamed(model: TreeModel) -> Iterator[Finding]:
 
 def _dangling(model: TreeModel) -> Iterator[Finding]:
     """A dangling symbolic link where scripts and libraries are looked for, unless a `ref` ships it."""
-    shipped = {
-        path
-        for symbols in model.all_symbols
-        for each in symbols.conf.declared
-        if each.kind == "ref" and each.file
-        for path in model.files(symbols.script, each.file)
-    }
     places = [root / top for root in model.trees.roots for top in ("scripts", "lib", "groups")]
     places += [place.path for host in model.hosts for place in model.trees.host_directories(host)]
     for path in (path for place in dict.fromkeys(places) if model.complete for path in files_below(place)):
-        if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
+        if path.is_symlink() and not os.path.exists(path) and not model.shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
             message = f"a link to `{path.readlink()}`, which does not exist"
             yield warning("dangling-link", Position(display_path(path), 1), message)
 
@@ -168,6 +191,7 @@ RULES = (
     _hidden,
     _two_directories,
     _dos_line_ends,
+    _unrendered,
     _unnamed,
     _dangling,
     _misspelt_defaults,

@@ -67,13 +67,13 @@ def _note_host_as_word(arguments: Arguments, command: str) -> None:
         Writer(sys.stderr).line(f"`{word}` is taken for the name of a {name}; if the host is meant: `--host {meant}`")
 
 
-def _listen(arguments: Arguments, hosts: int) -> Listener:
+def _listen(arguments: Arguments, names: Sequence[str]) -> Listener:
     """Return a listener that writes the output of a single host unchanged, and names the host with several."""
-    if arguments.format == "text" and hosts == 1:
+    if arguments.format == "text" and len(names) == 1:
         return console.Verbatim(verbose=arguments.verbose)
     if arguments.format == "json":
         return json.Kept()
-    return listener_of(arguments, hosts)
+    return listener_of(arguments, names)
 
 
 def _explain_statuses(command: str, reports: Sequence[HostReport]) -> None:
