@@ -101,7 +101,7 @@ def test_an_argument_that_is_missing_is_pythons_own_error():
 
 
 @pytest.mark.parametrize(
-    "hosts", ["web1", ["web1"], ("web1",), "web1,web2", ["web1", "web2"], {"web1": 1}, iter(["web1"]), "@both"], ids=str
+    "hosts", ["web1", ["web1"], ("web1",), "web1,web2", ["web1", "web2"], {"web1": 1}, "@both"], ids=str
 )
 def test_hosts_are_a_text_or_any_iterable(hosts, capfd):
     assert status_of("plan", host=hosts) == 0
