@@ -59,7 +59,7 @@ def _task(command: Command, name: str) -> Any:
             raise Exit(code=status)
 
     body.__signature__ = signature  # type: ignore[attr-defined]
-    # invoke takes two tasks of one name and one code for the same, and would run only one of `status` and `cron.status`.
+    # Tasks of one name and one code are the same for invoke, which would run only one of `status` and `cron.status`.
     body.__code__ = body.__code__.replace(co_name=command.name)
     body.__doc__ = f"{command.help[0].upper()}{command.help[1:]}."
     return task(

@@ -101,7 +101,7 @@ def test_an_argument_that_is_missing_is_pythons_own_error():
 
 
 @pytest.mark.parametrize(
-    "hosts", ["web1", ["web1"], ("web1",), "web1,web2", ["web1", "web2"], {"web1": 1}, iter(["web1"]), "@both"], ids=str
+    "hosts", ["web1", ["web1"], ("web1",), "web1,web2", ["web1", "web2"], {"web1": 1}, "@both"], ids=str
 )
 def test_hosts_are_a_text_or_any_iterable(hosts, capfd):
     assert status_of("plan", host=hosts) == 0
@@ -133,7 +133,7 @@ def test_flags_are_positional_in_the_order_of_the_help(capfd):
 
 
 @pytest.mark.parametrize("wait", [True, False, 30, 0.5, "5", 0])
-def test_a_flag_with_an_optional_value_is_a_truth_or_a_number(wait, capfd):
+def test_a_flag_with_an_optional_value_is_a_truth_or_a_number(wait):
     assert status_of("deploy", host="web1", local=True, wait=wait, timeout=0, dry_run=True) == 0
 
 
@@ -153,7 +153,7 @@ def test_bad_values_are_status_2(named, message, capfd):
     assert message in capfd.readouterr().err
 
 
-def test_a_failure_is_invokes_exit_with_the_status_of_the_command(tmp_path):
+def test_a_failure_is_invokes_exit_with_the_status_of_the_command():
     assert status_of("deploy", host="web1", local=True, script="bad") == 1
     assert status_of("deploy", host="web1") == 3
     assert status_of("deploy", host="web1", local=True, dry_run=True, exit_code=True) == 6

@@ -129,7 +129,7 @@ EXECUTION = (
     Flag("--keep-going", "continue after a step that failed", default=False),
     Flag(
         "--wait",
-        "wait while another session or operator holds the host, without limit or for at most this long; else do not wait",
+        "wait while another session or operator holds the host, without limit or at most so long; else do not wait",
         0.0,
         metavar="SECONDS",
         bare=LARGEST,

@@ -296,7 +296,7 @@ def test_a_stray_word_is_explained_by_the_flag_before_it(capfd, tree: Path, word
     assert [each.name for each in tree.iterdir()] == ["scripts"]
 
 
-def test_a_tree_may_still_be_made_with_its_hosts(capfd, tree: Path):
+def test_a_tree_may_still_be_made_with_its_hosts(tree: Path):
     assert main(["init", "below", "--host", "web1"]) == 0
     assert (tree / "below/hosts/web1/default").exists()
 

@@ -148,19 +148,17 @@ def test_vim_takes_a_new_script_for_bash_without_the_plugin(vim, tree):
 
 def test_vim_knows_each_file_of_a_tree(vim, tree):
     plant(tree, {"scripts/old": script("desc x"), "scripts/tool.py": "x = 1\n", "scripts/notes": "words\n"})
-    found = {name: vim(tree / name) for name in (
-        "scripts/web/nginx", "scripts/old", "runs.conf", "hosts/web1/runs.conf", "hosts/web1/sysinfos.conf",
-        "hosts/web1/default", "example.org/db/default", "groups/example", "scripts/tool.py", "scripts/notes", "tasks.py",
-    )}  # fmt: skip
-    assert found == {
+    expected = {
         "scripts/web/nginx": "runs", "scripts/old": "runs", "runs.conf": "runs", "hosts/web1/runs.conf": "runs",
         "hosts/web1/sysinfos.conf": "runs", "hosts/web1/default": "runsrecipe", "example.org/db/default": "runsrecipe",
         "groups/example": "runsrecipe", "scripts/tool.py": "python", "scripts/notes": "", "tasks.py": "python",
     }  # fmt: skip
+    assert {name: vim(tree / name) for name in expected} == expected
 
 
 def test_vim_shows_conf_the_separator_and_bash(vim, tree):
-    text = 'desc "x"\nif sysinfos -d debian; then\n    var a=1\nfi\nvariable=1\nscript:\nshouldrun || exit\nfor x in 1; do einfo "$x"; done\n'
+    conf = 'desc "x"\nif sysinfos -d debian; then\n    var a=1\nfi\nvariable=1'
+    text = script(conf, 'shouldrun || exit\nfor x in 1; do einfo "$x"; done')
     plant(tree, {"scripts/it": text})
     places = [(1, 1), (2, 4), (3, 5), (5, 1), (6, 1), (7, 1), (8, 1), (8, 24)]
     kind, desc, _, var, other, separator, shouldrun, loop, _ = vim(tree / "scripts/it", *places)
