@@ -18,6 +18,7 @@ from runsdeploy.errors import Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
 from runsdeploy.tree.libraries import referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located, Trees, file_problem
 
 CHUNK = 1 << 20
@@ -162,7 +163,12 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
         text, file = left.pop()
         problems += unknown_libraries(text, file, known)
         for name in referenced_libraries(text, known) - found.keys():
-            content = known[name].path.read_bytes()
+            try:
+                content = read_text(known[name].path)
+            except OSError as error:
+                problems.append(_unreadable(known[name].path, error, known[name].at()))
+                known = {each: place for each, place in known.items() if each != name}
+                continue
             problems += syntax_errors_in(known[name].shown, content)
             found[name] = content_file(f"lib/{name}", content)
             left.append((content, known[name].shown))

@@ -172,8 +172,8 @@ class _Resolver:
                 self.problems.append(Problem(after.position, f"cycle in `after`: {cycle}"))
                 continue
             if len(names) > MOST_LEVELS or len(nodes) == MOST_STEPS:
-                much = f"{MOST_STEPS} steps" if len(names) <= MOST_LEVELS else f"{MOST_LEVELS} steps that add each other"
-                self.problems.append(Problem(after.position, f"`{names[0]}` makes more than {much} by `after`"))
+                how = f"{MOST_LEVELS} steps that add each other" if len(names) > MOST_LEVELS else f"{MOST_STEPS} steps"
+                self.problems.append(Problem(after.position, f"`{names[0]}` makes more than {how} by `after`"))
                 return
             script = self._script(after.script, after.position)
             if script:

@@ -15,6 +15,7 @@ from functools import cached_property
 from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 
 _PATTERN = re.compile(r"[*?\[]")
@@ -195,7 +196,7 @@ class _Selection:
             self.problems.append(outside)
             return [], None
         try:
-            data = file.path.read_bytes()
+            data = read_text(file.path)
         except OSError as error:
             self.problems.append(Problem(file.at(), f"cannot read group: {(error.strerror or str(error)).lower()}"))
             return [], None
