@@ -130,9 +130,11 @@ class Ended(Struct, frozen=True):
     status: int
     seconds: float
     line: int
-    """the line of the operator's script that failed; 0 if unknown"""
+    """the line of the operator's file that failed; 0 if unknown"""
     how: str
-    """`exit` if that line ended the step, `last` if it is only the last line that failed, `none`"""
+    """`exit` if that line ended the step, `last` if it may have, `none`"""
+    file: str = ""
+    """the file of the line, if it is not the script: a path below the directory of shipped files, or `lib/NAME`"""
 
 
 class Marked(Struct, frozen=True):
@@ -145,8 +147,15 @@ class Marked(Struct, frozen=True):
     """empty for the script as a whole"""
 
 
+class Returned(Struct, frozen=True):
+    """The segment made files for the other side, which can be fetched when it is over."""
+
+    size: int
+    """bytes in all: `FileHead`s and `FileData`, as they are fetched"""
+
+
 class FileHead(Struct, frozen=True):
-    """A file made on that side follows, as `FileData` events of `size` bytes in all."""
+    """A fetched file follows, as `FileData` events of `size` bytes in all."""
 
     name: str
     """in the shared space"""
@@ -211,6 +220,7 @@ Event = (
     | Started
     | Ended
     | Marked
+    | Returned
     | FileHead
     | FileData
     | Facts

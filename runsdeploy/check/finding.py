@@ -23,11 +23,15 @@ _RULES = (
     ("unknown-library", r"unknown library"),
     ("unknown-command", r"unknown command"),
     ("foreign", r"a tree is code"),
+    ("encoding", r"^(byte order mark|UTF-16 text|carriage return)"),
     ("bash-syntax", r"bash: "),
     ("template", r"template: |cannot read template"),
     ("unreadable", r"cannot read"),
     ("outside", r"leads? out of the trees"),
-    ("not-a-script", r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|is a script, not a recipe"),
+    (
+        "not-a-script",
+        r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|is a (script|shell program), not a recipe",
+    ),
     ("cycle", r"cycle (of|in)|contradict each other"),
     ("reserved-name", r"is reserved"),
     ("missing-file", r"required file"),
@@ -37,7 +41,7 @@ _RULES = (
     ("bad-call", r"unknown flag|bad (option|argument|version)|` without a "),
     ("bad-operation", r"bad operation|bad variable name"),
     ("bad-name", r"^(empty name|name )"),
-    ("recipe-syntax", r"^(quote|byte order|carriage|NUL byte|backslash|indented line)|takes no operations"),
+    ("recipe-syntax", r"^(quote|NUL byte|backslash|indented line)|takes no operations"),
 )
 """rules of errors, by a pattern of their message: errors are raised by `tree` and `plan`, which have no rules"""
 

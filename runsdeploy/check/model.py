@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from functools import cached_property
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class TreeModel(Struct, dict=True):
     """whether `hosts` are all hosts of the trees: only then can a file be called unused"""
     scripts: dict[Path, Script] = field(default_factory=dict)
     """all scripts, by path"""
+    broken: set[Path] = field(default_factory=set)
+    """files that would be scripts without their errors"""
     other_files: list[Located] = field(default_factory=list)
     """files beside scripts that are no scripts"""
     names: dict[str, dict[str, Located]] = field(default_factory=dict)
@@ -99,6 +101,31 @@ class TreeModel(Struct, dict=True):
         """Return the files that a `ref FILE` of a script may find, on any host."""
         found = (path / file for path in (script.source.path.parent, *self._host_directories, *self.trees.roots))
         return [path for path in found if path.exists() or path.is_symlink()]
+
+    @cached_property
+    def shipped(self) -> frozenset[Path]:
+        """The files and directories that a `ref` may ship."""
+        return frozenset(
+            path
+            for symbols in self.all_symbols
+            for each in symbols.conf.declared
+            if each.kind == "ref" and each.file
+            for path in self.files(symbols.script, each.file)
+            # A directory that holds the script itself is that of scripts.
+            if path not in (symbols.script.source.path, *symbols.script.source.path.parents)
+        )
+
+    @cached_property
+    def names_after(self) -> frozenset[str]:
+        """The names of scripts that an `after` has."""
+        calls = (call for symbols in self.all_symbols for call in symbols.conf.calls("after"))
+        return frozenset(word.text for call in calls for word in call.arguments)
+
+    def drop(self, paths: Set[Path]) -> None:
+        """Forget files that are no scripts and no recipes."""
+        self.scripts = {path: script for path, script in self.scripts.items() if path not in paths}
+        self.other_files = [place for place in self.other_files if place.path not in paths]
+        self.all_symbols = [each for each in self.all_symbols if each.script.source.path not in paths]
 
     @cached_property
     def _host_directories(self) -> list[Path]:

@@ -12,17 +12,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.flags import LARGEST, Flag
+from runsdeploy.cli.flags import FALSE, LARGEST, TRUE, Flag
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
 from runsdeploy.tree.trust import owner_problem
 
 SUFFIXES = ("yaml", "yml", "json", "py")
-OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
+OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "BASH", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
 """variables that stand for no flag: the state directory, and the environment of the job runner's jobs"""
 TESTS = "RUNSDEPLOY_TEST"
 """prefix of the test suite's variables"""
-TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
 def resolve(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,9 +15,11 @@ from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
 from runsdeploy.transport.host_connection import HostConnection
+from runsdeploy.tree.composition import composed
+from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
-from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
-from runsdeploy.tree.script import DOS_SEPARATOR, is_script, read_head
+from runsdeploy.tree.recipe import Entry, Operation, parse_argument
+from runsdeploy.tree.script import is_script, no_separator, read_head
 from runsdeploy.tree.selection import choices, near_host, select
 from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
@@ -57,14 +59,36 @@ def one_host(arguments: Arguments, trees: Trees) -> Host | None:
     return hosts[0]
 
 
-def connection_to(arguments: Arguments, host: Host) -> HostConnection:
-    """Return the connection to a host, not opened yet."""
-    return HostConnection(host.address, arguments.ssh_config, accept_new=arguments.accept_new, local=arguments.local)
+def connection_to(arguments: Arguments, host: Host, prefix: str = "") -> HostConnection:
+    """Return the connection to a host, not opened yet; what it waits for is written to stderr, after `prefix`."""
+    return HostConnection(
+        host.address,
+        arguments.ssh_config,
+        accept_new=arguments.accept_new,
+        local=arguments.local,
+        notify=show_wait(prefix or f"{host.name}: "),
+    )
+
+
+def show_wait(prefix: str) -> Callable[[str], None]:
+    """Return a function that writes what is waited for to stderr, in a thread of its own."""
+
+    def show(subject: str) -> None:
+        # Where nothing can be written, the thread that handles the events has the error.
+        with suppress(OSError):
+            Writer(sys.stderr).line(printable(prefix + subject))
+
+    return show
 
 
 def sets_of(arguments: Arguments) -> list[Operation]:
     """Return the operations of `--set`; raises InputError."""
-    operations, problems = parse_operations(Word(text, COMMAND_LINE) for text in arguments.set)
+    operations: list[Operation] = []
+    problems: list[Problem] = []
+    for text in arguments.set:
+        found, wrong = parse_argument(text, COMMAND_LINE)
+        operations += found
+        problems += wrong
     if problems:
         raise InputError(problems)
     return operations
@@ -75,11 +99,11 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
     problems = [problem for name in arguments.script if (problem := _no_script(name, trees, host))]
     if problems:
         return [], problems
-    entries = [Entry(name, (), COMMAND_LINE) for name in arguments.script]
-    recipes = [Entry(f"@{name}", (), COMMAND_LINE) for name in arguments.recipe]
+    entries = [Entry(composed(name), (), COMMAND_LINE) for name in arguments.script]
+    recipes = [Entry(f"@{composed(name)}", (), COMMAND_LINE) for name in arguments.recipe]
     if not entries and not recipes:
         if not trees.host_directories(host):
-            near = near_host(host.name, trees.hosts())
+            near = near_host(host.name, trees)
             hint = f"make it: `runsdeploy init --host {host.name}`, or name a script: `--script NAME`"
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]
@@ -100,9 +124,8 @@ def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
         if is_script(data):
             hint = f"write `--script {plain}`"
             return Problem(COMMAND_LINE, f"`{name}` is a script, not a recipe", hint) if name != plain else None
-        if not DOS_SEPARATOR.search(data):
-            message = f"`{plain}` has no line `script:`, so it is not a script"
-            return Problem(COMMAND_LINE, message, f"if it is a recipe, write `--recipe {plain}`")
+        if not encoding_problem(data, plain):
+            return Problem(COMMAND_LINE, *no_separator(plain, data, f"if it is a recipe, write `--recipe {plain}`"))
     return None
 
 
@@ -115,7 +138,7 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
     with suppress(InputError):
         if trees.find("default", host):
             entries += RecipeIncludes(trees, host).expand(Entry("@default", (), COMMAND_LINE))
-    for name in dict.fromkeys(arguments.script):
+    for name in dict.fromkeys(map(composed, arguments.script)):
         said = [f"{operation_text(each)} ({each.position.file_line})" for entry in entries if entry.name == name
                 for each in entry.operations]  # fmt: skip
         if said:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
-from runsdeploy.tree.libraries import referenced_libraries, unknown_libraries
+from runsdeploy.tree.libraries import composed_otherwise, referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located, Trees, file_problem
@@ -42,6 +43,8 @@ class File(Struct, frozen=True):
     """SHA-256 of a file's bytes, hexadecimal"""
     target: str = ""
     """where a link points"""
+    shown: str = ""
+    """the path of a library's file as an operator would type it"""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -206,7 +209,7 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
     left = [(script.body, script.source.shown)]
     while left:
         text, file = left.pop()
-        problems += unknown_libraries(text, file, known)
+        problems += [*unknown_libraries(text, file, known), *composed_otherwise(text, file, known)]
         for name in referenced_libraries(text, known) - found.keys():
             try:
                 content = read_text(known[name].path)
@@ -215,6 +218,6 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
                 known = {each: place for each, place in known.items() if each != name}
                 continue
             problems += syntax_errors_in(known[name].shown, content)
-            found[name] = content_file(f"lib/{name}", content)
+            found[name] = replace(content_file(f"lib/{name}", content), shown=known[name].shown)
             left.append((content, known[name].shown))
     return found, problems

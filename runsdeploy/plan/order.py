@@ -70,9 +70,7 @@ def sort_nodes(nodes: Sequence[Node]) -> tuple[list[Node], list[Problem]]:
     return [nodes[number] for number in order], []
 
 
-def _predecessors(
-    node: Node, by_script: Mapping[str, Sequence[int]], added: Sequence[int]
-) -> dict[int, After | None]:
+def _predecessors(node: Node, by_script: Mapping[str, Sequence[int]], added: Sequence[int]) -> dict[int, After | None]:
     """Return the numbers of the nodes that must run before this one, each with the `after` that says so.
 
     `by_script` are the numbers of the nodes of each script, `added` those of the nodes that this one requested.

@@ -7,7 +7,8 @@ their files. It opens no connection and changes nothing. All problems of all ste
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.conf import Conf, Ref, Request
@@ -16,6 +17,8 @@ from runsdeploy.plan.files import File, library_files, referenced_files
 from runsdeploy.plan.order import Identity, Node, available_files, is_settled, sort_nodes
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
+from runsdeploy.plan.threads import Progress
+from runsdeploy.tree.composition import composed, on_disk, spelt
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, file_problem, name_problem
@@ -35,7 +38,7 @@ class FactsUnknown(InputError):
     """Only facts of the host are missing: no `sysinfos.conf` sets them, and the host was not asked yet."""
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 - all that a plan is made of
     trees: Trees,
     host: Host,
     entries: Sequence[Entry],
@@ -43,13 +46,16 @@ def resolve(
     sets: Sequence[Operation] = (),
     facts: Sequence[Operation] = (),
     time_limit: float = TIME_LIMIT,
+    progress: Progress | None = None,
 ) -> Plan:
     """Make the plan for the entries of a recipe.
 
     `sets` are operations on every step; `facts` are those found on the host; `time_limit` is in seconds, for each CONF
-    section. Raises InputError with every problem, or FactsUnknown if only facts of the host are missing.
+    section; `progress` is that of the thread. Raises InputError with every problem, or FactsUnknown if only facts of
+    the host are missing.
     """
-    resolver = _Resolver(trees, host, tuple(sets), tuple(facts), time_limit)
+    evaluate_all = partial(evaluate, time_limit=time_limit, progress=progress)
+    resolver = _Resolver(trees, host, tuple(sets), tuple(facts), evaluate_all)
     shared: Mapping[Identity, tuple[str, ...]] = {}
     for _ in range(MOST_ROUNDS):
         nodes = resolver.expand(entries, shared)
@@ -61,7 +67,9 @@ def resolve(
     raise InputError([Problem(entries[0].position, message)])
 
 
-def expected_facts_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT) -> ExpectedFacts | None:
+def expected_facts_for(
+    trees: Trees, host: Host, time_limit: float = TIME_LIMIT, progress: Progress | None = None
+) -> ExpectedFacts | None:
     """Return the facts that the host's sysinfos.conf sets, for a plan that is made from other trees.
 
     Raises InputError for a problem in that file; other problems of the trees do not matter here.
@@ -70,7 +78,7 @@ def expected_facts_for(trees: Trees, host: Host, time_limit: float = TIME_LIMIT)
     if place is None:
         return None
     empty = Script("", trees.located(place.tree, place.inside.rpartition("/")[0], "."), b"", b"")
-    conf = evaluate([Request(empty, host)], trees, time_limit)[0]
+    conf = evaluate([Request(empty, host)], trees, time_limit, progress)[0]
     wrong = [problem for problem in conf.problems if problem.position and problem.position.file == place.shown]
     if wrong:
         raise InputError(wrong)
@@ -81,9 +89,14 @@ class _Resolver:
     """Scripts that were found and sections that were evaluated in one resolution; both are kept from round to round."""
 
     def __init__(
-        self, trees: Trees, host: Host, sets: tuple[Operation, ...], facts: tuple[Operation, ...], limit: float
+        self,
+        trees: Trees,
+        host: Host,
+        sets: tuple[Operation, ...],
+        facts: tuple[Operation, ...],
+        evaluate_all: Callable[[Sequence[Request], Trees], list[Conf]],
     ) -> None:
-        self.trees, self.host, self.sets, self.facts, self.limit = trees, host, sets, facts, limit
+        self.trees, self.host, self.sets, self.facts, self.evaluate_all = trees, host, sets, facts, evaluate_all
         self.problems: list[Problem] = []
         """those of the last round"""
         self.evaluated: dict[tuple[Identity, tuple[str, ...]], Conf] = {}
@@ -140,7 +153,7 @@ class _Resolver:
             for node in new.values()
         ]
         if requests:
-            self.evaluated.update(zip(new, evaluate(requests, self.trees, self.limit), strict=True))
+            self.evaluated.update(zip(new, self.evaluate_all(requests, self.trees), strict=True))
         for node in nodes:
             node.conf = self.evaluated[node.identity, node.shared]
 
@@ -195,7 +208,11 @@ def _complete(
     problems: Sequence[Problem],
 ) -> Plan:
     """Make the plan of sorted nodes; `problems` are those found so far. Raises InputError or FactsUnknown."""
-    problems = [*problems, *_declaration_problems(nodes, available)]
+    problems = [
+        *problems,
+        *_declaration_problems(nodes, available),
+        *_composition_problems(trees, host, nodes, available),
+    ]
     libraries: dict[str, File] = {}
     steps: list[Step] = []
     for number, node in enumerate(nodes, 1):
@@ -241,6 +258,25 @@ def _missing_files(refs: Sequence[Ref], available: Sequence[str]) -> Iterator[Pr
         if ref.where == "missing" and required and ref.file not in available and not file_problem(ref.file):
             message = f"required file `{ref.file}` is neither in the trees nor made by an earlier step's `out`"
             yield Problem(ref.position, message)
+
+
+def _composition_problems(
+    trees: Trees, host: Host, nodes: Sequence[Node], available: Mapping[Identity, tuple[str, ...]]
+) -> Iterator[Problem]:
+    """Yield a problem for each file that is only there in another composition of its name: bash has looked for bytes."""
+    for node in nodes:
+        for ref in node.conf.refs:
+            if ref.where != "missing" or ref.file.isascii() or ref.file in available[node.identity]:
+                continue
+            beside = trees.located(node.script.source.tree, node.script.folder)
+            places = [beside, *trees.host_directories(host), *(trees.located(n) for n in range(len(trees.roots)))]
+            found = [name for place in places if (name := on_disk(place.path, ref.file)) != ref.file]
+            found += [name for name in available[node.identity] if composed(name) == composed(ref.file)]
+            if found:
+                message = f"file `{ref.file}` is composed differently here, `{spelt(ref.file)}`, than where it is made or kept, "
+                yield Problem(
+                    ref.position, f"{message}`{spelt(found[0])}`", "rename the file, or write the name as it is"
+                )
 
 
 def _step_files(trees: Trees, host: Host, conf: Conf) -> tuple[dict[str, File], list[Problem]]:

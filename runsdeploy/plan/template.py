@@ -15,8 +15,8 @@ from runsdeploy.tree.text import read_text
 
 
 def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Problem:
-    """Render a template with a step's variables (arrays are lists) and `host`; an undefined name is a problem."""
-    names: dict[str, object] = {"host": host}
+    """Render a template with a step's variables (arrays are lists), and `host`, which is `RUNS_HOST` too; an undefined name is a problem."""
+    names: dict[str, object] = {"host": host, "RUNS_HOST": host}
     for variable in variables:
         values = [value.literal for value in variable.values]
         texts = [literal.decode("utf-8", "surrogateescape") for literal in values if literal is not None]

@@ -13,20 +13,22 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
 
-from runsdeploy.errors import Refused, display_path
+from runsdeploy.errors import Refused, display_path, is_limit, writing
 from runsdeploy.plan.files import CHUNK, File, content_file
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.variable import assignment
 from runsdeploy.session.parameters import (
+    end_mark,
     expected_facts_of,
     script_path,
     segment_parameters,
     sets_marker,
     step_parameters,
+    step_values,
     yes,
 )
 from runsdeploy.session.program import bootstrap, call, shell_file
@@ -39,6 +41,9 @@ MODIFIED = 946684800
 
 IN_MEMORY = 8 << 20
 """bytes up to which an archive is kept in memory"""
+
+SOURCED = ("spool.sh", "lock.sh", "sweep.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh")
+"""files of `shell/` that the runner or a step sources, each with an end mark"""
 
 
 class Bundle(Struct):
@@ -56,17 +61,18 @@ class Bundle(Struct):
             yield chunk
 
 
-def question(session: Session, about: str, scope: str, argument: str = "-") -> Bundle:
+def question(nonce: str, session: Session, about: str, scope: str, argument: str = "-") -> Bundle:
     """Return the request that asks a machine a question; `about` is one of `answer` in `shell/questions.sh`."""
-    return Bundle(_header(session, about, scope, offset=argument, questions=True), io.BytesIO())
+    return Bundle(_header(nonce, session, about, scope, offset=argument, questions=True), io.BytesIO())
 
 
-def watch(session: Session, segment: str, scope: str, offset: int) -> Bundle:
+def watch(nonce: str, session: Session, segment: str, scope: str, offset: int) -> Bundle:
     """Return the request for the spool of a started segment, from byte `offset` on."""
-    return Bundle(_header(session, segment, scope, offset=str(offset)), io.BytesIO())
+    return Bundle(_header(nonce, session, segment, scope, offset=str(offset)), io.BytesIO())
 
 
 def _header(  # noqa: PLR0913 - one for each word
+    nonce: str,
     session: Session,
     segment: str,
     scope: str,
@@ -79,15 +85,22 @@ def _header(  # noqa: PLR0913 - one for each word
     questions: bool = False,
 ) -> bytes:
     """Return the bootstrap program and the header line; `offset` is the argument of a question."""
-    words = [session.nonce, session.identity, segment, str(length), digest, scope, encoding, offset, yes(marks)]
+    words = [nonce, session.identity, segment, str(length), digest, scope, encoding, offset, yes(marks)]
     return call(bootstrap(questions=questions), *words)
 
 
-def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", shared: Sequence[File] = ()) -> Bundle:
+def pack(
+    plan: Plan, segment: Segment, session: Session, nonce: str, scope: str = ".", shared: Sequence[File] = ()
+) -> Bundle:
     """Make the bundle of a segment; `shared` are the files that it needs from the other side.
 
     Raises Refused if a file changed after the plan was made.
     """
+    with writing(Path(tempfile.gettempdir())):
+        return _pack(plan, segment, session, nonce, scope, shared)
+
+
+def _pack(plan: Plan, segment: Segment, session: Session, nonce: str, scope: str, shared: Sequence[File]) -> Bundle:
     name = f"segment{segment.number}"
     archive: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
@@ -105,7 +118,7 @@ def pack(plan: Plan, segment: Segment, session: Session, scope: str = ".", share
     digest = _hash(archive)
     archive.seek(0)
     marks = keeps_state(plan, segment.side)
-    head = _header(session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
+    head = _header(nonce, session, name, scope, length=length, digest=digest, encoding=encoding, marks=marks)
     return Bundle(head, archive)
 
 
@@ -124,8 +137,10 @@ def _hash(archive: IO[bytes]) -> str:
 def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members of the archive, each path once, directories before their files."""
     run, steps = f"segment{segment.number}/run", segment.steps
-    for part in ("runner.sh", "spool.sh", "lock.sh", "run_step.sh", "runs.sh", "step.sh", "mark.sh"):
+    for part in ("runner.sh", "record.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
+    for part in SOURCED:
+        yield content_file(f"{run}/{part}", shell_file(part) + end_mark(part))
     if expected_facts_of(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
@@ -139,7 +154,7 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     yield content_file(f"{run}/segment.sh", segment_parameters(plan, segment, session))
     for step in steps:
         yield content_file(f"{run}/step/{step.number}/meta.sh", step_parameters(plan, step, session))
-        yield content_file(f"{run}/step/{step.number}/values.sh", b"".join(map(assignment, step.variables)))
+        yield content_file(f"{run}/step/{step.number}/values.sh", step_values(step))
     files = {f"files/{file.path}": file for step in steps for file in step.files}
     files |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
     files |= {f"files/shared/{file.path}": file for file in shared}
@@ -166,6 +181,9 @@ def _add(tar: tarfile.TarFile, file: File) -> None:
             try:
                 tar.addfile(info, measured)
             except OSError as error:
+                # The archive may have no space.
+                if is_limit(error):
+                    raise
                 raise _changed(file) from error
             if measured.hash.hexdigest() != file.digest or content.read(1):
                 raise _changed(file)
@@ -176,7 +194,7 @@ def _open(file: File) -> IO[bytes]:
         return io.BytesIO(file.content)
     try:
         return file.source.open("rb")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise _changed(file) from error
 
 

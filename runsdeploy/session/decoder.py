@@ -1,8 +1,8 @@
 """The decoder of a session's bytes: events between raw output, as they arrive. Pure, no I/O.
 
 An event (see `event_line`) may stand anywhere in the output, in the middle of a line too; without the events, the
-output is exactly what the steps wrote. A `file` event is followed by raw bytes, as many as it says; an `earlier` event
-by bytes of another session's spool, whose events carry that session's nonce. The laws:
+output is exactly what the steps wrote. Some events are followed by a block, as many bytes as they say: a `file` event
+by the file, an `earlier` event by another session's spool, whose events carry that session's nonce. The laws:
 
 - the same bytes in any chunks decode to the same events, adjacent `Output`s joined;
 - bytes that do not follow the nonce are output, whatever they look like;
@@ -37,16 +37,14 @@ class Decoder:
         self._left = 0
         self._inner: Decoder | None = None
         self._in_session = in_session
+        self._decoded = 0
+        self.whole = 0
+        """bytes up to the last place where another decoder could begin: behind a line, and in no block"""
 
     def rest(self) -> bytes:
         """Remove and return the bytes behind the last event."""
         taken, self._buffer = self._buffer, b""
         return taken
-
-    @property
-    def nested(self) -> bool:
-        """Whether the last bytes belong to an earlier session, and more of it follows."""
-        return self._inner is not None and self._left > 0
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield the events that are complete with these bytes."""
@@ -55,6 +53,8 @@ class Decoder:
             if self._left:
                 taken, self._buffer = self._buffer[: self._left], self._buffer[self._left :]
                 self._left -= len(taken)
+                self._decoded += len(taken)
+                self.whole = self.whole if self._left else self._decoded
                 yield from self._feed_inner(taken) if self._inner else [FileData(taken)]
                 continue
             at = self._buffer.find(self._start)
@@ -71,8 +71,10 @@ class Decoder:
                 yield from self._flush(len(self._start))
                 continue
             self._buffer = self._buffer[end + 1 :]
+            self._decoded += end + 1
             self._in_session = True
             self._left = event.size if isinstance(event, FileHead | EarlierSession) else 0
+            self.whole = self.whole if self._left else self._decoded
             self._inner = (
                 Decoder(event.nonce, in_session=True, depth=self._depth + 1)
                 if isinstance(event, EarlierSession)
@@ -98,5 +100,8 @@ class Decoder:
 
     def _flush(self, count: int) -> Iterator[Event]:
         taken, self._buffer = self._buffer[:count], self._buffer[count:]
+        if b"\n" in taken:
+            self.whole = self._decoded + taken.rindex(b"\n") + 1
+        self._decoded += len(taken)
         if taken:
             yield Output(taken) if self._in_session else LoginOutput(taken)

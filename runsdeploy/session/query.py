@@ -11,7 +11,7 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.plan.sysinfos import repair_hint
 from runsdeploy.session.bundle import question
 from runsdeploy.session.reconnect import Reconnector
-from runsdeploy.session.session import Session
+from runsdeploy.session.session import Session, new_nonce
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.transport.channel import Transport
 from runsdeploy.tree.recipe import Operation
@@ -24,8 +24,9 @@ def ask(transport: Transport, session: Session, about: str, scope: str = ".", ar
     about. Raises Refused if the machine refuses to answer, another HostError if no answer comes.
     """
     reconnector = Reconnector(lambda: transport, 0)
-    bundle = question(session, about, scope, argument)
-    for event in SegmentStream(reconnector, session.nonce, lambda _: bundle).answer():
+    nonce = new_nonce()
+    bundle = question(nonce, session, about, scope, argument)
+    for event in SegmentStream(reconnector, nonce, lambda _: bundle).answer():
         if isinstance(event, Refusal):
             raise Refused(event.text)
         yield event

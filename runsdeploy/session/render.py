@@ -69,7 +69,7 @@ def render(plan: Plan, revisions: Sequence[str] = (), shared: Sequence[File] = (
     """
     steps = tuple(step for step in plan.steps if step.side == "target")
     segment = Segment(0, "target", steps, tuple(file.path for file in shared), (), last=True)
-    session = Session("", "", BY, detached=True, revisions=lambda: revisions)
+    session = Session("", BY, detached=True, revisions=lambda: revisions)
     left = {member.path: member for member in members(plan, segment, session, shared)}
     left[f"{RUNTIME}/bootstrap.sh"] = content_file(f"{RUNTIME}/bootstrap.sh", shell_file("bootstrap.sh"))
     facts_file = plan.expected_facts.file if plan.expected_facts else ""

@@ -17,8 +17,6 @@ class Session(Struct, frozen=True):
 
     identity: str
     """128 random bits, hexadecimal"""
-    nonce: str
-    """128 random bits, hexadecimal: marks the session's events"""
     by: str
     """the operator and the controller, `user@machine`"""
     keep_going: bool = False
@@ -41,14 +39,19 @@ def new_session(**rules: Any) -> Session:
         user = getpass.getuser()
     except (KeyError, OSError):
         user = "unknown"
-    return Session(secrets.token_hex(16), secrets.token_hex(16), f"{user}@{os.uname().nodename}", **rules)
+    return Session(secrets.token_hex(16), f"{user}@{os.uname().nodename}", **rules)
 
 
 def new_sessions(count: int, **rules: Any) -> list[Session]:
-    """Make the sessions of one deploy: identities `ID`, `ID-2`, `ID-3` …, each with a nonce of its own."""
+    """Make the sessions of one deploy: identities `ID`, `ID-2`, `ID-3` …, of one user."""
     first = new_session(**rules)
-    rest = [replace(first, identity=f"{first.identity}-{n}", nonce=secrets.token_hex(16)) for n in range(2, count + 1)]
+    rest = [replace(first, identity=f"{first.identity}-{n}") for n in range(2, count + 1)]
     return [first, *rest]
+
+
+def new_nonce() -> str:
+    """Return the nonce of one segment or question: 128 random bits, hexadecimal, which mark its events."""
+    return secrets.token_hex(16)
 
 
 def local_scope(host: str) -> str:

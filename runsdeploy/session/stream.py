@@ -17,6 +17,8 @@ from runsdeploy.events import (
     EarlierEvent,
     Ended,
     Event,
+    FileData,
+    FileHead,
     Finished,
     Hello,
     Locked,
@@ -24,6 +26,7 @@ from runsdeploy.events import (
     Note,
     Output,
     Refusal,
+    Returned,
     Started,
 )
 from runsdeploy.session.bundle import Bundle
@@ -69,14 +72,18 @@ class SegmentStream:
     ) -> None:
         """`watch` makes the request for the spool from a byte on, `start` the one that starts the segment."""
         self._reconnector, self._nonce, self._watch, self._start = reconnector, nonce, watch, start
-        self._decoder = Decoder(nonce)
+        self._decoder, self._decoder_began = Decoder(nonce), 0
         self._lock = threading.Lock()
         self._requests: list[bytes] = []
         self._channel: Channel | None = None
         self.last = True
         """whether no later segment follows there, whose start would acknowledge the end of this one"""
+        self.fetches = False
+        """whether the files that the segment made for the other side are fetched when it is over"""
         self.started = False
         """whether the segment is known to have been started"""
+        self.withheld = False
+        """whether nothing more is acknowledged: what cannot be shown stays on the target, for the next deploy"""
         self.received = 0
         """bytes of the spool that were received"""
         self._acknowledged = 0
@@ -85,11 +92,14 @@ class SegmentStream:
         self._received_here = 0
         """bytes of the spool that this connection brought"""
         self._ended = False
+        self._returned = self._fetched = 0
+        """bytes of the files for the other side, in all and received"""
+        self._file_decoder = Decoder(nonce, in_session=True)
         self._end_acknowledged = False
 
     def resume(self, offset: int) -> None:
         """Begin at a byte of a segment that another controller started."""
-        self.started, self.received, self._acknowledged = True, offset, offset
+        self.started, self.received, self._acknowledged, self._decoder_began = True, offset, offset, offset
 
     def request(self, word: bytes) -> None:
         """Send a `stop` or `kill` request, now or as soon as there is a connection. From any thread."""
@@ -99,9 +109,16 @@ class SegmentStream:
         if channel:
             _send_aside(channel, word)
 
-    def events(self) -> Iterator[Event]:
+    def request_now(self, word: bytes) -> None:
+        """Send a request and wait until it is sent; without a connection this does nothing."""
+        with self._lock:
+            channel = self._channel
+        if channel:
+            _send_line(channel, word)
+
+    def events(self) -> Generator[Event, None, None]:
         """Yield all events; the caller has handled one when it takes the next. Raises HostError."""
-        while not self._ended:
+        while not self._complete:
             self._received_here = 0
             try:
                 yield from self._connection()
@@ -109,16 +126,21 @@ class SegmentStream:
                 yield from self._reconnector.pause(error, started=self.started)
             else:
                 # The runner cuts off a controller that lags behind what it keeps: that one reconnects behind the hole.
-                if self._received_here < PROGRESS and not self._ended:
+                if self._received_here < PROGRESS and not self._complete:
                     lost = Lost("the session's output ended before it did")
                     yield from self._reconnector.pause(lost, started=self.started)
+
+    @property
+    def _complete(self) -> bool:
+        """Whether nothing more is to be received."""
+        return self._ended and not (self.fetches and self._fetched < self._returned)
 
     def acknowledge_end(self) -> None:
         """Wait until the target has recorded that all output was received, unless a later segment shows it.
 
         Without the record the next deploy would report the session again. A broken connection is opened once more.
         """
-        if self._end_acknowledged or not self.started:
+        if self._end_acknowledged or self.withheld or not self.started:
             return
         self._reconnector.close()
         # A thread: a host that shuts down with its last step must not block the controller for longer than this.
@@ -151,7 +173,9 @@ class SegmentStream:
                 data = channel.receive()
                 if not data:
                     return
-            if self.started:
+            if self.started and self.fetches and self._fetched < self._returned:
+                yield from self._fetch(channel, data)
+            if self.started and self._complete and not self.withheld:
                 self._end_acknowledged = self._send_end(channel)
         finally:
             with self._lock:
@@ -195,7 +219,7 @@ class SegmentStream:
         if offset > self.received:
             dropped = offset - self.received
             yield Note(f"{dropped} bytes of output were dropped: the target keeps no more for a slow reader")
-            self._decoder = Decoder(self._nonce, in_session=True)
+            self._decoder, self._decoder_began = Decoder(self._nonce, in_session=True), offset
             self._acknowledged = offset
         self.started, self.received = True, offset
 
@@ -211,19 +235,49 @@ class SegmentStream:
         self.received += len(data)
         self._received_here += len(data)
         for event in self._decoder.feed(data):
+            match event:
+                case Returned(size):
+                    self._returned = size
+                case FileHead():
+                    raise Lost(f"the session sent a file that was not requested: `{event.name}`", transient=False)
             self._ended = isinstance(event, Finished | Refusal | Locked)
             self._open_line = open_line_after(event, self._open_line)
             yield event
             if self._ended:
                 return
-        # An unfinished line may not be shown before its end comes, whatever follows it but the end of its step; and
-        # the spool of an earlier session can only be decoded from its beginning.
-        if self._open_line != "covered" and not self._decoder.nested:
-            self._acknowledged = behind_last_line(data, self.received, self._acknowledged)
+        # An unfinished line may not be shown before its end comes, whatever follows it but the end of its step.
+        if self._open_line != "covered" and not self.withheld:
+            self._acknowledged = self._decoder_began + self._decoder.whole
+
+    def _fetch(self, channel: Channel, data: bytes) -> Iterator[Event]:
+        """Yield the files for the other side, from the first byte that is missing; `data` are bytes before them."""
+        _send_line(channel, b"files\n%d" % self._fetched)
+        # Behind the end of the spool there may be output of processes that a step left.
+        before, begun = Decoder(self._nonce, in_session=True), False
+        while True:
+            for event in () if begun else before.feed(data):
+                match event:
+                    case Attached(offset) if offset != self._fetched:
+                        raise Lost("the target sent a file from another byte than the requested one", transient=False)
+                    case Attached():
+                        data, begun = before.rest(), True
+                        break
+                    case Refusal():
+                        raise Lost(f"the target cannot continue the session: {event.text}", transient=False)
+            if begun:
+                data = data[: self._returned - self._fetched]
+                self._fetched += len(data)
+                self._received_here += len(data)
+                yield from (each for each in self._file_decoder.feed(data) if isinstance(each, FileHead | FileData))
+            if self._complete:
+                return
+            data = channel.receive()
+            if not data:
+                return
 
     def _send_end(self, channel: Channel) -> bool:
         """Send the final acknowledgement; return whether it is known to have arrived, or need not be."""
-        _send_line(channel, b"end")
+        _send_line(channel, b"end files" if self.fetches else b"end")
         if not self.last:
             return True
         late = threading.Event()
@@ -253,12 +307,6 @@ def open_line_after(event: Event, before: str) -> str:
         case Started() | Ended() | Finished():
             return ""
     return "covered" if before else ""
-
-
-def behind_last_line(piece: bytes, end: int, before: int) -> int:
-    """Return the offset behind the last whole line of a piece that ends at offset `end`; `before` if it has none."""
-    length = piece.rfind(b"\n") + 1
-    return end - len(piece) + length if length else before
 
 
 class _Heartbeat:

@@ -9,6 +9,11 @@
 # OFFSET is the first byte of the spool to send, MARKS is `yes` if a step may set a marker. With a LENGTH of 0 no archive
 # follows: SEGMENT is then one that was started, or a question (see questions.sh).
 
+# the number of the protocol: of the events, of the controller's lines, and of the files of a segment
+protocol=3
+# status of a reader of requests after the request `files`
+FILES=9
+
 # Functions from the environment, which bash imports as `sh` too, must not shadow ours.
 if [ -n "${BASH_VERSION-}" ]; then
     unset -f env sed
@@ -16,8 +21,14 @@ if [ -n "${BASH_VERSION-}" ]; then
     unset -f $(env | sed -n 's/^BASH_FUNC_\([^=]*\)%%=.*/\1/p')
 fi
 
+# say TEXT: print a line by a builtin, because everybody may read the arguments of a program: `printf` is one for mksh.
+case $(command -v print) in
+print) say() { print -r -- "$1"; } ;;
+*) say() { printf '%s\n' "$1"; } ;;
+esac
+
 # emit EVENT...: write an event, see event_line.py.
-emit() { printf '\036%s %s\n' "$nonce" "$*"; }
+emit() { say "$mark$nonce $*"; }
 
 # Percent-encode a text into one word.
 encode() {
@@ -54,15 +65,27 @@ sha256() {
     fi
 }
 
+# Set bash to the first that is new enough: RUNSDEPLOY_BASH, PATH, and where a Mac or a BSD has it. Where the first one
+# will do, this costs one process.
 find_bash() {
-    bash=$(command -v bash || command -v /usr/local/bin/bash || command -v /opt/homebrew/bin/bash) ||
-        refuse bash "the target has no \`bash\`"
+    asked='' found='' rest=$PATH:/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/usr/pkg/bin:
+    bash=${RUNSDEPLOY_BASH-}
+    until is_new_enough; do
+        [ -n "$rest" ] || refuse bash "${found:-the target has no \`bash\`}, expected bash 4.2 or later"
+        bash=${rest%%:*}/bash rest=${rest#*:}
+    done
+}
+
+is_new_enough() {
+    case $bash in /*) ;; *) return 1 ;; esac
+    case $asked in *":$bash:"*) return 1 ;; esac
+    asked=$asked:$bash:
+    { [ -f "$bash" ] && [ -x "$bash" ]; } || return
     # shellcheck disable=SC2016 # expanded by that bash
-    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null)
-    case $version in
-    4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) ;;
-    *) refuse bash "\`$bash\` is ${version:-no bash}, expected 4.2 or later" ;;
-    esac
+    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null </dev/null)
+    case $version in 4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) return ;; esac
+    found="$found${found:+, }\`$bash\` is ${version:-no bash}"
+    return 1
 }
 
 find_state() {
@@ -133,7 +156,11 @@ no_space() {
 # segment again, because no answer came, can neither start it twice nor change files of the one that was started.
 receive() {
     payload=$here/payload.$$
-    head -c "$length" >"$payload" 2>/dev/null || no_space "$payload"
+    # Locked as long as it comes: by that others know that the session goes on.
+    true 2>/dev/null >"$payload" || no_space "$payload"
+    exec 7>"$payload"
+    ! command -v flock >/dev/null 2>&1 || flock 7
+    head -c "$length" >&7 2>/dev/null || no_space "$payload"
     found=$(sha256 "$payload")
     if [ "${found%% *}" != "$digest" ]; then
         size=$(wc -c <"$payload")
@@ -145,23 +172,24 @@ receive() {
         # The runner inherits this lock and holds it as long as it lives: by it others know whether it does.
         true >>"$here/alive" || no_space "$here/alive"
         exec 8>>"$here/alive"
-        flock -n 8 || { rm -f "$payload" && return; }
+        flock -n 8 || { rm -f "$payload" && exec 7>&- && return; }
     fi
-    if (set -C && : >"$here/started") 2>/dev/null; then
+    if (set -C && echo "$protocol" >"$here/started") 2>/dev/null; then
         unpack && start
     elif [ ! -e "$here/started" ]; then
         no_space "$here/started"
     fi
     # Another bootstrap claimed it first.
     [ ! -e "$payload" ] || rm -f "$payload"
-    exec 8>&-
+    exec 7>&- 8>&-
 }
 
 unpack() {
-    { printf '%s\n' "$nonce" >"$here/nonce" && true >"$here/spool"; } 2>/dev/null || no_space "$here/spool"
+    { say "$nonce" >"$here/nonce" && true >"$here/spool"; } 2>/dev/null || no_space "$here/spool"
     case $encoding in gzip) gzip -dc <"$payload" ;; *) cat "$payload" ;; esac |
         tar -xpf - -C "$directory" 2>/dev/null || no_space "$directory/files"
     rm -f "$payload"
+    exec 7>&-
 }
 
 # Start the runner in a session of its own: a signal that ends this one must not end the runner.
@@ -169,9 +197,11 @@ start() {
     set -- "$bash" -p "$here/run/runner.sh" "$base" "$state" "$directory" "$here"
     # With SHELLOPTS in the environment `-p` would make the steps' bash privileged too, and it would read no BASH_ENV.
     set -- env -u SHELLOPTS -u BASHOPTS "$@"
-    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
-    "$@" </dev/null >>"$here/spool" 2>>"$here/errors" &
-    echo "$!" >"$here/pid"
+    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; fi
+    # Not `&` of this shell: without job control it lets the runner and all steps ignore INT and QUIT, and a program cannot
+    # know that they should not. Job control of bash needs no terminal, and without setsid it makes a process group.
+    # shellcheck disable=SC2016 # expanded by that bash
+    "$bash" --norc -p -c 'set -m; "$@" &' bash "$@" </dev/null >>"$here/spool" 2>>"$here/errors"
 }
 
 # Record that a controller is attached: the time of a clock that is never set, where there is one, and the process that
@@ -180,16 +210,36 @@ record_attached() {
     now=-
     [ ! -r /proc/uptime ] || read -r now _ </proc/uptime
     echo "$now ${tail:--}" 1<>"$here/attached.$$"
+    record_expected
+}
+
+# Record that the controller of a session lives that has files for a later segment, see `expect_controller` in runner.sh.
+record_expected() {
+    [ -e "$directory/expected" ] || return 0
+    if [ -r /proc/uptime ]; then read -r life _ </proc/uptime; else life=$(date +%s).00; fi
+    read -r _ lapse <"$directory/expected" && echo "$life $lapse" 1<>"$directory/expected"
 }
 
 # read_requests PROCESS...: read the controller's lines. A line is a number (bytes of the spool that are acknowledged), a
-# request (`stop`, `kill`), `end` (the final acknowledgement), or empty (a heartbeat). At their end, end the processes.
+# request (`stop`, `kill`), `files` (send the files for the other side, see `send_files`), `end` or `end files` (the final
+# acknowledgement of the output, or of the files too), or empty (a heartbeat). At their end, end the processes: the first
+# one, which sends, by a signal of which `follow` knows that it came from here.
 read_requests() {
+    files=''
     while read -r line; do
         case $line in
         stop | kill) true >"$here/$line" ;;
+        files)
+            files=yes
+            break
+            ;;
         # The end of our output confirms it to the controller.
-        end)
+        end | 'end files')
+            if [ "$line" != end ]; then
+                rm -f "$here/returned"
+                # The session is over, or has files for a later segment.
+                [ -e "$directory/files" ] || rm -f "$directory/expected"
+            fi
             true >"$here/end_acknowledged"
             break
             ;;
@@ -197,8 +247,11 @@ read_requests() {
         esac
         record_attached
     done
-    rm -f "$here/attached.$$"
-    kill "$@"
+    [ -n "$files" ] || rm -f "$here/attached.$$"
+    kill -s ALRM "$1"
+    shift
+    [ $# -eq 0 ] || kill "$@"
+    [ -z "$files" ] || exit "$FILES"
 }
 
 # Set limit to the bytes before the first hole in the spool behind the offset; `dropped` has a line FROM TO for each.
@@ -233,9 +286,15 @@ follow() {
     # Not `read_requests <&3 >/dev/null`: dash would keep our output open beside it, and the channel would never end.
     (exec <&3 3<&- >/dev/null 2>&1 && read_requests "$tail" "$waiter") &
     reader=$!
-    exec 3<&-
     wait "$tail"
     ended=$?
+    if [ -z "$end_missing" ] && [ $((ended % 128)) -eq 14 ]; then
+        wait "$reader"
+        [ $? -ne "$FILES" ] || send_files
+        rm -f "$here/attached.$$"
+        return
+    fi
+    exec 3<&-
     [ -z "$end_missing" ] || emit "finish interrupted"
     # The runner ended `tail`, because of a hole: a controller stays attached until it has read the rest of the channel.
     if [ "$ended" -gt 128 ] && [ ! -e "$here/finished" ] && kill -0 "$reader" 2>/dev/null; then
@@ -245,6 +304,18 @@ follow() {
     fi
     kill "$waiter" "$reader" 2>/dev/null
     rm -f "$here/attached.$$"
+}
+
+# Send the files for the other side, from the byte that the next line names, and read the lines behind it.
+send_files() {
+    read -r offset <&3 && [ -e "$here/returned" ] || refuse absent "the files of $segment are not on the target any more"
+    emit "attached $offset"
+    tail -c +$((offset + 1)) "$here/returned" 3<&- &
+    tail=$!
+    (exec <&3 3<&- >/dev/null 2>&1 && read_requests "$tail") &
+    reader=$!
+    exec 3<&-
+    wait "$reader"
 }
 
 # Wait until the runner has ended; if it left the spool without an end, write one.
@@ -268,7 +339,11 @@ wait_for_runner() {
 # Whether the spool holds the event that ends the session.
 has_end() {
     read -r spool_nonce <"$here/nonce"
-    tail -c 65536 "$here/spool" | grep -q "$spool_nonce \(finish\|refuse\|locked\) "
+    # Not `grep`: everybody may read its arguments, and who knows the nonce can write events.
+    case $(tail -c 65536 "$here/spool" | tr -d '\000') in
+    *"$mark$spool_nonce finish "* | *"$mark$spool_nonce refuse "* | *"$mark$spool_nonce locked "*) ;;
+    *) false ;;
+    esac
 }
 
 # End a session whose runner is dead: write the missing events and kill the step that was running.
@@ -292,17 +367,19 @@ end_for_runner() {
         done
         emit "note $(encode "the session's runner was killed${group:+, and its running step}")"
     fi
-    set -- "$directory/files" "$here/run" "$here"/payload*
-    rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
+    sweep "$directory"
     emit "finish interrupted"
 }
 
 # Undo settings of the login that change what our programs do.
 reset_environment() {
-    unset ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT TAR_OPTIONS GZIP FUNCNEST TMOUT GLOBIGNORE
+    # An exported variable of this name would take the nonce to every program.
+    set +a
+    unset nonce spool_nonce RUNS_nonce ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT TAR_OPTIONS GZIP FUNCNEST TMOUT GLOBIGNORE
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
     export PATH
     umask 077
+    mark=$(printf '\036')
 }
 
 main() {
@@ -310,7 +387,7 @@ main() {
     read -r nonce session segment length digest scope encoding offset marks
     need head wc tar gzip tail mkdir mkfifo mv rm cp cat dd sync od tr sed grep env id ls find sleep df
     find_state
-    emit "hello 2 $(encode "$state")"
+    emit "hello $protocol $(encode "$state")"
     case $segment in
     segment*) ;;
     *)

@@ -79,7 +79,9 @@ is_attached() {
         [[ -e $file ]] || continue
         { read -r since _ 2>/dev/null <"$file" && [[ $since != - ]]; } || return 0
         since=${since/./}
-        ((10#$RUNS_now - 10#${since:-0} < 6000)) && return 0
+        since=$((10#$RUNS_now - 10#${since:-0}))
+        # It may be a little newer than `clock`; much newer is one from before a restart of the machine.
+        ((since > -6000 && since < 6000)) && return 0
     done
     return 1
 }
@@ -99,11 +101,87 @@ await_controller() {
 
 pause() { read -r -t 0.2 -u 7; }
 
-# Report the unacknowledged output of earlier sessions. They hold no lock, so they are over.
+# Set RUNS_states to the state directory and those where a session can have run that could not write to it, see
+# `try_elsewhere` in bootstrap.sh.
+find_states() {
+    local parent state
+    RUNS_states=("$RUNS_state")
+    for parent in ${XDG_RUNTIME_DIR:+"$XDG_RUNTIME_DIR"} /run /dev/shm /tmp; do
+        state=$parent/runsdeploy-$EUID
+        [[ -d $state && ! -L $state && -O $state && $state != "$RUNS_base" ]] || continue
+        state+=${RUNS_state#"$RUNS_base"}
+        [[ -d $state/sessions ]] && RUNS_states+=("$state")
+    done
+}
+
+# goes_on SESSION: whether it is not over: a runner or its bootstrap lives, it is being sent, or its controller is expected
+# to come back between two segments.
+goes_on() {
+    local each since lapse
+    [[ $1 != "$RUNS_session" ]] || return 0
+    for each in "$1"/segment*; do
+        [[ -e $each/started && ! -e $each/finished ]] && is_alive "$each" && return 0
+    done
+    for each in "$1"/segment*/payload.*; do
+        [[ -e $each ]] && is_locked "$each" && return 0
+    done
+    for each in "$1"/segment*/attached.*; do
+        # Its bootstrap is about to write the first byte.
+        [[ ! -e ${each%/*}/started ]] && kill -0 "${each##*.}" 2>/dev/null && is_attached "${each%/*}" && return 0
+    done
+    { read -r since lapse <"$1/expected"; } 2>/dev/null || return
+    time_of_life
+    since=$((RUNS_life - 10#${since/./}))
+    # Less than 0 after a restart of the machine.
+    ((since >= 0 && since < 10#$lapse * 100))
+}
+
+# is_alive SEGMENT: whether its runner lives, or the bootstrap that starts it.
+is_alive() {
+    local process
+    if command -v flock >/dev/null; then
+        [[ -e $1/alive ]] && is_locked "$1/alive"
+    else
+        { read -r process <"$1/pid"; } 2>/dev/null && kill -0 "$process" 2>/dev/null
+    fi
+}
+
+# Set RUNS_life to hundredths of a second of a clock that all processes of the machine share, and RUNS_life_text to what a
+# file says about it: the clock that is never set, where there is one.
+time_of_life() {
+    printf -v RUNS_life_text '%(%s)T.00' -1
+    [[ ! -r /proc/uptime ]] || read -r RUNS_life_text _ </proc/uptime
+    RUNS_life=$((10#${RUNS_life_text/./}))
+}
+
+# Report the unacknowledged output of earlier sessions, which hold no lock, and remove the files of those that are over.
 report_earlier_sessions() {
-    local segment
-    for segment in "$RUNS_state"/sessions/*/segment*; do
+    local state session
+    find_states
+    rm_kept_parts
+    for state in "${RUNS_states[@]}"; do
+        for session in "$state"/sessions/*; do
+            report_session "$session"
+            goes_on "$session" || sweep "$session"
+        done
+    done
+}
+
+# Remove what a killed step left that was keeping its files.
+rm_kept_parts() {
+    local each
+    for each in "$RUNS_state"/outs/.new.*; do
+        [[ ! -f $each ]] || rm -f "$each"
+    done
+}
+
+# report_session SESSION: report its segments that are over and have unacknowledged output.
+report_session() {
+    local segment number=''
+    for segment in "$1"/segment*; do
         [[ -e $segment/owner && ! -e $segment/end_acknowledged && $segment != "$RUNS_here" ]] || continue
+        # Of another version, which wrote other files.
+        { read -r number <"$segment/started" && [[ $number == 3 ]]; } 2>/dev/null || continue
         # The controller received an earlier segment of our own session, or it would not have started this one, even if
         # its final acknowledgement was lost.
         [[ ${segment%/*} != "$RUNS_session" ]] || : >"$segment/end_acknowledged"
@@ -125,7 +203,7 @@ report_segment() {
         how=killed
         [[ $(<"$1/boot") == "$RUNS_boot" ]] || how=restarted
         [[ $how == restarted ]] || kill_remains "$1"
-        rm -rf "$name/files" "$1/run" "$1"/payload*
+        sweep "$name"
     fi
     await_relay "$1"
     size=$(wc -c <"$1/spool")

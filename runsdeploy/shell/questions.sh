@@ -11,7 +11,9 @@ answer() {
     markers) markers ;;
     reset) reset_markers ;;
     account) account ;;
+    ready) ready ;;
     cleanup) clean_up ;;
+    stay) stay ;;
     unacknowledged) unacknowledged ;;
     holder) holder ;;
     hold) hold ;;
@@ -22,7 +24,7 @@ answer() {
 
 # The facts of this machine, see facts.sh.
 facts() {
-    find_facts
+    find_facts || refuse tools "\`uname\` says nothing on the target, so its facts cannot be found"
     for name in sysname sysdist sysver bits; do
         # shellcheck disable=SC2154 # by eval
         eval "found=\$$name"
@@ -32,20 +34,25 @@ facts() {
 
 # The expected facts in OFFSET that this machine does not have.
 check_facts() {
-    found=$(contradictions "$offset")
+    found=$(contradictions "$offset") || refuse tools "\`uname\` says nothing on the target, so its facts cannot be found"
     [ -z "$found" ] || emit note "$(encode "$found")"
 }
 
-# emit_markers OWNER: an event for each line of the input, which begins with the path of a marker.
-emit_markers() { sed "s/^/$(printf '\036')$nonce marker $1 /"; }
+# emit_markers OWNER: an event for each line of the input, which begins with the path of a marker. The first line that
+# `sed` reads is what it puts before the others: everybody may read its arguments.
+emit_markers() { { say "$mark$nonce marker $1 " && cat; } | LC_ALL=C sed '1{h;d;};G;s/^\(.*\)\n\(.*\)$/\2\1/'; }
 
 # list_markers OWNER DIRECTORY [COMMAND...]: names first, then lines of the markers. `shouldrun` trusts no link.
 list_markers() {
     owner=$1 markers=$2/markers
     shift 2
+    # A directory that cannot be read is not one without markers. (One marker may vanish meanwhile.)
     # shellcheck disable=SC2016 # expanded by that shell
-    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && find . -type l | sed "s/$/:trusted no/" &&
-        grep -rs "$2" .' sh "$markers" "$lines" | emit_markers "$owner"
+    found=$("$@" sh -c '[ -e "$1" ] || exit 0
+        cd "$1" 2>/dev/null && [ -r . ] || exit
+        find . -type f; find . -type l | sed "s/$/:trusted no/"
+        grep -rs "$2" . || :' sh "$markers" "$lines") || refuse state "cannot read \`$markers\`"
+    [ -z "$found" ] || printf '%s\n' "$found" | emit_markers "$owner"
 }
 
 # The values of all markers, by which `shouldrun` answers; with an OFFSET of `all` all their lines.
@@ -122,10 +129,27 @@ account() {
     emit account "$kind"
 }
 
-# Remove the files of a session that ended on the other side.
+# Whether a later segment of this session will have a place for its files, and a way to become root if it needs one:
+# steps of the other side run before, and would be of no use. OFFSET says whether a step may set a marker.
+ready() {
+    # shellcheck disable=SC2034 # make_directory
+    marks=$offset
+    make_directory
+    rm -f "$here/attached.$$"
+    rmdir "$directory/files/shared" "$directory/files" "$here" "$directory" 2>/dev/null
+    account
+}
+
+# Remove the files of a session that ended on the other side. A runner that still runs a step removes them itself.
 clean_up() {
-    set -- "$directory/files" "$directory"/segment*/run "$directory"/segment*/payload*
-    rm -rf "$@" 2>/dev/null || sudo -n rm -rf "$@" 2>/dev/null
+    for each in "$directory"/segment*/alive; do ! is_locked "$each" || return 0; done
+    sweep "$directory"
+}
+
+# Record that the controller lives, as long as it sends lines, see attachment.py.
+stay() {
+    record_expected
+    while read -r _; do record_expected; done
 }
 
 # The newest segment without a final acknowledgement.
@@ -133,7 +157,7 @@ unacknowledged() {
     # shellcheck disable=SC2012,SC2045 # the names are ours: hexadecimal
     for session in $(ls -1t "$state/sessions" 2>/dev/null); do
         for here in "$state/sessions/$session"/segment*; do
-            if [ -e "$here/owner" ] && [ ! -e "$here/end_acknowledged" ]; then
+            if [ -e "$here/owner" ] && [ ! -e "$here/end_acknowledged" ] && is_readable; then
                 acknowledged=0
                 { [ ! -e "$here/acknowledged" ] || read -r acknowledged <"$here/acknowledged"; } &&
                     read -r spool_nonce <"$here/nonce" && read -r by since <"$here/owner" &&
@@ -143,6 +167,9 @@ unacknowledged() {
         done
     done
 }
+
+# Whether the segment was started by a runsdeploy of this protocol.
+is_readable() { read -r found <"$here/started" && [ "$found" = "$protocol" ]; }
 
 # The holders of the target: a session that holds its lock, and an operator who holds it by `lock add`.
 holder() {

@@ -5,22 +5,25 @@
 # step), `kill` (end the running one too); `attached.*` records that a controller is attached.
 #
 # shellcheck disable=SC2154 # RUNS_segment_* and RUNS_step_*: segment.sh and meta.sh, made by parameters.py
+# shellcheck disable=SC2034 # read by the files that `load` reads
 
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
+printf '%s\n' "$$" >"$RUNS_here/pid"
 # bash's message about a killed step (`line 135: 4711 Killed ( cd …`) is about our lines, not the operator's.
 exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
-# shellcheck source=/dev/null
-. "$RUNS_run/segment.sh"
-# shellcheck source-path=SCRIPTDIR source=runs.sh
-. "$RUNS_run/runs.sh"
-# shellcheck source-path=SCRIPTDIR source=spool.sh
-. "$RUNS_run/spool.sh"
-# shellcheck source-path=SCRIPTDIR source=lock.sh
-. "$RUNS_run/lock.sh"
-# shellcheck source-path=SCRIPTDIR source=run_step.sh
-. "$RUNS_run/run_step.sh"
+
+# load FILE: the last line of each file sets RUNS_end (parameters.py). Without the whole of it nothing may run.
+load() {
+    local RUNS_end=''
+    # shellcheck source=/dev/null
+    . "$RUNS_run/$1"
+    [[ $RUNS_end != "$1" ]] || return 0
+    printf '\036%s refuse state %s\n' "$RUNS_nonce" "cannot%20read%20the%20session%27s%20file%20%60$1%60"
+    exit 1
+}
+for RUNS_part in segment.sh runs.sh spool.sh lock.sh sweep.sh run_step.sh silence.sh locate.sh; do load "$RUNS_part"; done
 
 # write_journal LINE...: on the disk before it returns: after a power cut no step may have run without an entry.
 write_journal() {
@@ -37,53 +40,57 @@ clock() {
 
 # end_before_steps EVENT...: end without running a step; the shipped files are removed before the event.
 end_before_steps() {
-    rm -rf "$RUNS_session/files" "$RUNS_run"
+    sweep "$RUNS_session"
     [[ -z ${RUNS_locked-} ]] || : >"$RUNS_state/holder"
     end_spool "$@"
     prune
     exit 0
 }
 
-# Remove the files of the session; only root can remove those of a step that ran as root.
-remove_files() {
-    local -a remains=("$RUNS_session/files" "$RUNS_session"/segment*/{run,payload})
-    rm -rf "${remains[@]}" 2>/dev/null && return
-    [[ $RUNS_segment_root == no ]] || sudo -n -- rm -rf "${remains[@]}"
-}
-
 finish() {
-    emit_files "$1"
+    local outcome=$1 continues=yes
+    [[ $outcome == ok || ($outcome == failed && $RUNS_segment_keep_going == yes) ]] || continues=no
+    if [[ $continues == yes ]] && ! return_files; then outcome=failed continues=$RUNS_segment_keep_going; fi
     # Before the end: the controller may start the next segment as soon as it receives that.
-    if [[ $RUNS_segment_last == yes || $1 == interrupted || ($1 == failed && $RUNS_segment_keep_going == no) ]]; then
-        remove_files
+    if [[ $continues == no || $RUNS_segment_last == yes ]]; then
+        sweep "$RUNS_session" "$RUNS_here/returned"
+    else
+        # The next segment has its own.
+        rm -rf "$RUNS_run"
     fi
-    write_journal ${RUNS_ended:+"$RUNS_ended"} "finish $1"
+    if [[ -e $RUNS_here/returned || ($continues == yes && $RUNS_segment_last == no) ]]; then expect_controller; fi
+    write_journal ${RUNS_ended:+"$RUNS_ended"} "finish $outcome"
     # Not before: on a slow disk the journal may take long, and the holder of the lock must have a name.
     : >"$RUNS_state/holder"
-    end_spool "finish $1"
+    end_spool "finish $outcome"
     prune
 }
 
-# Remove sessions after 7 days, or more than 20; files that a killed controller left between two segments after 1 day.
-prune() {
-    local name
-    cd "$RUNS_state/sessions" || return
-    # shellcheck disable=SC2012 # the names are ours: hexadecimal
-    {
-        ls -1t | tail -n +21
-        find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7
-    } | while read -r name; do is_over "${name#./}" && rm -rf "./${name#./}"; done
-    find . -maxdepth 3 \( -name files -o -path './*/segment*/run' \) -mtime +0 -prune | while read -r name; do
-        is_over "${name:2:32}" && rm -rf "$name"
-    done
+# Record that the controller is expected to come back, for the next segment or for the files for the other side: TIME
+# SECONDS. Each of its lines renews the time; without one for so many seconds the session is over.
+expect_controller() {
+    local lapse=$RUNS_segment_patience
+    # Between two segments the controller connects anew, and sends its first line 3 s later.
+    ((lapse >= 20)) || lapse=20
+    time_of_life
+    printf '%s %s\n' "$RUNS_life_text" "$lapse" >"$RUNS_session/expected.new" &&
+        mv -f "$RUNS_session/expected.new" "$RUNS_session/expected"
 }
 
-# is_over SESSION: whether it is not ours and none of its runners lives.
-is_over() {
-    local each
-    [[ $PWD/$1 != "$RUNS_session" ]] || return
-    for each in "$1"*/segment*/alive; do
-        [[ ! -e $each ]] || ! command -v flock >/dev/null || flock -n "$each" true || return
+# Remove sessions that are over: after 7 days, or more than 20.
+prune() {
+    local state name kept
+    find_states
+    for state in "${RUNS_states[@]}"; do
+        cd "$state/sessions" || continue
+        kept=1
+        # shellcheck disable=SC2012 # the names are ours: hexadecimal
+        ls -1t | while read -r name; do
+            goes_on "$PWD/$name" || ((++kept <= 20)) || rm -rf "./$name"
+        done
+        find . -maxdepth 1 -name '[0-9a-f]*' -mtime +7 | while read -r name; do
+            goes_on "$PWD/${name#./}" || rm -rf "$name"
+        done
     done
 }
 
@@ -104,7 +111,8 @@ check_facts() {
     local found
     [[ -n $RUNS_segment_expected_facts ]] || return 0
     # shellcheck source-path=SCRIPTDIR source=facts.sh
-    found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-)
+    found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-) ||
+        found="${found:+$found, and }\`uname\` says nothing on the target"
     [[ -n $found ]] || return 0
     RUNS_encode "$found"
     end_before_steps refuse facts "$RUNS_encoded"
@@ -134,18 +142,25 @@ check_sudo() {
     end_before_steps refuse sudo "$RUNS_encoded"
 }
 
-# emit_files OUTCOME: send the files for the other side, each as a `file` event and its bytes.
-emit_files() {
+# Copy the files for the other side to `returned`, each as a `file` event and its bytes, and announce them. Not into the
+# spool: what is there is shown, to whoever deploys next too, and stays for days.
+return_files() {
     local file path mode
-    [[ $1 != interrupted ]] || return 0
-    for file in ${RUNS_segment_returns[@]+"${RUNS_segment_returns[@]}"}; do
+    ((${#RUNS_segment_returns[@]})) || return 0
+    for file in "${RUNS_segment_returns[@]}"; do
+        # The controller names a file that no step made.
+        RUNS_is_plain "$RUNS_session/files/shared" "$file" || continue
         path=$RUNS_session/files/shared/$file
-        [[ -f $path && ! -L $path ]] || continue
         if [[ -x $path ]]; then mode=0755; else mode=0644; fi
         RUNS_encode "$file"
-        emit "file $RUNS_encoded $mode $(($(wc -c <"$path"))) $(RUNS_sha256 <"$path")"
-        cat "$path"
+        if ! { emit "file $RUNS_encoded $mode $(($(wc -c <"$path"))) $(RUNS_sha256 <"$path")" && cat "$path"; } \
+            >>"$RUNS_here/returned"; then
+            rm -f "$RUNS_here/returned"
+            emit_text note "cannot copy \`$path\` to \`$RUNS_here/returned\` for the other side: $(free_space)"
+            return 1
+        fi
     done
+    [[ ! -e $RUNS_here/returned ]] || emit "returned $(($(wc -c <"$RUNS_here/returned")))"
 }
 
 run_segment() {
@@ -160,6 +175,8 @@ run_segment() {
     # The next session reads these files after a power cut.
     sync "$RUNS_here/nonce" "$RUNS_here/boot" "$RUNS_here/owner"
     [[ $RUNS_segment_detach == no ]] || : >"$RUNS_here/detached"
+    # From now on it is the runner that shows that the session goes on.
+    [[ ! -e $RUNS_session/expected ]] || rm -f "$RUNS_session/expected"
     lock
     make_reserve
     report_earlier_sessions

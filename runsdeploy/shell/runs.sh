@@ -6,6 +6,38 @@
 # Status of `shouldrun` for "no": `shouldrun || exit` passes it on, and programs do not use it.
 RUNS_DECLINED=100
 
+# Under `set -x` a call of one of our functions is one line of the trace. So each begins with
+#
+#     { local RUNS_options=$- && RUNS_untrace; } REDIRECTIONS || RUNS_options=''
+#
+# which turns the trace off, while BASH_XTRACEFD leads to /dev/null (its value is kept in RUNS_trace_fd, its file in
+# RUNS_tracing: bash closes it), and ends with RUNS_retrace. The expansion in the redirection is an assignment that is not
+# traced. (The redirections fail if stderr is closed.)
+#
+# shellcheck disable=SC2034 # used in redirections
+RUNS_empty=''
+
+RUNS_untrace() {
+    set +x
+    # bash 4.2 does not close it.
+    exec {BASH_XTRACEFD}>&-
+    # shellcheck disable=SC2154 # assigned in a redirection
+    if ((RUNS_trace_fd != 2)); then
+        eval "exec $RUNS_trace_fd>&$RUNS_tracing"
+        BASH_XTRACEFD=$RUNS_trace_fd
+    else
+        unset BASH_XTRACEFD
+    fi
+    exec {RUNS_tracing}>&-
+}
+
+# RUNS_retrace STATUS: turn the trace on again if RUNS_options has it, and return the status.
+RUNS_retrace() {
+    [[ $RUNS_options == *x* ]] || return "$1"
+    eval "RUNS_return() { set -x && return \"\$1\"; } 2>/dev/null ${BASH_XTRACEFD:-2}>/dev/null"
+    RUNS_return "$1"
+}
+
 # Bytes that the value of a marker may have, percent-encoded: the event that reports it to the controller holds no more
 # (decoder.py).
 RUNS_LONGEST=4000000
@@ -100,6 +132,12 @@ RUNS_marker() {
 }
 
 shouldrun() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_shouldrun "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_shouldrun() {
     local RUNS_folder RUNS_file RUNS_encoded RUNS_subsystem RUNS_line RUNS_value=''
     RUNS_marker "${1-}"
     RUNS_word "${1-}"
@@ -132,6 +170,12 @@ shouldrun() {
 }
 
 setdone() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_setdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_setdone() {
     local RUNS_folder RUNS_file RUNS_encoded RUNS_value=''
     if (($# > 1)); then
         RUNS_encode "=$2"
@@ -155,18 +199,49 @@ setdone() {
     RUNS_record "setdone $RUNS_encoded"
 }
 
-# RUNS_copy FROM TO: complete or not at all.
+# RUNS_is_plain DIRECTORY FILE: whether a file below a directory is a regular file, without following links; if not, set
+# RUNS_found to what is there. A copy of a fifo waits for ever, one of a link to /dev/zero never ends.
+RUNS_is_plain() {
+    local RUNS_path=$1 RUNS_rest=$2
+    RUNS_found=''
+    while [[ $RUNS_rest == */* ]]; do
+        RUNS_path+=/${RUNS_rest%%/*} RUNS_rest=${RUNS_rest#*/}
+        [[ ! -L $RUNS_path ]] || RUNS_found='in a directory that is a link'
+    done
+    RUNS_path+=/$RUNS_rest
+    if [[ -L $RUNS_path ]]; then
+        RUNS_found='a link'
+    elif [[ -d $RUNS_path ]]; then
+        RUNS_found='a directory'
+    elif [[ -p $RUNS_path ]]; then
+        RUNS_found='a fifo'
+    elif [[ ! -e $RUNS_path ]]; then
+        RUNS_found=missing
+    elif [[ ! -f $RUNS_path ]]; then
+        RUNS_found='a device or a socket'
+    fi
+    [[ -z $RUNS_found ]]
+}
+
+# RUNS_copy FROM TO NEW: complete or not at all; NEW is a name in the same file system.
 RUNS_copy() {
     [[ $2 != */* || -d ${2%/*} ]] || mkdir -p "${2%/*}" || return
-    cp -p "$1" "$2.new" && chmod go= "$2.new" && mv -f "$2.new" "$2"
+    # Into a directory `mv` would move it.
+    [[ ! -d $2 || -L $2 ]] || rm -rf "$2"
+    cp -p "$1" "$3" && chmod go= "$3" && mv -f "$3" "$2"
 }
 
 # RUNS_keep TO FROM: copy the step's `out` files; copies made by root belong to the owner of the state directory.
 RUNS_keep() {
-    local RUNS_each
+    local RUNS_each RUNS_found
     # shellcheck disable=SC2154 # meta.sh
     for RUNS_each in ${RUNS_step_outs[@]+"${RUNS_step_outs[@]}"}; do
-        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" || return
+        if ! RUNS_is_plain "$2" "$RUNS_each"; then
+            printf "\`%s\`, declared by \`out\`, is %s, expected a file\n" "$RUNS_each" "$RUNS_found" >&2
+            return 1
+        fi
+        # No directory of a script has this name: they never begin with a dot.
+        RUNS_copy "$2/$RUNS_each" "$1/$RUNS_each" "${1%/*}/.new.$BASHPID" || return
         [[ $EUID != 0 || -z ${SUDO_UID-} ]] || chown "$SUDO_UID:${SUDO_GID-}" "$1/$RUNS_each" || return
     done
 }
@@ -192,6 +267,12 @@ RUNS_write() (
 )
 
 resetdone() {
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_resetdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_resetdone() {
     local RUNS_folder RUNS_file RUNS_encoded
     RUNS_marker "${1-}"
     if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
@@ -207,19 +288,25 @@ resetdone() {
 
 # urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
-    local RUNS_each
+    { local RUNS_options=$- RUNS_each RUNS_file && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     for RUNS_each; do
         [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
         RUNS_loaded+="$RUNS_each "
         if [[ -f $RUNS_RUN/tree/$RUNS_each ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/tree/$RUNS_each"
+            RUNS_file=$RUNS_RUN/tree/$RUNS_each
         elif [[ -f $RUNS_RUN/lib/$RUNS_each.sh && $RUNS_each != */* ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/lib/$RUNS_each.sh"
+            RUNS_file=$RUNS_RUN/lib/$RUNS_each.sh
         else
             printf "unknown library \`%s\`\n" "$RUNS_each" >&2
             exit 1
         fi
+        # A library is traced as any sourced file.
+        [[ $RUNS_options != *x* ]] || set -x
+        # shellcheck source=/dev/null
+        . "$RUNS_file"
+        { RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     done
+    RUNS_retrace 0
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.recipe import Entry, parse_recipe
-from runsdeploy.tree.script import MOST_HEAD, is_script, read_head
+from runsdeploy.tree.script import ADD_SEPARATOR, MOST_HEAD, is_script, is_shell_program, read_head
 from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Located, Trees, name_problem
 
@@ -40,12 +40,13 @@ class RecipeIncludes:
         name = entry.name.removeprefix("@")
         wrong = name_problem(name)
         found = None if wrong else self.trees.find(name, self.host)
+        places = self.trees.host_directories(self.host)
         if wrong:
             self.problems.append(Problem(entry.position, wrong))
-        elif found is None and entry.name == "@default" and entry.position == COMMAND_LINE and self.host:
-            place = self.trees.host_directories(self.host)[0].shown
+        elif found is None and self.host and places and entry == Entry("@default", (), COMMAND_LINE):
             hint = "write one, or name what to run: `--recipe NAME`, `--script NAME`"
-            self.problems.append(Problem(None, f"host `{self.host.name}` has no recipe `default` in `{place}`", hint))
+            message = f"host `{self.host.name}` has no recipe `default` in `{places[0].shown}`"
+            self.problems.append(Problem(None, message, hint))
         elif found is None:
             hint = self.trees.near(name, self.host)
             self.problems.append(Problem(entry.position, f"unknown recipe `{name}`", hint))
@@ -92,6 +93,10 @@ class RecipeIncludes:
             data = read_text(found.path, MOST_HEAD)
         except OSError as error:
             self.problems.append(Problem(found.at(), f"cannot read recipe: {(error.strerror or str(error)).lower()}"))
+            return []
+        if is_shell_program(data):
+            message = f"`{name}` is a shell program, not a recipe"
+            self.problems.append(Problem(found.at(1), message, ADD_SEPARATOR))
             return []
         entries, problems = parse_recipe(data, found.shown)
         self.problems += problems

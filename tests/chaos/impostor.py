@@ -103,7 +103,7 @@ class Talk:
 
     def begin(self) -> None:
         """Write the events before a spool."""
-        self.emit("hello 2 /s", "attached 0")
+        self.emit("hello 3 /s", "attached 0")
 
     def complain(self, data: bytes) -> None:
         """Write to the channel's stderr."""

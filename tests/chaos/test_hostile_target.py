@@ -388,26 +388,26 @@ def _(talk: Talk) -> None:
 
 @behaviour("says nothing but another nonce", outcomes=only("refused"))
 def _(talk: Talk) -> None:
-    for text in ("hello 2 /s", "attached 0", *OK):
+    for text in ("hello 3 /s", "attached 0", *OK):
         talk.write(talk.event(text, "0" * 32))
     talk.exit()
 
 
 @behaviour("hello and the end, for ever")
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s")
+    talk.emit("hello 3 /s")
     talk.exit()
 
 
 @behaviour("hello and no more", interrupted=True)
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s")
+    talk.emit("hello 3 /s")
     talk.hang()
 
 
 @behaviour("hellos of odd versions and of 8 KiB")
 def _(talk: Talk) -> None:
-    talk.emit("hello 999999999999999 /s", "hello -1 /s", "hello 2 " + "%1b" * 2700, "hello 2 " + "x" * 9000, "hello")
+    talk.emit("hello 999999999999999 /s", "hello -1 /s", "hello 3 " + "%1b" * 2700, "hello 2 " + "x" * 9000, "hello")
     talk.exit()
 
 
@@ -419,25 +419,25 @@ def _(talk: Talk) -> None:
 
 @behaviour("begins where nobody asked, further each time", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", f"attached {talk.number * 1000}")
+    talk.emit("hello 3 /s", f"attached {talk.number * 1000}")
     talk.exit()
 
 
 @behaviour("begins before what was asked for, again and again", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", "attached 0", START)
+    talk.emit("hello 3 /s", "attached 0", START)
     talk.exit()
 
 
 @behaviour("begins at byte 10^15 - 1", outcomes=only("lost"))
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", f"attached {10**15 - 1}", START)
+    talk.emit("hello 3 /s", f"attached {10**15 - 1}", START)
     talk.exit()
 
 
 @behaviour("begins nowhere", outcomes=only("ok", "lost"))
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", "attached", "attached -5", "attached x", f"attached {10**40}", *OK)
+    talk.emit("hello 3 /s", "attached", "attached -5", "attached x", f"attached {10**40}", *OK)
     talk.exit()
 
 
@@ -471,7 +471,7 @@ def _(talk: Talk) -> None:
 
 @behaviour("refuses in 8 KiB of terminal escapes and bidi", outcomes=only("refused"), form="text")
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", "refuse bash " + "%1B%5B2J%E2%80%AE%9B%07" * 350)
+    talk.emit("hello 3 /s", "refuse bash " + "%1B%5B2J%E2%80%AE%9B%07" * 350)
     talk.exit()
 
 
@@ -689,7 +689,7 @@ def made(talk: Talk, *heads: str, content: bytes = CONTENT) -> None:
             talk.write(content)
         talk.emit("finish ok")
     else:
-        talk.emit("hello 2 /s", "finish ok")
+        talk.emit("hello 3 /s", "finish ok")
     talk.exit()
 
 
@@ -790,7 +790,7 @@ def answers(name: str, *texts: str, **more: Any) -> None:
 
     def reply(talk: Talk) -> None:
         talk.read_request()
-        talk.emit("hello 2 /s")
+        talk.emit("hello 3 /s")
         for text in texts:
             talk.emit(text)
         talk.emit("finish ok")
@@ -840,7 +840,7 @@ def _(talk: Talk) -> None:
     inner = talk.event("facts bits 64")
     for _ in range(1000):
         inner = talk.event(f"earlier 12ab root@gorgo 2026 killed {talk.nonce} {len(inner)}") + inner
-    talk.emit("hello 2 /s")
+    talk.emit("hello 3 /s")
     talk.write(inner)
     talk.emit("finish ok")
     talk.exit()
@@ -852,7 +852,7 @@ def _(talk: Talk) -> None:
     outcomes=only("would-run", "refused", "skipped"),
 )
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", "account root")
+    talk.emit("hello 3 /s", "account root")
     for at in range(0, 1_000_000 if FULL else 300_000, 1000):
         talk.emit(*(f"marker own ./{'x' * 150}{n}/script" for n in range(at, at + 1000)))
     talk.emit("finish ok")
@@ -861,13 +861,13 @@ def _(talk: Talk) -> None:
 
 @behaviour("a question that is not answered", tree="facts", interrupted=True)
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s")
+    talk.emit("hello 3 /s")
     talk.hang()
 
 
 @behaviour("an answer without an end", tree="facts", outcomes=frozenset(OUTCOMES))
 def _(talk: Talk) -> None:
-    talk.emit("hello 2 /s", *FACTS)
+    talk.emit("hello 3 /s", *FACTS)
     talk.exit()
 
 
@@ -1200,7 +1200,9 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
         out = io.TextIOWrapper(io.BytesIO(), "utf-8")
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", io.StringIO())
-        listener: Any = console.Console(1, verbose=True) if form == "text" else documents.Lines()
+        listener: Any = (
+            console.Console([recorded.run.plan.host.name], verbose=True) if form == "text" else documents.Lines()
+        )
         report, seconds = replay(recorded.run, channels, dice, listener)
         out.flush()
         written = out.buffer.getvalue()  # type: ignore[attr-defined]

@@ -434,7 +434,7 @@ def alike(text: str, *, harmless: bool = True) -> LoginOutput:
 NOISE = {
     "words": alike(f"echo '{SIGN}'; sh -c 'echo on stderr too >&2'; cat ~/motd"),
     "escapes": alike(r"printf '\033]0;title\007\033]52;c;aGk=\007\033P$q q\033\\\033[2J\r\0\377'"),
-    "imitation": alike(r"printf '\036hello 2 x\n\036 finish ok\n\036\036'"),
+    "imitation": alike(r"printf '\036hello 3 x\n\036 finish ok\n\036\036'"),
     "half a line": alike("printf 'no newline'"),
     "much": alike("sh -c \"head -c 300000 /dev/zero | tr '\\0' x\""),
     "terminal": alike(f"echo '{SIGN}'; stty erase '^H'; stty -ixon; tput clear; mesg n; tty; clear; true"),

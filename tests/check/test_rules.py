@@ -112,3 +112,78 @@ def test_a_variable_for_all_is_read_by_any_script_or_template(warnings):
         "scripts/page.j2": "{{ admins | join }}\n",
     }
     assert warnings(files) == ["runs.conf:3 unused-variable"]
+
+
+WORDS = "it\nscripts\nscripts:\nscript:\nitt\nshoudlrun\n"
+"""a list of words: one is a script's name, one nearly, and a line is `script:`"""
+
+
+def test_nothing_is_told_about_what_only_a_ref_ships(warnings):
+    """D29."""
+    files = {
+        "scripts/it": script("ref -r words=words\nref -r one=one\nref -r own=own", 'ls "$words" "$one" "$own"'),
+        "scripts/words/english": WORDS,
+        "scripts/words/defualt": "scripts:\n",
+        "scripts/one": WORDS,
+        "hosts/medusa/own/travis.yml": WORDS,
+        "hosts/medusa/own/list": "it\nitt\n",
+    }
+    assert warnings(files) == []
+
+
+def test_a_script_in_a_directory_that_a_ref_ships_is_checked_if_a_recipe_names_it(warnings):
+    """D29."""
+    files = {
+        "hosts/medusa/default": "it\nweb/own\n",
+        "scripts/it": script("ref -r web=web", 'ls "$web"'),
+        "scripts/web/own": script("", "shoudlrun || exit"),
+        "scripts/web/self": script("ref -r web=scripts/web", 'ls "$web"; einof x'),
+    }
+    assert warnings(files) == ["scripts/web/own:2 misspelt-command"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "iptables -L; uuidgen; cite; mysql; restorecon -R /; setopt x; certbot renew",
+        '. "$HOME/lib.sh"\nmsg_info hello; eninfo x',
+        'eval "$(lib)"\neninfo x',
+        "declare -F einof && einof x",
+        "if declare -f einof >/dev/null; then einof x; fi",
+        "command -v einof >/dev/null && einof x",
+        "type -t einof && einof x",
+        "hash einof 2>/dev/null && einof x",
+        "is_ipv4() { :; }\nis_ipv4 x || is_ipv6 x",
+        "get_id() { :; }\nget_id; get_ip",
+        "einofo() { :; }\neinofo",
+    ],
+)
+def test_a_command_that_may_exist_is_no_slip(warnings, body):
+    """D28."""
+    assert warnings({"scripts/it": script("", body)}) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "einof x",
+        "ewarm x",
+        "etilte x",
+        "quitely true",
+        "seetdone",
+        "install_web() { :; }\nintsall_web",
+        "write_configuration() { :; }\nwirte_configuraton",
+        ". /etc/os-release\neinof x",
+        "eval 'x=1'\neinof x",
+    ],
+)
+def test_a_slip_is_told_whatever_this_machine_has_installed(warnings, body, tmp_path, monkeypatch):
+    """D28."""
+    own = tmp_path / "bin"
+    own.mkdir()
+    for name in ("einof", "ewarm", "etilte", "quitely", "seetdone", "intsall_web", "wirte_configuraton"):
+        (own / name).write_text("#!/bin/sh\n")
+        (own / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{own}:/usr/bin:/bin")
+    found = warnings({"scripts/it": script("conf once", body)})
+    assert [each.split()[1] for each in found] == ["misspelt-command"]

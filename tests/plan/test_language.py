@@ -921,7 +921,7 @@ def test_strict_names_the_line_in_a_library_and_the_one_that_called_it(body, lib
     tree = plant(tmp_path / "tree", files)
     done = operator.deploy(tree)
     assert done.outcomes == [("it", "failed")]
-    assert done.steps[0]["failed_at"] == f"{tree}/scripts/it:4"
+    assert done.steps[0]["failed_at"] == f"{tree}/lib/{library}:15"
     assert done.output.endswith(f"/scripts/it: line 4: lib/{library}:15: `{body}` failed\n"), done.output
 
 
@@ -929,7 +929,7 @@ def test_strict_names_the_line_of_a_library_that_fails_while_it_is_loaded(operat
     files = {"scripts/it": script("conf strict", "urequire lab"), "lib/lab": ":\nfalse\n"}
     tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "it\n"})
     done = operator.deploy(tree)
-    assert done.steps[0]["failed_at"] == f"{tree}/scripts/it:3"
+    assert done.steps[0]["failed_at"] == f"{tree}/lib/lab:2"
     assert done.output.endswith("/scripts/it: line 3: lib/lab:2: `false` failed\n"), done.output
 
 

@@ -76,7 +76,7 @@ def expecting(*steps) -> Plan:
 
 
 def segments_that_check(each: Plan) -> list[int]:
-    session = Session("1", "2", "me")
+    session = Session("1", "me")
     return [
         segment.number
         for segment in cut(each)

@@ -28,6 +28,7 @@ from runsdeploy.events import (
     Note,
     Output,
     Refusal,
+    Returned,
     Started,
     Unacknowledged,
     Waiting,
@@ -41,10 +42,10 @@ NONCE = "00112233445566778899aabbccddeeff"
 OTHER = "ffeeddccbbaa99887766554433221100"
 START = MARK + NONCE.encode() + b" "
 SHA = "a" * 64
-HELLO = encode(Hello(2, "/s"), NONCE)
+HELLO = encode(Hello(3, "/s"), NONCE)
 
 TABLE: list[tuple[str, Event]] = [
-    ("hello 2 %2Fvar%2Flib%2Frunsdeploy", Hello(2, "/var/lib/runsdeploy")),
+    ("hello 3 %2Fvar%2Flib%2Frunsdeploy", Hello(3, "/var/lib/runsdeploy")),
     ("refuse bash the%20target%20has%20no%20%60bash%60", Refusal("bash", "the target has no `bash`")),
     ("refuse space ", Refusal("space", "")),
     ("locked session root%40medusa 2026 a session%201", Locked("session", "root@medusa", "2026", "a", "session 1")),
@@ -59,10 +60,12 @@ TABLE: list[tuple[str, Event]] = [
     ("end 12 already-done 0 0.0 0 none", Ended(12, "already-done", 0, 0.0, 0, "none")),
     ("end 3 failed 255 12.5 17 exit", Ended(3, "failed", 255, 12.5, 17, "exit")),
     ("end 3 killed 137 1.25 0 last", Ended(3, "killed", 137, 1.25, 0, "last")),
+    ("end 3 failed 1 1.25 7 exit tree0/a%20b.sh", Ended(3, "failed", 1, 1.25, 7, "exit", "tree0/a b.sh")),
     ("mark 1 shouldrun ", Marked(1, "shouldrun", "")),
     ("mark 1 declined a%20b", Marked(1, "declined", "a b")),
     ("mark 2 setdone %20x%3A", Marked(2, "setdone", " x:")),
     ("mark 2 resetdone x", Marked(2, "resetdone", "x")),
+    ("returned 120", Returned(120)),
     (f"file dir%2Ff 0644 3 {SHA}", FileHead("dir/f", 0o644, 3, SHA)),
     (f"file f 0755 0 {SHA}", FileHead("f", 0o755, 0, SHA)),
     ("facts sysdist debian linux", Facts("sysdist", ("debian", "linux"))),
@@ -85,7 +88,7 @@ FOREIGN = [
     " ",
     "hello",
     "hello x /",
-    "hello 2 a b",
+    "hello 3 a b",
     "hello -1 a",
     "hello 1234567890123456 a",
     "Hello 1 a",
@@ -179,7 +182,7 @@ def test_a_byte_may_be_encoded_that_need_not_be():
 def test_a_line_that_is_no_event_is_output_even_behind_the_nonce(line: str):
     assert parse(line.encode()) is None
     wire = START + line.encode() + b"\n"
-    assert decode(HELLO + wire) == [Hello(2, "/s"), Output(wire)]
+    assert decode(HELLO + wire) == [Hello(3, "/s"), Output(wire)]
 
 
 @pytest.mark.parametrize("event", [LoginOutput(b"n"), Output(b"o"), FileData(b"f")])
@@ -189,7 +192,7 @@ def test_raw_bytes_are_written_as_they_are(event: Event):
 
 def test_r29_bytes_before_the_first_event_are_login_output():
     motd = b"Welcome to \x1b[1mmedusa\x1b[0m\n" + MARK + b"not ours\n"
-    assert decode(motd + HELLO + b"out") == [LoginOutput(motd), Hello(2, "/s"), Output(b"out")]
+    assert decode(motd + HELLO + b"out") == [LoginOutput(motd), Hello(3, "/s"), Output(b"out")]
 
 
 def test_without_an_event_everything_is_login_output():
@@ -198,19 +201,19 @@ def test_without_an_event_everything_is_login_output():
 
 def test_an_event_may_stand_in_the_middle_of_a_line_of_output():
     wire = HELLO + b"abc" + encode(Started(2, "a"), NONCE) + b"def\n"
-    assert decode(wire) == [Hello(2, "/s"), Output(b"abc"), Started(2, "a"), Output(b"def\n")]
+    assert decode(wire) == [Hello(3, "/s"), Output(b"abc"), Started(2, "a"), Output(b"def\n")]
 
 
 def test_an_event_that_never_ends_is_given_back_when_the_channel_does():
-    assert decode(HELLO + START + b"start 1") == [Hello(2, "/s"), Output(START + b"start 1")]
+    assert decode(HELLO + START + b"start 1") == [Hello(3, "/s"), Output(START + b"start 1")]
 
 
 @pytest.mark.parametrize("length", [LONGEST - 1, LONGEST, LONGEST + 1, 3 * LONGEST])
 def test_a_line_longer_than_an_event_may_be_is_output(length: int):
     wire = START + b"note " + b"a" * (length - len(START) - 5)
     expected = Note("a" * (length - len(START) - 5)) if length < LONGEST else Output(wire + b"\n")
-    assert decode(HELLO + wire + b"\n") == [Hello(2, "/s"), expected]
-    assert decode(HELLO, *cut(wire + b"\n", list(range(0, length, 7)))) == [Hello(2, "/s"), expected]
+    assert decode(HELLO + wire + b"\n") == [Hello(3, "/s"), expected]
+    assert decode(HELLO, *cut(wire + b"\n", list(range(0, length, 7)))) == [Hello(3, "/s"), expected]
 
 
 def test_r16_output_without_end_does_not_pile_up_in_the_decoder():
@@ -321,7 +324,7 @@ def test_r17_events_between_output_that_imitates_them_all_arrive_in_order(stream
         else part
         for part in stream
     ]
-    events: list[Event] = [Hello(2, "/s"), *(event for part in calm for event in part)]
+    events: list[Event] = [Hello(3, "/s"), *(event for part in calm for event in part)]
     wire = b"".join(encode(event, NONCE) for event in events)
     expected = joined([event for event in events if not (isinstance(event, Output) and not event.data)])
     assert decode(*cut(wire, places)) == expected
@@ -331,7 +334,7 @@ def test_r17_events_between_output_that_imitates_them_all_arrive_in_order(stream
 def test_r17_output_that_imitates_events_stays_output_byte_for_byte(parts: list[bytes], places: list[int]):
     data = b"".join(parts).replace(START, MARK + OTHER.encode() + b" ")
     events = decode(HELLO, *cut(data, places))
-    assert events == ([Hello(2, "/s"), Output(data)] if data else [Hello(2, "/s")])
+    assert events == ([Hello(3, "/s"), Output(data)] if data else [Hello(3, "/s")])
 
 
 @settings(max_examples=40)
@@ -362,7 +365,7 @@ def test_files_of_any_size_arrive_byte_for_byte(contents: list[bytes], places: l
 
 @given(st.binary(max_size=100).filter(lambda data: START not in data), st.lists(st.integers(0, 999), max_size=5))
 def test_r29_login_output_of_any_bytes_comes_before_hello(noise: bytes, places: list[int]):
-    expected = [LoginOutput(noise), Hello(2, "/s")] if noise else [Hello(2, "/s")]
+    expected = [LoginOutput(noise), Hello(3, "/s")] if noise else [Hello(3, "/s")]
     assert decode(*cut(noise + HELLO, places)) == expected
 
 
@@ -386,7 +389,7 @@ def test_events_of_an_earlier_session_are_kept_apart_from_those_of_this_one():
         assert said == b"out"
         rest = [each for each in events if not (isinstance(each, EarlierEvent) and isinstance(each.event, Output))]
         assert rest == [
-            Hello(2, "/s"),
+            Hello(3, "/s"),
             head,
             EarlierEvent(Started(7, "x")),
             EarlierEvent(Finished("interrupted")),

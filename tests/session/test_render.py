@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from runsdeploy.session.line_discipline import LineDiscipline
 from tests.trees import PATIENCE, Executable, Link, Operator, contents, plant, script, wait_until
 
 HOST = "medusa.univ.run"
@@ -144,6 +145,23 @@ def test_what_was_deployed_is_done_for_the_rendered_plan(operator, machine, tmp_
     assert [outcome for _, outcome in outcomes(said)] == DONE * 5
     assert machine.markers() == before
     assert "medusa.univ.run: ok (5 already-done)" in said
+
+
+def test_o4_its_output_is_shown_as_that_of_a_deploy(operator, machine, tmp_path):
+    """O4: redrawn lines in their last state, no sequences; what is malformed is shown, and commands nothing."""
+    data = (
+        b"plain\r\n  0%\r 50%\r100%\r\nlong line\rab\n\x1b[1;31mred\x1b[0m x\nspin |\b/\b-\b\\\bdone\n\b\bx\n"
+        b"\x1b]0;title\x07a\x1b]8;;u\x1b\\b\n\x1b[2J\x1b[1;1Hx\x1b(B\nabc\r\x1b[Kd\nabc\x1b[2K\rd\n"
+        b"\xe2\x82\xac\xe2\x82\xac\rab\xe2\x82\xac\nwait\b\b\b\bdone\n"
+    )
+    hostile = b"half \x1b[3\n\x1b]0;no end\n\x07\x7f\x1b\n"
+    tree = plant(tmp_path / "tree", {"scripts/a": script("ref f=data", "cat $f"), "scripts/data": data + hostile})
+    plant(tree, {"hosts/medusa/default": "a\n"})
+    status, said = machine.run(rendered(operator, tree))
+    assert status == 0
+    shown = [line.removeprefix("  | ") for line in said.splitlines() if line.startswith("  | ")]
+    assert [line.rstrip() for line in shown[:-3]] == LineDiscipline().feed(data)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said)
 
 
 def test_a_marker_is_the_same_but_for_user_and_time(operator, machine, tmp_path):

@@ -504,8 +504,12 @@ def test_an_unknown_library_ends_the_step(target: Target, tmp_path: Path, name: 
 
 def test_a_value_of_256_kib_takes_its_length_not_its_square(target: Target):
     """D23: a time limit of 60 s ends `run`; a character at a time takes minutes."""
-    value = b"".join(b"line %d = \"a b\" / \xc3\xa9\xff%%\n" % n for n in range(12000))[: 256 << 10]
-    section = b"value=" + quote(value) + b'\nsetdone sub "$value"\nshouldrun sub "$value" || echo same\nshouldrun sub "$value." && echo other\n'
+    value = b"".join(b'line %d = "a b" / \xc3\xa9\xff%%\n' % n for n in range(12000))[: 256 << 10]
+    section = (
+        b"value="
+        + quote(value)
+        + b'\nsetdone sub "$value"\nshouldrun sub "$value" || echo same\nshouldrun sub "$value." && echo other\n'
+    )
     for locale in LOCALES:
         assert target.run(section, locale=locale).out == b"same\nother\n"
     lines = (target.state / "markers" / path_of(b"web", b"sub")).read_bytes().split(b"\n")

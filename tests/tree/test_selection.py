@@ -62,6 +62,32 @@ def test_a_word_selects_a_host_or_those_that_match(trees: Trees, wanted: str, ex
 
 
 @pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("all", "`all` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("ALL", "`ALL` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("any", "`any` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("everything", "`everything` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("root@all", "`root@all` names no host; every host that has a directory: `'root@*'`, in quotes"),
+        ("@web", "groups/web:1: `all` names no host; every host that has a directory: `*`"),
+    ],
+)
+def test_a_word_that_means_all_elsewhere_is_answered_with_the_pattern(trees: Trees, wanted: str, message: str):
+    """O8."""
+    write(trees, {"web": "all\n"})
+    assert problems(trees, wanted) == [message]
+
+
+def test_all_may_be_the_name_of_a_host_or_of_a_group(trees: Trees):
+    write(trees, {"any": "gorgo\n"})
+    (trees.roots[0] / "hosts/all").mkdir()
+    assert names(trees, "all") == ["all"]
+    assert names(trees, "any") == ["any"]
+    with pytest.raises(InputError, match="did you mean `@any`"):
+        select(trees, choices(["any"]), known=True)
+
+
+@pytest.mark.parametrize(
     "wanted",
     ["", "*.nowhere", "?", "-oProxyCommand=x", "a b", "a/b", "../a", "a..b", ".a", "a.", "a;b", "$(id)", "a\n", "x@",
      "-l@a", "!", "!*", "!medusa.univ.run", "!!gorgo", "!-x", "!@web"],
