@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,6 +24,9 @@ from runsdeploy.tree.trees import Located, Trees, file_problem
 
 CHUNK = 1 << 20
 """bytes that are read at once"""
+
+MOST_LINKS = 40
+"""links that a system follows in one path (path_resolution(7))"""
 
 
 class File(Struct, frozen=True):
@@ -161,6 +164,42 @@ class _Collection:
             return new
         self.add_file(new, path, inside)
         return None
+
+
+def links_of(files: Iterable[File]) -> dict[str, str]:
+    """Return the targets of the links among members, by path."""
+    return {file.path: file.target for file in files if file.kind == "link"}
+
+
+def is_behind_link(file: File, links: Mapping[str, str]) -> bool:
+    """Say whether a member has a link on its path, or a link's path: to write it would write through the link."""
+    at = file.path.find("/")
+    while at >= 0:
+        if file.path[:at] in links:
+            return True
+        at = file.path.find("/", at + 1)
+    return file.kind != "link" and file.path in links
+
+
+def destination(path: str, links: Mapping[str, str]) -> str | None:
+    """Return the path of a member with links followed; None if they lead out of what is shipped, or in a circle."""
+    left, done, followed = path.split("/")[::-1], list[str](), 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            if not done:
+                return None
+            done.pop()
+        elif part not in ("", "."):
+            done.append(part)
+            target = links.get("/".join(done))
+            if target is not None:
+                followed += 1
+                if target.startswith("/") or followed > MOST_LINKS:
+                    return None
+                done.pop()
+                left += target.split("/")[::-1]
+    return "/".join(done)
 
 
 def _unreadable(path: Path, error: OSError, position: Position) -> Problem:
