@@ -21,12 +21,16 @@ from runsdeploy.plan.threads import Progress, ProgressListener, run_all
 from runsdeploy.tree.composition import composed
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, parse_recipe
-from runsdeploy.tree.script import Script, is_script, read_script
+from runsdeploy.tree.script import Script, is_script, read_head, read_script
 from runsdeploy.tree.selection import memberships
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Located, Trees, files_below, is_candidate, name_problem
 
 NOWHERE = Host("nowhere.invalid")
 """a host that cannot exist (RFC 6761, 6.4)"""
+
+MOST_MISSPELT = 100
+"""words of a file that are compared with the names of scripts: a text of a million lines is no recipe"""
 
 RECIPE_RULES = frozenset({"missing-file", "template", "failing-section"})
 """rules of errors that a recipe's values may prevent: no errors in a script that no recipe names"""
@@ -76,7 +80,7 @@ def syntax_errors(model: TreeModel, *, static: bool) -> list[Finding]:
 
 def _texts(model: TreeModel, *, sections: bool) -> Iterator[tuple[str, bytes]]:
     """Yield the texts that bash must parse, with their files."""
-    yield from ((each.source.shown, each.source.path.read_bytes()) for each in model.libraries.values() if each.source)
+    yield from ((each.source.shown, read_text(each.source.path)) for each in model.libraries.values() if each.source)
     if sections:
         for script in model.scripts.values():
             yield from ((script.source.shown, script.conf), (script.source.shown, script.body))
@@ -101,7 +105,7 @@ def _host_files(trees: Trees, host: Host) -> Iterator[tuple[str, Located]]:
 def _add_file(model: TreeModel, name: str, place: Located) -> None:
     """Add a file to the model's scripts if it is one, else to its other files."""
     try:
-        script = read_script(name, place) if is_script(place.path.read_bytes()) else None
+        script = read_script(name, place) if is_script(read_head(place.path)) else None
     except OSError:
         return  # reported where the file is needed
     if isinstance(script, Script):
@@ -151,15 +155,18 @@ def _recipes(model: TreeModel, host: Host) -> Iterator[HostEntries]:
 
 def _parsed(place: Located) -> Sequence[Entry]:
     try:
-        return parse_recipe(place.path.read_bytes(), place.shown)[0]
+        head = read_head(place.path)
     except OSError:
         return []
+    # A payload beside the scripts may hold anything.
+    return [] if b"\0" in head else parse_recipe(head, place.shown)[0]
 
 
 def _is_recipe(name: str, place: Located, known: Iterable[str]) -> bool:
     """Return whether a file of a host directory is a recipe, because it names scripts, and not a file for a `ref`."""
     names = [entry.name.removeprefix("@") for entry in _parsed(place)]
-    return name == "default" or any(each in known for each in names) or any(did_you_mean(each, known) for each in names)
+    near = (did_you_mean(each, known) for each in names[:MOST_MISSPELT])
+    return name == "default" or any(each in known for each in names) or any(near)
 
 
 def _unused(model: TreeModel, host: Host, used: set[Path]) -> tuple[Entry, ...]:

@@ -21,6 +21,7 @@ from runsdeploy.check.symbols import (
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.tree.recipe import Entry
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Located, Trees
 
 
@@ -155,13 +156,13 @@ class TreeModel(Struct, dict=True):
         for host in (None, *self.hosts):
             for script in [next(iter(self.scripts.values()), None)] if host else self.scripts.values():
                 found |= {place.path: place for place in self.trees.cascade(script.source, host)} if script else {}
-        return [collect_conf(place.path.read_bytes(), place) for _, place in sorted(found.items())]
+        return [collect_conf(read_text(place.path), place) for _, place in sorted(found.items())]
 
     @cached_property
     def sysinfos(self) -> list[ConfSymbols]:
         """The symbols of every `sysinfos.conf` that applies to a host."""
         found = filter(None, (self.trees.sysinfos(host) for host in self.hosts))
-        return [collect_conf(place.path.read_bytes(), place) for place in found]
+        return [collect_conf(read_text(place.path), place) for place in found]
 
     # --- use ---------------------------------------------------------------------------------------
 

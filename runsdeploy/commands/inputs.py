@@ -20,8 +20,9 @@ from runsdeploy.tree.composition import composed
 from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation, parse_argument
-from runsdeploy.tree.script import is_script, no_separator
+from runsdeploy.tree.script import is_script, no_separator, read_head
 from runsdeploy.tree.selection import choices, near_host, select
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
 from runsdeploy.tree.trust import Trust
 
@@ -129,7 +130,7 @@ def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
     if not found or trees.trust.outside_problem(found.path):
         return None
     with suppress(OSError):
-        data = found.path.read_bytes()
+        data = read_head(found.path)
         if is_script(data):
             hint = f"write `--script {plain}`"
             return Problem(COMMAND_LINE, f"`{name}` is a script, not a recipe", hint) if name != plain else None
@@ -169,7 +170,7 @@ def unread_of(trees: Trees, sets: Sequence[Operation], plans: Sequence[Plan]) ->
     texts = [text for _, step in steps for text in (step.script.conf, step.script.body)]
     texts += [file.content for each in plans for file in each.libraries]
     above = (trees.cascade(step.script.source, host) for host, step in steps)
-    texts += [path.read_bytes() for path in {place.path for places in above for place in places}]
+    texts += [read_text(path) for path in {place.path for places in above for place in places}]
     names = {variable.name for _, step in steps for variable in step.variables} - {each.name for each in sets}
     for each in sets:
         near = did_you_mean(each.name, names)

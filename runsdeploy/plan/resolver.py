@@ -13,7 +13,7 @@ from functools import partial
 from runsdeploy.errors import InputError, Position, Problem
 from runsdeploy.plan.conf import Conf, Ref, Request
 from runsdeploy.plan.evaluation import TIME_LIMIT, evaluate
-from runsdeploy.plan.files import File, library_files, referenced_files
+from runsdeploy.plan.files import File, destination, is_behind_link, library_files, links_of, referenced_files
 from runsdeploy.plan.order import Identity, Node, available_files, is_settled, sort_nodes
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import ExpectedFacts, expected_facts
@@ -185,10 +185,8 @@ class _Resolver:
                 self.problems.append(Problem(after.position, f"cycle in `after`: {cycle}"))
                 continue
             if len(names) > MOST_LEVELS or len(nodes) == MOST_STEPS:
-                much = (
-                    f"{MOST_STEPS} steps" if len(names) <= MOST_LEVELS else f"{MOST_LEVELS} steps that add each other"
-                )
-                self.problems.append(Problem(after.position, f"`{names[0]}` makes more than {much} by `after`"))
+                how = f"{MOST_LEVELS} steps that add each other" if len(names) > MOST_LEVELS else f"{MOST_STEPS} steps"
+                self.problems.append(Problem(after.position, f"`{names[0]}` makes more than {how} by `after`"))
                 return
             script = self._script(after.script, after.position)
             if script:
@@ -223,7 +221,7 @@ def _complete(
         problems += [*wrong_files, *wrong_libraries]
         libraries |= loaded
         steps.append(_step(number, node, available[node.identity], files, loaded))
-    problems += _overlap_problems(steps)
+    problems += [*_overlap_problems(steps), *_link_problems(steps)]
     if problems:
         raise InputError(problems)
     unknown = next((node for node in nodes if node.conf.needs_facts), None)
@@ -322,3 +320,26 @@ def _overlap_problems(steps: Sequence[Step]) -> Iterator[Problem]:
                 name = scripts[file.path].script.name
                 message = f"`{step.script.name}` refers to the file of `{name}`, which is a step too"
                 yield Problem(step.position, message)
+
+
+def _link_problems(steps: Sequence[Step]) -> Iterator[Problem]:
+    """Yield a problem for each file that would be written through a link which is shipped too.
+
+    There is none if the link leads to the same file, and that is shipped: then it is shipped only once (`bundle`).
+    """
+    for side in {step.side for step in steps}:
+        here = [step for step in steps if step.side == side]
+        files = {file.path: file for step in here for file in step.files if file.kind != "link"}
+        links = links_of(file for step in here for file in step.files)
+        for step in here if links else ():
+            script = File(f"tree{step.script.source.tree}/{step.script.source.inside}", "script", 0o644)
+            for file in (script, *step.files):
+                if not is_behind_link(file, links):
+                    continue
+                same = files.get(destination(file.path, links) or "")
+                if file.kind == "link" or same is None or (same.kind, same.digest) != (file.kind, file.digest):
+                    message = (
+                        f"`{file.path}` lies behind a link that is shipped as a link, and the link does not lead to it"
+                    )
+                    yield Problem(step.position, message, "refer to the file by its path without links")
+                    break

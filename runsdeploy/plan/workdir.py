@@ -24,6 +24,7 @@ from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located, Trees
 from runsdeploy.tree.trust import Trust
 
@@ -200,7 +201,7 @@ def _counted(items: Iterable[bytes]) -> list[bytes]:
 
 def _read(place: Located) -> bytes:
     try:
-        return place.path.read_bytes()
+        return read_text(place.path)
     except OSError as error:
         raise InputError([Problem(place.at(), f"cannot read it: {(error.strerror or str(error)).lower()}")]) from None
 

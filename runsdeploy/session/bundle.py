@@ -19,7 +19,7 @@ from typing import IO
 from msgspec import Struct
 
 from runsdeploy.errors import Refused, display_path, is_limit, writing
-from runsdeploy.plan.files import CHUNK, File, content_file
+from runsdeploy.plan.files import CHUNK, File, content_file, is_behind_link, links_of
 from runsdeploy.plan.plan import Plan
 from runsdeploy.session.parameters import (
     end_mark,
@@ -159,12 +159,24 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     for step in steps:
         yield content_file(f"{run}/step/{step.number}/meta.sh", step_parameters(plan, step, session))
         yield content_file(f"{run}/step/{step.number}/values.sh", step_values(step))
-    files = {f"files/{file.path}": file for step in steps for file in step.files}
+    files = {f"files/{file.path}": file for file in _referenced(plan, segment)}
     files |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
     files |= {f"files/shared/{file.path}": file for file in shared}
     for path in sorted(files):
         file = files[path]
         yield File(path, file.kind, file.mode, file.source, file.content, file.size, file.digest, file.target)
+
+
+def _referenced(plan: Plan, segment: Segment) -> Iterator[File]:
+    """Yield the files that the steps of a segment refer to, without those behind a link that is shipped.
+
+    Such a file is at the end of the link, see `_link_problems` of the resolver; another step may be the one to ship it.
+    """
+    here = [step for step in plan.steps if step.side == segment.side]
+    links = links_of(file for step in here for file in step.files)
+    behind = links and any(is_behind_link(file, links) for step in segment.steps for file in step.files)
+    for step in here if behind else segment.steps:
+        yield from (file for file in step.files if not behind or not is_behind_link(file, links))
 
 
 def _add(tar: tarfile.TarFile, file: File) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.recipe import Entry, parse_recipe
-from runsdeploy.tree.script import ADD_SEPARATOR, is_script, is_shell_program
+from runsdeploy.tree.script import ADD_SEPARATOR, MOST_HEAD, is_script, is_shell_program, read_head
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Located, Trees, name_problem
 
 COMMAND_LINE = Position("<command line>")
@@ -29,7 +30,7 @@ class RecipeIncludes:
         self.files: set[Path] = set()
         """recipe files that were opened"""
         self._expanded: dict[str, Sequence[Entry] | None] = {}
-        """entries by the name of their recipe, None for a script: n recipes that each include the next one twice are read n times"""
+        """entries by name, None for a script: n recipes that each include the next one twice are read n times"""
 
     def expand(self, entry: Entry, above: tuple[str, ...] = ()) -> Sequence[Entry]:
         """Return the entries of a recipe and of the recipes that it includes; problems are added to `problems`.
@@ -87,12 +88,12 @@ class RecipeIncludes:
             self.problems.append(outside)
             return []
         try:
-            data = found.path.read_bytes()
+            if is_script(read_head(found.path)):
+                return None
+            data = read_text(found.path, MOST_HEAD)
         except OSError as error:
             self.problems.append(Problem(found.at(), f"cannot read recipe: {(error.strerror or str(error)).lower()}"))
             return []
-        if is_script(data):
-            return None
         if is_shell_program(data):
             message = f"`{name}` is a shell program, not a recipe"
             self.problems.append(Problem(found.at(1), message, ADD_SEPARATOR))

@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import re
 from functools import cached_property
+from pathlib import Path
 
 from msgspec import Struct
 
 from runsdeploy.errors import Position, Problem
 from runsdeploy.tree.encoding import bash_encoding_problem, encoding_problem, is_misencoded_script
+from runsdeploy.tree.text import open_file, read_text
 from runsdeploy.tree.trees import Located
 
 SEPARATOR = re.compile(rb"^script:$", re.MULTILINE)
 _DOS_SEPARATOR = re.compile(rb"^script:\r$", re.MULTILINE)
+
+MOST_HEAD = 1 << 20
+"""bytes in which a script has its line `script:`, and which a recipe may have"""
+
+CHUNK = 1 << 16
+"""bytes that are read at once: a file with a NUL among them, and no line `script:`, is a payload"""
 
 ADD_SEPARATOR = "put a line `script:` above the commands"
 """hint for a file of shell commands"""
@@ -63,10 +71,32 @@ def is_script(data: bytes) -> bool:
     return SEPARATOR.search(data) is not None or is_misencoded_script(data)
 
 
+def read_head(path: Path) -> bytes:
+    """Return the beginning of a file, as far as it can be a script or recipe; raises OSError.
+
+    That is up to the line `script:`, to a NUL byte, to the end, or MOST_HEAD bytes, and at most a CHUNK more.
+    """
+    head = bytearray()
+    with open_file(path) as file:
+        while len(head) < MOST_HEAD and (chunk := file.read(CHUNK)):
+            # The line may have begun in the chunk before.
+            before = head.rfind(b"\n") + 1
+            head += chunk
+            found = SEPARATOR.search(head, before)
+            if b"\0" in chunk or (found and found.end() < len(head)):
+                break
+        else:
+            return bytes(head)
+    return bytes(head)
+
+
 def read_script(name: str, source: Located) -> Script | Problem:
     """Read a script, or return the problem why it is none."""
     try:
-        data = source.path.read_bytes()
+        data = read_head(source.path)
+        # A file with this line is a script, whatever its size.
+        if SEPARATOR.search(data):
+            data = read_text(source.path)
     except OSError as error:
         return Problem(source.at(), f"cannot read script `{name}`: {(error.strerror or str(error)).lower()}")
     found = SEPARATOR.search(data)

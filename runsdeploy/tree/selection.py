@@ -17,6 +17,7 @@ from msgspec import Struct
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
 from runsdeploy.tree.composition import composed, on_disk
 from runsdeploy.tree.encoding import encoding_problem
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 
 _PATTERN = re.compile(r"[*?\[]")
@@ -206,7 +207,7 @@ class _Selection:
             return [], None
         try:
             on_disk(file.path.parent, name)
-            data = file.path.read_bytes()
+            data = read_text(file.path)
         except InputError as error:
             self.problems += error.problems
             return [], None

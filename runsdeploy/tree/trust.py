@@ -81,6 +81,10 @@ class Trust(Struct, frozen=True, dict=True):
 
         Links are resolved first, and then no link is followed: a directory that becomes a link meanwhile is an error.
         """
+        return os.fdopen(self.descriptor(path), "rb")
+
+    def descriptor(self, path: Path) -> int:
+        """Open a file or directory as `open` does; return its descriptor, which the caller closes."""
         real = Path(os.path.realpath(path))
         top = self._top(real)
         if top is None:
@@ -92,7 +96,7 @@ class Trust(Struct, frozen=True, dict=True):
                 descriptor = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above)
             finally:
                 os.close(above)
-        return os.fdopen(descriptor, "rb")
+        return descriptor
 
     # --- owner -------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
 from collections.abc import Container, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
 from runsdeploy.errors import Position, did_you_mean, display_path
+from runsdeploy.tree.script import read_head
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import HOST_FILES, HOST_NAME, Host, Located, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
@@ -60,7 +63,8 @@ def _hidden(model: TreeModel) -> Iterator[Finding]:
     for name, first, other in model.hidden():
         within = {parent for each in (first, other) for parent in each.path.parents}
         # Where one host has two directories, that is reported, once.
-        if not any(both <= within for both in twice) and first.path.read_bytes() != other.path.read_bytes():
+        reported = any(both <= within for both in twice)
+        if not reported and not filecmp.cmp(first.path, other.path, shallow=False):
             yield warning("hidden", first.at(), f"`{name}` hides `{other.shown}`")
 
 
@@ -161,7 +165,7 @@ def _separators(model: TreeModel) -> Iterator[Finding]:
                 message = "a second line `script:`, which bash runs as a command"
                 yield warning("misspelt-separator", symbols.position(call.line, call.column), message)
     for place in model.other_files:
-        data = place.path.read_bytes()
+        data = read_head(place.path)
         found = _SEPARATOR.search(data)
         if found and not found[0].endswith(b"script:\r"):
             line = data.count(b"\n", 0, found.start()) + 1
@@ -176,7 +180,7 @@ def _group_hosts(model: TreeModel) -> Iterator[Finding]:
     names = {host.name for host in model.trees.hosts()}
     groups = {name: place for name, place in model.trees.groups().items() if model.trees.trust.contains(place.path)}
     for place in groups.values() if model.complete else ():
-        for number, line in enumerate(place.path.read_bytes().decode("utf-8", "replace").split("\n"), 1):
+        for number, line in enumerate(read_text(place.path).decode("utf-8", "replace").split("\n"), 1):
             word = line.partition("#")[0].strip().removeprefix("!")
             if word in names or not re.fullmatch(r"[\w.-]+", word):
                 continue
