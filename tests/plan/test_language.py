@@ -378,9 +378,7 @@ def test_r32_r33_a_directory_arrives_as_it_is(operator, target, tmp_path):
     assert contents(target.home / "copy") == contents(tree / "scripts" / "stuff")
 
 
-def test_r33_links_meant_for_the_target_arrive_as_links_and_nothing_is_written_through_them(
-    operator, target, tmp_path
-):
+def test_r33_links_meant_for_the_target_arrive_as_links_and_nothing_is_written_through_them(operator, target, tmp_path):
     """D18: an absolute link, one out of the directory, and a file that another step refers to behind a link."""
     away = tmp_path / "away"
     away.mkdir()
