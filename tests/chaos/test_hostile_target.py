@@ -680,17 +680,24 @@ HEAD = f"file o 0644 {len(CONTENT)} {DIGEST}"
 
 
 def made(talk: Talk, *heads: str, content: bytes = CONTENT) -> None:
-    """Run the first step, and send files."""
+    """Run the first step, and send files when they are asked for."""
     if talk.length:
-        talk.begin()
-        talk.emit(*OK[:2])
-        for head in heads:
-            talk.emit(head)
-            talk.write(content)
-        talk.emit("finish ok")
+        files = b"".join(talk.event(head) + content for head in heads)
+        announce(talk, len(files))
+        talk.emit("attached 0")
+        talk.write(files)
+        talk.wait_for(b"end files\n")
     else:
         talk.emit("hello 3 /s", "finish ok")
     talk.exit()
+
+
+def announce(talk: Talk, size: int) -> None:
+    """Run the first step, say that it made files of so many bytes, and wait until they are asked for."""
+    talk.begin()
+    talk.emit(*OK[:2], *([f"returned {size}"] if size else []), "finish ok")
+    if size:
+        talk.wait_for(b"files\n")
 
 
 def sends(name: str, *heads: str, content: bytes = CONTENT, **more: Any) -> None:
@@ -716,9 +723,35 @@ sends("a file that is a device for everybody", HEAD.replace("0644", "7777"), out
 
 @behaviour("a file of 10 GiB that does not come", tree="file", interrupted=True, steps=("ok", "skipped"))
 def _(talk: Talk) -> None:
-    talk.begin()
-    talk.emit(*OK[:2], f"file o 0644 {10 << 30} {DIGEST}")
+    announce(talk, 11 << 30)
+    talk.emit("attached 0", f"file o 0644 {10 << 30} {DIGEST}")
     talk.hang()
+
+
+@behaviour("files from another byte", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
+def _(talk: Talk) -> None:
+    announce(talk, 200)
+    talk.emit("attached 7", HEAD)
+    talk.exit()
+
+
+@behaviour("files that it refuses to send", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
+def _(talk: Talk) -> None:
+    announce(talk, 200)
+    talk.emit("refuse absent gone")
+    talk.exit()
+
+
+@behaviour("a file in the middle of its output", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
+def _(talk: Talk) -> None:
+    if talk.length:
+        talk.begin()
+        talk.emit(*OK[:2], HEAD)
+        talk.write(CONTENT)
+        talk.emit("finish ok")
+    else:
+        talk.emit("hello 3 /s", "finish ok")
+    talk.exit()
 
 
 @behaviour("a file, and a clean-up that does not answer", tree="file", outcomes=only("lost", "refused"), waits=True)
@@ -1117,6 +1150,10 @@ PLAN = making.plan(
 )
 
 
+NONCE = "5e" * 16
+"""of the recorded segment, and of its replays"""
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Record a real session."""
@@ -1124,6 +1161,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNSDEPLOY_STATE_DIR", str(place / "state"))
         patch.setenv("HOME", str(place))
+        patch.setattr("runsdeploy.session.run.new_nonce", lambda: NONCE)
         recorder = _Recorder()
         run = Run(PLAN, new_session(patience=1.0), lambda: recorder)
         assert [type(event).__name__ for event in run.events()][-1] == "Finished"
@@ -1182,7 +1220,8 @@ INSERTED = (
     b"attached 0", b"attached 99999", b"hello 3 /x", b"start 1 one", b"end 1 ok 0 0.1 0 none", b"end 2 ok 0 0.1 0 none",
     b"finish ok", b"refuse bash %%1b", b"locked session a b c d", b"waiting operator - - - -", b"note %%0a%%ff",
     b"earlier 12 a b killed %(nonce)s 200", b"earlier 12 a b killed 34 999999999999999",
-    b"file o 0644 10 " + b"0" * 64, b"file p 0644 0 " + b"0" * 64, b"mark 2 setdone ..", b"facts bits 64",
+    b"returned 300", b"file o 0644 10 " + b"0" * 64, b"file p 0644 0 " + b"0" * 64, b"mark 2 setdone ..",
+    b"facts bits 64",
     b"unacknowledged 12 segment0 %(nonce)s 5 a b", b"account root", b"marker own ./a/script:value =x",
 )  # fmt: skip
 
@@ -1193,10 +1232,9 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
     print(f"seed {SEED}")
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("runsdeploy.session.reconnect.PAUSES", (0.0,))
-    nonce = recorded.run.session.nonce
     for case in range(CASES // 2):
         dice = random.Random(f"{SEED} {form} {case}")
-        channels = [altered(data, nonce, dice) for data in recorded.channels for _ in range(3)]
+        channels = [altered(data, NONCE, dice) for data in recorded.channels for _ in range(3)]
         out = io.TextIOWrapper(io.BytesIO(), "utf-8")
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -1211,7 +1249,7 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
         where = f"seed {SEED}, case {case}: {channels}"
         assert seconds < 10, where
         for step in report.steps:
-            said = rb"\x1e%s end %d %s " % (nonce.encode(), step.step.number, step.outcome.encode())
+            said = rb"\x1e%s end %d %s " % (NONCE.encode(), step.step.number, step.outcome.encode())
             assert step.outcome not in SUCCESSES or any(re.search(said, data) for data in channels), where
         assert report.outcome != "ok" or all(step.outcome in SUCCESSES for step in report.steps), where
         assert not re.search(rb"[\x00-\x08\x0b-\x1f]", written), where
@@ -1228,9 +1266,11 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     began = time.process_time()
     listener.begin(run.plan)
     try:
-        for event in again.events():
-            fold.add(event)
-            listener.event(run.plan, event, fold)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("runsdeploy.session.run.new_nonce", lambda: NONCE)
+            for event in again.events():
+                fold.add(event)
+                listener.event(run.plan, event, fold)
     except HostError as failed:
         error = failed
     report = fold.close(0.0, error)
