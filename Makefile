@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 # Otherwise each of the thousands of programs that the tests start would compile its modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test chaos check format bench man clean packages
+.PHONY: demo test chaos check format lowest release bench man clean packages
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m tests.demo
@@ -29,8 +29,8 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/shellcheck runsdeploy/shell/*.sh runsdeploy/shell/lib/*.sh $(BUILTIN) .ci/run .ci/packages
-	$(BIN)/shfmt -i 4 -d runsdeploy/shell .ci/run .ci/packages
+	$(BIN)/shellcheck runsdeploy/shell/*.sh runsdeploy/shell/lib/*.sh $(BUILTIN) .ci/*
+	$(BIN)/shfmt -i 4 -d runsdeploy/shell .ci
 	$(BIN)/shfmt -i 4 -ln bash -d $(BUILTIN)
 	@! grep -rnE 'TO''DO|FIX''ME|XX''X' --include='*.py' --include='*.sh' --include='*.md' . --exclude-dir=.venv
 
@@ -39,6 +39,14 @@ format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/shfmt -i 4 -w runsdeploy/shell
 	$(BIN)/shfmt -i 4 -ln bash -w $(BUILTIN)
+
+# The tests that use third-party packages, with the oldest versions that pyproject.toml allows.
+lowest:
+	PYTHON=$(PYTHON) .ci/lowest
+
+# What is published: both archives, built from a clean clone of HEAD, so that no file of the working tree slips in.
+release: $(INSTALLED)
+	.ci/release
 
 # The man pages are in the repository, so that installing the wheel does not need the tools that make them.
 man: $(INSTALLED)

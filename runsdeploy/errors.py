@@ -10,13 +10,18 @@ The tree of exceptions, by cause::
        |  +- Unauthorized  the host accepted neither a key nor the password
        +- Refused          the target: reached, but it cannot run what it was sent
        +- Lost             the connection, after the session may have started
+       +- ControllerFailed this machine: a disk, a limit; the session was asked to stop
 
+An OSError that nothing catches is a failure of this machine, too: `failure_of` names what failed and what repairs it.
 Messages are lower case, without a full stop, with names in backticks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -123,6 +128,68 @@ class Lost(HostError):
 
     def __init__(self, message: str, hint: str = "", *, transient: bool = True) -> None:
         super().__init__(message, hint, transient=transient)
+
+
+class ControllerFailed(HostError):
+    """This machine could not go on: a full disk, a limit of the process. The host was asked to stop the session."""
+
+
+_FREE_SPACE = "free space there, or set TMPDIR to another directory"
+_DISK = {
+    errno.ENOSPC: _FREE_SPACE,
+    errno.EDQUOT: _FREE_SPACE,
+    errno.EFBIG: "raise `ulimit -f`",
+    errno.EROFS: "set TMPDIR to a directory that can be written",
+    errno.EIO: "",
+}
+"""repairs by error number: writing to a file failed, which Python does not name"""
+_PROCESS = {
+    errno.EMFILE: "raise `ulimit -n`, or use a smaller `--parallel`",
+    errno.ENFILE: "end other programs on this machine",
+    errno.EAGAIN: "raise `ulimit -u`, or use a smaller `--parallel`",
+    errno.ENOMEM: "raise `ulimit -v`, or use a smaller `--parallel`",
+}
+"""repairs by error number: the process may have no more descriptors, processes or memory"""
+
+
+def reason(error: BaseException) -> str:
+    """Return the text of an exception for a message: lower case, no full stop, without the error number."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return text[:1].lower() + text[1:].rstrip(".")
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Name a path, or `stdout`, in the OSError of a write that failed: of itself it names neither."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK:
+            error.filename = str(path)
+        raise
+
+
+_NO_THREAD = "can't start new thread"
+"""what Python says in a RuntimeError"""
+
+
+def is_limit(error: Exception) -> bool:
+    """Return whether an error is one of this machine's files, disks or limits, and neither a connection's nor ours."""
+    if isinstance(error, OSError):
+        return error.filename is not None or error.errno in _DISK or error.errno in _PROCESS
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_THREAD in str(error))
+
+
+def failure_of(error: Exception) -> Problem:
+    """Return the problem of a failure of this machine, with what repairs it."""
+    if not isinstance(error, OSError):
+        number = errno.ENOMEM if isinstance(error, MemoryError) else errno.EAGAIN
+        error = OSError(number, os.strerror(number))
+    if error.filename in ("stdout", "stderr"):
+        return Problem(None, f"cannot write to {error.filename}: {reason(error)}")
+    where = f"`{display_path(Path(error.filename))}`: " if isinstance(error.filename, str) else ""
+    hint = _DISK.get(error.errno or 0) or _PROCESS.get(error.errno or 0, "")
+    return Problem(None, f"{where}{reason(error)}, on this machine", hint)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

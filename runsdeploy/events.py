@@ -130,9 +130,11 @@ class Ended(Struct, frozen=True):
     status: int
     seconds: float
     line: int
-    """the line of the operator's script that failed; 0 if unknown"""
+    """the line of the operator's file that failed; 0 if unknown"""
     how: str
-    """`exit` if that line ended the step, `last` if it is only the last line that failed, `none`"""
+    """`exit` if that line ended the step, `last` if it may have, `none`"""
+    file: str = ""
+    """the file of the line, if it is not the script: a path below the directory of shipped files, or `lib/NAME`"""
 
 
 class Marked(Struct, frozen=True):

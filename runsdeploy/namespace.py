@@ -1,9 +1,15 @@
-"""The commands as an invoke collection, for a `tasks.py`: `ns = namespace()`. Imports invoke."""
+"""The commands as an invoke collection, for a `tasks.py`: `ns = namespace()`. Imports invoke.
+
+A task of the collection is called like a function too: `ns["deploy"](context, host="web1")`, in a task of the
+operator's or as `pre=[call(ns["deploy"], host="web1")]`. A status other than 0 is raised as invoke's Exit.
+"""
 
 from __future__ import annotations
 
 import inspect
 import keyword
+import os
+from collections.abc import Iterable
 from typing import Any
 
 from invoke.collection import Collection
@@ -33,20 +39,28 @@ def namespace() -> Collection:
 
 def _task(command: Command, name: str) -> Any:
     """Make a task whose signature is the command's flags: that is what invoke reads."""
+    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    parameters += [_parameter(flag) for flag in sorted(command.flags, key=lambda flag: not _required(flag))]
+    signature = inspect.Signature(parameters)
 
-    def body(context: Context, **given: Any) -> None:
+    def body(*positional: Any, **named: Any) -> None:
+        bound = signature.bind(*positional, **named)
+        context: Context = bound.arguments.pop("context")
+        typed = {
+            flag.key: value
+            for flag in command.flags
+            if (value := _typed(flag, bound.arguments.get(_variable(flag)))) is not None
+        }
         # `invoke --dry deploy` must not do what `invoke deploy` does.
-        if "dry_run" in given and context.config.run.dry:
-            given["dry_run"] = True
-        typed = {key.rstrip("_"): value for key, value in given.items() if value not in ("", [])}
-        typed |= {flag.key: str(flag.bare) for flag in command.flags if flag.bare and given[flag.key] is True}
+        if context.config.run.dry and any(flag.key == "dry_run" for flag in command.flags):
+            typed["dry_run"] = True
         status = perform(command, typed)
         if status:
             raise Exit(code=status)
 
-    parameters = [inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
-    parameters += [_parameter(flag) for flag in sorted(command.flags, key=lambda flag: not _required(flag))]
-    body.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    body.__signature__ = signature  # type: ignore[attr-defined]
+    # Tasks of one name and one code are the same for invoke, which would run only one of `status` and `cron.status`.
+    body.__code__ = body.__code__.replace(co_name=command.name)
     body.__doc__ = f"{command.help[0].upper()}{command.help[1:]}."
     return task(
         name=name,
@@ -63,6 +77,28 @@ def _required(flag: Flag) -> bool:
     return not flag.name.startswith("-") and flag.default is None
 
 
+def _variable(flag: Flag) -> str:
+    """Return the name of a flag as a parameter."""
+    # `--continue` is a word of Python's; invoke takes the underscore off again.
+    return f"{flag.key}_" if keyword.iskeyword(flag.key) else flag.key
+
+
+def _typed(flag: Flag, value: Any) -> Any:
+    """Return the value of a parameter as it would have been typed; None if it is empty, as invoke leaves it."""
+    if value is None or value is False or value == "":
+        return None
+    if flag.bare and value is True:
+        return str(flag.bare)
+    if isinstance(flag.default, tuple):
+        # A text is one value: the settings would split it at commas.
+        several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+        given = list(value) if several else [value]
+        return [os.fspath(each) if isinstance(each, os.PathLike) else each for each in given] or None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
 def _parameter(flag: Flag) -> inspect.Parameter:
     """Return a flag as a parameter; its default is empty, which means that it was not typed."""
     if _required(flag):
@@ -71,6 +107,4 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         default = False
     else:
         default = None if isinstance(flag.default, tuple) else ""
-    # `--continue` is a word of Python's; invoke takes the underscore off again.
-    name = f"{flag.key}_" if keyword.iskeyword(flag.key) else flag.key
-    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)
+    return inspect.Parameter(_variable(flag), inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default)

@@ -9,6 +9,14 @@ from itertools import pairwise
 OPAQUE = frozenset({"eval", ".", "source"})
 """builtins that run code which the text does not contain: they may read and set any variable"""
 
+ASKING = frozenset({"command", "type", "hash", "which", "alias", "unalias"})
+"""commands whose arguments are names of commands that may not exist"""
+
+_VALUES_ONLY = re.compile(
+    r"/etc/(os-release|lsb-release|\w+-release|environment|default/[\w.-]+|sysconfig/[\w.-]+)\Z|/usr/lib/os-release\Z"
+)
+"""files that set variables and define no functions (os-release(5), environment(5))"""
+
 NAMES = frozenset(
     """
     alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare dirs disown
@@ -40,6 +48,13 @@ def names_set(name: str, words: Sequence[str]) -> list[str]:
         "let": re.findall(_NAME, " ".join(words)),
     }
     return [each.partition("[")[0] for each in named.get(name, [])]
+
+
+def defines_functions(name: str, words: Sequence[str], *, literal: bool) -> bool:
+    """Return whether a builtin may define functions that the text does not show; `literal`: all words are known."""
+    if name == "eval":
+        return not literal
+    return name in OPAQUE and not (literal and words and _VALUES_ONLY.match(words[0]))
 
 
 def names_read(name: str, words: Sequence[str]) -> list[str]:

@@ -2,6 +2,9 @@
 
 The interpreter follows all execution paths at once. Where markers and known values decide a condition there is one
 path. Where an exit status is unknown, a path forks in two. A command whose status is not tested is assumed to succeed.
+
+Once a `shouldrun` has said yes, the step runs whatever comes next: from there a path may become unknown (`eval`, a file
+that is sourced, a text that the parser does not cover) and still has its outcome. Its markers are unknown then.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from runsdeploy.bash.expansion import Value, matches
 from runsdeploy.bash.guards import Guard, ShouldRun
 from runsdeploy.bash.lexer import Undetermined
 from runsdeploy.bash.parser import parse
-from runsdeploy.bash.state import ASSUMED_SUCCESS, DECLINED, PARAMETERS, UNKNOWN_STATUS, State
+from runsdeploy.bash.state import ASSUMED_SUCCESS, DECLINED, PARAMETERS, UNKNOWN_STATUS, MarkerState, State
 from runsdeploy.bash.syntax_tree import (
     AndOr,
     Background,
@@ -30,6 +33,7 @@ from runsdeploy.bash.syntax_tree import (
     Pipeline,
     SimpleCommand,
     Subshell,
+    Unparsed,
     While,
     first_line,
     simple_commands,
@@ -57,13 +61,34 @@ class Interpreter:
         """subsystems that `shouldrun` is called for on any path, in this order"""
         self.ambiguity = ""
         """the first reason for which a path forked"""
+        self.unknown = ""
+        """the first reason for which a path was not followed to its end"""
 
     def run(self, text: str, state: State) -> set[State]:
-        """Return all states that a section may end in when it starts in `state`; raises Undetermined."""
-        try:
-            return {replace(each, jump="") for each in self._run(parse(text), state, tested=False)}
-        except RecursionError:
-            raise Undetermined("its commands are nested too deep") from None
+        """Return all states that a section may end in when it starts in `state`.
+
+        Raises Undetermined if a path is not known before a `shouldrun` on it said yes.
+        """
+        return {replace(each, jump="") for each in self._run(parse(text), state, tested=False)}
+
+    def _give_up(self, states: Iterable[State], reason: str) -> set[State]:
+        """Return the end of paths that are not known from here; raises Undetermined unless they all run anyway."""
+        decided = min(states, key=lambda each: each.first_yes)
+        if not decided.first_yes:
+            raise Undetermined(reason)
+        self.unknown = self.unknown or reason
+        after = decided.with_marker(None, MarkerState(None))
+        return {replace(after, variables=(), status=ASSUMED_SUCCESS, jump="exit")}
+
+    def _limit(self, new: set[State], seen: set[State], reason: str) -> tuple[set[State], set[State]]:
+        """Return which of the new states are followed, and the ends of the others: only so many states are followed."""
+        if len(seen) <= MAX_STATES:
+            return new, set()
+        undecided = {each for each in seen if not each.first_yes}
+        if len(undecided) > MAX_STATES:
+            raise Undetermined(reason)
+        decided = new - undecided
+        return new & undecided, self._give_up(decided, reason) if decided else set()
 
     # --- guards ----------------------------------------------------------------------------
 
@@ -97,12 +122,20 @@ class Interpreter:
         found: set[State] = set()
         for state in states:
             found |= {state} if state.jump else self._run(node, state, tested=tested)
-        if len(found) > MAX_STATES:
-            raise Undetermined("it has too many execution paths")
-        return found
+        followed, ends = self._limit(found, found, "it has too many execution paths")
+        return followed | ends
 
-    def _run(self, node: Node, state: State, *, tested: bool) -> set[State]:  # noqa: C901, PLR0911, PLR0912 - a case a node
+    def _run(self, node: Node, state: State, *, tested: bool) -> set[State]:
         """Run a node; `tested` says whether something tests its exit status, so that `set -e` does not apply."""
+        try:
+            found = self._run_node(node, state, tested=tested)
+            return found if found or not state.first_yes else self._give_up({state}, "a loop has no end")
+        except Undetermined as undetermined:
+            return self._give_up({state}, str(undetermined))
+        except RecursionError:
+            return self._give_up({state}, "its commands are nested too deep")
+
+    def _run_node(self, node: Node, state: State, *, tested: bool) -> set[State]:  # noqa: C901, PLR0911, PLR0912 - a case a node
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise Undetermined("it is too long")
@@ -139,6 +172,8 @@ class Interpreter:
                 if guards.may_call(body, self._functions):
                     raise Undetermined("it checks markers in the background")
                 return {state.with_status(0)}
+            case Unparsed(reason):
+                raise Undetermined(reason)
 
     def _branch(self, node: Node, state: State) -> tuple[set[State], set[State]]:
         """Run a condition; return the states in which it is true or jumps, and those in which it is false."""
@@ -185,9 +220,9 @@ class Interpreter:
         states = {state.with_status(0)}
         for field in fields:
             seen |= states
-            _check_iterations(seen)
+            states, lost = self._limit(states, seen, "a loop has too many iterations")
             states, ends = self._iterate(node.body, {each.assign(node.name, field) for each in states}, tested=tested)
-            found |= ends
+            found |= ends | lost
         return found | states
 
     def _loop(
@@ -202,11 +237,12 @@ class Interpreter:
         states = {state.with_status(0)}
         while new := states - seen:
             seen |= new
-            _check_iterations(seen)
+            new, lost = self._limit(new, seen, "a loop has too many iterations")
             entered = [enter(each) for each in new]
             states, ends = self._iterate(body, {each for runs, _ in entered for each in runs}, tested=tested)
-            found |= ends.union(*(ends for _, ends in entered))
-        return found
+            found |= ends.union(lost, *(ends for _, ends in entered))
+        decided = {each for each in seen if each.first_yes}
+        return found or (self._give_up(decided, "a loop has no end") if decided else set())
 
     def _iterate(self, body: Node, states: set[State], *, tested: bool) -> tuple[set[State], set[State]]:
         """Run a loop's body once; return the states that may iterate again, and those that have left the loop."""
@@ -298,8 +334,10 @@ class Interpreter:
             for each, value in given:
                 inner = inner.assign(each, value)
         self._call_depth += 1
-        ends = self._run(body, inner, tested=tested)
-        self._call_depth -= 1
+        try:
+            ends = self._run(body, inner, tested=tested)
+        finally:
+            self._call_depth -= 1
         for each in (*PARAMETERS, *_local_variables(body)):
             ends = {end.assign(each, state.value(each)) for end in ends}
         return {replace(end, jump="") if end.jump == "return" else end for end in ends}
@@ -316,15 +354,12 @@ class Interpreter:
             if text is None or any(each.value(key) for each in states):
                 continue
             outer, self._inside = self._inside, f" of library `{name}`"
-            states = self._run_each(parse(text), {each.assign(key, b"loaded") for each in states}, tested=False)
+            try:
+                states = self._run_each(parse(text), {each.assign(key, b"loaded") for each in states}, tested=False)
+            finally:
+                self._inside = outer
             states = {replace(each, jump="") if each.jump == "return" else each for each in states}
-            self._inside = outer
         return states
-
-
-def _check_iterations(seen: set[State]) -> None:
-    if len(seen) > MAX_STATES:
-        raise Undetermined("a loop has too many iterations")
 
 
 def _local_variables(body: Node) -> set[str]:

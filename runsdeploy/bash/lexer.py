@@ -9,6 +9,9 @@ from msgspec import Struct
 GUARDS = re.compile(r"\b(?:shouldrun|setdone|resetdone)\b")
 """the functions of `shell/runs.sh` that read or write markers"""
 
+BROKEN = "\0"
+"""text of the token after the last good one: no command ends with it, so none that it cuts is taken for a whole one"""
+
 
 class Undetermined(Exception):
     """Static analysis cannot determine what a text does; the message gives the reason."""
@@ -17,6 +20,18 @@ class Undetermined(Exception):
 def tokenize(text: str) -> list[Token]:
     """Return the tokens of a text without comments and here-documents; raises Undetermined for broken quoting."""
     return _Lexer(text).tokens()
+
+
+def tokenize_beginning(text: str) -> tuple[list[Token], str]:
+    """Return the tokens up to the first broken quoting, and what is broken; empty if nothing is.
+
+    Bash runs a section command by command: what stands above the broken place still tells what the section does.
+    """
+    lexer = _Lexer(text)
+    try:
+        return lexer.tokens(), ""
+    except Undetermined as undetermined:
+        return [*lexer.found, Token(BROKEN, lexer.line, operator=True)], str(undetermined)
 
 
 _OPERATOR = re.compile(r"&&|\|\||;;&|;;|;&|\|&|&>>|&>|<<<|<<-|<<|>>|<&|>&|>\||<>|[;&|()<>\n]")

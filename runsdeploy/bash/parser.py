@@ -1,14 +1,15 @@
 """Parser: makes the syntax tree of a SCRIPT section (POSIX, XCU 2.10; bash(1), SHELL GRAMMAR).
 
-It covers the part of bash's grammar that decides which commands run, and in which order. It raises Undetermined
-for all else (`select`, `coproc`, `;&`), because a wrong tree would make a wrong prediction.
+It covers the part of bash's grammar that decides which commands run, and in which order. All else (`select`, `coproc`,
+`;&`) is an `Unparsed`, and so is the rest of a section from a place where its words cannot be told: a wrong tree would
+make a wrong prediction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-from runsdeploy.bash.lexer import REDIRECTIONS, Token, Undetermined, check_substitutions, tokenize
+from runsdeploy.bash.lexer import BROKEN, REDIRECTIONS, Token, Undetermined, check_substitutions, tokenize_beginning
 from runsdeploy.bash.syntax_tree import (
     AndOr,
     Background,
@@ -22,17 +23,19 @@ from runsdeploy.bash.syntax_tree import (
     Pipeline,
     SimpleCommand,
     Subshell,
+    Unparsed,
     While,
 )
 
 
 def parse(text: str) -> Node:
-    """Return the syntax tree of a section; raises Undetermined."""
-    return _Parser(tokenize(text)).section()
+    """Return the syntax tree of a section; its last node is Unparsed where the parser does not go on."""
+    tokens, broken = tokenize_beginning(text)
+    return _Parser(tokens).section(text, broken)
 
 
 _RESERVED = ("then", "elif", "else", "fi", "do", "done", "esac", "}")
-_UNSUPPORTED = ("select", "coproc")
+_COMPOUND = ("{", "(", "((", "[[", "if", "while", "until", "for", "case", "select")
 
 
 class _Parser:
@@ -41,11 +44,19 @@ class _Parser:
     def __init__(self, tokens: list[Token]) -> None:
         self.tokens, self.at = tokens, 0
 
-    def section(self) -> Node:
-        found = self._list(())
-        if self.at < len(self.tokens):
-            raise Undetermined(f"`{self.tokens[self.at].text}` is unexpected")
-        return found
+    def section(self, text: str, broken: str) -> Node:
+        """Parse a whole section; `broken` is the reason why its tokens end before it does."""
+        items: list[Node] = []
+        while True:
+            self._skip("\n", ";")
+            if self.at >= len(self.tokens):
+                return CommandList(tuple(items))
+            try:
+                items.append(self._item(()))
+            except (Undetermined, RecursionError) as stopped:
+                deep = isinstance(stopped, RecursionError)
+                reason = broken or ("its commands are nested too deep" if deep else str(stopped))
+                return CommandList((*items, Unparsed(reason, (text,))))
 
     def _is(self, text: str, *, operator: bool = False) -> bool:
         here = self.tokens[self.at] if self.at < len(self.tokens) else None
@@ -62,7 +73,7 @@ class _Parser:
         self.at += 1
 
     def _next(self) -> Token:
-        if self.at >= len(self.tokens):
+        if self.at >= len(self.tokens) or self._operator((BROKEN,)):
             raise Undetermined("the section ends too early")
         self.at += 1
         return self.tokens[self.at - 1]
@@ -83,12 +94,17 @@ class _Parser:
             self._skip("\n", ";")
             if self._at_end(ends):
                 return CommandList(tuple(items))
-            items.append(self._and_or())
-            if self._operator(("&",)):
-                self.at += 1
-                items[-1] = Background(items[-1])
-            elif not self._at_end(ends) and not self._operator(("\n", ";")):
-                raise Undetermined(f"`{self.tokens[self.at].text}` is unexpected")
+            items.append(self._item(ends))
+
+    def _item(self, ends: Container[str]) -> Node:
+        """Parse one command of a list, with the operator that ends it."""
+        found = self._and_or()
+        if self._operator(("&",)):
+            self.at += 1
+            return Background(found)
+        if not self._at_end(ends) and not self._operator(("\n", ";")):
+            raise Undetermined(f"`{self.tokens[self.at].text}` is unexpected")
+        return found
 
     def _and_or(self) -> Node:
         left = self._pipeline()
@@ -123,11 +139,10 @@ class _Parser:
             compound = {
                 "{": self._group, "if": self._if, "while": self._while, "until": self._while,
                 "for": self._for, "case": self._case, "function": self._function,
+                "select": self._select, "coproc": self._coproc,
             }.get(here.text)  # fmt: skip
             if compound:
                 return self._redirected(compound(here.text))
-            if here.text in _UNSUPPORTED:
-                raise Undetermined(f"`{here.text}` is not supported")
             if here.text in _RESERVED:
                 raise Undetermined(f"`{here.text}` is unexpected")
             if self._operator(("(",)):
@@ -215,6 +230,7 @@ class _Parser:
         self._expect("in")
         self._skip("\n")
         clauses: list[tuple[tuple[str, ...], Node]] = []
+        falls = False
         while not self._is("esac"):
             self._skip("(")
             patterns = [self._next().text]
@@ -223,11 +239,20 @@ class _Parser:
                 patterns.append(self._next().text)
             self._expect(")", operator=True)
             clauses.append((tuple(patterns), self._list(("esac",))))
-            if self._operator((";&", ";;&")):
-                raise Undetermined("`;&` in a `case`")
-            self._skip(";;", "\n")
+            falls |= bool(self._operator((";&", ";;&")))
+            self._skip(";;", ";&", ";;&", "\n")
         self.at += 1
-        return Case(word, tuple(clauses))
+        found = Case(word, tuple(clauses))
+        return Unparsed("`;&` in a `case`", (found,)) if falls else found
+
+    def _select(self, word: str) -> Node:
+        return Unparsed("`select` is not supported", (self._for(word),))
+
+    def _coproc(self, _: str) -> Node:
+        # A name stands only before a compound command.
+        named = self.tokens[self.at + 1 : self.at + 2]
+        self.at += bool(named) and named[0].text in _COMPOUND and not self._is("(", operator=True)
+        return Unparsed("`coproc` is not supported", (self._command(),))
 
     def _function(self, word: str) -> Node:
         name = self._next().text

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 
 class Occurrence(Struct, frozen=True):
@@ -42,6 +45,25 @@ class Call(Struct, frozen=True):
     column: int
     ignored: bool = False
     """whether nothing uses its exit status: it is a line of its own, outside of functions, and not the last one"""
+    fed: bool = False
+    """whether its standard input is given: a pipeline, a redirection or a here-document, of it or around it"""
+    in_function: bool = False
+
+
+WRAPPERS = frozenset({"sudo", "doas", "env", "nice", "ionice", "nohup", "exec", "time", "quietly"})
+"""programs that run the program among their arguments"""
+
+
+def unwrapped(call: Call) -> Call:
+    """Return the call of the program that `sudo`, `env` and the like run; the call itself if it is none of those."""
+    if call.name not in WRAPPERS:
+        return call
+    words = list(call.arguments)
+    while words and (words[0].text.startswith("-") or re.match(r"\w+=", words[0].text)):
+        words.pop(0)
+    if not words or not words[0].literal:
+        return call
+    return unwrapped(replace(call, name=words[0].text, arguments=tuple(words[1:])))
 
 
 class Symbols(Struct):
@@ -51,7 +73,15 @@ class Symbols(Struct):
     sets: list[Occurrence] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     functions: set[str] = field(default_factory=set)
+    files_read: list[Argument] = field(default_factory=list)
+    """files of redirections: `<x`, `$(<x)`"""
+    files_written: list[Argument] = field(default_factory=list)
+    """files of redirections: `>x`, `>>x`"""
+    asked: set[str] = field(default_factory=set)
+    """commands that the text asks for before it calls them: `command -v x`, `declare -F x`"""
     reads_more: bool = False
     """whether the text may read variables that it does not name: `${!x}`, `eval`"""
     sets_more: bool = False
     """whether the text may set variables that it does not name: `eval`, `source`"""
+    calls_more: bool = False
+    """whether the text may define functions that it does not name: `eval`, `source` of a file with more than values"""

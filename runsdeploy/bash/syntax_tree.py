@@ -91,6 +91,14 @@ class FunctionDefinition(Struct, frozen=True):
     body: Node
 
 
+class Unparsed(Struct, frozen=True):
+    """A command that the parser does not cover, or the rest of a section from the first place that it cannot read."""
+
+    reason: str
+    inside: tuple[Node | str, ...]
+    """what it may run: the nodes or the text"""
+
+
 Node = (
     SimpleCommand
     | AndOr
@@ -104,6 +112,7 @@ Node = (
     | For
     | Case
     | FunctionDefinition
+    | Unparsed
 )
 
 

@@ -13,13 +13,14 @@ from functools import cache
 import tree_sitter_bash
 from tree_sitter import Language, Node, Parser
 
-from runsdeploy.bash.builtins import OPAQUE, exports_all, names_read, names_set
+from runsdeploy.bash.builtins import ASKING, OPAQUE, defines_functions, exports_all, names_read, names_set
 from runsdeploy.bash.symbols import Argument, Call, Occurrence, Symbols
 
 _NAME = re.compile(r"[A-Za-z_]\w*\Z", re.ASCII)
 _EXPANSION = re.compile(r"(?<!\\)\$\{?[#!]?([A-Za-z_]\w*)", re.ASCII)
 _SET = re.compile(r"(?<![\w$])([A-Za-z_]\w*)(?:\[[^]]*\])?\+?=", re.ASCII)
 _SETTING = re.compile(r"\b(?:read|for|select|local|declare|typeset|mapfile|readarray|getopts|printf +-v)\b(.*)")
+_FUNCTION = re.compile(rb"^[ \t]*(?:function[ \t]+)?([A-Za-z_][\w:-]*)[ \t]*\(\)", re.MULTILINE)
 _ASSIGNING = frozenset({"=", "+=", "-=", "*=", "/=", "%=", "<<=", ">>=", "&=", "|=", "^="})
 _DEFAULTS = frozenset({":-", "-", ":+", "+", ":?", "?", ":=", "="})
 _COMPARES = frozenset({"-eq", "-ne", "-lt", "-le", "-gt", "-ge"})
@@ -57,6 +58,7 @@ class _Collector:
     def add_by_pattern(self) -> None:
         """Add variables of a text with syntax errors by regular expressions: an extra name prevents a false warning."""
         known = {each.name for each in self.symbols.reads}
+        self.symbols.functions |= {found[1].decode() for found in _FUNCTION.finditer(self.text)}
         for number, line in enumerate(self.lines, 1):
             text = line.decode("utf-8", "replace")
             sets = [found[1] for found in _SET.finditer(text)]
@@ -133,7 +135,12 @@ class _Collector:
             self._sets(name)
         if subject and subject.type == "subscript":
             yield from self._index(subject)
-        yield from (child for child in node.children if child.is_named and child != subject)
+        for child in node.children:
+            if child.type == "variable_name" and child != subject:
+                # A variable in `${x:n}`, a text in `${x:-n}`.
+                self._reads(child, required=False)
+            elif child.is_named and child != subject:
+                yield child
 
     def _unparsed(self, node: Node) -> Iterator[Node]:
         """Visit text that tree-sitter may leave unparsed: patterns, and some here-documents."""
@@ -210,6 +217,9 @@ class _Collector:
         reference, existing = "n" in options, "p" in options or keyword.type in ("export", "readonly")
         self.symbols.reads_more |= reference
         self.symbols.sets_more |= reference
+        if keyword.type in ("declare", "typeset") and re.search(r"[fF]", options):
+            self.symbols.asked |= {self._text_of(child) for child in rest}
+            return
         for child in rest:
             if child.type == "variable_name":
                 (self._reads(child, required=False) if existing else self._sets(child))
@@ -224,13 +234,27 @@ class _Collector:
         name = node.child_by_field_name("name")
         called = self._argument(name) if name else None
         arguments = [self._argument(child) for child in node.children_by_field_name("argument")]
+        if called and not called.literal:
+            # `$local x=1`, where the variable holds `local`.
+            for each in arguments:
+                self._sets(node, each.text.partition("=")[0] if "=" in each.text else "-")
         if called and called.literal:
             words = [called, *arguments]
             while len(words) > 1 and words[0].text in ("command", "builtin") and not words[1].text.startswith("-"):
                 words = words[1:]
             ignored = bool(node.parent and node.parent.type == "program" and node.next_named_sibling)
-            self.symbols.calls.append(Call(words[0].text, tuple(words[1:]), called.line, called.column, ignored))
+            fed, in_function = _surroundings(node, self.text)
+            place = called.line, called.column
+            self.symbols.calls.append(Call(words[0].text, tuple(words[1:]), *place, ignored, fed, in_function))
             self._effects(node, words[0].text, words[1:])
+        return iter(node.children)
+
+    def _file_redirect(self, node: Node) -> Iterator[Node]:
+        operators = {child.type for child in node.children}
+        found = self.symbols.files_read if "<" in operators else self.symbols.files_written
+        destination = node.child_by_field_name("destination")
+        if destination and operators & {"<", ">", ">>", "&>", "&>>", ">|"}:
+            found.append(self._argument(destination))
         return iter(node.children)
 
     def _effects(self, node: Node, name: str, words: list[Argument]) -> None:
@@ -238,6 +262,10 @@ class _Collector:
         if name in OPAQUE:
             self.symbols.reads_more = self.symbols.sets_more = True
         texts = [word.text for word in words]
+        literal = all(word.literal for word in words)
+        self.symbols.calls_more |= defines_functions(name, texts, literal=literal)
+        if name in ASKING:
+            self.symbols.asked |= {word.text.partition("=")[0] for word in words if word.literal}
         self.symbols.reads_more |= exports_all(name, texts)
         for each in names_set(name, texts):
             self._sets(node, each)
@@ -251,6 +279,29 @@ class _Collector:
     def _argument(self, node: Node) -> Argument:
         parts, literal = _literal(node, self.text)
         return Argument(parts, literal, *self._place(node), node.start_byte, node.end_byte)
+
+
+def _surroundings(node: Node, text: bytes) -> tuple[bool, bool]:
+    """Return whether the standard input of a command may be given, and whether it stands in a function."""
+    fed, each = False, node
+    while True:
+        if each.type in ("command", "redirected_statement"):
+            fed |= any(_feeds(child, text) for child in each.children)
+        above = each.parent
+        if above is None or above.type == "function_definition":
+            return fed, above is not None
+        fed |= above.type == "pipeline" and above.named_children[0] != each
+        # `while read line`: a loop over what there may be, not a question.
+        fed |= above.type == "while_statement" and each.type != "do_group"
+        each = above
+
+
+def _feeds(node: Node, text: bytes) -> bool:
+    """Return whether a node is a redirection of the standard input, but not from a terminal."""
+    if node.type in ("heredoc_redirect", "herestring_redirect"):
+        return True
+    reads = node.type == "file_redirect" and any(child.type in ("<", "<&") for child in node.children)
+    return reads and b"/dev/tty" not in text[node.start_byte : node.end_byte]
 
 
 def _literal(node: Node, text: bytes) -> tuple[str, bool]:

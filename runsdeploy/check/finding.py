@@ -22,13 +22,17 @@ _RULES = (
     ("unknown-fact", r"^`bits` is "),
     ("unknown-library", r"unknown library"),
     ("unknown-command", r"unknown command"),
-    ("foreign", r"a tree is code"),
+    ("foreign", r"a tree is code|can be code$|sections are run there"),
+    ("encoding", r"^(byte order mark|UTF-16 text|carriage return)"),
     ("bash-syntax", r"bash: "),
     ("template", r"template: |cannot read template"),
     ("unreadable", r"cannot read"),
-    ("outside", r"leads? out of the trees"),
-    ("not-a-script", r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|is a script, not a recipe"),
-    ("cycle", r"cycle (of|in)|contradict each other"),
+    ("outside", r"leads? out of the trees|lies behind a link"),
+    (
+        "not-a-script",
+        r"no line `script:`|has DOS line ends|holds a NUL byte, expected bash|, not a recipe",
+    ),
+    ("cycle", r"cycle (of|in)|contradict each other|makes more than|lies more than"),
     ("reserved-name", r"is reserved"),
     ("missing-file", r"required file"),
     ("facts", r"needs `sysinfos"),
@@ -37,7 +41,7 @@ _RULES = (
     ("bad-call", r"unknown flag|bad (option|argument|version)|` without a "),
     ("bad-operation", r"bad operation|bad variable name"),
     ("bad-name", r"^(empty name|name )"),
-    ("recipe-syntax", r"^(quote|byte order|carriage|NUL byte|backslash|indented line)|takes no operations"),
+    ("recipe-syntax", r"^(quote|NUL byte|backslash|indented line)|takes no operations"),
 )
 """rules of errors, by a pattern of their message: errors are raised by `tree` and `plan`, which have no rules"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from runsdeploy.check.symbols import (
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.tree.recipe import Entry
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Located, Trees
 
 
@@ -42,6 +44,8 @@ class TreeModel(Struct, dict=True):
     """whether `hosts` are all hosts of the trees: only then can a file be called unused"""
     scripts: dict[Path, Script] = field(default_factory=dict)
     """all scripts, by path"""
+    broken: set[Path] = field(default_factory=set)
+    """files that would be scripts without their errors"""
     other_files: list[Located] = field(default_factory=list)
     """files beside scripts that are no scripts"""
     names: dict[str, dict[str, Located]] = field(default_factory=dict)
@@ -100,6 +104,31 @@ class TreeModel(Struct, dict=True):
         return [path for path in found if path.exists() or path.is_symlink()]
 
     @cached_property
+    def shipped(self) -> frozenset[Path]:
+        """The files and directories that a `ref` may ship."""
+        return frozenset(
+            path
+            for symbols in self.all_symbols
+            for each in symbols.conf.declared
+            if each.kind == "ref" and each.file
+            for path in self.files(symbols.script, each.file)
+            # A directory that holds the script itself is that of scripts.
+            if path not in (symbols.script.source.path, *symbols.script.source.path.parents)
+        )
+
+    @cached_property
+    def names_after(self) -> frozenset[str]:
+        """The names of scripts that an `after` has."""
+        calls = (call for symbols in self.all_symbols for call in symbols.conf.calls("after"))
+        return frozenset(word.text for call in calls for word in call.arguments)
+
+    def drop(self, paths: AbstractSet[Path]) -> None:
+        """Forget files that are no scripts and no recipes."""
+        self.scripts = {path: script for path, script in self.scripts.items() if path not in paths}
+        self.other_files = [place for place in self.other_files if place.path not in paths]
+        self.all_symbols = [each for each in self.all_symbols if each.script.source.path not in paths]
+
+    @cached_property
     def _host_directories(self) -> list[Path]:
         return [place.path for host in self.trees.hosts() for place in self.trees.host_directories(host)]
 
@@ -127,13 +156,13 @@ class TreeModel(Struct, dict=True):
         for host in (None, *self.hosts):
             for script in [next(iter(self.scripts.values()), None)] if host else self.scripts.values():
                 found |= {place.path: place for place in self.trees.cascade(script.source, host)} if script else {}
-        return [collect_conf(place.path.read_bytes(), place) for _, place in sorted(found.items())]
+        return [collect_conf(read_text(place.path), place) for _, place in sorted(found.items())]
 
     @cached_property
     def sysinfos(self) -> list[ConfSymbols]:
         """The symbols of every `sysinfos.conf` that applies to a host."""
         found = filter(None, (self.trees.sysinfos(host) for host in self.hosts))
-        return [collect_conf(place.path.read_bytes(), place) for place in found]
+        return [collect_conf(read_text(place.path), place) for place in found]
 
     # --- use ---------------------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ from msgspec import Struct, field
 
 from runsdeploy.bash.symbols import Argument, Call, Symbols
 from runsdeploy.bash.treesitter import collect_symbols
-from runsdeploy.errors import Position
+from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.tree.libraries import BUNDLED, referenced_libraries
 from runsdeploy.tree.recipe import VARIABLE
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located
 
 FACTS = frozenset({"sysname", "sysdist", "sysver", "bits"})
@@ -159,13 +160,17 @@ def collect_script(script: Script, libraries: dict[str, Library]) -> ScriptSymbo
         for name in referenced_libraries(left.pop(), libraries) - loaded:
             loaded.add(name)
             source = libraries[name].source
-            left += [source.path.read_bytes()] if source else []
+            left += [read_text(source.path)] if source else []
     symbols.libraries = [libraries[name] for name in sorted(loaded)]
     return symbols
 
 
 def _library(name: str, path: Path, source: Located | None) -> Library:
-    text = path.read_bytes()
+    try:
+        text = read_text(path)
+    except OSError as wrong:
+        message = f"cannot read library `{name}`: {(wrong.strerror or str(wrong)).lower()}"
+        raise InputError([Problem(Position(display_path(path)), message)]) from None
     symbols = collect_symbols(text)
     if source is None:
         # Our libraries use `eval` only with names of their own; `uinst` contains what it shares with `uinc`.

@@ -21,7 +21,7 @@ from runsdeploy.cli.table import COMMANDS
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError
 from runsdeploy.tree.recipe import parse_recipe
-from runsdeploy.tree.script import is_script
+from runsdeploy.tree.script import is_script, read_head
 from runsdeploy.tree.selection import choices, select
 from runsdeploy.tree.trees import Host, Trees, open_trees
 
@@ -122,4 +122,4 @@ def _files(trees: Trees, given: Any) -> Iterator[tuple[str, bytes]]:
         words = choices([given] if isinstance(given, str) else given or [])
         host = select(trees, words)[0] if words else None
     for name, place in trees.names(host):
-        yield name, place.path.read_bytes()
+        yield name, read_head(place.path)

@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import runpy
 from collections.abc import Collection, Iterator, Mapping
+from os import PathLike
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from invoke.config import Config
+from invoke.exceptions import UnpicklableConfigMember
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean, display_path
 
 
 class _Files(Config):
+    """The system's, the user's and the project's file, of those that may be read."""
+
     prefix = "runsdeploy"
+
+    def __init__(self, project: Path | None, readable: Collection[str]) -> None:
+        super().__init__(project_location=project, lazy=True)
+        self._set(_readable=readable)
+        self.load_base_conf_files()
+        self.load_project(merge=False)
+        self.merge()
+
+    def _load_yaml(self, path: PathLike[str]) -> Any:
+        return super()._load_yaml(self._vouched(path))
+
+    _load_yml = _load_yaml
+
+    def _load_json(self, path: PathLike[str]) -> Any:
+        return super()._load_json(self._vouched(path))
+
+    def _load_py(self, path: str) -> dict[str, Any]:
+        # Not invoke's: that runs the bytecode in `__pycache__` beside the file, which another user may have made.
+        names = runpy.run_path(os.fspath(self._vouched(Path(path))))
+        data = {name: value for name, value in names.items() if not name.startswith("__")}
+        for name, value in data.items():
+            if isinstance(value, ModuleType):
+                raise UnpicklableConfigMember(f"`{name}` is a module, which cannot be the value of a key")
+        return data
+
+    def _vouched(self, path: PathLike[str]) -> PathLike[str]:
+        """Return the path; raises FileNotFoundError for a file that appeared after the others were vouched for."""
+        if os.fspath(path) not in self._readable:
+            raise FileNotFoundError(errno.ENOENT, "not vouched for", os.fspath(path))
+        return path
 
     def unknown(self, known: Collection[str]) -> Iterator[Problem]:
         """Yield a problem for each key that is neither known nor invoke's, with its file."""
@@ -26,14 +64,13 @@ class _Files(Config):
                 yield Problem(Position(display_path(Path(file))), f"unknown key `{key}`", hint)
 
 
-def load(project: Path | None, known: Collection[str] = ()) -> Mapping[str, Any]:
+def load(project: Path | None, readable: Collection[str], known: Collection[str] = ()) -> Mapping[str, Any]:
     """Return the merged content of the system's, the user's and the project's file; raises InputError.
 
-    Where keys are given as `known`, any other is an error.
+    Only the files in `readable` are read. Where keys are given as `known`, any other is an error.
     """
     try:
-        files = _Files(project_location=project)
-        files.load_project()
+        files = _Files(project, readable)
     except Exception as error:
         raise InputError([_unreadable(error)]) from error
     problems = list(files.unknown(known)) if known else []

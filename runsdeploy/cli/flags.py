@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +12,10 @@ from runsdeploy.commands.arguments import Arguments
 
 LARGEST = 1_000_000
 """largest value of a number: a larger one is a mistake, and infinity is no time limit"""
+
+
+TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
+"""values of a switch, in the environment and in configuration files"""
 
 
 class Flag(Struct, frozen=True):
@@ -26,6 +31,10 @@ class Flag(Struct, frozen=True):
     choices: tuple[str, ...] = ()
     bare: Any = None
     """the value if the flag is given without one; None if it needs one"""
+    text: bool = False
+    """whether its value may hold spaces"""
+    apart: bool = False
+    """of a positional argument: whether it may not follow the value of a flag that may be given several times"""
 
     @property
     def key(self) -> str:
@@ -43,6 +52,22 @@ class Command(Struct, frozen=True):
     flags: tuple[Flag, ...]
     examples: tuple[str, ...] = ()
 
+    def words(self, given: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the flags that were given as words of a command line; those of `--host` are left out."""
+        words: list[str] = []
+        for flag in self.flags:
+            value = given.get(flag.key)
+            if flag.name == "--host" or value in (None, False, "", [], ()):
+                continue
+            if isinstance(flag.default, bool) or (flag.bare is not None and str(value) == str(flag.bare)):
+                words.append(flag.name)
+            elif not flag.name.startswith("-"):
+                words.append(str(value))
+            else:
+                for each in value if isinstance(value, list | tuple) else [value]:
+                    words += [f"{flag.name}={each}"] if str(each).startswith("-") else [flag.name, str(each)]
+        return tuple(words)
+
     def run(self, arguments: Arguments) -> int:
         """Import and call the function; return the exit status."""
         module, _, name = self.function.partition(":")
@@ -58,7 +83,12 @@ COMMON = (
     Flag("--allow", "a place outside the trees that links may lead to", (), metavar="PATH"),
     Flag("--trust", "use trees that another user owns or may write", default=False),
     Flag("--conf-timeout", "seconds that a CONF section may take", 10.0, metavar="SECONDS"),
-    Flag("--verbose", "also show what login shells print", default=False, aliases=("-v",)),
+    Flag(
+        "--verbose",
+        "also show what login shells print, and each file of a directory that a plan ships",
+        default=False,
+        aliases=("-v",),
+    ),
 )
 """flags that every command takes, after its name or before it"""
 
@@ -81,7 +111,7 @@ SELECTION = (
     Flag("--script", "script to run instead of a recipe", (), metavar="SCRIPT"),
     Flag(
         "--set",
-        "operation on a variable of every step, after all others: `name=value`, `name+=value`",
+        "operation on a variable of every step, after all others: `name=value`, `name+=value`, `name v0 v1`",
         (),
         metavar="OP",
     ),
@@ -99,12 +129,12 @@ EXECUTION = (
     Flag("--keep-going", "continue after a step that failed", default=False),
     Flag(
         "--wait",
-        "wait while another session or operator holds the host: without limit, or at most this long",
+        "wait while another session or operator holds the host, without limit or at most so long; else do not wait",
         0.0,
         metavar="SECONDS",
         bare=LARGEST,
     ),
-    Flag("--timeout", "seconds that a step may take; 0 for no limit", 0.0, metavar="SECONDS"),
+    Flag("--timeout", "seconds that a step may take; without it, or with 0, no limit", 0.0, metavar="SECONDS"),
     PATIENCE,
     PARALLEL,
     ACCEPT_NEW,

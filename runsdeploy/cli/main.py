@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 UNFORESEEN = 70
 """exit status of an unforeseen exception (EX_SOFTWARE, sysexits.h)"""
+MACHINE_FAILED = 74
+"""exit status where this machine could not read or write what is needed (EX_IOERR, sysexits.h)"""
+OPEN_FILES, FEWEST_FILES = 1024, 128
+"""files that a process should be able to open, the usual limit on Linux; and the fewest with which commands work"""
 
 
 def entry() -> NoReturn:
@@ -24,14 +28,53 @@ def entry() -> NoReturn:
         from runsdeploy.cli.completion import answer  # noqa: PLC0415 - a shell asks, at a press of Tab
 
         answer(os.environ.get("COMP_LINE", ""))
-    status = main()
+    if not _open_streams():
+        os._exit(2)
     try:
+        status = main()
         sys.stdout.flush()
         sys.stderr.flush()
+    except BrokenPipeError:
+        status = 141
     except OSError as error:
-        status = 141 if isinstance(error, BrokenPipeError) else status or 1
+        error.filename = error.filename or "stdout"
+        status = _report("text", *_failure(error, ""))
     # Taking the interpreter down object by object costs 50 ms, and nothing is left that needs it.
     os._exit(status)
+
+
+def _open_streams() -> bool:
+    """Open what a caller closed of stdin and stderr as `/dev/null`; return whether stdout is open.
+
+    Otherwise the next file that is opened would get the number of the closed one, and its output.
+    """
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            if number == 1:
+                os.write(2, b"stdout is closed; to discard the output write `>/dev/null`\n")
+                return False
+            os.open(os.devnull, mode)
+    sys.stdin = sys.stdin or os.fdopen(0, encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    return True
+
+
+def _failure(error: Exception, doing: str) -> tuple[int, list[Problem]]:
+    """Return status and problems of what failed: this machine, or runsdeploy itself."""
+    from runsdeploy.errors import failure_of, is_limit  # noqa: PLC0415
+
+    if not is_limit(error):
+        from runsdeploy.output.unforeseen import problem_of  # noqa: PLC0415
+
+        return UNFORESEEN, [problem_of(error, doing)]
+    if isinstance(error, OSError):
+        from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
+
+        # If it was the output, what follows goes nowhere.
+        discard_output(str(error.filename))
+    return MACHINE_FAILED, [failure_of(error)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,10 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _report(_format(name, _typed_format(words)), 2, error.problems)
     except Exception as error:  # noqa: BLE001 - the same as in `perform`, before it is known what to perform
-        from runsdeploy.output.unforeseen import problem_of  # noqa: PLC0415
-
-        return _report(_typed_format(words) or "text", UNFORESEEN, [problem_of(error, name or "the command line")])
-    return perform(command, given)
+        return _report(_typed_format(words) or "text", *_failure(error, name or "the command line"))
+    return perform(command, given, line.directory)
 
 
 def _change_directory(directory: str) -> None:
@@ -79,9 +120,14 @@ def _change_directory(directory: str) -> None:
         raise InputError([Problem(None, f"cannot change to directory `{directory}`: {why}")]) from error
 
 
-def perform(command: Command, given: Mapping[str, Any]) -> int:
-    """Run a command with what was typed; return its exit status in every ending, reported in the format asked for."""
+def perform(command: Command, given: Mapping[str, Any], directory: str = "") -> int:
+    """Run a command with what was typed; return its exit status in every ending, reported in the format asked for.
+
+    `directory` is that of `-C`, to which the process has changed already.
+    """
     from pathlib import Path  # noqa: PLC0415
+
+    from msgspec.structs import replace  # noqa: PLC0415
 
     from runsdeploy.cli.settings import resolve  # noqa: PLC0415
     from runsdeploy.cli.table import COMMANDS  # noqa: PLC0415
@@ -91,9 +137,11 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
     form = _format(command.name, given.get("format"))
     try:
         with interruptible():
+            _raise_limit()
             arguments = resolve(command.flags, given, Path.cwd(), [flag for each in COMMANDS for flag in each.flags])
             form = arguments.format
-            return command.run(arguments)
+            program = ("runsdeploy", *(("-C", directory) if directory else ()), command.name)
+            return command.run(replace(arguments, typed_command=program, typed_flags=command.words(given)))
     except BrokenPipeError:
         from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
 
@@ -106,14 +154,28 @@ def perform(command: Command, given: Mapping[str, Any]) -> int:
         status, problems = 3, [Problem(None, error.message, error.hint)]
     except Interrupted as stop:
         status, problems = 128 + stop.number, [Problem(None, "interrupted")]
-    except OSError as error:
-        where = f"`{error.filename}`: " if error.filename else ""
-        status, problems = 1, [Problem(None, f"{where}{(error.strerror or str(error)).lower()}")]
     except Exception as error:  # noqa: BLE001 - the outermost handler
-        from runsdeploy.output.unforeseen import problem_of  # noqa: PLC0415
-
-        status, problems = UNFORESEEN, [problem_of(error, command.name)]
+        status, problems = _failure(error, command.name)
     return _report(form, status, problems)
+
+
+def _raise_limit() -> None:
+    """Raise the limit of open files as far as this process may, where it is low; raises InputError if it stays too low.
+
+    With too few a CONF section would fail, and its operator would look for the cause there.
+    """
+    import resource  # noqa: PLC0415
+
+    from runsdeploy.errors import InputError, Problem  # noqa: PLC0415
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= OPEN_FILES:
+        return
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if wanted < FEWEST_FILES:
+        message = f"this process may open {wanted} files at once, expected at least {FEWEST_FILES}"
+        raise InputError([Problem(None, message, f"raise the limit, as root: `ulimit -n {OPEN_FILES}`")])
 
 
 def _format(name: str, typed: str | None) -> str:
@@ -130,7 +192,9 @@ def _format(name: str, typed: str | None) -> str:
     try:
         return str(resolve(form or [FORMAT], {"format": typed}, Path.cwd()).format)
     except InputError:
-        return "text"
+        # Also for a configuration that cannot be used.
+        said = typed or os.environ.get("RUNSDEPLOY_FORMAT", "")
+        return said if any(said in flag.choices for flag in form or [FORMAT]) else "text"
 
 
 def _typed_format(words: Sequence[str]) -> str | None:
@@ -145,9 +209,18 @@ def _typed_format(words: Sequence[str]) -> str | None:
 
 def _report(form: str, status: int, problems: Sequence[Problem]) -> int:
     """Write problems to stderr, and the document of the format to stdout; return the status."""
-    from runsdeploy.output.terminal import show_problems  # noqa: PLC0415
+    from runsdeploy.output.terminal import discard_output, show_problems  # noqa: PLC0415
 
-    show_problems(problems)
+    try:
+        show_problems(problems)
+        _write_document(form, status, problems)
+    except OSError as error:
+        # The document, or the reason why there is none, cannot be written; what can be shown is shown.
+        discard_output(str(error.filename))
+    return status
+
+
+def _write_document(form: str, status: int, problems: Sequence[Problem]) -> None:
     if form in ("json", "jsonl"):
         from runsdeploy.output import json  # noqa: PLC0415
 
@@ -158,4 +231,3 @@ def _report(form: str, status: int, problems: Sequence[Problem]) -> int:
         from runsdeploy.check.finding import error  # noqa: PLC0415 - for `check`
 
         import_module(f"runsdeploy.output.{form}").write([error(problem) for problem in problems])
-    return status

@@ -21,11 +21,6 @@ from runsdeploy.errors import InputError, Problem, did_you_mean
 
 CHANGE_DIRECTORY = Flag("-C", "run as if started in this directory", metavar="DIR")
 
-NEVER_SUGGESTED = frozenset(
-    {"--trust", "--allow", "--accept-new", "--force", "--no-verify-sysinfos", "--as-root", "--yes"}
-)
-"""flags that switch a protection off: a mistyped flag must not lead to one"""
-
 
 class Parser(argparse.ArgumentParser):
     """A parser that raises InputError: bad input is reported in one way."""
@@ -57,37 +52,49 @@ class CommandLine(Struct, frozen=True):
 
 
 def split(words: Sequence[str]) -> CommandLine:
-    """Take a command line apart at its command; raises InputError for a flag before it that is not for all commands."""
+    """Take a command line apart at its command; raises InputError for a flag before it that is not for all commands.
+
+    `help`, `help COMMAND` and `COMMAND help` become `--help`, unless COMMAND takes a name, which may be `help`.
+    """
     flags = {name: flag for flag in (CHANGE_DIRECTORY, *COMMON) for name in (flag.name, *flag.aliases)}
     directory, before, left = "", [], list(words)
     while left and left[0].startswith("-") and left[0] not in ("-h", "--help", "-V", "--version"):
         word = left.pop(0)
         name, equals, value = word.partition("=")
+        if word.startswith(CHANGE_DIRECTORY.name) and not word.startswith(f"{CHANGE_DIRECTORY.name}="):
+            # `-C/tmp/x` in one word, as git and make take it too.
+            name, value = word[:2], word[2:]
+            equals = value
         flag = flags.get(name)
         if flag is None:
-            raise InputError([_before_command(name)])
+            from runsdeploy.cli.mistyped import unknown_before_command  # noqa: PLC0415 - seldom needed
+
+            raise InputError([unknown_before_command(name)])
         if isinstance(flag.default, bool):
             before.append(word)
             continue
         if not equals:
             if not left:
-                raise InputError([Problem(None, f"argument {name}: expected one argument", "see `runsdeploy --help`")])
+                from runsdeploy.cli.mistyped import no_value  # noqa: PLC0415 - seldom needed
+
+                raise InputError([no_value(name, "see `runsdeploy --help`")])
             value = left.pop(0)
         if flag is CHANGE_DIRECTORY:
             # Several add up, as in git and make.
             directory = os.path.join(directory, value)  # noqa: PTH118 - of words
         else:
             before.append(f"{name}={value}")
+    if left[:1] == ["help"]:
+        return CommandLine(directory, left[1] if left[1:] and left[1] != "help" else "--help", ["--help"])
+    if left[1:] == ["help"] and not _takes_a_name(left[0]):
+        left[1] = "--help"
     return CommandLine(directory, left[0] if left else "", [*before, *left[1:]])
 
 
-def _before_command(name: str) -> Problem:
-    """Return the problem of a flag that is not one for all commands, where the command should stand."""
-    if any(name in (flag.name, *flag.aliases) for command in COMMANDS for flag in command.flags):
-        return Problem(None, f"flag `{name}` belongs to a command", f"write it after the command: `COMMAND {name}`")
-    every = {flag.name for command in COMMANDS for flag in command.flags}
-    hint = habits.flag_hint(name, every) or _resembling(name, [flag.name for flag in COMMON])
-    return Problem(None, f"unknown flag `{name}`", hint or "see `runsdeploy --help`")
+def _takes_a_name(name: str) -> bool:
+    """Say whether a command needs a word that may be anything."""
+    flags = [flag for command in COMMANDS if command.name == name for flag in command.flags]
+    return any(flag.default is None and not flag.name.startswith("-") and not flag.choices for flag in flags)
 
 
 def program(
@@ -135,7 +142,9 @@ def add(parser: argparse.ArgumentParser, flag: Flag) -> argparse.Action:
     if isinstance(flag.default, tuple):
         return parser.add_argument(*names, dest=flag.key, action="append", help=text, metavar=metavar)
     choices = f" ({', '.join(flag.choices)})" if flag.choices else ""
-    default = f", {flag.default} by default" if flag.default is not None else ""
+    default = (
+        f", {flag.default if isinstance(flag.default, str) else f'{flag.default:g}'} by default" if flag.default else ""
+    )
     return parser.add_argument(
         *names,
         dest=flag.key,
@@ -158,29 +167,17 @@ def find(name: str) -> Command:
 
 def parse(command: Command, words: Sequence[str]) -> dict[str, Any]:
     """Return what was typed behind a command, by the key of the flag; raises InputError."""
-    given, left = command_parser(command).parse_known_args(words)
-    if left:
-        raise InputError(_unexpected(command, left))
-    return vars(given)
+    try:
+        given, left = command_parser(command).parse_known_args(words)
+        values = vars(given)
+        doubtful = left or any(flag.apart and values[flag.key] for flag in command.flags)
+        found = [Problem(None, f"unexpected word `{word}`") for word in left]
+    except InputError as error:
+        values, doubtful, found = {}, True, list(error.problems)
+    if doubtful:
+        from runsdeploy.cli.mistyped import problems  # noqa: PLC0415 - seldom needed
 
-
-def _unexpected(command: Command, left: Sequence[str]) -> list[Problem]:
-    """Return the problems of words that no flag of a command takes."""
-    flags = [name for flag in command.flags for name in (flag.name, *flag.aliases)]
-    see = f"see `runsdeploy {command.name} --help`"
-    mistyped = [word.partition("=")[0] for word in left if word.startswith("-")]
-    if mistyped:
-        # The words between them may be their values.
-        hints = [habits.flag_hint(word, flags) or _resembling(word, flags) for word in mistyped]
-        return [
-            Problem(None, f"unknown flag `{word}`", hint or see) for word, hint in zip(mistyped, hints, strict=True)
-        ]
-    meant = "--script" if "/" in left[0] else "--host"
-    hint = f"did you mean `{meant} {left[0]}`?" if meant in flags else see
-    return [Problem(None, f"unexpected word `{left[0]}`", hint)]
-
-
-def _resembling(word: str, flags: Iterable[str]) -> str:
-    """Return the hint to the flag that is most alike, if it may be suggested: never the second best in its place."""
-    hint = did_you_mean(word, [flag for flag in flags if flag.startswith("-")])
-    return "" if any(f"`{flag}`" in hint for flag in NEVER_SUGGESTED) else hint
+        found = problems(command, words) or found
+    if found:
+        raise InputError(found)
+    return values

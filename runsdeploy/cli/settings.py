@@ -2,7 +2,7 @@
 
 The files are invoke's own kind, named `runsdeploy.yaml`, `.yml`, `.json` or `.py`: beside the tree, in the
 home directory (with a dot before the name), in /etc; the nearest wins. invoke is loaded only if there is one.
-A file beside a tree is code like the tree: it must be vouched for, and cannot set `trust` itself.
+Each of them can be code, like a tree: none is read before it is vouched for (`tree.trust`), and none can set `trust`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runsdeploy.cli.flags import LARGEST, Flag
+from runsdeploy.cli.flags import FALSE, LARGEST, TRUE, Flag
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.errors import InputError, Problem, did_you_mean
-from runsdeploy.tree.trust import owner_problem
+from runsdeploy.tree.trust import Trust
 
 SUFFIXES = ("yaml", "yml", "json", "py")
-OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
+OTHERS = frozenset(f"RUNSDEPLOY_{each}" for each in ("STATE_DIR", "BASH", "SETTINGS", "RUN", "JOB", "JOBS_LOCALE"))
 """variables that stand for no flag: the state directory, and the environment of the job runner's jobs"""
 TESTS = "RUNSDEPLOY_TEST"
 """prefix of the test suite's variables"""
-TRUE, FALSE = frozenset({"1", "yes", "true", "on"}), frozenset({"", "0", "no", "false", "off"})
 
 
 def resolve(
@@ -56,6 +55,10 @@ def resolve(
             values[flag.key] = _convert(flag, value)
         except ValueError as error:
             problems.append(Problem(None, f"bad value `{value}` of `{source}`: {error}"))
+    if ssh_config := values.get("ssh_config"):
+        # It can name commands to run. What it includes, and the operator's own file, are checked by ssh.
+        trust = Trust(any_owner=trusted, why="an ssh configuration can run commands")
+        problems += trust.owner_problems(Path(start, ssh_config))
     if problems:
         raise InputError(problems)
     return Arguments(values)
@@ -107,7 +110,7 @@ def _number(flag: Flag, value: Any) -> float:
 
 
 def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str, Any]:
-    """Return the content of the configuration files; raises InputError if others can write the one beside the tree."""
+    """Return the content of the configuration files; raises InputError if another user could have written one."""
     project = next(
         (
             folder
@@ -116,14 +119,14 @@ def _files(start: Path, known: Collection[str], *, trusted: bool) -> Mapping[str
         ),
         None,
     )
-    written = [owner_problem(project / f"runsdeploy.{end}") for end in SUFFIXES] if project and not trusted else []
-    if any(written):
-        raise InputError([problem for problem in written if problem])
-    others = (Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser())
-    if project is None and not any(
-        other.with_name(f"{other.name}.{end}").is_file() for other in others for end in SUFFIXES
-    ):
+    beside = [project / "runsdeploy"] if project else []
+    stems = [*beside, Path("/etc/runsdeploy"), Path("~/.runsdeploy").expanduser()]
+    files = [path for stem in stems for end in SUFFIXES if (path := stem.with_name(f"{stem.name}.{end}")).is_file()]
+    if not files:
         return {}
+    trust = Trust(any_owner=trusted, why="a configuration file can be code")
+    if problems := [problem for path in files for problem in trust.owner_problems(path)]:
+        raise InputError(problems)
     from runsdeploy.cli.configuration import load  # noqa: PLC0415 - costs an import of invoke, seldom needed
 
-    return load(project, known)
+    return load(project, frozenset(map(str, files)), known)

@@ -33,7 +33,7 @@ _TREES = (
         "runsdeploy.commands.init:init",
         "make a tree, or the directories of hosts, with commented examples; existing files stay as they are",
         (
-            Flag("dir", "where to make a tree; here if neither it nor a host is given", "", metavar="DIR"),
+            Flag("dir", "where to make a tree; here if neither it nor a host is given", "", metavar="DIR", apart=True),
             Flag("--host", "make the directory of this host; several as elsewhere", (), metavar="HOST"),
             Flag("--sysinfos", "ask the hosts for their facts, for their sysinfos.conf", default=False),
             LOCAL,
@@ -163,7 +163,7 @@ _HOSTS = (
         (
             Flag("action", "`add`, `show` or `remove`", metavar="ACTION", choices=("add", "show", "remove")),
             *REACH,
-            Flag("--reason", "shown to others that the lock keeps out", metavar="TEXT"),
+            Flag("--reason", "shown to others that the lock keeps out", metavar="TEXT", text=True),
             *COMMON,
         ),
         (
@@ -260,7 +260,7 @@ _CRON = (
             Flag("--settings", "settings to ship, JSON", metavar="FILE"),
             Flag("--target-settings", "settings that the host has, instead", metavar="PATH"),
             Flag("--catalogue", "catalogue of jobs, JSON, in place of the job runner's own", metavar="FILE"),
-            Flag("--schedule", "when it starts, as in a crontab: `15 2 * * *`, `@daily`"),
+            Flag("--schedule", "when it starts, as in a crontab: `15 2 * * *`, `@daily`", text=True),
             Flag("--scheduler", "what starts it", "crontab", choices=("crontab", "cron.d", "systemd")),
             Flag("--random-delay", "start up to so many seconds later, to keep hosts apart", metavar="SECONDS"),
             *EXECUTION,

@@ -28,7 +28,7 @@ def attach(arguments: Arguments) -> int:
     if len(hosts) > 1:
         raise InputError([Problem(None, f"`attach` takes one host, not {len(hosts)}")])
     fold = Fold(Plan(hosts[0], (), ()))
-    listener = listener_of(arguments, 1)
+    listener = listener_of(arguments, [hosts[0].name])
     connection = connection_to(arguments, hosts[0])
     try:
         for event in _attached(connection, arguments):
@@ -46,7 +46,7 @@ def _report(arguments: Arguments, report: HostReport | None, host: Host) -> int:
     if report is None:
         sys.stderr.write(f"{host.name}: no unattended session is running there, and no output is unacknowledged\n")
     elif arguments.format == "text":
-        console.Console(1).end(report)
+        console.Console([host.name]).end(report)
     reports = [report] if report else []
     status = exit_status(reports)
     if arguments.format != "text":

@@ -14,6 +14,7 @@ from runsdeploy.commands.inputs import trees_of
 from runsdeploy.errors import InputError
 from runsdeploy.output import json
 from runsdeploy.output.findings import document, show_findings
+from runsdeploy.output.progress import progress_of
 from runsdeploy.output.terminal import show_problems
 from runsdeploy.tree.selection import choices, select
 
@@ -27,6 +28,9 @@ def check(arguments: Arguments) -> int:
     except InputError as wrong:
         found += [error(problem) for problem in wrong.problems]
     findings = sorted(_distinct(found), key=_order)
+    if arguments.format == "github":
+        # Only the first are shown beside the code, so errors come before what is one only with `--strict`.
+        findings.sort(key=lambda each: each.severity != ERROR)
     if arguments.strict:
         findings = [replace(each, severity=ERROR) for each in findings]
     status = 2 if any(each.severity == ERROR for each in findings) else 0
@@ -44,7 +48,15 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     trees = trees_of(arguments)
     words = choices(arguments.host)
     hosts = select(trees, words, known=True) if words else trees.hosts()
-    model = build_model(trees, hosts, arguments.conf_timeout, complete=not arguments.host, static=arguments.static)
+    with progress_of("checking", "recipes") as listener:
+        model = build_model(
+            trees,
+            hosts,
+            arguments.conf_timeout,
+            complete=not arguments.host,
+            static=arguments.static,
+            listener=listener,
+        )
     if program() is None:
         show_problems([missing()])
     yield model.findings

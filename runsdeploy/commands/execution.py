@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, show_unread
+from runsdeploy.commands.plans import plans_of
 from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
+from runsdeploy.output import summary as summaries
 from runsdeploy.output.plans import show_messages, show_plan
 from runsdeploy.output.terminal import discard_output
 from runsdeploy.plan.plan import Plan
-from runsdeploy.rollout.planning import Planned, make_plans
+from runsdeploy.rollout.planning import Planned
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.rollout.work import Work
 from runsdeploy.session.report import Fold, HostReport, exit_status
 from runsdeploy.session.run import Run
 from runsdeploy.session.session import Session, new_sessions
+from runsdeploy.session.summary import summarize
 from runsdeploy.transport.host_connection import HostConnection, preload
 from runsdeploy.tree import revision
 from runsdeploy.tree.trees import Host
 
-Listen = Callable[[Arguments, int], Listener]
-"""makes the listener of a rollout, given the number of hosts"""
+Listen = Callable[[Arguments, Sequence[str]], Listener]
+"""makes the listener of a rollout, given the names of its hosts"""
 
 
 def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> tuple[int, list[HostReport]]:
@@ -34,30 +38,39 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
     """
     _check(arguments, work.hosts)
     with _connections(arguments, work.hosts) as connections:
-        revisions = revision.look_up([] if arguments.dry_run else work.trees.roots)
-        verify = not arguments.no_verify_sysinfos
-        planned = make_plans(work, arguments.conf_timeout, connections, verify=verify)
+        revisions = revision.look_up([] if arguments.dry_run else work.trees.roots, work.trees.trust)
+        planned = plans_of(arguments, work, connections)
         show_unread(work, planned.plans)
         if arguments.dry_run:
-            return _forecast(arguments, planned, connections), []
+            return _forecast(arguments, work.hosts, planned, connections), []
         _check_detached(arguments, planned.plans)
         sessions = _sessions(arguments, len(planned.plans), revisions)
         runs = [
             Run(plan, session, connections[plan.host.name].open, work.scope)
             for plan, session in zip(planned.plans, sessions, strict=False)
         ]
-        listener = (listen or listener_of)(arguments, len(planned.plans) + len(planned.unusable))
+        listener = (listen or listener_of)(arguments, [host.name for host in work.hosts])
         if arguments.format != "jsonl":
             for plan in planned.plans:
                 show_messages(plan)
         for report in planned.unusable:
             listener.end(report)
-        reports, signal = roll_out(runs, listener, arguments.parallel, discard_output)
+        began = time.monotonic()
+        reports, signal = roll_out(runs, listener, arguments.parallel)
         reports += planned.unusable
         status = exit_status(reports, signal)
+        summary = summarize(reports, time.monotonic() - began)
+        again = arguments.again([each.plan.host.address for each in summary.unsuccessful])
         if arguments.format != "text":
             outputs = listener.outputs if isinstance(listener, json.Kept) else None
-            json.write(json.report(sessions[0].identity, status, reports, outputs))
+            document = json.report(sessions[0].identity, status, reports, outputs)
+            json.write({**document, "summary": summaries.document(summary, again)})
+        elif len(reports) > 1:
+            # As in the rollout itself: a reader that closed the pipe does not change the exit status.
+            try:
+                summaries.show_summary(summary, again)
+            except BrokenPipeError:
+                discard_output()
         return status, reports
 
 
@@ -73,7 +86,8 @@ def _check(arguments: Arguments, hosts: Sequence[Host]) -> None:
 @contextmanager
 def _connections(arguments: Arguments, hosts: Sequence[Host]) -> Iterator[Mapping[str, HostConnection]]:
     """Give the connections to hosts by name; the SSH library is loaded while the plans are made."""
-    connections = {host.name: connection_to(arguments, host) for host in hosts}
+    prefix = console.prefixes([host.name for host in hosts])
+    connections = {host.name: connection_to(arguments, host, prefix[host.name]) for host in hosts}
     loading = preload(list(connections.values())[: arguments.parallel])
     try:
         yield connections
@@ -85,7 +99,9 @@ def _connections(arguments: Arguments, hosts: Sequence[Host]) -> Iterator[Mappin
             thread.join()
 
 
-def _forecast(arguments: Arguments, planned: Planned, connections: Mapping[str, HostConnection]) -> int:
+def _forecast(
+    arguments: Arguments, hosts: Sequence[Host], planned: Planned, connections: Mapping[str, HostConnection]
+) -> int:
     """Show the plans with what each step would do; return 6 if that was asked for and a step would run."""
     # The interpreter's patterns take time to compile, and only dry runs use them.
     from runsdeploy.markers.forecast import DONE  # noqa: PLC0415
@@ -103,13 +119,13 @@ def _forecast(arguments: Arguments, planned: Planned, connections: Mapping[str, 
         changes = changes or any(outcome != DONE for outcome, _ in prediction.values())
         if arguments.format == "text":
             show_messages(plan)
-            show_plan(plan, prediction)
+            show_plan(plan, prediction, verbose=arguments.verbose)
     status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
     if arguments.format != "text":
         document = json.report("", status, reports)
         json.write({**document, "dry_run": True, "hosts": [*documents, *document["hosts"]]})
     for report in reports if arguments.format == "text" else ():
-        console.Console(len(planned.plans) + len(planned.unusable)).end(report)
+        console.Console([host.name for host in hosts]).end(report)
     return status
 
 
@@ -134,10 +150,10 @@ def _sessions(arguments: Arguments, count: int, revisions: Callable[[], Sequence
     )
 
 
-def listener_of(arguments: Arguments, hosts: int) -> Listener:
+def listener_of(arguments: Arguments, names: Sequence[str]) -> Listener:
     """Return the listener of a rollout in the format that was asked for."""
     if arguments.format == "jsonl":
         return json.Lines()
     if arguments.format == "json":
         return json.Silent()
-    return console.Console(hosts, verbose=arguments.verbose)
+    return console.Console(names, verbose=arguments.verbose)

@@ -6,7 +6,7 @@ from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import trees_of
 from runsdeploy.output import json
 from runsdeploy.output.terminal import show_problems, show_table
-from runsdeploy.tree.script import is_script
+from runsdeploy.tree.script import is_script, read_head
 from runsdeploy.tree.selection import choices, memberships, select
 from runsdeploy.tree.trees import Host, Trees
 
@@ -43,6 +43,6 @@ def recipes_of(trees: Trees, host: Host) -> list[str]:
     found = []
     for name, place in trees.names(host):
         folder = place.inside.removesuffix(f"/{name}")
-        if (place.tree, folder) in directories and not is_script(place.path.read_bytes()):
+        if (place.tree, folder) in directories and not is_script(read_head(place.path)):
             found.append(name)
     return sorted(found)

@@ -19,6 +19,7 @@ from runsdeploy.plan.blame import COUNTS, OVERRIDDEN, UNCHANGED, Origin, operati
 from runsdeploy.plan.conf import Conf, Request
 from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Variable
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.script import Script, read_script
@@ -39,7 +40,7 @@ def info(arguments: Arguments) -> int:
     """Show one script in full."""
     trees = trees_of(arguments)
     host = one_host(arguments, trees)
-    name = arguments.name
+    name = composed(arguments.name)
     wrong = name_problem(name)
     if wrong:
         raise InputError([Problem(None, wrong)])

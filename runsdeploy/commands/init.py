@@ -42,13 +42,14 @@ def _new_tree(arguments: Arguments, wanted: str) -> Trees:
 
 
 def _tree(trees: Trees) -> list[NewFile]:
-    files = {"runs.conf": "runs.conf", "scripts/example": "example", "groups/example": "group", "tasks.py": "tasks"}
+    files = {"runs.conf": "runs.conf", "scripts/example": "example", "groups/example": "group", "tasks.py": "tasks",
+             ".gitattributes": "gitattributes"}  # fmt: skip
     folders = [NewFile(trees.located(0, name)) for name in ("hosts", "lib")]
     return [*(NewFile(trees.located(0, path), template) for path, template in files.items()), *folders]
 
 
 def _host(arguments: Arguments, trees: Trees, host: Host) -> list[NewFile]:
-    folder = host.directory
+    folder = trees.new_host_directory(host)
     files = [NewFile(trees.located(0, folder, name), name) for name in ("runs.conf", "default")]
     sysinfos = trees.located(0, folder, "sysinfos.conf")
     found = b""

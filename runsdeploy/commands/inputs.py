@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +16,15 @@ from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
 from runsdeploy.transport.host_connection import HostConnection
+from runsdeploy.tree.composition import composed
+from runsdeploy.tree.encoding import encoding_problem
 from runsdeploy.tree.includes import COMMAND_LINE, RecipeIncludes
-from runsdeploy.tree.recipe import Entry, Operation, Word, parse_operations
-from runsdeploy.tree.script import DOS_SEPARATOR, is_script
+from runsdeploy.tree.recipe import Entry, Operation, parse_argument
+from runsdeploy.tree.script import is_script, no_separator, read_head
 from runsdeploy.tree.selection import choices, near_host, select
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Host, Trees, name_problem, open_trees
+from runsdeploy.tree.trust import Trust
 
 
 def trees_of(arguments: Arguments) -> Trees:
@@ -56,14 +61,44 @@ def one_host(arguments: Arguments, trees: Trees) -> Host | None:
     return hosts[0]
 
 
-def connection_to(arguments: Arguments, host: Host) -> HostConnection:
-    """Return the connection to a host, not opened yet."""
-    return HostConnection(host.address, arguments.ssh_config, accept_new=arguments.accept_new, local=arguments.local)
+def connection_to(arguments: Arguments, host: Host, prefix: str = "") -> HostConnection:
+    """Return the connection to a host, not opened yet; what it waits for is written to stderr, after `prefix`.
+
+    Raises InputError if other users could replace files in the directory for temporary files, in which ssh reads its
+    configuration.
+    """
+    if not arguments.local:
+        trust = Trust(any_owner=arguments.trust, why="an ssh configuration is written there")
+        if problems := trust.owner_problems(Path(tempfile.gettempdir())):
+            raise InputError(problems)
+    return HostConnection(
+        host.address,
+        arguments.ssh_config,
+        accept_new=arguments.accept_new,
+        local=arguments.local,
+        notify=show_wait(prefix or f"{host.name}: "),
+    )
+
+
+def show_wait(prefix: str) -> Callable[[str], None]:
+    """Return a function that writes what is waited for to stderr, in a thread of its own."""
+
+    def show(subject: str) -> None:
+        # Where nothing can be written, the thread that handles the events has the error.
+        with suppress(OSError):
+            Writer(sys.stderr).line(printable(prefix + subject))
+
+    return show
 
 
 def sets_of(arguments: Arguments) -> list[Operation]:
     """Return the operations of `--set`; raises InputError."""
-    operations, problems = parse_operations(Word(text, COMMAND_LINE) for text in arguments.set)
+    operations: list[Operation] = []
+    problems: list[Problem] = []
+    for text in arguments.set:
+        found, wrong = parse_argument(text, COMMAND_LINE)
+        operations += found
+        problems += wrong
     if problems:
         raise InputError(problems)
     return operations
@@ -74,11 +109,11 @@ def entries_of(arguments: Arguments, trees: Trees, host: Host) -> tuple[list[Ent
     problems = [problem for name in arguments.script if (problem := _no_script(name, trees, host))]
     if problems:
         return [], problems
-    entries = [Entry(name, (), COMMAND_LINE) for name in arguments.script]
-    recipes = [Entry(f"@{name}", (), COMMAND_LINE) for name in arguments.recipe]
+    entries = [Entry(composed(name), (), COMMAND_LINE) for name in arguments.script]
+    recipes = [Entry(f"@{composed(name)}", (), COMMAND_LINE) for name in arguments.recipe]
     if not entries and not recipes:
         if not trees.host_directories(host):
-            near = near_host(host.name, trees.hosts())
+            near = near_host(host.name, trees)
             hint = f"make it: `runsdeploy init --host {host.name}`, or name a script: `--script NAME`"
             message = f"unknown host `{host.name}`: no directory in the trees, and nothing named to run"
             return [], [Problem(None, message, near or hint)]
@@ -95,13 +130,12 @@ def _no_script(name: str, trees: Trees, host: Host) -> Problem | None:
     if not found or trees.trust.outside_problem(found.path):
         return None
     with suppress(OSError):
-        data = found.path.read_bytes()
+        data = read_head(found.path)
         if is_script(data):
             hint = f"write `--script {plain}`"
             return Problem(COMMAND_LINE, f"`{name}` is a script, not a recipe", hint) if name != plain else None
-        if not DOS_SEPARATOR.search(data):
-            message = f"`{plain}` has no line `script:`, so it is not a script"
-            return Problem(COMMAND_LINE, message, f"if it is a recipe, write `--recipe {plain}`")
+        if not encoding_problem(data, plain):
+            return Problem(COMMAND_LINE, *no_separator(plain, data, f"if it is a recipe, write `--recipe {plain}`"))
     return None
 
 
@@ -114,7 +148,7 @@ def dropped_of(arguments: Arguments, trees: Trees, host: Host) -> Iterator[str]:
     with suppress(InputError):
         if trees.find("default", host):
             entries += RecipeIncludes(trees, host).expand(Entry("@default", (), COMMAND_LINE))
-    for name in dict.fromkeys(arguments.script):
+    for name in dict.fromkeys(map(composed, arguments.script)):
         said = [f"{operation_text(each)} ({each.position.file_line})" for entry in entries if entry.name == name
                 for each in entry.operations]  # fmt: skip
         if said:
@@ -136,7 +170,7 @@ def unread_of(trees: Trees, sets: Sequence[Operation], plans: Sequence[Plan]) ->
     texts = [text for _, step in steps for text in (step.script.conf, step.script.body)]
     texts += [file.content for each in plans for file in each.libraries]
     above = (trees.cascade(step.script.source, host) for host, step in steps)
-    texts += [path.read_bytes() for path in {place.path for places in above for place in places}]
+    texts += [read_text(path) for path in {place.path for places in above for place in places}]
     names = {variable.name for _, step in steps for variable in step.variables} - {each.name for each in sets}
     for each in sets:
         near = did_you_mean(each.name, names)

@@ -8,14 +8,14 @@ from runsdeploy.output import json
 from runsdeploy.output.terminal import show_table
 from runsdeploy.plan.conf import Conf, Request
 from runsdeploy.plan.evaluation import evaluate
-from runsdeploy.tree.script import Script, is_script, read_script
+from runsdeploy.tree.script import Script, is_script, read_head, read_script
 from runsdeploy.tree.trees import Host, Trees
 
 
 def described(trees: Trees, host: Host | None, limit: float) -> list[tuple[Script, Conf]]:
     """Return every script with what its CONF section declares."""
     inside = [(name, place) for name, place in trees.names(host) if trees.trust.contains(place.path)]
-    found = [read_script(name, place) for name, place in inside if is_script(place.path.read_bytes())]
+    found = [read_script(name, place) for name, place in inside if is_script(read_head(place.path))]
     scripts = [script for script in found if isinstance(script, Script)]
     return list(zip(scripts, evaluate([Request(script, None) for script in scripts], trees, limit), strict=True))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct, field
@@ -15,9 +16,11 @@ from runsdeploy.commands.inputs import connection_to
 from runsdeploy.errors import HostError, InputError, Problem, did_you_mean
 from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker, Markers
+from runsdeploy.output.progress import progress_of
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.plan import Plan
 from runsdeploy.plan.resolver import FactsUnknown, resolve
+from runsdeploy.plan.threads import Progress, run_all
 from runsdeploy.session.query import ask_facts, ask_markers
 from runsdeploy.session.report import Fold, HostReport
 from runsdeploy.session.session import local_scope, new_session
@@ -28,6 +31,7 @@ from runsdeploy.tree.recipe import Entry
 from runsdeploy.tree.trees import Host, Trees, name_problem
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class HostMarkers(Struct):
@@ -47,20 +51,20 @@ class HostMarkers(Struct):
         return ((side, marker) for side, markers in self.markers.items() for marker in markers.decode(names))
 
 
-def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T], Any]) -> list[Any]:
-    """Call a function for each host, `parallel` at a time; return its results in order."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms, and only commands that host_markers use it
-
-    pool = ThreadPoolExecutor(max_workers=min(parallel, len(hosts)))
-    try:
-        return list(pool.map(do, hosts))
-    finally:
-        # An interrupt must not wait for a host that hangs.
-        pool.shutdown(wait=False, cancel_futures=True)
+def for_all(hosts: Sequence[T], parallel: int, do: Callable[[T, Progress], R]) -> list[R]:
+    """Call a function that asks each host, `parallel` at a time; return its results in order."""
+    with progress_of("asking") as listener:
+        return run_all(do, hosts, listener, most=parallel)
 
 
-def query(arguments: Arguments, host: Host, trees: Trees | None) -> HostMarkers:
-    """Ask a host for its markers, one round trip; make its plan where `trees` are given to compare with."""
+def query(arguments: Arguments, hosts: Sequence[Host], trees: Trees | None) -> list[HostMarkers]:
+    """Ask hosts for their markers, several at a time; make their plans where `trees` are given to compare with."""
+    return for_all(hosts, arguments.parallel, partial(_query, arguments, trees))
+
+
+def _query(arguments: Arguments, trees: Trees | None, host: Host, progress: Progress) -> HostMarkers:
+    """Ask a host for its markers, one round trip."""
+    progress.name = host.name
     host_markers, connection = HostMarkers(host), connection_to(arguments, host)
     try:
         host_markers.markers["target"] = ask_markers(connection.open(), new_session(), ".", whole=True)
@@ -68,7 +72,7 @@ def query(arguments: Arguments, host: Host, trees: Trees | None) -> HostMarkers:
             LocalTransport(), new_session(), local_scope(host.name), whole=True
         )
         if trees:
-            _plan(arguments, trees, connection, host_markers)
+            _plan(arguments, trees, connection, host_markers, progress)
     except HostError as error:
         host_markers.failed = report_of(host, error)
     finally:
@@ -76,7 +80,9 @@ def query(arguments: Arguments, host: Host, trees: Trees | None) -> HostMarkers:
     return host_markers
 
 
-def _plan(arguments: Arguments, trees: Trees, connection: HostConnection, host_markers: HostMarkers) -> None:
+def _plan(
+    arguments: Arguments, trees: Trees, connection: HostConnection, host_markers: HostMarkers, progress: Progress
+) -> None:
     """Make the plan of the host's recipe `default`, if it has one; an error there must not hide the markers."""
     try:
         if not trees.find("default", host_markers.host):
@@ -85,13 +91,12 @@ def _plan(arguments: Arguments, trees: Trees, connection: HostConnection, host_m
         entries = list(includes.expand(Entry("@default", (), COMMAND_LINE)))
         host_markers.problems = includes.problems
         if not host_markers.problems:
+            limit = arguments.conf_timeout
+            make = partial(resolve, trees, host_markers.host, entries, time_limit=limit, progress=progress)
             try:
-                host_markers.plan = resolve(trees, host_markers.host, entries, time_limit=arguments.conf_timeout)
+                host_markers.plan = make()
             except FactsUnknown:
-                facts = ask_facts(connection.open(), new_session())
-                host_markers.plan = resolve(
-                    trees, host_markers.host, entries, facts=facts, time_limit=arguments.conf_timeout
-                )
+                host_markers.plan = make(facts=ask_facts(connection.open(), new_session()))
     except InputError as error:
         host_markers.problems = error.problems
 

@@ -34,6 +34,7 @@ def make_all(arguments: Arguments, trees: Trees, files: Sequence[NewFile], nexts
     Raises InputError before it makes any.
     """
     problems = [problem for file in files if (problem := _obstacle(trees, file.place))]
+    problems += [each for file in files for each in trees.trust.owner_problems(file.place.path.parent)]
     if problems:
         raise InputError(problems)
     made_or_kept = [(file, _make(file)) for file in files]
@@ -53,7 +54,6 @@ def make_all(arguments: Arguments, trees: Trees, files: Sequence[NewFile], nexts
 def _obstacle(trees: Trees, place: Located) -> Problem | None:
     """Return why a file cannot be made at a place, or None."""
     folder = place.path.parent
-    # Ownership and modes are checked when the file is read.
     outside = trees.trust.outside_problem(folder, position=place.at())
     if outside:
         return outside

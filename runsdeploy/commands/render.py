@@ -10,14 +10,14 @@ from pathlib import Path
 
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import show_unread, work_of
+from runsdeploy.commands.plans import plans_of
 from runsdeploy.errors import InputError, Problem, Refused
 from runsdeploy.events import Finished
 from runsdeploy.output import console, json
 from runsdeploy.output.plans import show_messages
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 from runsdeploy.plan.files import File, content_file
 from runsdeploy.plan.plan import Plan
-from runsdeploy.rollout.planning import make_plans
 from runsdeploy.session.bundle import content_of
 from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
@@ -38,8 +38,8 @@ def write_plan(arguments: Arguments) -> int:
     if target and target.is_dir():
         inside = target / f"{work.hosts[0].name}.sh"
         raise InputError([Problem(None, f"`{target}` is a directory, expected a file", f"e.g. `--output {inside}`")])
-    revisions = revision.look_up(work.trees.roots)
-    plans = make_plans(work, arguments.conf_timeout, verify=not arguments.no_verify_sysinfos).plans
+    revisions = revision.look_up(work.trees.roots, work.trees.trust)
+    plans = plans_of(arguments, work).plans
     show_unread(work, plans)
     plan = plans[0]
     wrong = problems(plan, local_done=arguments.run_local)
@@ -61,7 +61,7 @@ def write_plan(arguments: Arguments) -> int:
     elif target:
         Writer(sys.stderr).line(f"run it there with `bash {printable(target.name)}`")
     else:
-        sys.stdout.buffer.write(text)
+        write_bytes(text)
     return 0
 
 
@@ -70,25 +70,30 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     segment = local_segment(plan)
     if segment is None:
         return [], 0
-    run = Run(plan, new_session(), LocalTransport, segments=[segment])
-    fold, listener = Fold(plan), console.Console(1)
+    with tempfile.TemporaryDirectory(prefix="runsdeploy-") as place:
+        run = Run(plan, new_session(), LocalTransport, segments=[segment], place=Path(place))
+        if not _succeeds(run):
+            return [], 1
+        missing = [name for name in segment.returns if name not in run.received]
+        if missing:
+            raise Refused(f"`{missing[0]}`, declared by `out`, does not exist: the script that made it removed it")
+        return [content_file(file.path, content_of(file), file.mode) for file in run.received.values()], 0
+
+
+def _succeeds(run: Run) -> bool:
+    """Run the segments and show them; return whether they ended well."""
+    plan, ended = run.plan, ""
+    fold, listener = Fold(plan), console.Console([plan.host.name])
     # stdout is for the rendered plan.
     listener.out = listener.talk
-    ended, shared = "", []
     for event in run.events():
         fold.add(event)
         listener.event(plan, event, fold)
         if isinstance(event, Finished):
-            # The files are removed with the session.
             ended = event.outcome
-            shared = [content_file(file.path, content_of(file), file.mode) for file in run.received.values()]
     if ended != "ok":
         listener.end(fold.close(0.0))
-        return [], 1
-    missing = [name for name in segment.returns if name not in {file.path for file in shared}]
-    if missing:
-        raise Refused(f"`{missing[0]}`, promised by `out`, is not there: the script that made it took it away")
-    return shared, 0
+    return ended == "ok"
 
 
 def _write(target: Path, text: bytes) -> None:

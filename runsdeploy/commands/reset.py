@@ -23,26 +23,28 @@ from runsdeploy.events import Locked
 from runsdeploy.markers.marker import Marker
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.plan.threads import Progress
 from runsdeploy.session.query import reset_markers
 from runsdeploy.session.report import exit_status
 from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
+from runsdeploy.tree.composition import composed
 
 
 def reset(arguments: Arguments) -> int:
     """Remove markers; the next deploy runs the scripts again."""
     if not arguments.script:
         raise InputError([Problem(None, "no script given", "name one with `--script`, see `runsdeploy status`")])
+    scripts = list(map(composed, arguments.script))
     trees = trees_of(arguments)
-    queried: list[HostMarkers] = for_all(
-        hosts_of(arguments, trees), arguments.parallel, lambda host: query(arguments, host, None)
-    )
-    check_names(arguments.script, trees, queried)
-    taken: list[list[tuple[str, Marker]]] = [_wanted(arguments, host_markers) for host_markers in queried]
+    queried = query(arguments, hosts_of(arguments, trees), None)
+    check_names(scripts, trees, queried)
+    taken: list[list[tuple[str, Marker]]] = [
+        _wanted(scripts, arguments.subsystem, host_markers) for host_markers in queried
+    ]
     if not arguments.dry_run:
-        taken = for_all(
-            list(zip(queried, taken, strict=True)), arguments.parallel, lambda each: _take(arguments, *each)
-        )
+        every = list(zip(queried, taken, strict=True))
+        taken = for_all(every, arguments.parallel, lambda each, progress: _take(arguments, *each, progress))
     code = exit_status([host_markers.failed for host_markers in queried if host_markers.failed])
     show_failed(queried)
     if arguments.format == "text":
@@ -57,19 +59,20 @@ def reset(arguments: Arguments) -> int:
     return code
 
 
-def _wanted(arguments: Arguments, host_markers: HostMarkers) -> list[tuple[str, Marker]]:
+def _wanted(scripts: Sequence[str], subsystems: Sequence[str], host_markers: HostMarkers) -> list[tuple[str, Marker]]:
     """Return the selected markers, with their sides."""
     return [
         (side, marker)
-        for side, marker in host_markers.all([*arguments.script, *arguments.subsystem])
-        if marker.script in arguments.script and (not arguments.subsystem or marker.subsystem in arguments.subsystem)
+        for side, marker in host_markers.all([*scripts, *subsystems])
+        if marker.script in scripts and (not subsystems or marker.subsystem in subsystems)
     ]
 
 
 def _take(
-    arguments: Arguments, host_markers: HostMarkers, wanted: Sequence[tuple[str, Marker]]
+    arguments: Arguments, host_markers: HostMarkers, wanted: Sequence[tuple[str, Marker]], progress: Progress
 ) -> list[tuple[str, Marker]]:
     """Remove markers of one host; return those that were removed."""
+    progress.name = host_markers.host.name
     gone: list[tuple[str, Marker]] = []
     connection, session = connection_to(arguments, host_markers.host), new_session()
     try:

@@ -20,6 +20,7 @@ from msgspec.structs import replace
 
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
+from runsdeploy.commands.inputs import show_wait
 from runsdeploy.errors import HostError, InputError, Lost, Problem, Unauthorized, Unreachable
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
@@ -159,7 +160,9 @@ def _connected(arguments: Arguments, host: Host, destination: known_hosts.Destin
     """Connect, for the length of a `with`; `more` are options of that."""
     from runsdeploy.transport.ssh import connecting  # noqa: PLC0415 - only commands that connect load paramiko
 
-    options = connecting.Options(ssh_config=arguments.ssh_config, accept_new=arguments.accept_new, **more)
+    options = connecting.Options(
+        ssh_config=arguments.ssh_config, accept_new=arguments.accept_new, notify=show_wait(f"{host.name}: "), **more
+    )
     return closing(connecting.connect(host.address, options, destination))
 
 

@@ -13,7 +13,6 @@ from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
     HostMarkers,
     check_names,
-    for_all,
     host_document,
     local_time,
     marker_document,
@@ -25,6 +24,7 @@ from runsdeploy.markers.marker import Marker
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable, show_problems
 from runsdeploy.session.report import exit_status
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, name_problem
 
@@ -32,17 +32,16 @@ from runsdeploy.tree.trees import Host, Trees, name_problem
 def status(arguments: Arguments) -> int:
     """Show what hosts have marked as done, and how that compares with the trees."""
     trees = trees_of(arguments)
-    queried: list[HostMarkers] = for_all(
-        hosts_of(arguments, trees), arguments.parallel, lambda host: query(arguments, host, trees)
-    )
-    check_names(arguments.script, trees, queried)
+    queried = query(arguments, hosts_of(arguments, trees), trees)
+    scripts = list(map(composed, arguments.script))
+    check_names(scripts, trees, queried)
     drifts: list[tuple[HostMarkers, list[Drift]]] = []
     for host_markers in queried:
         names = [name for name, _ in trees.names(host_markers.host)]
         found = compare(
             host_markers.markers, host_markers.plan, functools.partial(_script, trees, host_markers.host), names
         )
-        wanted = arguments.script or {each.script for each in found}
+        wanted = scripts or {each.script for each in found}
         drifts.append((host_markers, [each for each in found if each.script in wanted]))
     pending = any(each.state not in (DONE, UNKNOWN) for _, found in drifts for each in found)
     code = exit_status([host_markers.failed for host_markers in queried if host_markers.failed]) or (
@@ -93,6 +92,9 @@ COLUMNS = ("host", "script", "subsystem", "value", "state", "when", "by", "revis
 STATES = {"done": "32", "older": "33", "never": "33", "unknown": "35", "untrusted": "31"}
 """SGR codes of states"""
 
+LONGEST_SHOWN = 60
+"""characters of a marker's value in a table; JSON has it whole"""
+
 
 def _show(drifts: Sequence[tuple[HostMarkers, Sequence[Drift]]]) -> None:
     """Write a table without its empty columns; a single host has no column `host`."""
@@ -128,5 +130,6 @@ def _row(host: str, each: Drift) -> tuple[str, ...]:
 
 
 def _shortened(text: str) -> str:
-    """Return enough of a digest to recognise it, of a commit with its `+`; other texts as they are."""
-    return re.sub(r"\A([0-9a-f]{12})[0-9a-f]{28,52}(\+?)\Z", r"\1\2", text)
+    """Return enough of a digest to recognise it, of a commit with its `+`; of another text what a line has room for."""
+    text = re.sub(r"\A([0-9a-f]{12})[0-9a-f]{28,52}(\+?)\Z", r"\1\2", text)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -25,7 +25,7 @@ class Drift(Struct, frozen=True):
     """empty for the script as a whole"""
     state: str
     """`done`; `older`: done by an older version; `never`: not done; `unknown`: not in the trees; `untrusted`: the
-    marker is a symbolic link, and the script will fail when it checks it"""
+    marker is a symbolic link or was renamed, and the script will fail when it checks it"""
     reason: str
     """why the state is not `done`"""
     marker: Marker | None
@@ -55,8 +55,8 @@ def compare(
 
 
 def _state(marker: Marker, steps: list[Step], script: Script | None) -> tuple[str, str]:
-    if not marker.trusted:
-        return UNTRUSTED, "a symbolic link, on which a step fails: remove it with `runsdeploy reset`"
+    if marker.distrust:
+        return UNTRUSTED, f"{marker.distrust}, and a step fails on it: remove it with `runsdeploy reset`"
     if script is None:
         return UNKNOWN, "no such script in the trees"
     if marker.section and marker.section != script.digest:

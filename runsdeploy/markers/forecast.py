@@ -1,7 +1,8 @@
 """Forecasts: what each step of a plan would do, from the markers of the host, without running anything.
 
 A forecast is `would-run` or `already-done` only if every execution path of the SCRIPT section agrees (see
-`bash.interpreter`), else `maybe`, with the reason. Markers that a step sets count for later steps of the same script.
+`bash.interpreter`), else `maybe`, with the reason. A path on which a `shouldrun` said yes runs, whatever follows.
+Markers that a step sets count for later steps of the same script.
 """
 
 from __future__ import annotations
@@ -63,6 +64,8 @@ def subsystems(plan: Plan, step: Step) -> list[str]:
         _run(step, interpreter, State(variables=_variables(plan, step)))
     except Undetermined:
         return []
+    if interpreter.unknown:
+        return []
     return [each.decode("utf-8", "surrogateescape") for each in interpreter.subsystems]
 
 
@@ -107,11 +110,7 @@ def _run(step: Step, interpreter: Interpreter, state: State) -> set[State]:
         if not start.first_yes:
             ends.add(start)
             continue
-        try:
-            after = interpreter.run(_text(step), start)
-        except Undetermined:
-            # The step runs in any case; only the markers that it sets are not known.
-            after = {start.with_marker(None, MarkerState(None))}
+        after = interpreter.run(_text(step), start)
         marker = MarkerState(exists=True, value=guard.value, known=guard.known)
         ends |= {each.with_marker(subsystem, marker) for each in after if _succeeds(each) is not False}
         ends |= {each for each in after if not _succeeds(each)}

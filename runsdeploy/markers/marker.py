@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from msgspec import Struct, field
 
@@ -38,6 +38,13 @@ def _decode(name: str, known: dict[str, str]) -> str:
     return known.get(name) or (name if "%+" in name else decode_word(name))
 
 
+def _distrust(path: str, lines: Mapping[str, str]) -> str:
+    """Return why a marker is not trusted; those of older versions do not say as what they were made."""
+    if "trusted" in lines:
+        return "a symbolic link"
+    return f"it was made as `{lines['of']}`" if lines.get("of", path) != path else ""
+
+
 class Marker(Struct, frozen=True):
     """A marker. A string is empty where the marker has no such line, as those of older versions."""
 
@@ -63,8 +70,8 @@ class Marker(Struct, frozen=True):
     """the operator, `user@machine`"""
     revision: str = ""
     """the commit of the script's tree, with a `+` if the tree had changes that were not committed"""
-    trusted: bool = True
-    """False for a symbolic link, on which `shouldrun` fails: its target may be a file of any user"""
+    distrust: str = ""
+    """why `shouldrun` fails on it: a symbolic link, whose target may be a file of any user, or a renamed marker"""
 
 
 LARGEST, ENTRY = 64 << 20, 300
@@ -98,8 +105,9 @@ class Markers(Struct):
 
     def should_run(self, owner: str, script: bytes, subsystem: bytes, value: bytes | None) -> bool:
         """Return the answer of `shouldrun [subsystem [value]]` on the host; value None for no value."""
-        lines = self.found.get((owner, path_of(script, subsystem)))
-        if lines is None or "trusted" in lines:
+        path = path_of(script, subsystem)
+        lines = self.found.get((owner, path))
+        if lines is None or _distrust(path, lines):
             return True  # also for an untrusted marker: the step runs, and fails at `shouldrun`
         return value is not None and lines.get("value") != encode(b"=" + value)
 
@@ -125,5 +133,5 @@ class Markers(Struct):
                     texts.get("script", ""),
                     texts.get("by", ""),
                     texts.get("revision", ""),
-                    "trusted" not in lines,
+                    _distrust(path, lines),
                 )

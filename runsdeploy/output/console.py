@@ -1,10 +1,9 @@
-"""A rollout as text: what happens on each host while it happens, and how each host ended."""
+"""A rollout as text: what happens on each host while it happens, and how each host and all of them ended."""
 
 from __future__ import annotations
 
-import codecs
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from runsdeploy.events import (
     EarlierEvent,
@@ -20,40 +19,42 @@ from runsdeploy.events import (
     Waiting,
 )
 from runsdeploy.output.plans import heading
-from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.output.terminal import Writer, printable, write_bytes
 from runsdeploy.plan.plan import Plan
-from runsdeploy.session.report import SUCCESSES, EarlierReport, Fold, HostReport, StepReport, last_lines
+from runsdeploy.session.line_discipline import LineDiscipline
+from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport
+from runsdeploy.session.summary import failed_steps
 
-LONGEST_LINE = 65536
-"""bytes of a line without an end before they are shown"""
+WIDEST_NAME = 32
+"""columns that host names are padded to at most"""
 
 
-def _lines(data: bytes) -> tuple[list[bytes], bytes]:
-    """Return the lines to show, and the rest: a line without an end. A long rest is shown in pieces."""
-    *lines, rest = data.split(b"\n")
-    if len(rest) > LONGEST_LINE:
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder.decode(rest)
-        held, _ = decoder.getstate()  # the bytes of an incomplete character
-        lines, rest = [*lines, rest[: len(rest) - len(held)]], held
-    return lines, rest
+def prefixes(names: Sequence[str]) -> dict[str, str]:
+    """Return what the lines of each host begin with: nothing for a single host, else its name, all equally wide."""
+    width = min(max(map(len, names), default=0), WIDEST_NAME)
+    return {name: f"{name.ljust(width)} | " if len(names) > 1 else "" for name in names}
 
 
 class Console:
-    """Shows a rollout while it runs. With several hosts each line begins with the host's name."""
+    """Shows a rollout while it runs. With several hosts each line begins with the host's name, and has it only once."""
 
-    def __init__(self, hosts: int, *, verbose: bool = False) -> None:
+    def __init__(self, names: Sequence[str], *, verbose: bool = False) -> None:
+        """`names` are those of all hosts."""
         self.out, self.talk = Writer(sys.stdout), Writer(sys.stderr)
-        self.several = hosts > 1
+        self.prefixes = prefixes(names)
         self.verbose = verbose
-        self.partial: dict[str, bytes] = {}
+        self.disciplines: dict[str, LineDiscipline] = {}
 
     def _prefix(self, plan: Plan) -> str:
-        return f"{plan.host.name} | " if self.several else ""
+        return self.prefixes[plan.host.name]
+
+    def _subject(self, plan: Plan) -> str:
+        """Return what a line about a host begins with."""
+        return self._prefix(plan) or f"{plan.host.name}: "
 
     def begin(self, plan: Plan) -> None:
         """Write the host and its plan."""
-        self.out.line(self._prefix(plan) + heading(plan))
+        self.out.line(self._subject(plan) + heading(plan))
 
     def event(self, plan: Plan, event: Event, fold: Fold) -> None:
         """Write an event."""
@@ -66,7 +67,8 @@ class Console:
             case Output(data):
                 self._output(plan, data)
             case LoginOutput(data) if self.verbose:
-                self.talk.line(f"{self._prefix(plan)}login shell: {printable(data)}")
+                for line in login_lines(data):
+                    self.talk.line(self._prefix(plan) + line)
             case Note(text):
                 self.talk.line(f"{self._prefix(plan)}note: {printable(text)}")
             case Waiting(holder):
@@ -98,17 +100,16 @@ class Console:
                 self.out.line(f"{self._prefix(plan)}that session: {self.out.outcome(outcome)}")
 
     def _output(self, plan: Plan, data: bytes) -> None:
-        lines, self.partial[plan.host.name] = _lines(self.partial.get(plan.host.name, b"") + data)
-        for line in lines:
-            self._output_line(plan, line)
+        self._output_lines(plan, self.disciplines.setdefault(plan.host.name, LineDiscipline()).feed(data))
 
     def _flush(self, plan: Plan) -> None:
-        rest = self.partial.pop(plan.host.name, b"")
-        if rest:
-            self._output_line(plan, rest)
+        discipline = self.disciplines.pop(plan.host.name, None)
+        if discipline:
+            self._output_lines(plan, discipline.end())
 
-    def _output_line(self, plan: Plan, line: bytes) -> None:
-        self.out.line(f"{self._prefix(plan)}  | {printable(line)}")
+    def _output_lines(self, plan: Plan, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.out.line(f"{self._prefix(plan)}  | {printable(line)}")
 
     def _ended(self, plan: Plan, report: StepReport) -> None:
         name = printable(report.step.script.name)
@@ -123,18 +124,17 @@ class Console:
         """Write the result of a host, with the details of each failure."""
         self._flush(report.plan)
         prefix = self._prefix(report.plan)
-        for step in report.steps:
-            if step.outcome not in SUCCESSES | {"skipped", "detached"}:
-                for line in failure(step):
-                    self.talk.line(prefix + line)
+        for step in failed_steps(report):
+            for line in failure(step):
+                self.talk.line(prefix + line)
         # `attach` has no plan of the session: its own events name the steps.
         outcomes = [step.outcome for step in report.steps] or [said for one in report.earlier for _, said in one.steps]
         counts = {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
         listed = ", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do"
         outcome = self.out.outcome(report.outcome)
-        self.out.line(f"{prefix}{report.plan.host.name}: {outcome} ({listed}) in {report.seconds:.2f} s")
+        self.out.line(f"{self._subject(report.plan)}{outcome} ({listed}) in {report.seconds:.2f} s")
         if report.message:
-            self.talk.line(printable(f"{prefix}{report.plan.host.name}: {report.message}"))
+            self.talk.line(printable(f"{self._subject(report.plan)}{report.message}"))
         if report.hint:
             self.talk.line(printable(f"{prefix}  {report.hint}"))
 
@@ -142,13 +142,13 @@ class Console:
 class Verbatim:
     """Shows the rollout of one host whose output is the result: output goes to stdout unchanged, the rest to stderr.
 
-    On a terminal control characters are spelled out all the same.
+    A terminal is shown the lines that the output leaves, their control characters spelled out.
     """
 
     def __init__(self, *, verbose: bool = False) -> None:
         self.talk, self.verbose = Writer(sys.stderr), verbose
         self.terminal = Writer(sys.stdout) if sys.stdout.isatty() else None
-        self.partial = b""
+        self.discipline = LineDiscipline()
 
     def begin(self, plan: Plan) -> None:
         """Write nothing."""
@@ -157,14 +157,13 @@ class Verbatim:
         """Write output, notes and waiting."""
         match event:
             case Output(data) if self.terminal:
-                lines, self.partial = _lines(self.partial + data)
-                for line in lines:
+                for line in self.discipline.feed(data):
                     self.terminal.line(printable(line))
             case Output(data):
-                sys.stdout.buffer.write(data)
-                sys.stdout.buffer.flush()
+                write_bytes(data)
             case LoginOutput(data) if self.verbose:
-                self.talk.line(f"login shell: {printable(data)}")
+                for line in login_lines(data):
+                    self.talk.line(line)
             case Note(text):
                 self.talk.line(f"note: {printable(text)}")
             case Waiting(holder):
@@ -176,14 +175,21 @@ class Verbatim:
 
     def end(self, report: HostReport) -> None:
         """Write why a host could not be used; the command explains the status of its step."""
-        if self.terminal and self.partial:
-            self.terminal.line(printable(self.partial))
+        for line in self.discipline.end():
+            if self.terminal:
+                self.terminal.line(printable(line))
         for text in (
             report.message and f"{report.plan.host.name}: {report.message}",
             report.hint and f"  {report.hint}",
         ):
             if text:
                 self.talk.line(printable(text))
+
+
+def login_lines(data: bytes) -> Iterable[str]:
+    """Yield the lines that show what a login shell printed."""
+    discipline = LineDiscipline()
+    yield from (f"login shell: {printable(line)}" for line in (*discipline.feed(data), *discipline.end()))
 
 
 def earlier(event: EarlierSession | Unacknowledged) -> str:
@@ -193,15 +199,21 @@ def earlier(event: EarlierSession | Unacknowledged) -> str:
     return f"unacknowledged output of {printable(event.by)}'s session, started {printable(event.since)}{ended}:"
 
 
-def failure(report: StepReport) -> Iterable[str]:
-    """Yield the lines that explain a step that did not succeed."""
+def failure_in_short(report: StepReport) -> str:
+    """Return where a step failed, its script and its status."""
     where = report.failed_at or report.step.position.file_line
-    name = printable(report.step.script.name)
     status = "" if report.status is None else f" with status {report.status}"
     if report.outcome == "killed" and report.status:
         status = f" by signal {report.status - 128}"
-    yield f"{where}: `{name}` {report.outcome}{status} (asked for at {report.step.position.file_line})"
-    yield from (f"    {printable(line)}" for line in last_lines(report.tail))
+    return printable(f"{where}: `{report.step.script.name}` {report.outcome}{status}")
+
+
+def failure(report: StepReport) -> Iterable[str]:
+    """Yield the lines that explain a step that did not succeed."""
+    yield f"{failure_in_short(report)} (asked for at {printable(report.step.position.file_line)})"
+    yield from (f"    {printable(line)}" for line in report.tail)
+    if report.hint:
+        yield f"  {printable(report.hint)}"
     for word, names in (("marked", report.marked), ("not marked", report.unmarked)):
         if names:
             yield f"  {word}: " + ", ".join(f"`{printable(each)}`" if each else "the script" for each in names)

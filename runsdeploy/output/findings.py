@@ -26,6 +26,11 @@ def show_findings(findings: Sequence[Finding]) -> None:
         where = f"{printable(str(problem.position))}: " if problem.position else ""
         said = printable(str(replace(problem, position=None, message=f"{problem.message} [{each.rule}]")))
         writer.line(f"{where}{writer.paint(each.severity, code)}: {said}")
+    Writer(sys.stderr).line(count(findings) or "nothing to tell")
+
+
+def count(findings: Sequence[Finding]) -> str:
+    """Return the number of errors and of warnings as text, empty for none."""
     errors = sum(each.severity == ERROR for each in findings)
-    counts = [f"{n} {word}{'s' * (n != 1)}" for n, word in ((errors, ERROR), (len(findings) - errors, WARNING)) if n]
-    Writer(sys.stderr).line(" and ".join(counts) or "nothing to tell")
+    counts = ((errors, ERROR), (len(findings) - errors, WARNING))
+    return " and ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in counts if n)

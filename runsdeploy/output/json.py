@@ -25,8 +25,9 @@ from runsdeploy.events import (
     Unacknowledged,
     Waiting,
 )
+from runsdeploy.output.terminal import write_bytes
 from runsdeploy.plan.plan import Plan, Step
-from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport, last_lines
+from runsdeploy.session.report import EarlierReport, Fold, HostReport, StepReport
 
 SCHEMA = 1
 
@@ -35,8 +36,7 @@ def write(document: dict[str, Any]) -> None:
     """Write one document as one line to stdout."""
     # A terminal interprets more characters than JSON escapes.
     text = json.dumps(document, ensure_ascii=sys.stdout.isatty())
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
-    sys.stdout.buffer.flush()
+    write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def text(data: bytes) -> str:
@@ -131,7 +131,9 @@ def _reported(each: StepReport) -> dict[str, Any]:
     }
     if each.failed_at:
         document["failed_at"] = str(each.failed_at)
-        document["output_tail"] = [text(line) for line in last_lines(each.tail)]
+        document["output_tail"] = [text(line.encode("utf-8", "surrogateescape")) for line in each.tail]
+    if each.hint:
+        document["hint"] = each.hint
     if each.marked or each.unmarked:
         document["marked"], document["not_marked"] = each.marked, each.unmarked
     return document

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.variable import Variable, shell_word
 
@@ -24,14 +26,14 @@ def short(digest: str) -> str:
 
 
 def heading(plan: Plan) -> str:
-    """Return a plan in one line."""
-    return f"{plan.host.name}: {len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}, plan {short(plan.digest)}"
+    """Return a plan in one line, without its host."""
+    return f"{len(plan.steps)} step{'s' if len(plan.steps) != 1 else ''}, plan {short(plan.digest)}"
 
 
-def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None) -> None:
-    """Write a plan to stdout; `predictions` are outcome and reason by step number."""
+def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None, *, verbose: bool = False) -> None:
+    """Write a plan to stdout; `predictions` are outcome and reason by step number; `verbose` lists every file."""
     writer = Writer(sys.stdout)
-    writer.line(heading(plan))
+    writer.line(f"{plan.host.name}: {heading(plan)}")
     common = _common(plan)
     if common:
         writer.line("     all steps")
@@ -42,7 +44,7 @@ def show_plan(plan: Plan, predictions: dict[int, tuple[str, str]] | None = None)
         said = f" {writer.outcome(outcome, 12)}" if outcome else ""
         description = f"  {printable(step.description)}" if step.description else ""
         writer.line(f"{step.number:4}{said} {writer.paint(printable(step.script.name), '1')}{description}")
-        for line in _details(step, reason, common):
+        for line in _details(step, reason, common, verbose=verbose):
             writer.line(f"       {printable(line)}")
 
 
@@ -54,7 +56,7 @@ def _common(plan: Plan) -> list[Variable]:
     return [variable for variable in first.variables if all(variable in step.variables for step in rest)]
 
 
-def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[str]:
+def _details(step: Step, reason: str, common: Sequence[Variable], *, verbose: bool) -> Iterable[str]:
     where = "on this machine" if step.side == "controller" else "on the target"
     flags = "".join(f", {flag}" for flag in ("root", "once", "onchange", "strict") if flag in step.flags)
     yield f"{where}{flags}, from {step.script.source.shown}, asked for at {step.position.file_line}"
@@ -63,8 +65,32 @@ def _details(step: Step, reason: str, common: Sequence[Variable]) -> Iterable[st
     if step.why:
         yield step.why
     yield from (str(variable) for variable in step.variables if variable not in common)
-    for file in step.files:
-        yield f"ships {shell_word(file.path)}{' ' + short(file.digest) if file.digest else ''}"
+    yield from _shipped(step.files, verbose=verbose)
     yield from (f"uses {shell_word(name)}, made by an earlier step" for name in step.uses)
     yield from (f"makes {shell_word(name)}" for name in step.outs)
     yield f"digest {short(step.digest)}"
+
+
+def _shipped(files: Sequence[File], *, verbose: bool) -> Iterable[str]:
+    """Yield what a step ships: each file, but a directory with all below it as one line, unless `verbose`."""
+    tops = {each.path for each in files if each.kind == "directory"}
+    below: dict[str, list[File]] = {}
+    for each in files:
+        top = next((str(path) for path in reversed(PurePosixPath(each.path).parents) if str(path) in tops), each.path)
+        below.setdefault(top, []).append(each)
+    for top, members in below.items():
+        for each in members if verbose or top not in tops else ():
+            yield f"ships {shell_word(each.path)}{' ' + short(each.digest) if each.digest else ''}"
+        if top in tops and not verbose:
+            count = sum(each.kind != "directory" for each in members)
+            size = _size(sum(each.size for each in members))
+            yield f"ships {shell_word(top)}/ ({count} file{'s' * (count != 1)}, {size})"
+
+
+def _size(size: float) -> str:
+    """Return a number of bytes as a person reads it, in decimal units."""
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:  # noqa: PLR2004 - the step from unit to unit
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
 
-from runsdeploy.errors import Problem
+from runsdeploy.errors import Problem, writing
 
 COLOURS = {"ok": "32", "already-done": "36", "would-run": "33", "maybe": "35"}
 """SGR codes (ECMA-48, 8.3.117) of outcomes; all others are red"""
@@ -36,13 +36,25 @@ def _spell(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"  # noqa: PLR2004
 
 
-def discard_output() -> None:
-    """Send all further output nowhere: its reader has closed the pipe."""
-    for stream in (sys.stdout, sys.stderr):
+def discard_output(failed: str = "") -> None:
+    """Send the further output of each stream that cannot be written nowhere; `failed` is the name of one."""
+    for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr)):
         try:
             stream.flush()
+            broken = name == failed
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            broken = True
+        if broken:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def write_bytes(data: bytes) -> None:
+    """Write bytes to stdout, unchanged."""
+    with writing("stdout"):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
 
 
 def colourful(stream: TextIO) -> bool:
@@ -57,6 +69,7 @@ class Writer:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream, self.colour = stream, colourful(stream)
+        self.name = "stderr" if stream is sys.stderr else "stdout"
 
     def paint(self, text: str, code: str) -> str:
         """Wrap a text in a colour."""
@@ -70,7 +83,10 @@ class Writer:
         """Write a line; text that the stream's encoding lacks is spelled out."""
         encoding = self.stream.encoding or "utf-8"
         text = text.replace("\n", "\\x0a")
-        print(text.encode(encoding, "backslashreplace").decode(encoding), file=self.stream, flush=True)
+        with writing(self.name):
+            # In one piece: another thread, or another process on the same pipe, may write a line of its own.
+            self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            self.stream.flush()
 
 
 def show_problems(problems: Iterable[Problem]) -> None:

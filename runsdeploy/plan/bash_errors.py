@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
 from functools import cache
 
-from runsdeploy.errors import InputError, Position, Problem
-from runsdeploy.plan.workdir import WorkDirectory
+from runsdeploy.errors import Position, Problem
+from runsdeploy.plan.workdir import HERE, WorkDirectory
+from runsdeploy.transport.local_bash import find_bash
+from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 
 KILLED = "the section killed its shell (status {})"
 """message for a section that ended without a reason"""
 
 _MESSAGE = re.compile(r": line (\d+): (.*)")
-_SYNTAX = re.compile(r"/section/(\d+): line (\d+): ((?:syntax error|unexpected EOF|warning: here-document).*)")
-_LAST_MESSAGE = re.compile(r"/section/(\d+): line (\d+): (.*)")
+_SYNTAX = re.compile(HERE + r"/section/(\d+): line (\d+): ((?:syntax error|unexpected EOF|warning: here-document).*)")
+_LAST_MESSAGE = re.compile(HERE + r"/section/(\d+): line (\d+): (.*)")
 _FATAL = frozenset(map(KILLED.format, (1, 2, 127)))
 """statuses with which bash ends by itself: `${x:?}`, an unset variable under `set -u`, an expansion it cannot parse"""
 _ARRAY = re.compile(rb"\bvar\s+([A-Za-z_]\w*)=\(([^()]*)\)?")
@@ -33,7 +35,7 @@ def conf_errors(workdir: WorkDirectory, output: str) -> Iterator[Problem]:
     """Yield the first syntax error of each section that was evaluated; bash stopped to read the section there."""
     seen: set[str] = set()
     for line in output.splitlines():
-        found = _SYNTAX.match(line.removeprefix(str(workdir.root)))
+        found = _SYNTAX.match(line)
         if found and found[1] not in seen:
             seen.add(found[1])
             at = workdir.position(int(found[1]), _line(found[2], found[3]))
@@ -51,7 +53,7 @@ def _array_hint(section: bytes, line: int) -> str:
 def fatal_error(workdir: WorkDirectory, output: str, problem: Problem) -> Problem:
     """Return the last message of bash if bash itself ended the shell (`problem` is KILLED then), else `problem`."""
     lines = output.splitlines() if problem.message in _FATAL else []
-    messages = (_LAST_MESSAGE.match(line.removeprefix(str(workdir.root))) for line in reversed(lines))
+    messages = (_LAST_MESSAGE.match(line) for line in reversed(lines))
     found = next(filter(None, messages), None)
     return Problem(workdir.position(int(found[1]), int(found[2])), f"bash: {found[3]}") if found else problem
 
@@ -64,23 +66,41 @@ def script_errors(script: Script, output: str) -> Iterator[Problem]:
         yield Problem(script.source.at(line), f"bash: {found[2]}")
 
 
-@cache
+def unparsed(at: Position, status: int, said: str = "") -> Problem:
+    """Return the problem of a text that bash has not parsed, for no reason of the text."""
+    lines = said.strip().splitlines()
+    why = f": {lines[-1]}" if lines else ""
+    return Problem(at, f"`bash -n` ended with status {status}{why}, so this is not parsed")
+
+
+_one_at_a_time = threading.Lock()
+
+
 def syntax_errors_in(file: str, text: bytes) -> tuple[Problem, ...]:
     """Return the syntax errors of one text, cached: the plans of many hosts ship the same libraries."""
+    # Plans are made side by side, and each text is parsed once.
+    with _one_at_a_time:
+        return _cached_errors(file, text)
+
+
+@cache
+def _cached_errors(file: str, text: bytes) -> tuple[Problem, ...]:
     return tuple(find_syntax_errors([(file, text)]))
 
 
 def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
-    """Yield the first syntax error of each text, found by `bash -n`; each text comes with the name of its file.
+    """Yield the first syntax error of each text, found by `bash -n`, or that it is no unix text.
+
+    Each text comes with the name of its file.
 
     Raises InputError without bash.
     """
-    bash = shutil.which("bash")
-    if bash is None:
-        raise InputError([Problem(None, "no `bash` on this machine's PATH, needed to read scripts")])
+    bash = find_bash()
 
     def parse(each: tuple[str, bytes]) -> Problem | None:
         file, text = each
+        if wrong := bash_encoding_problem(text, file):
+            return wrong
         # extglob: a script may enable it itself, but `-n` does not run that line. Without `env`, BASH_ENV would be run.
         done = subprocess.run(
             [bash, "--norc", "--noprofile", "-O", "extglob", "-n"],
@@ -89,8 +109,11 @@ def find_syntax_errors(texts: Iterable[tuple[str, bytes]]) -> Iterator[Problem]:
             env={"LC_ALL": "C", "PATH": os.defpath},
             check=False,
         )
-        found = _MESSAGE.search(done.stderr.decode("utf-8", "replace"))
-        return Problem(Position(file, _line(found[1], found[2])), f"bash: {found[2]}") if found else None
+        said = done.stderr.decode("utf-8", "replace")
+        found = _MESSAGE.search(said)
+        if found:
+            return Problem(Position(file, _line(found[1], found[2])), f"bash: {found[2]}")
+        return unparsed(Position(file, 1), done.returncode, said) if done.returncode else None
 
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 10 ms, and few plans have libraries
 

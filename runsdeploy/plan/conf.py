@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.plan.variable import ROOT, ROOT_PLACEHOLDER, Value, Variable
+from runsdeploy.tree.composition import composed
 from runsdeploy.tree.recipe import Operation, Word, parse_operations
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.trees import Host
@@ -134,7 +135,7 @@ def add_declaration(conf: Conf, verb: str, position: Position, words: list[str])
             operations, wrong = parse_operations(Word(word, position) for word in rest)
             hidden = ROOT_PLACEHOLDER.decode()
             conf.problems += [replace(each, message=each.message.replace(hidden, ROOT)) for each in wrong]
-            conf.afters.append(After(verb, script, tuple(operations), position))
+            conf.afters.append(After(verb, composed(script), tuple(operations), position))
         case "out", [name, file]:
             conf.outs.append(Out(name, file, position))
         case "ref", [name, file, where, path, required, template]:

@@ -8,20 +8,25 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
-from runsdeploy.tree.libraries import referenced_libraries, unknown_libraries
+from runsdeploy.tree.libraries import composed_otherwise, referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located, Trees, file_problem
 
 CHUNK = 1 << 20
 """bytes that are read at once"""
+
+MOST_LINKS = 40
+"""links that a system follows in one path (path_resolution(7))"""
 
 
 class File(Struct, frozen=True):
@@ -41,6 +46,8 @@ class File(Struct, frozen=True):
     """SHA-256 of a file's bytes, hexadecimal"""
     target: str = ""
     """where a link points"""
+    shown: str = ""
+    """the path of a library's file as an operator would type it"""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -64,54 +71,135 @@ def digest_of(file: IO[bytes]) -> str:
 def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File], list[Problem]]:
     """Return a file, or a directory with all below it; and the problems of what cannot be shipped.
 
-    The place itself may be a link, which is followed; links inside a directory are kept as links. No link may lead
-    out of the trees. `position` is that of the reference, for problems. Raises InputError for a file of another user.
+    The place itself may be a link, which is followed, but not out of the trees. Links inside a directory are shipped as
+    links, wherever they lead: nothing is read through them. `position` is that of the reference, for problems. Raises
+    InputError for a file of another user.
     """
     outside = trees.trust.outside_problem(place.path, position=position)
     if outside:
         return [], [outside]
     trees.trust.check_owner_below(place.path)
-    files: list[File] = []
-    problems: list[Problem] = []
+    collection = _Collection(position)
     try:
-        found = list(_walk(place))
+        mode = place.path.stat().st_mode
+        if not collection.can_ship(mode, os.fspath(place.path)):
+            return [], collection.problems
+        descriptor = trees.trust.descriptor(place.path)
+        add = collection.add_directory if stat.S_ISDIR(mode) else collection.add_file
+        add(descriptor, os.fspath(place.path), f"tree{place.tree}/{place.inside}")
     except OSError as error:
-        return [], [_unreadable(Path(error.filename or place.path), error, position)]
-    for path, inside in found:
-        member = _member(trees, path, f"tree{place.tree}/{inside}", position, follow=path == place.path)
-        (files if isinstance(member, File) else problems).append(member)  # type: ignore[arg-type]
-    return files, problems
+        collection.problems.append(_unreadable(place.path, error, position))
+    return collection.files, collection.problems
 
 
-def _walk(place: Located) -> Iterator[tuple[Path, str]]:
-    yield place.path, place.inside
-    if place.path.is_dir():
-        for entry in sorted(os.listdir(place.path)):  # noqa: PTH208 - names only
-            path, inside = place.path / entry, f"{place.inside}/{entry}".lstrip("/")
-            if path.is_symlink():
-                yield path, inside
-            else:
-                yield from _walk(Located(place.tree, inside, path))
+class _Collection:
+    """The members of one reference.
+
+    Names are looked up in directories that are open, so that none is followed that becomes a link meanwhile. Paths are
+    texts: a directory may have 50,000 files.
+    """
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self.files: list[File] = []
+        self.problems: list[Problem] = []
+
+    def can_ship(self, mode: int, path: str) -> bool:
+        """Say whether a file of this mode can be shipped; if not, note the problem."""
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)):
+            message = f"`{display_path(Path(path))}` is neither a file, a directory nor a link, so it cannot be shipped"
+            self.problems.append(Problem(self.position, message))
+            return False
+        return True
+
+    def add_file(self, descriptor: int, path: str, inside: str) -> None:
+        """Add a file, whose descriptor is closed. The bytes that are sent later must have the digest of these."""
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            found = os.fstat(descriptor)
+            mode = stat.S_IMODE(found.st_mode) & 0o777
+            self.files.append(File(inside, "file", mode, Path(path), size=found.st_size, digest=digest_of(file)))
+
+    def add_directory(self, descriptor: int, path: str, inside: str) -> None:
+        """Add a directory, whose descriptor is closed, and all below it."""
+        left: list[tuple[int, str, str, list[str]]] = []
+        try:
+            left.append(self._opened(descriptor, path, inside))
+            while left:
+                folder, above, below, names = left[-1]
+                if not names:
+                    os.close(left.pop()[0])
+                    continue
+                name = names.pop()
+                try:
+                    new = self._add(folder, name, f"{above}/{name}", f"{below}/{name}")
+                except OSError as error:
+                    self.problems.append(_unreadable(Path(above, name), error, self.position))
+                    continue
+                if new is not None:
+                    left.append(self._opened(new, f"{above}/{name}", f"{below}/{name}"))
+        finally:
+            for folder, *_ in left:
+                os.close(folder)
+
+    def _opened(self, descriptor: int, path: str, inside: str) -> tuple[int, str, str, list[str]]:
+        """Add a directory without what is below it; return it with the names in it."""
+        names: list[str] = []
+        try:
+            self.files.append(File(inside.rstrip("/"), "directory", stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o777))
+            names = sorted(os.listdir(descriptor), reverse=True)
+        except OSError as error:
+            self.problems.append(_unreadable(Path(path), error, self.position))
+        return descriptor, path, inside.rstrip("/"), names
+
+    def _add(self, folder: int, name: str, path: str, inside: str) -> int | None:
+        """Add what has a name in an open directory; of a directory, return the descriptor instead."""
+        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        if not self.can_ship(mode, path):
+            return None
+        if stat.S_ISLNK(mode):
+            self.files.append(File(inside, "link", 0o777, target=os.readlink(name, dir_fd=folder)))
+            return None
+        new = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        if stat.S_ISDIR(mode):
+            return new
+        self.add_file(new, path, inside)
+        return None
 
 
-def _member(trees: Trees, path: Path, inside: str, position: Position, *, follow: bool) -> File | Problem:
-    try:
-        found = path.stat() if follow else path.lstat()
-        mode = stat.S_IMODE(found.st_mode) & 0o777
-        if stat.S_ISLNK(found.st_mode):
-            link = File(inside, "link", 0o777, target=os.readlink(path))  # noqa: PTH115 - bytes as they are
-            return trees.trust.outside_problem(path, position=position) or link
-        if stat.S_ISDIR(found.st_mode):
-            return File(inside, "directory", mode)
-        if stat.S_ISREG(found.st_mode):
-            # The bytes that are sent later must have this digest, so it is enough to check the path here.
-            with trees.trust.open(path) as file:
-                return File(inside, "file", mode, path, size=found.st_size, digest=digest_of(file))
-    except OSError as error:
-        return _unreadable(path, error, position)
-    return Problem(
-        position, f"`{display_path(path)}` is neither a file, a directory nor a link, so it cannot be shipped"
-    )
+def links_of(files: Iterable[File]) -> dict[str, str]:
+    """Return the targets of the links among members, by path."""
+    return {file.path: file.target for file in files if file.kind == "link"}
+
+
+def is_behind_link(file: File, links: Mapping[str, str]) -> bool:
+    """Say whether a member has a link on its path, or a link's path: to write it would write through the link."""
+    at = file.path.find("/")
+    while at >= 0:
+        if file.path[:at] in links:
+            return True
+        at = file.path.find("/", at + 1)
+    return file.kind != "link" and file.path in links
+
+
+def destination(path: str, links: Mapping[str, str]) -> str | None:
+    """Return the path of a member with links followed; None if they lead out of what is shipped, or in a circle."""
+    left, done, followed = path.split("/")[::-1], list[str](), 0
+    while left:
+        part = left.pop()
+        if part == "..":
+            if not done:
+                return None
+            done.pop()
+        elif part not in ("", "."):
+            done.append(part)
+            target = links.get("/".join(done))
+            if target is not None:
+                followed += 1
+                if target.startswith("/") or followed > MOST_LINKS:
+                    return None
+                done.pop()
+                left += target.split("/")[::-1]
+    return "/".join(done)
 
 
 def _unreadable(path: Path, error: OSError, position: Position) -> Problem:
@@ -160,10 +248,15 @@ def library_files(trees: Trees, script: Script) -> tuple[dict[str, File], Sequen
     left = [(script.body, script.source.shown)]
     while left:
         text, file = left.pop()
-        problems += unknown_libraries(text, file, known)
+        problems += [*unknown_libraries(text, file, known), *composed_otherwise(text, file, known)]
         for name in referenced_libraries(text, known) - found.keys():
-            content = known[name].path.read_bytes()
+            try:
+                content = read_text(known[name].path)
+            except OSError as error:
+                problems.append(_unreadable(known[name].path, error, known[name].at()))
+                known = {each: place for each, place in known.items() if each != name}
+                continue
             problems += syntax_errors_in(known[name].shown, content)
-            found[name] = content_file(f"lib/{name}", content)
+            found[name] = replace(content_file(f"lib/{name}", content), shown=known[name].shown)
             left.append((content, known[name].shown))
     return found, problems

@@ -43,9 +43,10 @@ class Node(Struct):
 
     def requesters(self) -> Iterator[Node]:
         """Yield the node itself, the node that requested it, and so on."""
-        yield self
-        if self.requested_by:
-            yield from self.requested_by.requesters()
+        node: Node | None = self
+        while node:
+            yield node
+            node = node.requested_by
 
 
 def sort_nodes(nodes: Sequence[Node]) -> tuple[list[Node], list[Problem]]:
@@ -53,7 +54,12 @@ def sort_nodes(nodes: Sequence[Node]) -> tuple[list[Node], list[Problem]]:
 
     With a cycle the order stays as it is. A node that moves gets the reason in its `why`.
     """
-    before = [_predecessors(node, nodes) for node in nodes]
+    by_script: dict[str, list[int]] = {}
+    added: dict[int, list[int]] = {}
+    for number, node in enumerate(nodes):
+        by_script.setdefault(node.script.name, []).append(number)
+        added.setdefault(id(node.requested_by), []).append(number)
+    before = [_predecessors(node, by_script, added.get(id(node), ())) for node in nodes]
     order = stable_order(before)
     if order is None:
         return list(nodes), [_cycle_problem(nodes, before)]
@@ -64,13 +70,16 @@ def sort_nodes(nodes: Sequence[Node]) -> tuple[list[Node], list[Problem]]:
     return [nodes[number] for number in order], []
 
 
-def _predecessors(node: Node, nodes: Sequence[Node]) -> dict[int, After | None]:
-    """Return the numbers of the nodes that must run before this one, each with the `after` that says so."""
+def _predecessors(node: Node, by_script: Mapping[str, Sequence[int]], added: Sequence[int]) -> dict[int, After | None]:
+    """Return the numbers of the nodes that must run before this one, each with the `after` that says so.
+
+    `by_script` are the numbers of the nodes of each script, `added` those of the nodes that this one requested.
+    """
     wanted = {after.script: after for after in node.conf.afters if after.mode != "always"}
     wanted.pop(node.script.name, None)
-    named = {n: wanted[each.script.name] for n, each in enumerate(nodes) if each.script.name in wanted}
-    added = {n: None for n, each in enumerate(nodes) if each.requested_by is node}
-    return {**named, **added}
+    named = {number: after for script, after in wanted.items() for number in by_script.get(script, ())}
+    # In the order of the nodes, which decides what a message names.
+    return {**{number: named[number] for number in sorted(named)}, **dict.fromkeys(added)}
 
 
 def _cycle_problem(nodes: Sequence[Node], before: Sequence[Mapping[int, After | None]]) -> Problem:
@@ -87,10 +96,11 @@ def _cycle_problem(nodes: Sequence[Node], before: Sequence[Mapping[int, After | 
 def available_files(nodes: Sequence[Node]) -> dict[Identity, tuple[str, ...]]:
     """Return, for every node, the files that `out` of the nodes before it makes."""
     available: dict[Identity, tuple[str, ...]] = {}
-    made: list[str] = []
+    made: tuple[str, ...] = ()
     for node in nodes:
-        available[node.identity] = tuple(dict.fromkeys(made))
-        made += [out.file for out in node.conf.outs]
+        available[node.identity] = made
+        if node.conf.outs:
+            made = tuple(dict.fromkeys((*made, *(out.file for out in node.conf.outs))))
     return available
 
 
@@ -114,6 +124,12 @@ def stable_order(before: Sequence[Mapping[int, object]]) -> list[int] | None:
 
     Of the numbers that may come next, the smallest one does. None if there is a cycle.
     """
+    order = _sorted_part(before)
+    return order if len(order) == len(before) else None
+
+
+def _sorted_part(before: Sequence[Mapping[int, object]]) -> list[int]:
+    """Return the sorted numbers, without those of cycles and those behind them."""
     missing = [len(first) for first in before]
     followers: list[list[int]] = [[] for _ in before]
     for number, first in enumerate(before):
@@ -129,27 +145,18 @@ def stable_order(before: Sequence[Mapping[int, object]]) -> list[int] | None:
             missing[follower] -= 1
             if not missing[follower]:
                 heapq.heappush(ready, follower)
-    return order if len(order) == len(before) else None
+    return order
 
 
 def find_cycle(before: Sequence[Mapping[int, object]]) -> list[int]:
-    """Return a cycle `a, b, ..., a` in which each must come after the next."""
-    number = next(n for n in range(len(before)) if _reaches_itself(n, before))
-    path = [number]
-    while number not in path[:-1]:
-        number = next(each for each in before[number] if _reaches_itself(each, before))
-        path.append(number)
-    return path[path.index(number) :]
-
-
-def _reaches_itself(start: int, before: Sequence[Mapping[int, object]]) -> bool:
-    seen: set[int] = set()
-    left = list(before[start])
-    while left:
-        number = left.pop()
-        if number == start:
-            return True
-        if number not in seen:
-            seen.add(number)
-            left += before[number]
-    return False
+    """Return a cycle `a, b, ..., a` in which each must come after the next; there must be one."""
+    # Whatever is left without the numbers that can be sorted has a predecessor that is left too.
+    left = set(range(len(before))) - set(_sorted_part(before))
+    number = min(left)
+    places: dict[int, int] = {}
+    while number not in places:
+        places[number] = len(places)
+        number = next(each for each in before[number] if each in left)
+    path = list(places)[places[number] :]
+    first = path.index(min(path))
+    return [*path[first:], *path[:first], path[first]]

@@ -11,11 +11,15 @@ import jinja2.meta
 
 from runsdeploy.errors import Position, Problem, did_you_mean, display_path
 from runsdeploy.plan.variable import Variable
+from runsdeploy.tree.text import read_text
 
 
 def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Problem:
-    """Render a template with a step's variables (arrays are lists) and `host`; an undefined name is a problem."""
-    names: dict[str, object] = {"host": host}
+    """Render a template with a step's variables (arrays are lists), and `host`, which is `RUNS_HOST` too.
+
+    An undefined name is a problem.
+    """
+    names: dict[str, object] = {"host": host, "RUNS_HOST": host}
     for variable in variables:
         values = [value.literal for value in variable.values]
         texts = [literal.decode("utf-8", "surrogateescape") for literal in values if literal is not None]
@@ -26,7 +30,7 @@ def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Prob
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     try:
-        source = path.read_bytes().decode("utf-8", "surrogateescape")
+        source = read_text(path).decode("utf-8", "surrogateescape")
         return environment.from_string(source).render(names).encode("utf-8", "surrogateescape")
     except jinja2.TemplateSyntaxError as error:
         return Problem(Position(display_path(path), error.lineno), f"template: {error.message}")
@@ -43,7 +47,7 @@ def render(path: Path, variables: Sequence[Variable], host: str) -> bytes | Prob
 def mentions(path: Path) -> set[str] | Problem:
     """Return the names that a template uses, without rendering it."""
     try:
-        source = path.read_bytes().decode("utf-8", "surrogateescape")
+        source = read_text(path).decode("utf-8", "surrogateescape")
         return set(jinja2.meta.find_undeclared_variables(jinja2.Environment().parse(source)))  # noqa: S701 - not HTML
     except jinja2.TemplateSyntaxError as error:
         return Problem(Position(display_path(path), error.lineno), f"template: {error.message}")

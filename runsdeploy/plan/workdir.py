@@ -19,18 +19,28 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from runsdeploy.errors import InputError, Position, Problem, display_path
+from runsdeploy.errors import InputError, Position, Problem, display_path, writing
 from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
+from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located, Trees
+from runsdeploy.tree.trust import Trust
+
+OUTPUT_LIMIT = 8192
+"""bytes of a section's output that are shown"""
 
 _PREFIX = "runsdeploy-conf-"
 
-_RECORD_LAST = (
+HERE = "\ud800"
+"""stands for the path of the work directory in outputs, whatever bytes that has: no text in UTF-8 holds it"""
+
+_FIRST_LINE = (
+    b"RUNS_opened=yes; "
     b"trap '[[ ${BASH_SOURCE[0]} == \"$RUNS_self\" ]] || RUNS_last=$BASH_COMMAND RUNS_last_line=$LINENO' DEBUG; "
 )
-"""records the last command of a section; stands on the section's first line, and functions do not inherit the trap"""
+"""stands on a section's first line: says that bash has read it, and records its last command (not in functions)"""
 
 
 class WorkDirectory(Struct):
@@ -46,8 +56,10 @@ class WorkDirectory(Struct):
     """the operator's file of each section, by number"""
     lengths: dict[int, int] = field(default_factory=dict)
     """number of lines of each evaluated section, by number"""
-    nuls: dict[int, list[Problem]] = field(default_factory=dict)
-    """problems of sections that hold a NUL, by number: bash would leave the NUL out"""
+    parsed: dict[int, int] = field(default_factory=dict)
+    """status with which bash ended to parse a SCRIPT section, by number"""
+    unreadable: dict[int, list[Problem]] = field(default_factory=dict)
+    """problems of sections that bash would misread, by number: it leaves out a NUL, and keeps a carriage return"""
 
     def _add(self, numbers: dict[Path, int], source: Located) -> int | None:
         """Return a new number for a section, or None if the section is written already."""
@@ -61,11 +73,14 @@ class WorkDirectory(Struct):
         """Write a CONF section, runs.conf or sysinfos.conf for evaluation, and return its number."""
         number = self._add(self.confs, source)
         if number is not None:
-            (self.root / "section" / str(number)).write_bytes(_RECORD_LAST + text)
-            self.lengths[number] = text.count(b"\n") + 1
-            if b"\0" in text:
+            wrong = bash_encoding_problem(text, source.shown)
+            if not wrong and b"\0" in text:
                 line = text.count(b"\n", 0, text.index(b"\0")) + 1
-                self.nuls[number] = [Problem(source.at(line), "holds a NUL byte, expected bash")]
+                wrong = Problem(source.at(line), "holds a NUL byte, expected bash")
+            self.unreadable[number] = [wrong] if wrong else []
+            # What bash would say of such a text only repeats the problem.
+            (self.root / "section" / str(number)).write_bytes(_FIRST_LINE + (b"" if wrong else text))
+            self.lengths[number] = text.count(b"\n") + 1
         return self.confs[source.path]
 
     def add_script(self, script: Script) -> int:
@@ -95,11 +110,17 @@ class WorkDirectory(Struct):
 
     def with_operator_paths(self, text: str) -> str:
         """Replace paths of this directory in a text by the operator's own paths."""
-        section = re.compile(re.escape(f"{self.root}/section/") + r"(\d+)")
-        text = section.sub(lambda found: self.sources[int(found[1])].shown, text)
+        text = text.replace(str(self.root), HERE)
+        text = re.sub(rf"{HERE}/section/(\d+)", lambda found: self.sources[int(found[1])].shown, text)
         for tree, path in enumerate(self.trees.roots):
-            text = text.replace(f"{self.root}/tree{tree}/", f"{path}/")
-        return text
+            text = text.replace(f"{HERE}/tree{tree}/", f"{path}/")
+        return text.replace(HERE, str(self.root))
+
+    def read(self, *inside: str) -> str:
+        """Return the beginning of an output, with HERE for this directory; raises OSError if it is not there."""
+        with self.root.joinpath(*inside).open("rb") as file:
+            data = file.read(OUTPUT_LIMIT).removesuffix(b"\0")
+        return HERE.join(piece.decode("utf-8", "replace") for piece in data.split(os.fsencode(self.root)))
 
 
 @contextmanager
@@ -126,8 +147,14 @@ def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     """Make a work directory for these trees, and remove it at the end; also remove those of killed processes."""
     # Many small, short-lived files: in memory where the system has a place for that.
     memory = Path("/dev/shm")  # noqa: S108 - the directory is private
-    parent = memory if "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK) else None
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, _in_use(Path(made)):
+    usable = "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK)
+    # Absolute: bash works in the directories of the trees. (Before Python 3.12, TMPDIR=. gives relative paths.)
+    parent = memory if usable else Path(tempfile.gettempdir()).absolute()
+    # Others could replace the directory, and with it the sections.
+    trust = Trust(any_owner=trees.trusted, why="CONF sections are run there")
+    if problems := trust.owner_problems(parent):
+        raise InputError(problems)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, writing(Path(made)), _in_use(Path(made)):
         _remove_abandoned(Path(made).parent)
         # This path is searched for in values: its random part makes sure that no operator writes it by chance.
         root = Path(made, secrets.token_hex(16))
@@ -174,7 +201,7 @@ def _counted(items: Iterable[bytes]) -> list[bytes]:
 
 def _read(place: Located) -> bytes:
     try:
-        return place.path.read_bytes()
+        return read_text(place.path)
     except OSError as error:
         raise InputError([Problem(place.at(), f"cannot read it: {(error.strerror or str(error)).lower()}")]) from None
 

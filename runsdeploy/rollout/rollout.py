@@ -15,8 +15,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from runsdeploy.errors import HostError
+from runsdeploy.errors import ControllerFailed, HostError, failure_of, is_limit
 from runsdeploy.events import Event
+from runsdeploy.output.terminal import discard_output
 from runsdeploy.output.unforeseen import problem_of
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.interrupts import handling
@@ -67,23 +68,23 @@ _STEPS: tuple[tuple[Callable[[Run], None], str], ...] = (
 """what the first and the second interrupt do"""
 
 
-def roll_out(
-    runs: Sequence[Run], listener: Listener, parallel: int, reader_left: Callable[[], None]
-) -> tuple[list[HostReport], int]:
+def roll_out(runs: Sequence[Run], listener: Listener, parallel: int) -> tuple[list[HostReport], int]:
     """Run all sessions, at most `parallel` at a time; return their reports in order, and the signal that ended it or 0.
 
     The first signal lets running steps end and starts no further step, the second ends running steps, the third ends
-    the rollout and leaves the steps running. `reader_left` is called when the reader of the listener's output closed
-    the pipe: that ends no session.
+    the rollout and leaves the steps running. When the reader of the output closed the pipe that ends no session. Where
+    the output cannot be shown for another reason, no further step starts, and what was not shown is not acknowledged:
+    the next deploy shows it. Then that exception is raised when all sessions are over.
     """
-    return _Rollout(runs, listener, reader_left).run(parallel)
+    return _Rollout(runs, listener).run(parallel)
 
 
 class _Rollout:
     """The state of one rollout."""
 
-    def __init__(self, runs: Sequence[Run], listener: Listener, reader_left: Callable[[], None]) -> None:
-        self.runs, self.listener, self.reader_left = runs, listener, reader_left
+    def __init__(self, runs: Sequence[Run], listener: Listener) -> None:
+        self.runs, self.listener = runs, listener
+        self.failure: Exception | None = None
         self.folds = {id(run): Fold(run.plan) for run in runs}
         self.reports: dict[int, HostReport] = {}
         self.messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
@@ -123,6 +124,8 @@ class _Rollout:
                 self._close(run, _Ended(None, 0.0))
         self.over.set()
         self.signals.put(None)
+        if self.failure:
+            raise self.failure
         return [self.reports[id(run)] for run in self.runs], self.signal
 
     def _interrupt(self, number: int) -> None:
@@ -151,11 +154,16 @@ class _Rollout:
             os._exit(128 + number)
 
     def _notify(self, call: Callable[[], None]) -> None:
-        """Call the listener; a reader that closed the pipe ends no session."""
+        """Call the listener; a reader that closed the pipe ends no session, output that cannot be shown does."""
         try:
             call()
         except BrokenPipeError:
-            self.reader_left()
+            discard_output()
+        except Exception as error:  # noqa: BLE001 - raised when all sessions are over, and no host is held any more
+            discard_output(str(error.filename) if isinstance(error, OSError) else "")
+            self.failure = self.failure or error
+            for run in self.runs:
+                run.withhold()
 
     def _work(self) -> None:
         """Run sessions until none is left, in a thread of the pool."""
@@ -170,10 +178,13 @@ class _Rollout:
         """Run one session and queue its events."""
         began = time.monotonic()
         error: HostError | None = None
+        if not run.stop_requested:
+            self.messages.put((run, None))
+            # A host whose beginning cannot be shown is not begun.
+            self.handled[id(run)].acquire()
         if run.stop_requested:
             self.folds[id(run)].finished = "interrupted"
         else:
-            self.messages.put((run, None))
             try:
                 for event in run.events():
                     self.messages.put((run, event))
@@ -181,14 +192,15 @@ class _Rollout:
             except HostError as failed:
                 error = failed
             except Exception as failed:  # noqa: BLE001 - a mistake of ours on one host must not hide the other hosts
-                problem = problem_of(failed, "a session of a rollout")
-                error = HostError(problem.message, problem.hint)
+                problem = failure_of(failed) if is_limit(failed) else problem_of(failed, "a session of a rollout")
+                error = ControllerFailed(problem.message, problem.hint)
         self.messages.put((run, _Ended(error, time.monotonic() - began)))
 
     def _handle(self, run: Run, message: Event | _Ended | None) -> None:
         """Add an event to the report and show it, in the caller's thread."""
         if message is None:
             self._notify(lambda: self.listener.begin(run.plan))
+            self.handled[id(run)].release()
         elif isinstance(message, _Ended):
             self._close(run, message)
         else:

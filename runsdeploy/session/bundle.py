@@ -13,20 +13,23 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
 
-from runsdeploy.errors import Refused, display_path
-from runsdeploy.plan.files import CHUNK, File, content_file
+from runsdeploy.errors import Refused, display_path, is_limit, writing
+from runsdeploy.plan.files import CHUNK, File, content_file, is_behind_link, links_of
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.variable import assignment
 from runsdeploy.session.parameters import (
+    end_mark,
     expected_facts_of,
+    needs_root,
     script_path,
     segment_parameters,
     sets_marker,
     step_parameters,
+    step_values,
     yes,
 )
 from runsdeploy.session.program import bootstrap, call, shell_file
@@ -39,6 +42,9 @@ MODIFIED = 946684800
 
 IN_MEMORY = 8 << 20
 """bytes up to which an archive is kept in memory"""
+
+SOURCED = ("spool.sh", "lock.sh", "sweep.sh", "run_step.sh", "locate.sh", "silence.sh", "runs.sh", "step.sh")
+"""files of `shell/` that the runner or a step sources, each with an end mark"""
 
 
 class Bundle(Struct):
@@ -91,6 +97,11 @@ def pack(
 
     Raises Refused if a file changed after the plan was made.
     """
+    with writing(Path(tempfile.gettempdir())):
+        return _pack(plan, segment, session, nonce, scope, shared)
+
+
+def _pack(plan: Plan, segment: Segment, session: Session, nonce: str, scope: str, shared: Sequence[File]) -> Bundle:
     name = f"segment{segment.number}"
     archive: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the bundle owns it
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT, encoding="utf-8") as tar:
@@ -127,8 +138,13 @@ def _hash(archive: IO[bytes]) -> str:
 def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[File]) -> Iterator[File]:
     """Yield the members of the archive, each path once, directories before their files."""
     run, steps = f"segment{segment.number}/run", segment.steps
-    for part in ("runner.sh", "spool.sh", "lock.sh", "sweep.sh", "run_step.sh", "runs.sh", "step.sh", "mark.sh"):
+    for part in ("runner.sh", "record.sh", "mark.sh"):
         yield content_file(f"{run}/{part}", shell_file(part))
+    if needs_root(plan, segment.side):
+        # What root runs about the directory of its own markers.
+        yield content_file(f"{run}/trust.sh", shell_file("trust.sh"))
+    for part in SOURCED:
+        yield content_file(f"{run}/{part}", shell_file(part) + end_mark(part))
     if expected_facts_of(plan, segment):
         yield content_file(f"{run}/facts.sh", shell_file("facts.sh"))
     yield content_file(f"{run}/lib/DEFAULTS.sh", shell_file("lib/DEFAULTS.sh"))
@@ -142,13 +158,25 @@ def members(plan: Plan, segment: Segment, session: Session, shared: Sequence[Fil
     yield content_file(f"{run}/segment.sh", segment_parameters(plan, segment, session))
     for step in steps:
         yield content_file(f"{run}/step/{step.number}/meta.sh", step_parameters(plan, step, session))
-        yield content_file(f"{run}/step/{step.number}/values.sh", b"".join(map(assignment, step.variables)))
-    files = {f"files/{file.path}": file for step in steps for file in step.files}
+        yield content_file(f"{run}/step/{step.number}/values.sh", step_values(step))
+    files = {f"files/{file.path}": file for file in _referenced(plan, segment)}
     files |= {f"files/{script_path(step)}": content_file("", step.script.body) for step in steps}
     files |= {f"files/shared/{file.path}": file for file in shared}
     for path in sorted(files):
         file = files[path]
         yield File(path, file.kind, file.mode, file.source, file.content, file.size, file.digest, file.target)
+
+
+def _referenced(plan: Plan, segment: Segment) -> Iterator[File]:
+    """Yield the files that the steps of a segment refer to, without those behind a link that is shipped.
+
+    Such a file is at the end of the link, see `_link_problems` of the resolver; another step may be the one to ship it.
+    """
+    here = [step for step in plan.steps if step.side == segment.side]
+    links = links_of(file for step in here for file in step.files)
+    behind = links and any(is_behind_link(file, links) for step in segment.steps for file in step.files)
+    for step in here if behind else segment.steps:
+        yield from (file for file in step.files if not behind or not is_behind_link(file, links))
 
 
 def _add(tar: tarfile.TarFile, file: File) -> None:
@@ -169,6 +197,9 @@ def _add(tar: tarfile.TarFile, file: File) -> None:
             try:
                 tar.addfile(info, measured)
             except OSError as error:
+                # The archive may have no space.
+                if is_limit(error):
+                    raise
                 raise _changed(file) from error
             if measured.hash.hexdigest() != file.digest or content.read(1):
                 raise _changed(file)
@@ -179,7 +210,7 @@ def _open(file: File) -> IO[bytes]:
         return io.BytesIO(file.content)
     try:
         return file.source.open("rb")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise _changed(file) from error
 
 

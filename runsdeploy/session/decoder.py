@@ -22,6 +22,9 @@ DEEPEST = 20
 LONGEST = 8192
 """bytes that an event may have; a longer line is output"""
 
+LONGEST_MARKER = 4 << 20
+"""bytes that a `marker` event may have: RUNS_LONGEST of `shell/runs.sh` for its value, and the rest"""
+
 
 class Decoder:
     """Decode the bytes of a session as they arrive."""
@@ -58,8 +61,9 @@ class Decoder:
             yield from self._flush(at if at >= 0 else len(self._buffer) - self._held_back())
             if at < 0:
                 return
-            end = self._buffer.find(b"\n", 0, LONGEST)
-            if end < 0 and len(self._buffer) < LONGEST:
+            longest = LONGEST_MARKER if self._buffer.startswith(b"marker ", len(self._start)) else LONGEST
+            end = self._buffer.find(b"\n", 0, longest)
+            if end < 0 and len(self._buffer) < longest:
                 return
             event = parse(self._buffer[len(self._start) : end]) if end >= 0 else None
             if event is None or (isinstance(event, EarlierSession) and self._depth == DEEPEST):

@@ -54,7 +54,7 @@ _GRAMMAR = {
     "start": re.compile(rf"{_NUMBER} {_TEXT}"),
     "end": re.compile(
         rf"{_NUMBER} (ok|already-done|failed|killed|timeout|interrupted)"
-        rf" \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER} (exit|last|none)"
+        rf" \d{{1,3}} {_NUMBER}(\.\d+)? {_NUMBER} (exit|last|none)( {_TEXT})?"
     ),
     "mark": re.compile(rf"{_NUMBER} (shouldrun|declined|setdone|resetdone) {_TEXT}"),
     "returned": re.compile(_NUMBER),
@@ -100,7 +100,8 @@ def _make(verb: str, words: list[str]) -> Event:  # noqa: C901, PLR0911, PLR0912
         case "start":
             return Started(int(words[0]), decode_word(words[1]))
         case "end":
-            return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]), words[5])
+            file = decode_word(words[6]) if len(words) > 6 else ""  # noqa: PLR2004 - the optional word
+            return Ended(int(words[0]), words[1], int(words[2]), float(words[3]), int(words[4]), words[5], file)
         case "mark":
             return Marked(int(words[0]), words[1], decode_word(words[2]))
         case "returned":
@@ -153,6 +154,7 @@ def encode(event: Event, nonce: str) -> bytes:  # noqa: C901, PLR0912 - one line
             line = f"start {event.number} {encode_word(event.script)}"
         case Ended():
             line = f"end {event.number} {event.outcome} {event.status} {event.seconds} {event.line} {event.how}"
+            line += f" {encode_word(event.file)}" if event.file else ""
         case Marked():
             line = f"mark {event.number} {event.action} {encode_word(event.subsystem)}"
         case Returned():

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from runsdeploy.events import encode_word
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.variable import Value, Variable, assignment
 from runsdeploy.session.segment import Segment
 from runsdeploy.session.session import Session
+
+SILENCE = 60.0
+"""seconds without output after which a note says that a step still runs"""
 
 OUTPUT_KEPT = 32 << 20
 """bytes that a target keeps of each end of a step's output, for a controller that is slower than the step"""
@@ -28,14 +33,15 @@ def segment_parameters(plan: Plan, segment: Segment, session: Session) -> bytes:
         RUNS_segment_wait=str(math.ceil(session.wait)),
         RUNS_segment_detach=yes(session.detached),
         RUNS_segment_output=str(OUTPUT_KEPT),
+        RUNS_segment_silence=str(round(SILENCE * 100)),
         RUNS_segment_steps=[str(step.number) for step in segment.steps],
-        RUNS_segment_root=yes(any("root" in step.flags and step.side == segment.side for step in plan.steps)),
+        RUNS_segment_root=yes(needs_root(plan, segment.side)),
         RUNS_segment_keep_going=yes(session.keep_going),
         RUNS_segment_last=yes(segment.last),
         RUNS_segment_returns=segment.returns,
         RUNS_segment_expected_facts=expected_facts_of(plan, segment),
         RUNS_segment_marking=[step.script.name for step in segment.steps if sets_marker(step)],
-    )
+    ) + end_mark("segment.sh")
 
 
 def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
@@ -50,12 +56,23 @@ def step_parameters(plan: Plan, step: Step, session: Session) -> bytes:
         RUNS_step_digest=step.digest,
         RUNS_step_root=yes("root" in step.flags),
         RUNS_step_strict=yes("strict" in step.flags),
+        RUNS_step_errtrace=_errtrace(plan, step),
         RUNS_step_once=once,
         RUNS_step_origin=_origin(plan, step, session),
         RUNS_step_outs=step.outs,
         RUNS_step_uses=step.uses,
         RUNS_step_refs=_references(step),
-    )
+    ) + end_mark("meta.sh")
+
+
+def end_mark(name: str) -> bytes:
+    """Return the last line of a file that bash sources: without it, the file was not read, or not to its end."""
+    return _assignments(RUNS_end=name)
+
+
+def step_values(step: Step) -> bytes:
+    """Return the text of a step's `values.sh`."""
+    return b"".join(map(assignment, step.variables)) + end_mark("values.sh")
 
 
 def _references(step: Step) -> list[str]:
@@ -79,9 +96,40 @@ def expected_facts_of(plan: Plan, segment: Segment) -> str:
     )
 
 
+def needs_root(plan: Plan, side: str) -> bool:
+    """Return whether a step of a side runs as root."""
+    return any("root" in step.flags and step.side == side for step in plan.steps)
+
+
 def sets_marker(step: Step) -> bool:
     """Return whether a step may set a marker."""
     return bool(step.flags & {"once", "onchange"}) or b"setdone" in step.script.body
+
+
+_ERROR_TRAP = re.compile(rb"\bERR\b|\btrap\b[^\n]*\b(?i:err)\b")
+_ERRTRACE = re.compile(rb"\bset\s+-\w*E|\berrtrace\b")
+_FUNCTION_TRAP = re.compile(rb"\b(RETURN|DEBUG)\b")
+"""traps that a function cannot set for its caller, as our `trap` would have to"""
+_SOURCE = re.compile(rb"(^|[\s;&|(])(\.|source)[ \t]")
+SOURCED = 1 << 20
+"""bytes of a referenced file up to which it may be bash that is sourced"""
+
+
+def _errtrace(plan: Plan, step: Step) -> str:
+    """Return how a step's failures are recorded: `yes` by our ERR trap, under errtrace.
+
+    `no` or `own` if the section, or a file that it may source, sets an ERR trap itself; `own` if functions inherit it.
+    """
+    texts = [step.script.body, *(file.content for file in plan.libraries)]
+    if _SOURCE.search(step.script.body):
+        for file in step.files:
+            with suppress(OSError):
+                if file.kind == "file" and file.size <= SOURCED:
+                    texts.append(file.source.read_bytes() if file.source else file.content)
+    if not any(b"trap" in text and _ERROR_TRAP.search(text) for text in texts):
+        return "yes"
+    inherited = any(map(_ERRTRACE.search, texts)) and not any(map(_FUNCTION_TRAP.search, texts))
+    return "own" if inherited else "no"
 
 
 def yes(condition: bool) -> str:  # noqa: FBT001 - it is the question

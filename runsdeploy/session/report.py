@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 from msgspec import Struct, field
 
-from runsdeploy.errors import HostError, Lost, Position, Refused, Unreachable
+from runsdeploy.errors import ControllerFailed, HostError, Lost, Position, Refused, Unreachable
 from runsdeploy.events import (
     EarlierEvent,
     EarlierSession,
@@ -22,6 +22,8 @@ from runsdeploy.events import (
 )
 from runsdeploy.plan.plan import Plan, Step
 from runsdeploy.plan.sysinfos import repair_hint
+from runsdeploy.session.failed_line import failed_at
+from runsdeploy.session.line_discipline import LineDiscipline
 
 SUCCESSES = frozenset({"ok", "already-done"})
 OUTCOMES = SUCCESSES | {
@@ -33,8 +35,8 @@ EARLIER_KEPT, STEPS_KEPT = 1000, 10_000
 """earlier sessions, and steps of each, that are kept: a target keeps fewer"""
 
 TAIL_LINES = 10
-TAIL_BYTES = 4096
-"""lines and bytes of a step's output that are shown when it fails"""
+TAIL_LENGTH = 4096
+"""lines of a step's output, and characters of all of them, that are shown when it fails"""
 
 
 class StepReport(Struct):
@@ -45,13 +47,15 @@ class StepReport(Struct):
     status: int | None = None
     seconds: float = 0.0
     failed_at: Position | None = None
-    """the line of the operator's script that failed, if known"""
+    """the operator's innermost line that failed, in the script or a file that it sourced; without a line if unknown"""
+    hint: str = ""
+    """the command that repairs the script, if known"""
     marked: list[str] = field(default_factory=list)
     """subsystems that `setdone` marked; empty text for the script as a whole"""
     unmarked: list[str] = field(default_factory=list)
     """subsystems for which `shouldrun` answered yes, without a `setdone` after it"""
-    tail: bytes = b""
-    """the end of its output"""
+    tail: list[str] = field(default_factory=list)
+    """the last lines of its output, as a terminal would leave them"""
 
 
 class HostReport(Struct):
@@ -93,6 +97,7 @@ class Fold:
         self.plan = plan
         self.steps = {step.number: StepReport(step) for step in plan.steps}
         self.running: StepReport | None = None
+        self.lines = LineDiscipline()
         self.finished = "ok"
         self.failure: tuple[str, str, str] | None = None
         self.earlier: list[EarlierReport] = []
@@ -103,11 +108,13 @@ class Fold:
             case Started(number) if number in self.steps:
                 self.running = self.steps[number]
                 self.running.outcome = "lost"
+                self.lines = LineDiscipline()
             case Output(data) if self.running:
-                self.running.tail = (self.running.tail + data)[-TAIL_BYTES:]
+                self.running.tail = last_lines([*self.running.tail, *self.lines.feed(data)])
             case Marked(number, action, subsystem) if number in self.steps:
                 _mark(self.steps[number], action, subsystem)
             case Ended() if self.running and event.number == self.running.step.number:
+                self._end_output(self.running)
                 self._end(self.running, event)
                 self.running = None
             case Refusal(reason, text):
@@ -125,17 +132,23 @@ class Fold:
             case Finished() if event.outcome != "ok":
                 self.finished = event.outcome
 
+    def _end_output(self, report: StepReport) -> None:
+        report.tail = last_lines([*report.tail, *self.lines.end()])
+
     def _end(self, report: StepReport, event: Ended) -> None:
         report.outcome, report.status, report.seconds = event.outcome, event.status, event.seconds
         if event.outcome in SUCCESSES:
             return
-        source = report.step.script.source
-        # A failed line that did not end the section may be older than bash's own last message.
-        line = event.line if event.how == "exit" else max(event.line, _line_in(report.tail, source.path.name))
-        report.failed_at = source.at(line if line >= report.step.script.first_line else 0)
+        report.failed_at = failed_at(self.plan, report.step, event, report.tail)
+        if b"\r\n" in report.step.script.body:
+            report.hint = f"`dos2unix {report.step.script.source.shown}`"
+        elif any("\\r'" in line for line in report.tail):
+            report.hint = f"`dos2unix {report.failed_at.file}`"
 
     def close(self, seconds: float, error: HostError | None = None) -> HostReport:
         """Return the report of the host when no more events come."""
+        if self.running:
+            self._end_output(self.running)
         steps = list(self.steps.values())
         outcome, message, hint = self._judge(steps, error)
         if outcome == "detached":
@@ -149,6 +162,8 @@ class Fold:
         failed = next((step for step in steps if step.outcome in ("failed", "killed", "timeout")), None)
         if error:
             word = next(word for kind, word in _ERRORS.items() if isinstance(error, kind))
+            if isinstance(error, ControllerFailed) and any(step.outcome != "skipped" for step in steps):
+                word = "interrupted"
             return "failed" if failed else word, error.message, error.hint
         if failed:
             return ("timeout" if failed.outcome == "timeout" else "failed"), "", ""
@@ -179,17 +194,16 @@ def _mark(report: StepReport, action: str, subsystem: str) -> None:
         report.marked = [each for each in report.marked if subsystem not in ("", each)]
 
 
-def _line_in(tail: bytes, name: str) -> int:
-    """Return the line number in bash's own message about a script, if the output ends with one; else 0."""
-    lines = tail.splitlines() or [b""]
-    _, found, rest = lines[-1].partition(f"/{name}: line ".encode("utf-8", "surrogateescape"))
-    number = rest.partition(b":")[0]
-    return int(number) if found and number.isdigit() else 0
-
-
-def last_lines(data: bytes) -> list[bytes]:
-    """Return the last TAIL_LINES lines of an output."""
-    return list(deque(data.splitlines(), TAIL_LINES))
+def last_lines(lines: Sequence[str]) -> list[str]:
+    """Return the last TAIL_LINES lines, of TAIL_LENGTH characters at most: the end of the first may be all of it."""
+    kept: list[str] = []
+    left = TAIL_LENGTH
+    for line in reversed(lines[-TAIL_LINES:]):
+        kept.append(line[-left:])
+        left -= len(line)
+        if left <= 0:
+            break
+    return kept[::-1]
 
 
 def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:

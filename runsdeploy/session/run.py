@@ -15,12 +15,13 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from runsdeploy.errors import HostError, Lost, Refused
+from runsdeploy.errors import HostError, Lost, Refused, writing
 from runsdeploy.events import Account, Event, FileData, FileHead, Finished, Started
 from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan
 from runsdeploy.session.attachment import Attachment
-from runsdeploy.session.bundle import Bundle, pack, question, watch
+from runsdeploy.session.bundle import Bundle, keeps_state, pack, question, watch
+from runsdeploy.session.parameters import yes
 from runsdeploy.session.query import ask, verify_facts
 from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.segment import Segment, cut
@@ -45,6 +46,10 @@ class Run(Struct):
     stream: SegmentStream | None = None
     """the events of the running segment"""
     stop_requested: bool = False
+    withheld: bool = False
+    """whether no further output is acknowledged: it cannot be shown, and the next deploy shows it"""
+    place: Path | None = None
+    """a directory for the received files, which outlive the run there; None for one of the run's own"""
     _folder: str = ""
     started_sides: set[str] = field(default_factory=set)
     """sides on which a step started, so that files may be left there"""
@@ -61,6 +66,14 @@ class Run(Struct):
     def request_kill(self) -> None:
         """Request that the running step is ended: by TERM, and by KILL after 5 s. From any thread."""
         self._request(b"kill")
+
+    def withhold(self) -> None:
+        """Acknowledge no further output, and request that no further step starts. From any thread."""
+        self.withheld = True
+        if self.stream:
+            self.stream.withheld = True
+        if not self.stop_requested:
+            self.request_stop()
 
     def _request(self, word: bytes) -> None:
         stream = self.stream
@@ -90,9 +103,9 @@ class Run(Struct):
                 if self.plan.expected_facts and starts_late(segments, "target"):
                     verify_facts(self.connect(), self.session, self.plan)
                 for side in reconnectors:
-                    if starts_late(segments, side) and needs_root(segments, side):
-                        self._check_root(side)
-                yield from self._segments(segments, reconnectors, Path(folder))
+                    if starts_late(segments, side):
+                        self._check_ready(side, root=needs_root(segments, side))
+                yield from self._segments(segments, reconnectors, self.place or Path(folder))
         finally:
             reconnectors["target"].close()
 
@@ -130,12 +143,28 @@ class Run(Struct):
             lambda offset: watch(nonce, self.session, name, scope, offset),
             lambda: self._bundle(segment, nonce, scope),
         )
-        stream.last = segment.last
+        stream.last, stream.withheld = segment.last, self.withheld
         self.stream = stream
         if self.stop_requested:
             stream.request(b"stop")
+        events = stream.events()
+        try:
+            return (yield from self._handle(events, stream, segment, folder))
+        except HostError:
+            raise
+        except Exception:
+            # This machine cannot go on, or we made a mistake: no controller will come back, and none is waited for.
+            stream.request_now(b"stop")
+            raise
+        finally:
+            events.close()
+
+    def _handle(
+        self, events: Iterator[Event], stream: SegmentStream, segment: Segment, folder: Path
+    ) -> Generator[Event, None, str]:
+        """Keep the files among the events of one segment and yield the others; return its outcome."""
         outcome, incoming = "refused", None
-        for event in stream.events():
+        for event in events:
             match event:
                 case Started():
                     self.started_sides.add(segment.side)
@@ -176,10 +205,14 @@ class Run(Struct):
     def _scope(self, side: str) -> str:
         return self.scope if side == "target" else local_scope(self.plan.host.name)
 
-    def _check_root(self, side: str) -> None:
-        """Ask whether the login user can become root; raises Refused if not."""
-        for event in ask(self._transport(side), self.session, "account"):
-            if isinstance(event, Account) and event.kind == "user":
+    def _check_ready(self, side: str, *, root: bool) -> None:
+        """Ask whether a side can keep state, and whether its login user can become root; raises Refused if not.
+
+        Its own runner would ask too late: after steps of the other side.
+        """
+        marks = yes(keeps_state(self.plan, side))
+        for event in ask(self._transport(side), self.session, "ready", self._scope(side), marks):
+            if isinstance(event, Account) and event.kind == "user" and root:
                 raise Refused("`conf root` needs root, which the login user cannot become by `sudo -n`")
 
     def _attachment(self, side: str) -> Attachment:
@@ -216,12 +249,16 @@ class _IncomingFile:
 
     def __init__(self, head: FileHead, place: Path, received: dict[str, File]) -> None:
         self.head, self.place, self.received = head, place, received
-        self.left, self.hash, self.file = head.size, hashlib.sha256(), place.open("wb")
+        # Unbuffered: a full disk is noticed at the write, not when the file is closed.
+        self.left, self.hash, self.file = head.size, hashlib.sha256(), place.open("wb", buffering=0)
         self._end_if_complete()
 
     def feed(self, data: bytes) -> None:
         """Write more of its bytes; raises Lost if its digest is not the announced one."""
-        self.file.write(data)
+        with writing(self.place):
+            view = memoryview(data)
+            while view:
+                view = view[self.file.write(view) :]
         self.hash.update(data)
         self.left -= len(data)
         self._end_if_complete()

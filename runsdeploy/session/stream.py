@@ -82,6 +82,8 @@ class SegmentStream:
         """whether the files that the segment made for the other side are fetched when it is over"""
         self.started = False
         """whether the segment is known to have been started"""
+        self.withheld = False
+        """whether nothing more is acknowledged: what cannot be shown stays on the target, for the next deploy"""
         self.received = 0
         """bytes of the spool that were received"""
         self._acknowledged = 0
@@ -107,7 +109,14 @@ class SegmentStream:
         if channel:
             _send_aside(channel, word)
 
-    def events(self) -> Iterator[Event]:
+    def request_now(self, word: bytes) -> None:
+        """Send a request and wait until it is sent; without a connection this does nothing."""
+        with self._lock:
+            channel = self._channel
+        if channel:
+            _send_line(channel, word)
+
+    def events(self) -> Generator[Event, None, None]:
         """Yield all events; the caller has handled one when it takes the next. Raises HostError."""
         while not self._complete:
             self._received_here = 0
@@ -131,7 +140,7 @@ class SegmentStream:
 
         Without the record the next deploy would report the session again. A broken connection is opened once more.
         """
-        if self._end_acknowledged or not self.started:
+        if self._end_acknowledged or self.withheld or not self.started:
             return
         self._reconnector.close()
         # A thread: a host that shuts down with its last step must not block the controller for longer than this.
@@ -166,7 +175,7 @@ class SegmentStream:
                     return
             if self.started and self.fetches and self._fetched < self._returned:
                 yield from self._fetch(channel, data)
-            if self.started and self._complete:
+            if self.started and self._complete and not self.withheld:
                 self._end_acknowledged = self._send_end(channel)
         finally:
             with self._lock:
@@ -237,7 +246,7 @@ class SegmentStream:
             if self._ended:
                 return
         # An unfinished line may not be shown before its end comes, whatever follows it but the end of its step.
-        if self._open_line != "covered":
+        if self._open_line != "covered" and not self.withheld:
             self._acknowledged = self._decoder_began + self._decoder.whole
 
     def _fetch(self, channel: Channel, data: bytes) -> Iterator[Event]:

@@ -9,6 +9,8 @@
 # OFFSET is the first byte of the spool to send, MARKS is `yes` if a step may set a marker. With a LENGTH of 0 no archive
 # follows: SEGMENT is then one that was started, or a question (see questions.sh).
 
+# shellcheck disable=SC2154 # me, problem: trust.sh
+
 # the number of the protocol: of the events, of the controller's lines, and of the files of a segment
 protocol=3
 # status of a reader of requests after the request `files`
@@ -65,15 +67,27 @@ sha256() {
     fi
 }
 
+# Set bash to the first that is new enough: RUNSDEPLOY_BASH, PATH, and where a Mac or a BSD has it. Where the first one
+# will do, this costs one process.
 find_bash() {
-    bash=$(command -v bash || command -v /usr/local/bin/bash || command -v /opt/homebrew/bin/bash) ||
-        refuse bash "the target has no \`bash\`"
+    asked='' found='' rest=$PATH:/opt/homebrew/bin:/usr/local/bin:/opt/local/bin:/usr/pkg/bin:
+    bash=${RUNSDEPLOY_BASH-}
+    until is_new_enough; do
+        [ -n "$rest" ] || refuse bash "${found:-the target has no \`bash\`}, expected bash 4.2 or later"
+        bash=${rest%%:*}/bash rest=${rest#*:}
+    done
+}
+
+is_new_enough() {
+    case $bash in /*) ;; *) return 1 ;; esac
+    case $asked in *":$bash:"*) return 1 ;; esac
+    asked=$asked:$bash:
+    { [ -f "$bash" ] && [ -x "$bash" ]; } || return
     # shellcheck disable=SC2016 # expanded by that bash
-    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null)
-    case $version in
-    4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) ;;
-    *) refuse bash "\`$bash\` is ${version:-no bash}, expected 4.2 or later" ;;
-    esac
+    version=$("$bash" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null </dev/null)
+    case $version in 4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*) return ;; esac
+    found="$found${found:+, }\`$bash\` is ${version:-no bash}"
+    return 1
 }
 
 find_state() {
@@ -85,19 +99,25 @@ find_state() {
         base=${XDG_STATE_HOME:-${HOME:?}/.local/state}/runsdeploy
     fi
     set_paths "$base"
+    # Before anything in it is opened: what others could have written there is neither read nor overwritten.
+    find_problem "$base" "$state"
+    [ -z "$problem" ] || refuse state "$problem"
 }
 
 # set_paths BASE: set state, directory (of the session) and here (the directory of the segment).
 set_paths() {
     base=$1
-    case $base in /*) ;; *) refuse state "\`$base\` is not an absolute path" ;; esac
+    case $base in /*[!/]*) ;; *) refuse state "\`$base\` is not an absolute path" ;; esac
+    base=${base%"${base##*[!/]}"}
     case $scope in .) state=$base ;; *) state=$base/$scope ;; esac
     directory=$state/sessions/$session
     here=$directory/$segment
 }
 
-# Make the segment's directory. A segment that sets no marker may also run from another directory that is ours.
+# Make the segment's directory, if the markers are to be trusted. A segment that sets no marker may also run from another directory that is ours.
 make_directory() {
+    find_marker_problem "$state"
+    [ -z "$problem" ] || refuse state "$problem"
     wanted=$here
     try_directory && return
     if [ "$marks" = no ] && try_elsewhere try_directory; then return; fi
@@ -110,9 +130,10 @@ make_directory() {
 # try_elsewhere TEST: set the paths to the first other state directory for which TEST succeeds.
 try_elsewhere() {
     for parent in "${XDG_RUNTIME_DIR:-/run}" /run /dev/shm /tmp; do
-        set_paths "$parent/runsdeploy-$(id -u)"
+        set_paths "$parent/runsdeploy-$me"
         [ "$1" = has_spool ] || mkdir -m 700 "$base" 2>/dev/null
-        is_private "$base" && { [ "$1" = has_spool ] || has_space; } && "$1" && return
+        is_private "$base" && find_problem "$base" "$state" && [ -z "$problem" ] &&
+            { [ "$1" = has_spool ] || has_space; } && "$1" && return
     done
     return 1
 }
@@ -125,10 +146,10 @@ has_spool() { [ -e "$here/spool" ]; }
 # The files of a segment that was started may be removed by now, and must not be made again.
 try_directory() { { [ -e "$here/started" ] || mkdir -p "$directory/files/shared" "$here"; } 2>/dev/null && [ -w "$here" ] && record_attached 2>/dev/null; }
 
-# is_private DIRECTORY: whether it is ours alone; its parent may be writable for all.
+# is_private DIRECTORY: whether it is one that we made. Its name is no secret.
 is_private() {
-    # shellcheck disable=SC2012,SC3067 # no name is read, and `stat` is not everywhere; -O is
-    [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && case $(ls -ld "$1") in drwx------*) ;; *) false ;; esac
+    # shellcheck disable=SC2012 # no name is read
+    [ -d "$1" ] && [ ! -L "$1" ] && case $(ls -ld "$1") in drwx------*) ;; *) false ;; esac
 }
 
 # no_space PATH: refuse, with the space that is needed and the space that is free.
@@ -185,9 +206,11 @@ start() {
     set -- "$bash" -p "$here/run/runner.sh" "$base" "$state" "$directory" "$here"
     # With SHELLOPTS in the environment `-p` would make the steps' bash privileged too, and it would read no BASH_ENV.
     set -- env -u SHELLOPTS -u BASHOPTS "$@"
-    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; else trap '' HUP; fi
-    "$@" </dev/null >>"$here/spool" 2>>"$here/errors" &
-    echo "$!" >"$here/pid"
+    if command -v setsid >/dev/null 2>&1; then set -- setsid "$@"; fi
+    # Not `&` of this shell: without job control it lets the runner and all steps ignore INT and QUIT, and a program cannot
+    # know that they should not. Job control of bash needs no terminal, and without setsid it makes a process group.
+    # shellcheck disable=SC2016 # expanded by that bash
+    "$bash" --norc -p -c 'set -m; "$@" &' bash "$@" </dev/null >>"$here/spool" 2>>"$here/errors"
 }
 
 # Record that a controller is attached: the time of a clock that is never set, where there is one, and the process that
@@ -362,6 +385,7 @@ reset_environment() {
     # An exported variable of this name would take the nonce to every program.
     set +a
     unset nonce spool_nonce RUNS_nonce ENV BASH_ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT TAR_OPTIONS GZIP FUNCNEST TMOUT GLOBIGNORE
+    unset QUOTING_STYLE TIME_STYLE
     PATH=$PATH:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin
     export PATH
     umask 077

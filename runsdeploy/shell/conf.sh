@@ -11,6 +11,9 @@ RUNS_self=${BASH_SOURCE[0]}
 
 RUNS_emit() { printf '%s\0' "$#" "$@" >&63; }
 
+# RUNS_lost PATH: a file of ours cannot be used. The controller says why, and nothing that was declared counts.
+RUNS_lost() { RUNS_emit lost "$1"; }
+
 # shellcheck source-path=SCRIPTDIR source=declarations.sh
 . "${RUNS_self%/*}/declarations.sh"
 
@@ -68,16 +71,18 @@ command_not_found_handle() {
     return 127
 }
 
-# RUNS_source SECTION: a trap on its first line records its last command (workdir.py).
+# RUNS_source SECTION: its first line says that bash has read it, and sets a trap that records its last command
+# (workdir.py).
 RUNS_source() {
     local RUNS_status
-    RUNS_sourcing=$1 RUNS_failed_command='' RUNS_last='' RUNS_last_line=0
+    RUNS_sourcing=$1 RUNS_failed_command='' RUNS_last='' RUNS_last_line=0 RUNS_opened=no
     RUNS_emit section "${1##*/}"
     trap 'RUNS_on_error "$?" "$LINENO" "$BASH_COMMAND" "${BASH_SOURCE[0]}"' ERR
     # shellcheck disable=SC1090
     . "$1"
     RUNS_status=$?
     trap - ERR DEBUG
+    [[ $RUNS_opened == yes ]] || RUNS_emit unread "${RUNS_sourcing##*/}"
     if ((RUNS_status)) && [[ $RUNS_last == return* ||
         (-n $RUNS_failed_command && $RUNS_failed_command == "$RUNS_last") ]]; then
         # Not $1: the section may change it with `set -- a b`.
@@ -126,8 +131,8 @@ RUNS_finish() {
 
 RUNS_evaluate() {
     local RUNS_each
-    exec </dev/null >"$RUNS_output" 2>&1 62<&-
-    cd -- "$RUNS_root/$RUNS_folder" || builtin exit 1
+    exec </dev/null >"$RUNS_output" 2>&1 62<&- || { RUNS_lost "$RUNS_output" && builtin exit; }
+    cd -- "$RUNS_root/$RUNS_folder" || { RUNS_lost "$RUNS_root/$RUNS_folder" && builtin exit; }
     declare -A RUNS_kind=() RUNS_known=() RUNS_snapshot=()
     RUNS_order=() RUNS_ended=no RUNS_exit_file='' RUNS_exit_line=''
     # shellcheck disable=SC2034 # for the section; SCRIPT sections have it too
@@ -141,7 +146,8 @@ RUNS_evaluate() {
     RUNS_load_sysinfos
     RUNS_source "$RUNS_root/section/$RUNS_conf"
     RUNS_finish
-    # Here, not in a subshell of its own: nothing comes after it.
+    # Here, not in a subshell of its own: nothing comes after it, and the status of this shell is that of the parser.
+    RUNS_emit parse
     RUNS_parse "$RUNS_body"
 }
 
@@ -196,7 +202,8 @@ RUNS_request() {
 # RUNS_parse NUMBER: parse a SCRIPT section without running it. Its file begins with `set -n`, which cannot be undone:
 # this shell runs no further command.
 RUNS_parse() {
-    exec </dev/null >"$RUNS_root/syntax/$1.output" 2>&1 62<&- 63>&-
+    exec </dev/null >"$RUNS_root/syntax/$1.output" 2>&1 62<&- || { RUNS_lost "$RUNS_root/syntax/$1.output" && builtin exit; }
+    exec 63>&-
     # A script may enable it itself, but that line is not run here.
     shopt -s extglob
     # shellcheck disable=SC1090
@@ -204,11 +211,8 @@ RUNS_parse() {
 }
 
 RUNS_main() {
-    exec 62<"$RUNS_root/requests" 63>&1 1>&2
-    if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 402)); then
-        RUNS_emit old "$BASH_VERSION"
-        return
-    fi
+    exec 63>&1 1>&2
+    exec 62<"$RUNS_root/requests" || { RUNS_lost "$RUNS_root/requests" && return; }
     ulimit -c 0
     # A section that prints without end is killed when its output file has 16 MiB (in blocks of 1 KiB).
     ulimit -f 16384
@@ -218,7 +222,15 @@ RUNS_main() {
         RUNS_emit begin
         (RUNS_evaluate)
         RUNS_status=$?
-        [[ -e $RUNS_root/syntax/$RUNS_body.output ]] || (RUNS_parse "$RUNS_body")
+        if [[ ! -e $RUNS_root/syntax/$RUNS_body.output ]]; then
+            (RUNS_parse "$RUNS_body")
+            RUNS_emit parsed "$?"
+        fi
+        # The end of the output: on a full disk, what bash says of a section may not be there. With the signal ignored,
+        # an output of its full size does not kill this shell.
+        trap '' XFSZ
+        printf '\0' >>"$RUNS_output" || RUNS_lost "$RUNS_output"
+        trap - XFSZ
         RUNS_emit "done" "$RUNS_status"
     done
 }

@@ -3,13 +3,14 @@
 # bootstrap (questions.sh) and the runner source it. os-release(5) is parsed as that page says, never sourced.
 
 # find_facts [ROOT]: set sysname, sysdist, sysver, each from the specific to the general, and bits. Their words hold
-# only [A-Za-z0-9._+-], as os-release(5) requires; any other byte becomes `_`.
+# only [A-Za-z0-9._+-], as os-release(5) requires; any other byte becomes `_`. Fails if `uname` says nothing.
 find_facts() {
     LC_ALL=C
     # No word of a file may expand to file names.
     set -f
     # shellcheck disable=SC2046 # words on purpose
     set -- "${1-}" $(uname -srm)
+    [ -n "${2-}" ] || return 1
     case $2 in
     Linux) kernel=linux ;;
     *) kernel=$(printf %s "$2" | tr '[:upper:]' '[:lower:]') ;;
@@ -87,7 +88,7 @@ unquote() {
 # contradictions EXPECTED [ROOT]: print, in one line, the expected facts that this machine does not have. EXPECTED is
 # words NAME:VALUE:VALUE... with `/` between them. A fact that cannot be found is not compared. Run it in a subshell.
 contradictions() {
-    find_facts "${2-}"
+    find_facts "${2-}" || return
     different='' expected=$1
     while [ -n "$expected" ]; do
         each=${expected%%/*}

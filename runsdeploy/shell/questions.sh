@@ -2,7 +2,7 @@
 # The bootstrap's answers to questions about a machine; sent with the bootstrap only for a question. The header is that of
 # bootstrap.sh; SEGMENT is the question, OFFSET its argument.
 #
-# shellcheck disable=SC2154 # nonce, state, directory …: bootstrap.sh
+# shellcheck disable=SC2154 # nonce, state, directory …: bootstrap.sh; me, problem: trust.sh
 
 answer() {
     case $segment in
@@ -11,7 +11,8 @@ answer() {
     markers) markers ;;
     reset) reset_markers ;;
     account) account ;;
-    cleanup) sweep "$directory" ;;
+    ready) ready ;;
+    cleanup) clean_up ;;
     stay) stay ;;
     unacknowledged) unacknowledged ;;
     holder) holder ;;
@@ -23,7 +24,7 @@ answer() {
 
 # The facts of this machine, see facts.sh.
 facts() {
-    find_facts
+    find_facts || refuse tools "\`uname\` says nothing on the target, so its facts cannot be found"
     for name in sysname sysdist sysver bits; do
         # shellcheck disable=SC2154 # by eval
         eval "found=\$$name"
@@ -33,7 +34,7 @@ facts() {
 
 # The expected facts in OFFSET that this machine does not have.
 check_facts() {
-    found=$(contradictions "$offset")
+    found=$(contradictions "$offset") || refuse tools "\`uname\` says nothing on the target, so its facts cannot be found"
     [ -z "$found" ] || emit note "$(encode "$found")"
 }
 
@@ -45,26 +46,43 @@ emit_markers() { { say "$mark$nonce marker $1 " && cat; } | LC_ALL=C sed '1{h;d;
 list_markers() {
     owner=$1 markers=$2/markers
     shift 2
+    # A directory that cannot be read is not one without markers. (One marker may vanish meanwhile.)
     # shellcheck disable=SC2016 # expanded by that shell
-    "$@" sh -c 'cd "$1" 2>/dev/null && find . -type f && find . -type l | sed "s/$/:trusted no/" &&
-        grep -rs "$2" .' sh "$markers" "$lines" | emit_markers "$owner"
+    found=$("$@" sh -c '[ -e "$1" ] || exit 0
+        cd "$1" 2>/dev/null && [ -r . ] || exit
+        find . -type f; find . -type l | sed "s/$/:trusted no/"
+        grep -rs "$2" . || :' sh "$markers" "$lines") || refuse state "cannot read \`$markers\`"
+    [ -z "$found" ] || printf '%s\n' "$found" | emit_markers "$owner"
 }
 
-# The values of all markers, by which `shouldrun` answers; with an OFFSET of `all` all their lines.
+# The lines of all markers by which `shouldrun` answers; with an OFFSET of `all` all their lines. The same checks as the
+# runner's before its first step.
 markers() {
-    case $offset in all) lines='^[a-z]* [^ ]*$' ;; *) lines='^value ' && check_markers ;; esac
+    case $offset in
+    all) lines='^[a-z]* [^ ]*$' ;;
+    *)
+        lines='^\(value\|of\) '
+        find_marker_problem "$state"
+        [ -z "$problem" ] || refuse state "$problem"
+        ;;
+    esac
     list_markers own "$state"
-    if [ "$(id -u)" != 0 ] && sudo -n true 2>/dev/null; then
+    if [ "$me" != 0 ] && check_root; then
         list_markers root "/var/lib/runsdeploy${state#"$base"}" sudo -n
     fi
     account
 }
 
-# The same check as the runner's before its first step.
-check_markers() {
-    [ -d "$state/markers" ] || return 0
-    found=$(find "$state/markers" \( -perm -020 -o -perm -002 -o ! -user "$(id -u)" \) ! -type l 2>/dev/null | head -n 1)
-    [ -z "$found" ] || refuse state "cannot trust \`$found\`: another user may write it"
+# Refuse a directory of root's markers that others could have written. Fails if we cannot become root. Root judges for
+# itself, by this very program, which `p` holds.
+check_root() {
+    # shellcheck disable=SC2016 # expanded by that shell
+    problem=$({
+        printf '%s\n' "$p" "find_problem /var/lib/runsdeploy /var/lib/runsdeploy${state#"$base"}"
+        [ "$offset" = all ] || printf '%s\n' "find_marker_problem /var/lib/runsdeploy${state#"$base"}"
+        printf '%s\n' 'printf %s "$problem"'
+    } | sudo -n sh 2>/dev/null) || return
+    [ -z "$problem" ] || refuse state "$problem"
 }
 
 # Remove markers and list the removed ones: OFFSET is BY:OWNER/PATH,OWNER/PATH…, each a marker or all of a script's. Not
@@ -93,7 +111,7 @@ reset_markers() {
     echo "$by $(date -u +%Y-%m-%dT%H:%M:%SZ) reset process%20$$" >"$state/holder"
     for each in $(printf %s "${offset#*:}" | tr , ' '); do
         case $each in
-        root/*) remove root "/var/lib/runsdeploy${state#"$base"}" "${each#*/}" sudo -n ;;
+        root/*) check_root && remove root "/var/lib/runsdeploy${state#"$base"}" "${each#*/}" sudo -n ;;
         *) remove own "$state" "${each#*/}" ;;
         esac
     done
@@ -122,6 +140,23 @@ account() {
         kind=sudo
     fi
     emit account "$kind"
+}
+
+# Whether a later segment of this session will have a place for its files, and a way to become root if it needs one:
+# steps of the other side run before, and would be of no use. OFFSET says whether a step may set a marker.
+ready() {
+    # shellcheck disable=SC2034 # make_directory
+    marks=$offset
+    make_directory
+    rm -f "$here/attached.$$"
+    rmdir "$directory/files/shared" "$directory/files" "$here" "$directory" 2>/dev/null
+    account
+}
+
+# Remove the files of a session that ended on the other side. A runner that still runs a step removes them itself.
+clean_up() {
+    for each in "$directory"/segment*/alive; do ! is_locked "$each" || return 0; done
+    sweep "$directory"
 }
 
 # Record that the controller lives, as long as it sends lines, see attachment.py.

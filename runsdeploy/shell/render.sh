@@ -25,11 +25,33 @@ quit() {
 # begin HOST MARKS FACTS_FILE: make the directory for the files, until the plan is known to be complete.
 begin() {
     RUNS_host=$1 RUNS_marks=$2 RUNS_facts_file=$3
-    ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 402)) || quit 3 "bash $BASH_VERSION is too old, expected 4.2 or later"
+    ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 402)) || begin_elsewhere
     RUNS_work=$(mktemp -d) || quit 3 "cannot make a directory for the files of the plan"
     trap clean EXIT
     trap 'interrupted INT' INT
     trap 'interrupted TERM' TERM HUP
+}
+
+# Run this file in the first other bash that is new enough, where the bootstrap looks too (bootstrap.sh).
+begin_elsewhere() {
+    local each found="\`$BASH\` is $BASH_VERSION" version
+    local IFS=:
+    # shellcheck disable=SC2086 # words on purpose, and no globs: set -f
+    set -- ${RUNSDEPLOY_BASH:+"$RUNSDEPLOY_BASH"} $PATH /opt/homebrew/bin /usr/local/bin /opt/local/bin /usr/pkg/bin
+    for each; do
+        [[ $each == "${RUNSDEPLOY_BASH-}" ]] || each+=/bash
+        [[ $each == /* && -f $each && -x $each && $found != *"\`$each\`"* ]] || continue
+        # shellcheck disable=SC2016 # expanded by that bash
+        version=$("$each" --norc -p -c 'echo "$BASH_VERSION"' 2>/dev/null </dev/null)
+        case $version in
+        4.[2-9]* | 4.1[0-9]* | [5-9].* | [1-9][0-9].*)
+            [[ ${BASH_SOURCE[0]-} != "$0" ]] || exec "$each" "$0"
+            quit 3 "$found; run it with \`$each\`"
+            ;;
+        esac
+        found+=", \`$each\` is ${version:-no bash}"
+    done
+    quit 3 "$found, expected bash 4.2 or later"
 }
 
 clean() {
@@ -96,6 +118,8 @@ random() { od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'; }
 run() {
     # shellcheck source-path=SCRIPTDIR source=bootstrap.sh
     . "$RUNS_work/segment0/run/bootstrap.sh"
+    # shellcheck source-path=SCRIPTDIR source=trust.sh
+    . "$RUNS_work/segment0/run/trust.sh"
     # shellcheck source-path=SCRIPTDIR source=sweep.sh
     . "$RUNS_work/segment0/run/sweep.sh"
     # Events of the bootstrap are meant for a controller: only a refusal is shown.
@@ -184,10 +208,38 @@ show_line() {
     show_output "$1"
 }
 
-# show_output LINE: without control characters, which a terminal would obey.
+# show_output LINE: as a terminal would leave it, without control characters, which it would obey.
 show_output() {
-    [[ -z ${1//[[:space:]]/} ]] || RUNS_last=$1
-    printf '  | %s\n' "${1//[$'\001'-$'\010'$'\013'-$'\037'$'\177']/?}"
+    leave_line "$1"
+    [[ -z ${RUNS_line//[[:space:]]/} ]] || RUNS_last=$RUNS_line
+    printf '  | %s\n' "${RUNS_line//[$'\001'-$'\010'$'\013'-$'\037'$'\177']/?}"
+}
+
+# leave_line LINE: set RUNS_line to what a terminal is left with: of a redrawn line the last state, without colours and
+# other well-formed sequences. This is `session/line_discipline.py` as far as bash has it cheaply, and by bytes.
+leave_line() {
+    local rest=$1$'\r' part over out=''
+    local control=$'\e\[[0-?]*[ -/]*[@-~]' text=$'\e[]PX^_][^\001-\037\177]*(\a|\e\\\\)' other=$'\e[ -/]+[0-~]|\e[=>78c]'
+    RUNS_line=$1
+    [[ $1 == *[$'\r\b\e']* ]] || return 0
+    rest=${rest//$'\e[G'/$'\r'} rest=${rest//$'\e[1G'/$'\r'}
+    while [[ -n $rest ]]; do
+        part=${rest%%$'\r'*} rest=${rest#*$'\r'}
+        case $part in
+        *$'\e[2K'*) out='' part=${part##*$'\e[2K'} ;;
+        *$'\e[K'* | *$'\e[0K'*) out='' ;;
+        esac
+        while [[ $part =~ $control|$text|$other ]]; do part=${part/"${BASH_REMATCH[0]}"/}; done
+        while [[ $part == *?$'\b'* ]]; do
+            over=${part%%$'\b'*}
+            part=${over%?}${part#*$'\b'}
+        done
+        part=${part//$'\b'/}
+        out=$part${out:${#part}}
+        # What is left of a character of several bytes.
+        while [[ ${out:${#part}} == [$'\200'-$'\277']* ]]; do out=$part${out:${#part}+1}; done
+    done
+    RUNS_line=$out
 }
 
 # show_event VERB WORD...: show an event; the last one sets RUNS_ending.
@@ -201,7 +253,7 @@ show_event() {
     end)
         count "$3"
         printf '%-12s %s  %s s\n' "$3" "${RUNS_names[$2]}" "$5"
-        case $3 in ok | already-done) ;; *) locate "$2" "$4" "$6" "$7" ;; esac
+        case $3 in ok | already-done) ;; *) locate "$2" "$4" "$6" "$7" "${8-}" ;; esac
         ;;
     note)
         decode "$2"
@@ -251,14 +303,19 @@ count() {
     ((++RUNS_counts[n]))
 }
 
-# locate NUMBER STATUS LINE HOW: show the line of a step that failed. A failed line that did not end the step may be older
-# than bash's own last message.
+# locate NUMBER STATUS LINE HOW [FILE]: show the line of a step that failed. A failed line that did not end the step may be
+# older than bash's own last message. FILE is a library, or a file of a tree.
 locate() {
     local line=$3 file=${RUNS_sources[$1]}
     if [[ $4 != exit && $RUNS_last =~ "/${file##*/}: line "([0-9]+): ]] && ((BASH_REMATCH[1] > line)); then
         line=${BASH_REMATCH[1]}
     fi
-    ((line < RUNS_firsts[$1])) || file+=:$line
+    if [[ -n ${5-} ]]; then
+        decode "$5"
+        file=${RUNS_decoded#tree[0-9]*/}:$3
+    elif ((line >= RUNS_firsts[$1])); then
+        file+=:$line
+    fi
     printf "%s: \`%s\` failed (status %s)\n" "$file" "${RUNS_names[$1]}" "$2" >&2
 }
 

@@ -48,6 +48,8 @@ run_file() {
     set +m
     clock
     began=$RUNS_now
+    spool_size
+    listen
     while ! IFS= read -r -t 0.2 -u 7 part; do
         # The time limit of `read` may fall between the digits of a status.
         status+=$part
@@ -71,6 +73,7 @@ run_file() {
             signal_group TERM
         fi
         limit_spool
+        note_silence
     done
     RUNS_status=$status$part
     wait "$RUNS_group"
@@ -198,11 +201,26 @@ judge() {
     fi
 }
 
-run_step() {
-    local began turn line=0 how=none
-    RUNS_step=$RUNS_run/step/$1
+# read_step NUMBER: read what the step is; without that, the variables are those of the step before. The section's own
+# files are looked at too: bash says nothing of a BASH_ENV that it cannot read, and runs the section without its values.
+read_step() {
+    local RUNS_end='' text=''
     # shellcheck source=/dev/null
     . "$RUNS_step/meta.sh"
+    [[ ! -r $RUNS_run/step.sh ]] || IFS= read -r -d '' text <"$RUNS_run/step.sh"
+    [[ $RUNS_end != meta.sh || $text != *"RUNS_end=\$'step.sh'"$'\n' ]] || return 0
+    RUNS_step_number=$1
+    emit "start $1 -"
+    fail_step "cannot read the session's files below \`$RUNS_run\`: nothing of this step was run"
+    RUNS_ended="end $1 failed 1"
+    emit "end $1 failed 1 0 0 none"
+    return 1
+}
+
+run_step() {
+    local began turn
+    RUNS_step=$RUNS_run/step/$1
+    read_step "$1" || return
     RUNS_set=''
     RUNS_encode "$RUNS_step_script"
     spool_size
@@ -247,10 +265,15 @@ run_step() {
         ;;
     *) [[ -z $RUNS_set ]] || keep_outs ;;
     esac
-    if [[ $RUNS_outcome == failed && -e $RUNS_step/failed ]]; then read -r line how <"$RUNS_step/failed"; fi
-    # The file is empty on a full disk.
-    : "${line:=0}" "${how:=none}"
+    RUNS_line=0 RUNS_file='' RUNS_how=none
+    case $RUNS_outcome in ok | already-done) ;; *) locate ;; esac
+    # The form of bash's own messages, from which the controller takes the line.
+    if [[ $RUNS_step_strict == yes && -n ${RUNS_command-} && $RUNS_outcome == failed ]]; then
+        printf "%s: line %s: %s\`%s\` failed\n" "$RUNS_session/files/$RUNS_step_file" "$RUNS_caller" \
+            "${RUNS_file:+"${RUNS_file#tree[0-9]*/}:$RUNS_line: "}" "$RUNS_command"
+    fi
+    RUNS_encode "$RUNS_file"
     RUNS_ended="end $RUNS_step_number $RUNS_outcome $RUNS_status"
     printf -v began '%03d' $((10#$RUNS_now - 10#$began))
-    emit "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $line $how"
+    emit "end $RUNS_step_number $RUNS_outcome $RUNS_status ${began%??}.${began: -2} $RUNS_line $RUNS_how${RUNS_encoded:+ $RUNS_encoded}"
 }

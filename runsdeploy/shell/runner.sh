@@ -5,24 +5,25 @@
 # step), `kill` (end the running one too); `attached.*` records that a controller is attached.
 #
 # shellcheck disable=SC2154 # RUNS_segment_* and RUNS_step_*: segment.sh and meta.sh, made by parameters.py
+# shellcheck disable=SC2034 # read by the files that `load` reads
 
 RUNS_base=$1 RUNS_state=$2 RUNS_session=$3 RUNS_here=$4
 RUNS_run=$RUNS_here/run
+printf '%s\n' "$$" >"$RUNS_here/pid"
 # bash's message about a killed step (`line 135: 4711 Killed ( cd …`) is about our lines, not the operator's.
 exec 2>>"$RUNS_here/errors"
 IFS= read -r RUNS_nonce <"$RUNS_here/nonce"
-# shellcheck source=/dev/null
-. "$RUNS_run/segment.sh"
-# shellcheck source-path=SCRIPTDIR source=runs.sh
-. "$RUNS_run/runs.sh"
-# shellcheck source-path=SCRIPTDIR source=spool.sh
-. "$RUNS_run/spool.sh"
-# shellcheck source-path=SCRIPTDIR source=lock.sh
-. "$RUNS_run/lock.sh"
-# shellcheck source-path=SCRIPTDIR source=sweep.sh
-. "$RUNS_run/sweep.sh"
-# shellcheck source-path=SCRIPTDIR source=run_step.sh
-. "$RUNS_run/run_step.sh"
+
+# load FILE: the last line of each file sets RUNS_end (parameters.py). Without the whole of it nothing may run.
+load() {
+    local RUNS_end=''
+    # shellcheck source=/dev/null
+    . "$RUNS_run/$1"
+    [[ $RUNS_end != "$1" ]] || return 0
+    printf '\036%s refuse state %s\n' "$RUNS_nonce" "cannot%20read%20the%20session%27s%20file%20%60$1%60"
+    exit 1
+}
+for RUNS_part in segment.sh runs.sh spool.sh lock.sh sweep.sh run_step.sh silence.sh locate.sh; do load "$RUNS_part"; done
 
 # write_journal LINE...: on the disk before it returns: after a power cut no step may have run without an entry.
 write_journal() {
@@ -95,22 +96,13 @@ prune() {
 
 # --- before the first step -----------------------------------------------------------------------
 
-# Refuse markers that another user could have made or removed.
-check_markers() {
-    local found
-    [[ -d $RUNS_state/markers ]] || return 0
-    found=$(find "$RUNS_state/markers" \( -perm -020 -o -perm -002 -o ! -user "$EUID" \) ! -type l 2>/dev/null)
-    [[ -n $found ]] || return 0
-    RUNS_encode "cannot trust \`${found%%$'\n'*}\`: another user may write it"
-    end_before_steps refuse state "$RUNS_encoded"
-}
-
 # Refuse a target that does not have the expected facts; the controller adds the file and the repair to the message.
 check_facts() {
     local found
     [[ -n $RUNS_segment_expected_facts ]] || return 0
     # shellcheck source-path=SCRIPTDIR source=facts.sh
-    found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-)
+    found=$(. "$RUNS_run/facts.sh" && contradictions "$RUNS_segment_expected_facts" 9>&- 8>&-) ||
+        found="${found:+$found, and }\`uname\` says nothing on the target"
     [[ -n $found ]] || return 0
     RUNS_encode "$found"
     end_before_steps refuse facts "$RUNS_encoded"
@@ -127,14 +119,18 @@ make_marker_directories() {
     [[ ${#folders[@]} == 0 ]] || { mkdir -p "${folders[@]}" && sync "$RUNS_state/markers" "$RUNS_state"; } 2>/dev/null
 }
 
-# Refuse before the first step if a step needs root and the login user cannot become root.
+# Refuse before the first step if a step needs root and the login user cannot become root, or root's markers are not to be
+# trusted: root judges them for itself.
 check_sudo() {
-    local error
+    local error state=/var/lib/runsdeploy${RUNS_state#"$RUNS_base"}
     [[ $RUNS_segment_root == yes && $EUID -ne 0 ]] || return 0
     if ! command -v sudo >/dev/null; then
         error="there is no \`sudo\`"
-    elif error=$(sudo -n -- env true 2>&1 </dev/null 9>&- 8>&-); then
-        return
+    elif error=$(sudo -n -- env sh -c '. "$1" && find_problem /var/lib/runsdeploy "$2" && find_marker_problem "$2"
+        [ -z "$problem" ] || printf "\036%s" "$problem"' sh "$RUNS_run/trust.sh" "$state" 2>&1 </dev/null 9>&- 8>&-); then
+        [[ $error == *$'\036'* ]] || return 0
+        RUNS_encode "${error##*$'\036'}"
+        end_before_steps refuse state "$RUNS_encoded"
     fi
     RUNS_encode "\`conf root\` needs root, which user \`$(id -un)\` cannot become by \`sudo -n\`: ${error//$'\n'/ }"
     end_before_steps refuse sudo "$RUNS_encoded"
@@ -178,7 +174,6 @@ run_segment() {
     lock
     make_reserve
     report_earlier_sessions
-    check_markers
     check_sudo
     check_facts
     make_marker_directories

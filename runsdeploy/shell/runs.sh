@@ -6,25 +6,79 @@
 # Status of `shouldrun` for "no": `shouldrun || exit` passes it on, and programs do not use it.
 RUNS_DECLINED=100
 
+# Under `set -x` a call of one of our functions is one line of the trace. So each begins with
+#
+#     { local RUNS_options=$- && RUNS_untrace; } REDIRECTIONS || RUNS_options=''
+#
+# which turns the trace off, while BASH_XTRACEFD leads to /dev/null (its value is kept in RUNS_trace_fd, its file in
+# RUNS_tracing: bash closes it), and ends with RUNS_retrace. The expansion in the redirection is an assignment that is not
+# traced. (The redirections fail if stderr is closed.)
+#
+# shellcheck disable=SC2034 # used in redirections
+RUNS_empty=''
+
+RUNS_untrace() {
+    set +x
+    # bash 4.2 does not close it.
+    exec {BASH_XTRACEFD}>&-
+    # shellcheck disable=SC2154 # assigned in a redirection
+    if ((RUNS_trace_fd != 2)); then
+        eval "exec $RUNS_trace_fd>&$RUNS_tracing"
+        BASH_XTRACEFD=$RUNS_trace_fd
+    else
+        unset BASH_XTRACEFD
+    fi
+    exec {RUNS_tracing}>&-
+}
+
+# RUNS_retrace STATUS: turn the trace on again if RUNS_options has it, and return the status.
+RUNS_retrace() {
+    [[ $RUNS_options == *x* ]] || return "$1"
+    eval "RUNS_return() { set -x && return \"\$1\"; } 2>/dev/null ${BASH_XTRACEFD:-2}>/dev/null"
+    RUNS_return "$1"
+}
+
+# Bytes that the value of a marker may have, percent-encoded: the event that reports it to the controller holds no more
+# (decoder.py).
+RUNS_LONGEST=4000000
+
 # RUNS_encode TEXT: set RUNS_encoded to a word that is also a file name, one to one. Without stderr: bash complains about
 # a missing locale whenever LC_ALL is restored, which is not the fault of the script.
 RUNS_encode() { RUNS_encode_bytes "$1"; } 2>/dev/null
 
 RUNS_encode_bytes() {
-    local LC_ALL=C RUNS_i RUNS_char RUNS_code
-    RUNS_encoded=''
-    for ((RUNS_i = 0; RUNS_i < ${#1}; RUNS_i++)); do
-        RUNS_char=${1:RUNS_i:1}
-        case $RUNS_char in
-        [A-Za-z0-9_-]) ;;
-        .) ((RUNS_i)) || RUNS_char=%2E ;;
-        *)
-            printf -v RUNS_code '%d' "'$RUNS_char"
-            printf -v RUNS_char '%%%02X' $((RUNS_code & 255))
-            ;;
-        esac
-        RUNS_encoded+=$RUNS_char
+    local LC_ALL=C IFS='' RUNS_block
+    local -a RUNS_pieces=()
+    # Not in the same command as LC_ALL: lengths are those of bytes.
+    local RUNS_i RUNS_j RUNS_length=${#1}
+    # Pieces of blocks, joined once: bash copies the whole text to get at a character of it or to append one.
+    for ((RUNS_i = 0; RUNS_i < RUNS_length; RUNS_i += 16384)); do
+        RUNS_block=${1:RUNS_i:16384}
+        for ((RUNS_j = 0; RUNS_j < ${#RUNS_block}; RUNS_j += 512)); do
+            RUNS_encode_piece "${RUNS_block:RUNS_j:512}"
+        done
     done
+    RUNS_encoded="${RUNS_pieces[*]-}"
+    [ "${RUNS_encoded:0:1}" != . ] || RUNS_encoded=%2E${RUNS_encoded:1}
+}
+
+# RUNS_encode_piece TEXT: replace each special character everywhere at once, and append the result to RUNS_pieces.
+RUNS_encode_piece() {
+    local RUNS_piece=$1 RUNS_special RUNS_char RUNS_code
+    case $1 in
+    *[!A-Za-z0-9._-]*)
+        RUNS_piece=${RUNS_piece//[%]/%25}
+        RUNS_special=${RUNS_piece//[A-Za-z0-9._%-]/}
+        while [ -n "$RUNS_special" ]; do
+            RUNS_char=${RUNS_special:0:1}
+            # A byte above 127 may be a negative number: its last two digits are right.
+            printf -v RUNS_code '%02X' "'$RUNS_char"
+            RUNS_piece=${RUNS_piece//"$RUNS_char"/%${RUNS_code: -2}}
+            RUNS_special=${RUNS_special//"$RUNS_char"/}
+        done
+        ;;
+    esac
+    RUNS_pieces+=("$RUNS_piece")
 }
 
 RUNS_sha256() {
@@ -47,6 +101,12 @@ RUNS_name() {
     fi
 }
 
+# RUNS_word TEXT: set RUNS_encoded to a word for RUNS_record: an event holds no longer one.
+RUNS_word() {
+    RUNS_encode "$1"
+    ((${#RUNS_encoded} <= 4000)) || RUNS_name "$1"
+}
+
 # RUNS_record ACT: a step whose acts cannot be recorded must not count as a success. On a full disk it uses the reserve.
 RUNS_record() {
     printf '%s\n' "$1" >>"$RUNS_STEP/acts" && return
@@ -63,18 +123,26 @@ RUNS_wrong() {
     RUNS_record wrong
 }
 
-# RUNS_marker [SUBSYSTEM]: set RUNS_folder and RUNS_file.
+# RUNS_marker [SUBSYSTEM]: set RUNS_folder, RUNS_file, and RUNS_label, its path among the markers.
 RUNS_marker() {
     RUNS_name "$RUNS_SCRIPT"
+    RUNS_label=$RUNS_encoded
     RUNS_folder=$RUNS_STATE/markers/$RUNS_encoded
     RUNS_name "${1-}"
-    RUNS_file=$RUNS_folder/${1:+subsystem=}${RUNS_encoded:-script}
+    RUNS_label+=/${1:+subsystem=}${RUNS_encoded:-script}
+    RUNS_file=$RUNS_STATE/markers/$RUNS_label
 }
 
 shouldrun() {
-    local RUNS_folder RUNS_file RUNS_encoded RUNS_subsystem RUNS_line RUNS_value=''
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_shouldrun "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_shouldrun() {
+    local RUNS_folder RUNS_file RUNS_label RUNS_encoded RUNS_subsystem RUNS_line RUNS_of RUNS_value=''
     RUNS_marker "${1-}"
-    RUNS_encode "${1-}"
+    RUNS_word "${1-}"
     RUNS_subsystem=$RUNS_encoded
     if [[ ! -e $RUNS_file && ! -L $RUNS_file ]]; then
         RUNS_record "shouldrun $RUNS_subsystem"
@@ -89,8 +157,17 @@ shouldrun() {
     fi
     # A marker made by hand may lack its last newline.
     while IFS= read -r RUNS_line || [[ -n $RUNS_line ]]; do
-        case $RUNS_line in 'value '*) RUNS_value=${RUNS_line#value } ;; esac
+        case $RUNS_line in
+        'value '*) RUNS_value=${RUNS_line#value } ;;
+        'of '*) RUNS_of=${RUNS_line#of } ;;
+        esac
     done <"$RUNS_file"
+    # A renamed marker would say that a script is done which never ran. (Those of older versions do not say whose they are.)
+    if [ "${RUNS_of=$RUNS_label}" != "$RUNS_label" ]; then
+        printf -v RUNS_value %q "$RUNS_SCRIPT"
+        RUNS_wrong "cannot trust the marker \`$RUNS_file\`: it was made as \`$RUNS_of\`; \`runsdeploy reset --host ${RUNS_HOST-} --script $RUNS_value\` removes it"
+        builtin exit 1
+    fi
     if (($# > 1)); then
         RUNS_encode "=$2"
         # Not [[: the section may have set nocasematch.
@@ -104,10 +181,20 @@ shouldrun() {
 }
 
 setdone() {
-    local RUNS_folder RUNS_file RUNS_encoded RUNS_value=''
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_setdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_setdone() {
+    local RUNS_folder RUNS_file RUNS_label RUNS_encoded RUNS_value=''
     if (($# > 1)); then
         RUNS_encode "=$2"
         RUNS_value=$RUNS_encoded
+        if ((${#RUNS_value} > RUNS_LONGEST)); then
+            RUNS_wrong "the value of \`setdone\` has ${#RUNS_value} bytes, percent-encoded, expected at most $RUNS_LONGEST: give its digest, e.g. by \`sha256sum\`"
+            return 1
+        fi
     fi
     RUNS_marker "${1-}"
     # Before the marker: a step that is marked as done must have its files, which others may need.
@@ -119,7 +206,7 @@ setdone() {
         RUNS_wrong "cannot write the marker \`$RUNS_file\`"
         return 1
     fi
-    RUNS_encode "${1-}"
+    RUNS_word "${1-}"
     RUNS_record "setdone $RUNS_encoded"
 }
 
@@ -181,7 +268,7 @@ RUNS_write() (
     # The name of the directory must be on the disk too.
     [[ -d $RUNS_folder ]] || { mkdir -p "$RUNS_folder" && sync "${RUNS_folder%/*}" "${RUNS_folder%/*/*}"; } || exit
     {
-        printf 'runsdeploy marker 1\n' &&
+        printf 'runsdeploy marker 1\nof %s\n' "$RUNS_label" &&
             { [[ -z $1 ]] || printf 'value %s\n' "$1"; } &&
             TZ=UTC0 printf 'time %(%Y-%m-%dT%H:%M:%SZ)T\n' -1 &&
             printf 'session %s\ndigest %s\n%s' "$RUNS_SESSION" "$RUNS_DIGEST" "${RUNS_step_origin-}"
@@ -191,7 +278,13 @@ RUNS_write() (
 )
 
 resetdone() {
-    local RUNS_folder RUNS_file RUNS_encoded
+    { local RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
+    if RUNS_resetdone "$@"; then RUNS_retrace 0; else RUNS_retrace "$?"; fi
+}
+
+RUNS_resetdone() {
+    local RUNS_folder RUNS_file RUNS_label RUNS_encoded
     RUNS_marker "${1-}"
     if (($#)); then rm -f "$RUNS_file"; else rm -rf "$RUNS_folder"; fi || {
         RUNS_wrong "cannot remove the marker \`$RUNS_file\`"
@@ -200,25 +293,34 @@ resetdone() {
     # The directory that the removed name was in.
     (($#)) || RUNS_folder=${RUNS_folder%/*}
     [[ ! -d $RUNS_folder ]] || sync "$RUNS_folder"
-    RUNS_encode "${1-}"
+    RUNS_word "${1-}"
     RUNS_record "resetdone $RUNS_encoded"
 }
 
 # urequire LIB...: load libraries, of the trees' lib/ first, then the bundled ones; each only once.
 urequire() {
-    local RUNS_each
+    { local RUNS_options=$- RUNS_each RUNS_file RUNS_status=0 && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+        2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     for RUNS_each; do
         [[ $RUNS_loaded != *" $RUNS_each "* ]] || continue
         RUNS_loaded+="$RUNS_each "
         if [[ -f $RUNS_RUN/tree/$RUNS_each ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/tree/$RUNS_each"
+            RUNS_file=$RUNS_RUN/tree/$RUNS_each
         elif [[ -f $RUNS_RUN/lib/$RUNS_each.sh && $RUNS_each != */* ]]; then
-            # shellcheck source=/dev/null
-            . "$RUNS_RUN/lib/$RUNS_each.sh"
+            RUNS_file=$RUNS_RUN/lib/$RUNS_each.sh
         else
             printf "unknown library \`%s\`\n" "$RUNS_each" >&2
             exit 1
         fi
+        # A library is traced as any sourced file.
+        [[ $RUNS_options != *x* ]] || set -x
+        # shellcheck source=/dev/null
+        . "$RUNS_file"
+        RUNS_status=$?
+        { RUNS_options=$- && RUNS_untrace; } {RUNS_tracing}>&"${BASH_XTRACEFD:-2}" \
+            2>"/dev/null${RUNS_empty:0:RUNS_trace_fd=${BASH_XTRACEFD:-2}}" {BASH_XTRACEFD}>/dev/null || RUNS_options=''
     done
+    # Not in a function, which would hide the line of the library from the records of failures.
+    [[ $RUNS_options == *x* ]] || return "$RUNS_status"
+    RUNS_retrace "$RUNS_status"
 }

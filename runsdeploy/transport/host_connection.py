@@ -6,8 +6,10 @@ It imports the SSH library late: loading it takes more than 100 ms, and only com
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+from msgspec.structs import replace
 
 from runsdeploy.errors import HostError
 from runsdeploy.transport import known_hosts
@@ -20,12 +22,20 @@ class HostConnection:
 
     `address` is `name` or `user@name`. `ssh_config` replaces the user's and the system's ssh configuration, as
     `ssh -F` does. `accept_new` accepts and records an unknown host key. `local` runs commands on this machine.
+    `notify` is called with what is waited for, if the first connection takes long: of others a session reports itself.
     """
 
     def __init__(
-        self, address: str, ssh_config: str | None = None, *, accept_new: bool = False, local: bool = False
+        self,
+        address: str,
+        ssh_config: str | None = None,
+        *,
+        accept_new: bool = False,
+        local: bool = False,
+        notify: Callable[[str], None] | None = None,
     ) -> None:
         self.address, self.local = address, local
+        self._notify = notify
         self._ssh_config, self._accept_new = ssh_config, accept_new
         self._transport: Transport | None = None
         self._destination: known_hosts.Destination | None = None
@@ -45,6 +55,8 @@ class HostConnection:
         from runsdeploy.transport.ssh import connecting  # noqa: PLC0415 - only commands that connect load paramiko
 
         options = connecting.Options(ssh_config=self._ssh_config, accept_new=self._accept_new)
+        if self._notify:
+            options, self._notify = replace(options, notify=self._notify), None
         return connecting.connect(self.address, options, self._destination)
 
     def close(self) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.errors import Unreachable
-from runsdeploy.transport.openssh import reason, run
+from runsdeploy.errors import Unreachable, reason
+from runsdeploy.transport.openssh import run
 from runsdeploy.transport.ssh_config import Settings, resolve
 
 _FOUND_LINE = re.compile(r"# Host .* found: line (\d+) ?(CA|REVOKED)?\s*")
@@ -79,6 +79,13 @@ def _find_name(settings: Settings, name: str) -> Iterable[Entry]:
     for file in (*settings.known_hosts, *settings.global_known_hosts):
         if Path(file).is_file():
             found = run(settings.name, ["ssh-keygen", "-F", name, "-f", file])
+            # 0: found, 1: not found. Anything else is no answer; a key that changed would count as a new one.
+            if found.returncode not in (0, 1) or (found.returncode == 0 and not found.stdout):
+                why = found.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+                raise Unreachable(
+                    f"`ssh-keygen -F` cannot read `{file}`: {why or f'it ended with status {found.returncode}'}",
+                    f"look with `ssh-keygen -F {shlex.quote(name)} -f {shlex.quote(file)}`",
+                )
             yield from _entries(found.stdout.decode("utf-8", "replace"), file)
 
 

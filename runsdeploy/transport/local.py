@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 
 from runsdeploy.errors import Lost
+from runsdeploy.transport.local_bash import environment
 
 CHUNK = 1 << 18
 """bytes read at a time"""
@@ -23,6 +24,8 @@ class LocalChannel:
         # In its own session the command does not get the terminal's Ctrl-C: the controller sends it a stop request.
         self._process = subprocess.Popen(
             ["/bin/sh", "-c", command],
+            # The same bash as for CONF sections; the bootstrap asks it first.
+            env={**os.environ, **environment()},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,

@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 
-from runsdeploy.errors import Unreachable
+from runsdeploy.errors import Unreachable, reason
 
 _TIME_LIMIT = 30.0
 """seconds that a tool may take: a `Match exec` or a canonicalising DNS query must not hang a deploy"""
@@ -35,9 +35,3 @@ def run(
         raise Unreachable(f"`{command[0]}` did not end within {_TIME_LIMIT:.0f} s for `{host}`") from error
     except OSError as error:
         raise Unreachable(f"cannot run `{command[0]}`: {reason(error)}") from error
-
-
-def reason(error: BaseException) -> str:
-    """Return the text of an exception for a message: lower case, no full stop, without the error number."""
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return text[:1].lower() + text[1:].rstrip(".")

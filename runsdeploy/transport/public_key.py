@@ -11,9 +11,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.errors import InputError, Problem, Unreachable, did_you_mean
+from runsdeploy.errors import InputError, Problem, Unreachable, did_you_mean, reason
 from runsdeploy.transport.known_hosts import Key
-from runsdeploy.transport.openssh import reason, run
+from runsdeploy.transport.openssh import run
 from runsdeploy.transport.ssh_config import Settings
 
 KINDS = (

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from runsdeploy.errors import Unreachable
+from runsdeploy.errors import Unreachable, reason
 from runsdeploy.transport.address import split_user
-from runsdeploy.transport.openssh import reason, run
+from runsdeploy.transport.openssh import run
 
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
 DEFAULT_USER = "root"
@@ -139,6 +139,8 @@ def _print_settings(name: str, command: list[str], config: str | None) -> dict[s
     for line in done.stdout.decode("utf-8", "surrogateescape").splitlines():
         key, _, value = line.partition(" ")
         values.setdefault(key, []).append(value)
+    if "hostname" not in values or "userknownhostsfile" not in values:
+        raise Unreachable(f"`ssh -G` printed no settings for `{name}`", "is the first `ssh` on PATH that of OpenSSH?")
     return values
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from runsdeploy.errors import Position, Problem, did_you_mean
+from runsdeploy.tree.composition import composed, spelt
 
 BUNDLED = ("DEFAULTS", "runs", "uinst", "uinc")
 """libraries that are part of runsdeploy"""
@@ -34,6 +35,19 @@ def referenced_libraries(text: bytes, known: Iterable[str]) -> set[str]:
         return set()
     computed = re.search(rb"urequire[^\n]*[$`\\]", text)
     return {name for name in known if computed or _mentions(text, os.fsencode(name))}
+
+
+def composed_otherwise(text: bytes, file: str, known: Iterable[str]) -> Iterator[Problem]:
+    """Yield a problem for each known library that a text only names in another composition: bash compares bytes."""
+    if b"urequire" not in text or text.isascii():
+        return
+    for name in known:
+        if name.isascii() or _mentions(text, os.fsencode(name)):
+            continue
+        for number, line in enumerate(text.decode("utf-8", "replace").splitlines(), 1):
+            if "urequire" in line and composed(name) in composed(line):
+                message = f"library `{name}` is composed differently here than its file, `{spelt(name)}`"
+                yield Problem(Position(file, number), message, "rename the file, or write the name as it is")
 
 
 def _mentions(text: bytes, name: bytes) -> bool:

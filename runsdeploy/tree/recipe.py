@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import codecs
 import re
+import shlex
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from runsdeploy.errors import Position, Problem
+from runsdeploy.tree.composition import composed
+from runsdeploy.tree.encoding import CARRIAGE_RETURN, encoding_problem
 from runsdeploy.tree.trees import name_problem
 
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -25,6 +29,7 @@ RESERVED = (
 )
 """variables that bash sets, reserves or obeys (bash(1), Shell Variables), and those of runsdeploy"""
 
+_OPERATION_SIGN = re.compile(rf"{VARIABLE}(\+=|-=|=|:)")
 _OPERATION = re.compile(rf"(?P<name>{VARIABLE})(?P<kind>\+=|-=|=)?(?P<value>.*)\Z", re.DOTALL)
 
 
@@ -66,22 +71,28 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     """Return the entries of a recipe and all its problems; `file` names it in positions."""
     entries: list[Entry] = []
     problems: list[Problem] = []
-    if data.startswith(codecs.BOM_UTF8):
-        problems.append(Problem(Position(file, 1, 1), "byte order mark, expected plain UTF-8"))
+    misread = encoding_problem(data, file)
+    if misread:
+        problems.append(misread)
+        if not data.startswith(codecs.BOM_UTF8):
+            return [], problems
         data = data[len(codecs.BOM_UTF8) :]
     for line in _lines(data, file):
-        problems += line.problems
+        # One is enough of a file with DOS line ends.
+        seen = any(each.message == CARRIAGE_RETURN for each in problems)
+        problems += [each for each in line.problems if not (seen and each.message == CARRIAGE_RETURN)]
         if not line.words:
             continue
         if line.problems:
             # The indented lines below it still belong to it.
-            entries += [] if line.indented else [Entry(line.words[0].text, (), line.words[0].position)]
+            entries += [] if line.indented else [Entry(composed(line.words[0].text), (), line.words[0].position)]
             continue
         if line.indented and not entries:
             message = "indented line without a script above it"
             problems.append(Problem(line.words[0].position, message))
         elif line.indented:
             operations, wrong = parse_call(line.words)
+            wrong = _one_problem(wrong, repaired(line.words, script=False))
             last = entries[-1]
             entries[-1] = Entry(last.name, last.operations + tuple(operations), last.position)
             problems += wrong
@@ -95,10 +106,64 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
 def _entry(words: list[Word]) -> tuple[Entry, list[Problem]]:
     head, *rest = words
     operations, problems = parse_operations(rest)
-    wrong = name_problem(head.text.removeprefix("@"))
+    better = repaired(words)
+    name = head.text
+    if better and name in _BULLETS:
+        # As in a list of YAML or Markdown.
+        name, operations, problems = (
+            better[0],
+            [],
+            [Problem(head.position, f"unknown script `{head.text}`", _write(better))],
+        )
+    problems = _one_problem(problems, better)
+    wrong = name_problem(name.removeprefix("@"))
     if wrong:
         problems.insert(0, Problem(head.position, wrong))
-    return Entry(head.text, tuple(operations), head.position), problems
+    return Entry(composed(name), tuple(operations), head.position), problems
+
+
+_BULLETS = ("-", "*", "+")
+
+
+def _one_problem(problems: list[Problem], better: list[str] | None) -> list[Problem]:
+    """Return one problem instead of one for each bad word, if the line as it was probably meant is known."""
+    bad = [each for each in problems if each.message.startswith("bad operation")]
+    if not better or not bad:
+        return problems
+    one = Problem(bad[0].position, bad[0].message, _write(better))
+    return [one, *(each for each in problems if each not in bad)]
+
+
+def _write(texts: list[str]) -> str:
+    return f"write `{shlex.join(texts).replace(chr(39) * 2, '')}`"
+
+
+def repaired(words: list[Word], *, script: bool = True) -> list[str] | None:
+    """Return the words of a line as they were probably meant: `a port = 80`, `a port: 80` or `- a`; None if not known.
+
+    The line begins with a script, unless `script` is False.
+    """
+    texts = [word.text for word in words]
+    while texts and texts[0] in _BULLETS:
+        texts.pop(0)
+    found = [texts.pop(0).removesuffix(":")] if script and texts else []
+    while texts:
+        text = texts.pop(0)
+        spaced = re.fullmatch(rf"({VARIABLE})(=|\+=|-=|:=?)?", text)
+        if spaced and texts and not spaced[2] and re.match(r"(\+=|-=|:=|==?|:)", texts[0]):
+            sign, value = re.match(r"(\+=|-=|:=|==?|:)(.*)", texts.pop(0), re.DOTALL).groups()  # type: ignore[union-attr]
+        elif spaced and (spaced[2] or (texts and script and not re.match(VARIABLE, texts[0]))):
+            sign, value = spaced[2] or "=", ""
+        else:
+            found.append(re.sub(rf"^({VARIABLE}):=?(?=[^=])", r"\1=", text))
+            continue
+        if not value and texts and not _OPERATION_SIGN.match(texts[0]):
+            value = texts.pop(0)
+        found.append(f"{spaced[1]}{sign if sign in ('+=', '-=') else '='}{value}")
+    operations = (_OPERATION.match(each) for each in found[script:])
+    changed = found != [word.text for word in words]
+    fine = bool(found) and all(each and (each["kind"] or not each["value"]) for each in operations)
+    return found if changed and fine and not (script and name_problem(found[0].removeprefix("@"))) else None
 
 
 def _include_problems(entry: Entry) -> Iterator[Problem]:
@@ -128,6 +193,25 @@ def parse_call(words: list[Word]) -> tuple[list[Operation], list[Problem]]:
     return [Operation(parsed.name, "()", tuple(_encode(word.text) for word in rest), head.position)], []
 
 
+def parse_argument(text: str, position: Position) -> tuple[list[Operation], list[Problem]]:
+    """Return the operations of a text in which a shell has removed quotes already, and problems.
+
+    `name=value` is one operation, whose value is all of the rest, byte for byte. `name value...` is one call of `var`,
+    with words as on the line of a recipe, but for comments.
+    """
+    if not re.match(rf"{VARIABLE}[ \t]", text):
+        return parse_operations([Word(text, position)])
+    if re.match(rf"{VARIABLE}[ \t]+[+-]?=", text):
+        return [], [Problem(position, f"bad operation `{text}`: blank before `=`, expected `name=value`")]
+    lexer = _Lexer(text, position.file, comments=False)
+    line = lexer.line()
+    if lexer.at < len(text):
+        line.problems.append(Problem(position, f"`{text}` has more than one line, expected the words of one"))
+    if line.problems:
+        return [], [replace(problem, position=position) for problem in line.problems]
+    return parse_call([Word(word.text, position) for word in line.words])
+
+
 def _operation(word: Word) -> Operation | Problem:
     match = _OPERATION.match(word.text)
     if not match or (not match["kind"] and match["value"]):
@@ -154,8 +238,8 @@ def _lines(data: bytes, file: str) -> Iterator[_Line]:
 class _Lexer:
     """The lexer of recipes: a position in the text that moves forward word by word."""
 
-    def __init__(self, text: str, file: str) -> None:
-        self.text, self.file, self.at = text, file, 0
+    def __init__(self, text: str, file: str, *, comments: bool = True) -> None:
+        self.text, self.file, self.at, self.comments = text, file, 0, comments
         self.starts = [0, *(found.end() for found in re.finditer("\n", text))]
 
     def position(self, at: int) -> Position:
@@ -174,7 +258,7 @@ class _Lexer:
                 self.at += 1
             elif self.text.startswith("\\\n", self.at):
                 self.at += 2
-            elif char == "#":
+            elif char == "#" and self.comments:
                 self.at = self._end_of_line()
             else:
                 self._word(line)
@@ -188,12 +272,13 @@ class _Lexer:
         start, parts = self.at, [""]
         while self.at < len(self.text) and self.text[self.at] not in " \t\n":
             parts.append(self._part(line))
-        word = Word("".join(parts), self.position(start))
-        line.words.append(word)
         # A carriage return that belongs to the word is quoted, or has a backslash before it.
-        if self.text.startswith("\r\n", self.at - 1) and self.text[self.at - 2] != "\\":
-            message = "carriage return at the end of the line, expected unix line ends"
-            line.problems.append(Problem(word.position, message))
+        dos = parts[-1] == "\r" and self.text[self.at : self.at + 1] in ("\n", "") and self.text[self.at - 2] != "\\"
+        word = Word("".join(parts[:-1] if dos else parts), self.position(start))
+        if dos:
+            line.problems.append(Problem(word.position, CARRIAGE_RETURN, f"`dos2unix {self.file}`"))
+        if not dos or self.at - start > 1:
+            line.words.append(word)
         if "\0" in word.text:
             line.problems.append(Problem(word.position, "NUL byte, which no bash variable can hold"))
 

@@ -15,9 +15,17 @@ from functools import cached_property
 from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean
+from runsdeploy.tree.composition import composed, on_disk
+from runsdeploy.tree.encoding import encoding_problem
+from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import HOST_NAME, Host, Located, Trees
 
 _PATTERN = re.compile(r"[*?\[]")
+_EVERY = frozenset({"all", "any", "every", "everything"})
+"""names by which other tools call all hosts, in lower case"""
+
+MOST_LEVELS = 100
+"""groups that may include each other, one in the other"""
 
 
 class Choice(Struct, frozen=True):
@@ -58,10 +66,21 @@ def memberships(trees: Trees) -> tuple[dict[str, list[str]], list[Problem]]:
     return found, list(dict.fromkeys(selection.problems))
 
 
-def near_host(name: str, known: Sequence[Host]) -> str:
-    """Return `did you mean ...?` for the host of this name in some domain, or a similar one; or an empty string."""
-    same = [host.name for host in known if host.short == name]
+def near_host(name: str, trees: Trees) -> str:
+    """Return `did you mean ...?` for the group of this name, the host of it in some domain, or a similar one; or ""."""
+    known = trees.hosts()
+    same = [f"@{name}"] if name in trees.groups() else [host.name for host in known if host.short == name]
     return f"did you mean `{same[0]}`?" if same else did_you_mean(name, (host.name for host in known))
+
+
+class _Group(Struct, frozen=True):
+    """A group that was read."""
+
+    hosts: Sequence[Host]
+    problem: Problem | None
+    """the first of its problems; None without one"""
+    empty: Problem | None
+    """the problem of a group that names no host, where it must name one"""
 
 
 class _Selection:
@@ -70,6 +89,8 @@ class _Selection:
     def __init__(self, trees: Trees, *, known: bool = False) -> None:
         self.trees, self.must_be_known = trees, known
         self.problems: list[Problem] = []
+        self.read: dict[str, _Group] = {}
+        """the groups that were read, by name: n groups that each include the next one twice are read n times"""
 
     @cached_property
     def known(self) -> list[Host]:
@@ -122,13 +143,18 @@ class _Selection:
             self._problem(word, f"`{word.text}` is not a host name but a number", hint)
             return []
         host = Host(name, user)
+        if name.lower() in _EVERY and name not in self.files and not self.trees.host_directories(host):
+            every = f"{user}@*" if user else "*"
+            meant = f"`{every}`" if word.position else f"`'{every}'`, in quotes"
+            self._problem(word, f"`{word.text}` names no host", f"every host that has a directory: {meant}")
+            return []
         if self.must_be_known and word.position is None and not self.trees.host_directories(host):
             self._problem(word, f"unknown host `{name}`: no directory in the trees", self._near(name))
         return [host]
 
     def _near(self, name: str) -> str:
         """Return the most similar host, or the command that makes its directory."""
-        return near_host(name, self.known) or f"make it: `runsdeploy init --host {name}`"
+        return near_host(name, self.trees) or f"make it: `runsdeploy init --host {name}`"
 
     def _excluded(self, word: Choice, hosts: dict[str, Host], above: tuple[str, ...], *, complete: bool) -> list[Host]:
         """Return the hosts that an exception excludes from `hosts`; `complete`: no word before had a problem."""
@@ -147,7 +173,7 @@ class _Selection:
 
     def group(self, word: Choice, above: tuple[str, ...], *, may_be_empty: bool = False) -> list[Host]:
         """Return the hosts of a group; `above` are the groups that include it."""
-        name = word.text[1:]
+        name = composed(word.text[1:])
         if name not in self.files:
             self._problem(
                 word, f"unknown group `@{name}`", did_you_mean(word.text, (f"@{each}" for each in self.files))
@@ -157,20 +183,44 @@ class _Selection:
             cycle = " → ".join(f"@{each}" for each in [*above[above.index(name) :], name])
             self._problem(word, f"cycle of groups: {cycle}")
             return []
+        if name not in self.read:
+            if len(above) == MOST_LEVELS:
+                self._problem(word, f"`@{name}` lies more than {MOST_LEVELS} groups deep in `@{above[0]}`")
+                return []
+            before = len(self.problems)
+            hosts, empty = self._read(name, above)
+            self.read[name] = _Group(hosts, next(iter(self.problems[before:]), None), empty)
+        else:
+            # As where it was read: a list with a wrong group is incomplete.
+            self.problems += filter(None, [self.read[name].problem])
+        found = self.read[name]
+        if found.empty and not may_be_empty:
+            self.problems.append(found.empty)
+        return list(found.hosts)
+
+    def _read(self, name: str, above: tuple[str, ...]) -> tuple[list[Host], Problem | None]:
+        """Return the hosts of a group's file, and the problem if it names none."""
         file = self.files[name]
         outside = self.trees.trust.outside_problem(file.path, f"group `@{name}`")
         if outside:
             self.problems.append(outside)
-            return []
+            return [], None
         try:
-            data = file.path.read_bytes()
+            on_disk(file.path.parent, name)
+            data = read_text(file.path)
+        except InputError as error:
+            self.problems += error.problems
+            return [], None
         except OSError as error:
             self.problems.append(Problem(file.at(), f"cannot read group: {(error.strerror or str(error)).lower()}"))
-            return []
+            return [], None
+        wrong = encoding_problem(data, file.shown)
+        if wrong:
+            self.problems.append(wrong)
+            return [], None
         words = [Choice(text, file.at(line)) for line, text in _lines(data)]
-        if not words and not may_be_empty:
-            self.problems.append(Problem(file.at(), f"group `@{name}` names no host"))
-        return self.hosts(words, (*above, name), f"group `@{name}`")
+        empty = None if words else Problem(file.at(), f"group `@{name}` names no host")
+        return self.hosts(words, (*above, name), f"group `@{name}`"), empty
 
     def _problem(self, word: Choice, message: str, hint: str = "") -> None:
         self.problems.append(Problem(word.position, message, hint))

@@ -18,6 +18,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from runsdeploy.errors import InputError, Position, Problem, did_you_mean, display_path
+from runsdeploy.tree.composition import composed, on_disk
 from runsdeploy.tree.trust import Trust
 
 CONFIGURATIONS = frozenset({"runs.conf", "sysinfos.conf"})
@@ -104,9 +105,18 @@ class Host(Struct, frozen=True):
         return self.name if _ADDRESS.match(self.name) else self.name.partition(".")[0]
 
     @property
-    def directory(self) -> str:
-        """Its directory below the root of a tree: `univ.run/medusa`, or `hosts/medusa` without a domain."""
-        return f"{self.domain or 'hosts'}/{self.short}"
+    def directories(self) -> tuple[str, ...]:
+        """Where its directory may be below the root of a tree, most specific first.
+
+        `univ.run/medusa`, `hosts/medusa.univ.run`, `hosts/medusa`; without a domain only the last.
+        """
+        below_hosts = f"hosts/{self.short}"
+        return (f"{self.domain}/{self.short}", f"hosts/{self.name}", below_hosts) if self.domain else (below_hosts,)
+
+    @property
+    def own_directories(self) -> tuple[str, ...]:
+        """Those of `directories` that are of no other host: `hosts/medusa` is also for a `medusa` of another domain."""
+        return self.directories[:2]
 
     @property
     def address(self) -> str:
@@ -139,11 +149,13 @@ class Trees(Struct, frozen=True, dict=True):
         return [self._checked(place) for place in places if place.path.is_dir()]
 
     def host_directories(self, host: Host | None) -> list[Located]:
-        """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then hosts/HOST."""
-        if host is None:
-            return []
-        full = self._existing(host.domain, host.short) if host.domain else []
-        return full + self._existing("hosts", host.short)
+        """Return the host's directories, most specific first: DOMAIN/HOST of every tree, then those below `hosts`."""
+        return [place for inside in host.directories for place in self._existing(inside)] if host else []
+
+    def new_host_directory(self, host: Host) -> str:
+        """Return where the first tree has, or should have, the host's own directory."""
+        own = host.own_directories
+        return next((inside for inside in own if (self.roots[0] / inside).is_dir()), own[0])
 
     def places(self, host: Host | None) -> list[Located]:
         """Return the directories in which names of scripts and recipes are looked up, in order."""
@@ -156,7 +168,7 @@ class Trees(Struct, frozen=True, dict=True):
     def every(self, name: str, host: Host | None) -> Iterator[Located]:
         """Yield all files with this (valid) name; the first hides the others."""
         for place in self.places(host):
-            found = self.located(place.tree, place.inside, name)
+            found = self.located(place.tree, place.inside, on_disk(place.path, name))
             if os.path.isfile(found.path) and is_candidate(found.path.name):  # noqa: PTH113 - Path.is_file raises
                 yield self._checked(found)
 
@@ -166,13 +178,17 @@ class Trees(Struct, frozen=True, dict=True):
         for place in self.places(host):
             for path in files_below(place.path):
                 name = str(path.relative_to(place.path))
-                if is_candidate(path.name) and name not in seen and path.is_file():
-                    seen.add(name)
-                    yield name, self._checked(self.located(place.tree, place.inside, name))
+                if is_candidate(path.name) and composed(name) not in seen and path.is_file():
+                    seen.add(composed(name))
+                    yield composed(name), self._checked(self.located(place.tree, place.inside, name))
 
     def near(self, name: str, host: Host | None) -> str:
         """Return `did you mean ...?` for the most similar name of a script or recipe, or an empty string."""
-        return did_you_mean(name, (known for known, _ in self.names(host)))
+        names = [known for known, _ in self.names(host)]
+        plain = name.removeprefix("scripts/")
+        stem = plain.removesuffix(".sh").removesuffix(".bash")
+        same = next((each for each in (plain, stem, f"{stem}.sh", f"{stem}.bash") if each in names), "")
+        return f"did you mean `{same}`?" if same else did_you_mean(name, names)
 
     def cascade(self, script: Located, host: Host | None) -> list[Located]:
         """Return the `runs.conf` files that apply to a script on a host, from general to specific (SPEC 2)."""
@@ -181,9 +197,9 @@ class Trees(Struct, frozen=True, dict=True):
         own = [self.located(script.tree, part) for part in ancestors(script.inside)]
         order += [place for place in own if place.inside.split("/")[0] == "scripts"]
         if host is not None:
-            levels = [("hosts",), (host.domain,), ("hosts", host.short), (host.domain, host.short)]
-            for level in levels if host.domain else levels[::2]:
-                order += [self.located(tree, *level) for tree in reversed(range(len(self.roots)))]
+            tops = ("hosts", host.domain) if host.domain else ("hosts",)
+            for inside in (*tops, *reversed(host.directories)):
+                order += [self.located(tree, inside) for tree in reversed(range(len(self.roots)))]
             order += [place for place in own if any(place.inside.startswith(f"{top}/") for top in below)]
         files = [self.located(place.tree, place.inside, "runs.conf") for place in order]
         return self._inside([file for file in files if file.path.is_file()])
@@ -201,17 +217,19 @@ class Trees(Struct, frozen=True, dict=True):
 
     def groups(self) -> dict[str, Located]:
         """Return the files of `groups/` by name; the first tree wins."""
-        found = self._named(self._existing("groups"), Path.iterdir)
+        found = self._named(self._existing("groups"), Path.iterdir, composed)
         return {name: self._checked(place) for name, place in found.items()}
 
-    def _named(self, places: list[Located], listed: Callable[[Path], Iterable[Path]]) -> dict[str, Located]:
-        """Return the files in directories by name; the first wins."""
+    def _named(
+        self, places: list[Located], listed: Callable[[Path], Iterable[Path]], key: Callable[[str], str] = str
+    ) -> dict[str, Located]:
+        """Return the files in directories by the key of their names; the first wins."""
         found: dict[str, Located] = {}
         for place in places:
             for path in sorted(listed(place.path)):
                 name = str(path.relative_to(place.path))
                 if is_candidate(path.name) and path.is_file():
-                    found.setdefault(name, self.located(place.tree, place.inside, name))
+                    found.setdefault(key(name), self.located(place.tree, place.inside, name))
         return found
 
     def _inside(self, places: list[Located]) -> list[Located]:
@@ -237,7 +255,7 @@ class Trees(Struct, frozen=True, dict=True):
 
     def hosts(self) -> list[Host]:
         """Return all hosts that have a directory, sorted by domain and name."""
-        found = {host for host, place in self._host_directories() if place.inside == host.directory}
+        found = {host for host, place in self._host_directories() if place.inside in host.directories}
         return sorted(found, key=lambda host: (host.domain, host.short))
 
     def misplaced_hosts(self) -> list[Problem]:
@@ -246,12 +264,11 @@ class Trees(Struct, frozen=True, dict=True):
             Problem(
                 next((self.located(place.tree, place.inside, name).at(1) for name in found), place.at()),
                 f"no host has its directory at `{place.inside}`: it is not read for `{host.name}`",
-                f"move it to `{host.directory}`",
+                f"move it to `{host.directories[0]}`",
             )
             for host, place in self._host_directories()
-            if place.inside != host.directory
+            if place.inside not in host.directories
             if (found := [name for name in HOST_FILES if (place.path / name).is_file()])
-            or place.inside.startswith("hosts/")
         ]
 
     def _host_directories(self) -> Iterator[tuple[Host, Located]]:
@@ -291,6 +308,12 @@ def ancestors(inside: str) -> list[str]:
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
+def _normalized(path: Path) -> Path:
+    """Return a directory's path without `..`, which behind a link is not the directory before it."""
+    plain, real = os.path.normpath(path), os.path.realpath(path)
+    return Path(plain if os.path.realpath(plain) == real else real)
+
+
 def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (), *, trusted: bool = False) -> Trees:
     """Open the trees of a RUNSPATH, or the nearest ancestor of `start` that holds `scripts/` or `hosts/`.
 
@@ -313,5 +336,5 @@ def open_trees(runspath: str | None, start: Path, allowed: tuple[str, ...] = (),
     if not entries:
         message = f"no tree: neither `{start}` nor a directory above it holds `scripts/` or `hosts/`"
         raise InputError([Problem(None, message, "make one: `runsdeploy init`, or say where it is: `--path DIR`")])
-    roots = tuple(Path(os.path.normpath(entry)) for entry in entries)
+    roots = tuple(map(_normalized, entries))
     return Trees(roots, tuple(start / each for each in allowed), trusted)

@@ -1,6 +1,9 @@
-"""Trust: whether a file may be used, because it lies in the trees and no other user could have written it.
+"""Trust: whether a file may be used, because it lies in the trees and no other user could have written or replaced it.
 
-A tree is code, as a Makefile is. So links that lead out of the trees, and files of other users, are not used.
+A tree is code, as a Makefile is. So links that lead out of the trees, and files of other users, are not used. A path is
+vouched for component by component, from the root directory down and through each symbolic link, before anything that it
+leads to is read. In this order the answer stays true: nobody else can replace a component below a directory that nobody
+else can write.
 """
 
 from __future__ import annotations
@@ -18,47 +21,37 @@ from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem, display_path
 
-
-def owner_problem(path: Path) -> Problem | None:
-    """Return a problem if another user could have written a file or directory; of a link, only its owner counts.
-
-    Write permission of the group is no problem: where each user has a group of their own, checkouts have it.
-    """
-    try:
-        found = path.lstat()
-    except OSError:
-        return None  # reading it reports the error
-    me, sudo = os.geteuid(), os.environ.get("SUDO_UID", "")
-    # As in git: a user who may become root may let root run their tree.
-    owners = {0, me, int(sudo) if me == 0 and sudo.isdecimal() else 0}
-    every, word = "-R " if stat.S_ISDIR(found.st_mode) else "", shlex.quote(display_path(path))
-    if found.st_uid not in owners:
-        message = f"belongs to user {found.st_uid}, not to you or root"
-        repair = f"as root `chown {every}{me} {word}`"
-    elif found.st_mode & stat.S_IWOTH and not stat.S_ISLNK(found.st_mode):
-        message, repair = "others may write it", f"`chmod {every}o-w {word}`"
-    else:
-        return None
-    hint = f"{repair}, or if you trust every user who can write there: `--trust`"
-    return Problem(Position(display_path(path)), f"{message}: a tree is code", hint)
+MOST_LINKS = 40
+"""symbolic links in one path; Linux follows no more (path_resolution(7))"""
 
 
 class Trust(Struct, frozen=True, dict=True):
     """What is trusted, and which paths were checked already."""
 
-    roots: tuple[Path, ...]
+    roots: tuple[Path, ...] = ()
     """of the trees"""
-    allowed: tuple[Path, ...]
+    allowed: tuple[Path, ...] = ()
     """places outside the trees that links may lead to, named by the operator"""
-    any_owner: bool
+    any_owner: bool = False
     """whether files that other users could have written are used too"""
-    _checked: set[Path] = field(default_factory=set)
-    """paths that no other user could have written"""
+    why: str = "a tree is code"
+    """the end of each message: why it matters who could have written a file"""
+    _checked: set[str] = field(default_factory=set)
+    """paths that no other user could have written or replaced"""
+    _sound: set[str] = field(default_factory=set)
+    """components of such paths, without links above them"""
+    _directories: dict[str, str] = field(default_factory=dict)
+    """of checked directories: the path without links"""
 
     @cached_property
     def _tops(self) -> frozenset[Path]:
         """The trees and the allowed places, links followed."""
         return frozenset(Path(os.path.realpath(each)) for each in (*self.roots, *self.allowed))
+
+    @cached_property
+    def _within(self) -> tuple[str, ...]:
+        """The trees and the allowed places, as named and with links followed, each with a slash at its end."""
+        return tuple({f"{str(each).rstrip('/')}/" for each in (*self.roots, *self.allowed, *self._tops)})
 
     def _top(self, real: Path) -> Path | None:
         """Return the tree or allowed place that a path without links lies in."""
@@ -88,6 +81,10 @@ class Trust(Struct, frozen=True, dict=True):
 
         Links are resolved first, and then no link is followed: a directory that becomes a link meanwhile is an error.
         """
+        return os.fdopen(self.descriptor(path), "rb")
+
+    def descriptor(self, path: Path) -> int:
+        """Open a file or directory as `open` does; return its descriptor, which the caller closes."""
         real = Path(os.path.realpath(path))
         top = self._top(real)
         if top is None:
@@ -99,23 +96,17 @@ class Trust(Struct, frozen=True, dict=True):
                 descriptor = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above)
             finally:
                 os.close(above)
-        return os.fdopen(descriptor, "rb")
+        return descriptor
 
     # --- owner -------------------------------------------------------------------------------------
 
     def check_owner(self, path: Path) -> None:
-        """Raise InputError if another user could have written a path; its problems are those of all such files."""
-        if self.any_owner or path in self._checked:
-            return
-        # A user who can write a directory above can put another file there.
-        for each in (path, Path(os.path.realpath(path))):
-            chain = (each, *each.parents)
-            top = max((n for n, above in enumerate(chain) if above in self._tops or above in self.roots), default=-1)
-            for inside in reversed(chain[: top + 1]):
-                problem = None if inside in self._checked else owner_problem(inside)
-                if problem:
-                    raise InputError([problem, *self._owner_problems()])
-                self._checked.add(inside)
+        """Raise InputError if another user could have written or replaced a path; it has the problems of all files.
+
+        What lies outside the trees is not looked at: it is refused for that, where it is used.
+        """
+        if problems := self.owner_problems(path):
+            raise InputError([*problems, *self._all_owner_problems()])
 
     def check_owner_below(self, path: Path) -> None:
         """Check the owner of a path and, if it is a directory, of everything in it."""
@@ -124,14 +115,120 @@ class Trust(Struct, frozen=True, dict=True):
             for name in (*folders, *files):
                 self.check_owner(Path(folder, name))
 
-    def _owner_problems(self) -> Iterator[Problem]:
+    def owner_problems(self, path: Path) -> list[Problem]:
+        """Return a problem for each component of a path, links included, that another user could have written.
+
+        A path that does not exist is judged as far as it does.
+        """
+        text = os.fspath(path)
+        if self.any_owner or text in self._checked:
+            return []
+        found: list[tuple[str, Problem]] = []
+        for component, problem in self._walk(text):
+            # The repair of a directory in a tree is that of all below it.
+            if problem and not any(component.startswith(f"{each}/") for each, _ in found if self._is_within(each)):
+                found.append((component, problem))
+        if found and self.roots and not self.contains(path):
+            found = [each for each in found if self._is_within(each[0]) or self._is_above(each[0])]
+        if not found:
+            self._checked.add(text)
+        return [problem for _, problem in found]
+
+    def _walk(self, path: str) -> Iterator[tuple[str, Problem | None]]:
+        """Yield each component of a path as the system looks it up, without links above it, and its problem."""
+        # Absolute, but not normalized: behind a link, `..` is the directory above its target.
+        path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - thousands of files
+        folder, name = os.path.split(path)
+        here = self._directories.get(folder)
+        left = [name] if here is not None else path.split("/")[::-1]
+        if here is None:
+            here = ""
+            yield "/", self._problem("/", os.lstat("/"), path)
+        links, sound = 0, True
+        while left:
+            part = left.pop()
+            if part in ("", "."):
+                continue
+            if part == "..":
+                here = os.path.dirname(here).rstrip("/")  # noqa: PTH120
+                continue
+            component = f"{here}/{part}"
+            try:
+                found = os.lstat(component)
+                target = os.readlink(component) if stat.S_ISLNK(found.st_mode) else ""  # noqa: PTH115
+            except OSError:
+                return  # reading it reports the error
+            problem = self._problem(component, found, path)
+            sound = sound and problem is None
+            yield component, problem
+            if not target:
+                here = component
+                continue
+            links += 1
+            if links > MOST_LINKS:
+                return
+            left += target.split("/")[::-1]
+            if target.startswith("/"):
+                here = ""
+        if sound and stat.S_ISDIR(os.lstat(here or "/").st_mode):
+            self._directories[path] = here
+
+    def _problem(self, component: str, found: os.stat_result, path: str) -> Problem | None:
+        """Return the problem of one component of a path; of a link, only its owner counts.
+
+        Write permission of the group is no problem: where each user has a group of their own, checkouts have it. Nor is
+        that of all users for a directory like /tmp above the trees, in which they cannot replace files of others.
+        """
+        if component in self._sound:
+            return None
+        me, sudo = os.geteuid(), os.environ.get("SUDO_UID", "")
+        # As in git: a user who may become root may let root run their tree.
+        owners = {0, me, int(sudo) if me == 0 and sudo.isdecimal() else 0}
+        mode, word = found.st_mode, shlex.quote(display_path(Path(component)))
+        above = stat.S_ISDIR(mode) and not self._is_within(component)
+        every = "-R " if stat.S_ISDIR(mode) and not above else "-h " if stat.S_ISLNK(mode) else ""
+        if found.st_uid not in owners:
+            message, repair = (
+                f"belongs to user {found.st_uid}, not to you or root",
+                f"as root `chown {every}{me} {word}`",
+            )
+            if above:
+                # Not `chown`: it may be the home of that user.
+                message += ", and who owns it can replace what is below it"
+                repair = f"copy it to a directory of yours, `cp -R {shlex.quote(self._named(path))} ~`"
+        elif mode & stat.S_IWOTH and not (stat.S_ISLNK(mode) or stat.S_ISCHR(mode) or (above and mode & stat.S_ISVTX)):
+            message = f"others may write it{' and so replace what is below it' if above else ''}"
+            repair = f"{'' if me in (0, found.st_uid) else 'as root '}`chmod {every}o-w {word}`"
+        else:
+            self._sound.add(component)
+            return None
+        hint = f"{repair}, or if you trust every user who can write there: `--trust`"
+        return Problem(Position(display_path(Path(component))), f"{message}: {self.why}", hint)
+
+    def _named(self, path: str) -> str:
+        """Return what an operator would copy to have a path elsewhere: its tree, or itself."""
+        return next((str(root) for root in self.roots if f"{path}/".startswith(f"{root}/")), path)
+
+    def _is_within(self, component: str) -> bool:
+        return f"{component.rstrip('/')}/".startswith(self._within)
+
+    def _is_above(self, component: str) -> bool:
+        return any(top.startswith(f"{component.rstrip('/')}/") for top in self._within)
+
+    def _all_owner_problems(self) -> Iterator[Problem]:
         """Yield the problems of all files in the trees, but none below a directory with one: one repair does both."""
         for root in self.roots:
-            if problem := owner_problem(root):
-                yield problem
+            yield from self.owner_problems(root)
+            if self._own_problem(root):
                 continue
             for folder, folders, files in os.walk(root):
                 names = sorted(name for name in (*folders, *files) if not name.startswith("."))
-                found = {name: owner_problem(Path(folder, name)) for name in names}
+                found = {name: self._own_problem(Path(folder, name)) for name in names}
                 yield from filter(None, found.values())
                 folders[:] = [name for name in folders if name in found and not found[name]]
+
+    def _own_problem(self, path: Path) -> Problem | None:
+        try:
+            return self._problem(os.fspath(path), path.lstat(), os.fspath(path))
+        except OSError:
+            return None

@@ -1200,7 +1200,9 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
         out = io.TextIOWrapper(io.BytesIO(), "utf-8")
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", io.StringIO())
-        listener: Any = console.Console(1, verbose=True) if form == "text" else documents.Lines()
+        listener: Any = (
+            console.Console([recorded.run.plan.host.name], verbose=True) if form == "text" else documents.Lines()
+        )
         report, seconds = replay(recorded.run, channels, dice, listener)
         out.flush()
         written = out.buffer.getvalue()  # type: ignore[attr-defined]

@@ -423,7 +423,7 @@ class Recording(Listener):
 
 def test_r10_an_interrupt_at_the_end_of_the_last_step_is_reported():
     listener = Recording()
-    _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1, lambda: None)
+    _, number = roll_out([Slow(making.plan(making.step()), None, None)], listener, 1)
     assert number == signal.SIGINT
     assert ["stopping after" in message for message in listener.messages] == [True]
 

@@ -249,7 +249,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("form", ["text", "jsonl"])
 def test_r17_s12_nothing_that_a_step_writes_commands_the_terminal(form, terminal, operator):
-    data = b"".join(name.encode() + b" " + each + b"\n" for name, each in HOSTILE.items())
+    # The names come last: what comes first may be written over.
+    data = b"".join(each + b" " + name.encode() + b"\n" for name, each in HOSTILE.items())
     (operator.directory / "data").write_bytes(data)
     body = f"cat {operator.directory}/data; tail -n 3 {operator.directory}/data >&2; exit 1"
     screen = terminal(*operator.deploy_arguments(tree_of(operator, a=body), form=form))

@@ -221,13 +221,24 @@ def test_a_group_may_name_a_host_without_a_directory(check):
 
 
 def test_a_directory_of_a_host_at_the_wrong_place_does_not_block_the_others(operator, tmp_path):
-    files = {"hosts/medusa/default": "it\n", "hosts/web9.univ.run/default": "it\n", "scripts/it": script()}
+    files = {"hosts/medusa/default": "it\n", "168.1.4/192/default": "it\n", "scripts/it": script()}
     tree = plant(tmp_path / "tree", files)
     assert operator.run("plan", "--host", "*", cwd=tree).text.startswith("medusa: 1 step")
     done = operator.run("hosts", cwd=tree)
     assert [line.split()[0] for line in done.text.splitlines()] == ["medusa"]
-    assert "hosts/web9.univ.run/default:1: no host has its directory" in done.talk
-    assert "move it to `univ.run/web9`" in done.talk
+    assert "168.1.4/192/default:1: no host has its directory" in done.talk
+    assert "move it to `hosts/192.168.1.4`" in done.talk
+
+
+def test_two_directories_of_one_host_are_reported_once(check):
+    """O15."""
+    both = {"hosts/web1.example.com/default": "it\n", "example.com/web1/default": "it port=1\n"}
+    more = {"hosts/web1.example.com/own": script("desc a"), "example.com/web1/own": script("desc b")}
+    done = check({"scripts/it": script("desc x"), **both, **more}, "--format", "json")
+    found = [
+        (each["rule"], each["file"]) for each in done.document["findings"] if each["rule"] != "undeclared-operation"
+    ]
+    assert found == [("two-directories", "hosts/web1.example.com/default")]
 
 
 def test_an_address_is_a_host_without_a_domain(operator, tmp_path):

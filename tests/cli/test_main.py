@@ -52,6 +52,16 @@ BAD = [
     (["info", "nosuch"], "unknown script `nosuch`"),
     (["info", "/etc/passwd"], "absolute"),
     (["hosts", "a", "b"], "b"),
+    (["plan", "--host", "nowhere.example.net", "--recipe", "default"], "unknown recipe `default`"),  # D31
+    (["deploy", "--host", "nowhere.example.net", "--recipe", "default"], "unknown recipe `default`"),
+    (["render", "--host", "nowhere.example.net", "--recipe", "default"], "unknown recipe `default`"),
+    (["plan", "--host", "nowhere.example.net", "--recipe", "x", "--recipe", "default"], "unknown recipe `default`"),
+    (["plan", "--host", "nowhere.example.net", "--recipe", "@default"], "unknown recipe `@default`"),
+    (["deploy", "--host", "all"], "`'*'`, in quotes"),  # O8
+    (["init", "--host", "all"], "`'*'`, in quotes"),
+    (["hosts", "ALL"], "`'*'`, in quotes"),
+    (["sysinfos", "--host", "root@everything"], "`'root@*'`, in quotes"),
+    (["info", "x", "--host", "any"], "`'*'`, in quotes"),
 ]
 
 
@@ -114,6 +124,49 @@ def test_help_is_no_error(capfd: pytest.CaptureFixture[str], words: list[str]):
     assert capfd.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("help", "usage: runsdeploy [-h]"),
+        ("help help", "usage: runsdeploy [-h]"),
+        ("-v help", "usage: runsdeploy [-h]"),
+        ("help deploy", "usage: runsdeploy deploy "),
+        ("deploy help", "usage: runsdeploy deploy "),
+        ("hosts help", "usage: runsdeploy hosts "),
+        ("init help", "usage: runsdeploy init "),
+        ("lock help", "usage: runsdeploy lock "),
+        ("help cron.run", "usage: runsdeploy cron.run "),
+        ("cron.run help", "usage: runsdeploy cron.run "),
+    ],
+)
+def test_help_may_be_asked_for_by_a_word(capfd: pytest.CaptureFixture[str], tree: Path, words: str, usage: str):
+    """O20."""
+    with pytest.raises(SystemExit) as caught:
+        main(words.split())
+    assert caught.value.code == 0
+    assert capfd.readouterr().out.startswith(usage)
+    assert [each.name for each in tree.iterdir()] == ["scripts"]
+
+
+def test_help_may_be_the_name_of_a_script(capfd: pytest.CaptureFixture[str], tree: Path):
+    assert main(["new", "help"]) == 0
+    assert (tree / "scripts/help").exists()
+    assert main(["info", "help"]) == 0
+    assert main(["help", "nonsense"]) == 2
+    assert "unknown command `nonsense`" in capfd.readouterr().err
+
+
+def test_no_default_is_shown_for_what_is_off_by_default(capfd: pytest.CaptureFixture[str]):
+    """O20."""
+    with pytest.raises(SystemExit):
+        main(["deploy", "--help"])
+    text = " ".join(capfd.readouterr().out.split())
+    assert " 0.0" not in text
+    assert " 0 by default" not in text
+    assert "120 by default" in text
+    assert "4 by default" in text
+
+
 def test_a_word_of_another_argument_does_not_choose_the_format(capfd: pytest.CaptureFixture[str]):
     assert main(["deploy", "--nosuch", "json-host"]) == 2
     assert capfd.readouterr().out == ""
@@ -147,6 +200,8 @@ def test_c_changes_the_directory_as_in_git_and_make(tree: Path, monkeypatch: pyt
     assert main(["-C", str(tree.parent), "-C", tree.name, "list"]) == 0
     assert capfd.readouterr().out == "hello  greets\n"
     monkeypatch.chdir("/")
+    assert main([f"-C{tree}", "list"]) == 0, "O20: the value may be attached"
+    assert capfd.readouterr().out == "hello  greets\n"
     assert main(["-C", str(tree / "nowhere"), "--format", "json", "list"]) == 2
     told = capfd.readouterr()
     assert "cannot change to directory" in told.err
@@ -162,7 +217,9 @@ def test_c_changes_the_directory_as_in_git_and_make(tree: Path, monkeypatch: pyt
         ),
         (["--forks", "3", "deploy"], "unknown flag `--forks`; did you mean `--parallel`?"),
         (["--formt", "json", "list"], "unknown flag `--formt`; did you mean `--format`?"),
-        (["--path"], "argument --path: expected one argument; see `runsdeploy --help`"),
+        (["--path"], "flag `--path` needs a value; see `runsdeploy --help`"),
+        (["--verison"], "unknown flag `--verison`; did you mean `--version`?"),
+        (["--trust=no", "list"], "flag `--trust` takes no value, found `no`; leave the flag out"),
         (["--nosuch", "list"], "unknown flag `--nosuch`; see `runsdeploy --help`"),
     ],
 )
@@ -202,6 +259,75 @@ def test_other_flags_before_the_command_are_told_where_they_belong(capfd, words,
 def test_what_operators_type_from_habit_comes_before_resemblance(capfd, words, hint):
     assert main(words.split()) == 2
     assert hint in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("deploy --host a b", "unexpected word `b`; did you mean `--host a,b`?"),
+        ("deploy --host a, b c", "unexpected words `b c`; did you mean `--host a,b,c`?"),
+        ("deploy --host a,b c --dry-run", "unexpected word `c`; did you mean `--host a,b,c`?"),
+        ("init --host a b", "did you mean `--host a,b`? to make a tree there, write it first: `init b …`"),
+        ("init --host a b c", "did you mean `--host a,b,c`?"),
+        ("list --host a b", "unexpected word `b`; `list` takes one host"),
+        ("info x --host a b", "unexpected word `b`; `info` takes one host"),
+        ("deploy --set port 80", "unexpected word `80`; did you mean `--set port=80`?"),
+        ("deploy --set port = 80", "unexpected words `= 80`; did you mean `--set port=80`?"),
+        ("deploy --set port= 80", "unexpected word `80`; did you mean `--set port=80`?"),
+        ("deploy --set names a b", "unexpected words `a b`; did you mean `--set 'names a b'`?"),
+        ("deploy --set text=hello world", "unexpected word `world`; did you mean `--set 'text=hello world'`?"),
+        ("deploy --set a=1 b+=2", "unexpected word `b+=2`; did you mean `--set a=1 --set b+=2`?"),
+        ("plan --recipe a b", "unexpected word `b`; did you mean `--recipe a --recipe b`?"),
+        ("status --script a b", "unexpected word `b`; did you mean `--script a --script b`?"),
+        ("hosts a b", "unexpected word `b`; did you mean `hosts a,b`?"),
+        ("list --path a b", "unexpected word `b`; did you mean `--path a:b`?"),
+        ("lock add --reason testing a branch", "did you mean `--reason 'testing a branch'`?"),
+        ("cron.install --schedule 0 2", "unexpected word `2`; did you mean `--schedule '0 2'`?"),
+        ("deploy web1", "unexpected word `web1`; did you mean `--host web1`?"),
+        ("deploy --parallel 4 web1", "unexpected word `web1`; did you mean `--host web1`?"),
+        ("deploy --dry-run web/nginx", "unexpected word `web/nginx`; did you mean `--script web/nginx`?"),
+        ("completion bash zsh", "unexpected word `zsh`; see `runsdeploy completion --help`"),
+    ],
+)
+def test_a_stray_word_is_explained_by_the_flag_before_it(capfd, tree: Path, words, message):
+    """O7: nothing is made of it."""
+    assert main(words.split()) == 2
+    assert message in capfd.readouterr().err
+    assert [each.name for each in tree.iterdir()] == ["scripts"]
+
+
+def test_a_tree_may_still_be_made_with_its_hosts(tree: Path):
+    assert main(["init", "below", "--host", "web1"]) == 0
+    assert (tree / "below/hosts/web1/default").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        ("deploy --trust=no", ["flag `--trust` takes no value, found `no`; leave the flag out"]),
+        ("deploy --dry-run yes", ["flag `--dry-run` takes no value, found `yes`; write `--dry-run` alone"]),
+        ("deploy -nl web1", ["unknown flag `-l` in `-nl`; did you mean `--host`?"]),
+        ("deploy --verison", ["unknown flag `--verison`; did you mean `--version`?"]),
+        ("deploy --version", ["unknown flag `--version`; write it alone: `runsdeploy --version`"]),
+        ("deploy -C/tmp", ["unknown flag `-C/tmp`; write it before the command: `runsdeploy -C /tmp deploy`"]),
+        ("deploy --host", ["flag `--host` needs a value; see `runsdeploy deploy --help`"]),
+        ("deploy --host --dry-run", ["flag `--host` needs a value; see `runsdeploy deploy --help`"]),
+        ("new", ["no NAME given: its name, e.g. `web/nginx`; see `runsdeploy new --help`"]),
+        ("lock", ["no ACTION given: `add`, `show` or `remove`; see `runsdeploy lock --help`"]),
+        (
+            "deploy --nosuch 5 --host a b --trust=no",
+            [
+                "unknown flag `--nosuch`; see `runsdeploy deploy --help`",
+                "flag `--trust` takes no value, found `no`; leave the flag out",
+                "unexpected word `b`; did you mean `--host a,b`?",
+            ],
+        ),
+    ],
+)
+def test_all_mistyped_words_are_explained_in_our_words_not_in_those_of_argparse(capfd, words, messages):
+    """O20."""
+    assert main(words.split()) == 2
+    assert capfd.readouterr().err.splitlines() == messages
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,19 @@ START = datetime(2026, 10, 25, 1, 30)  # noqa: DTZ001 - a wall clock
             "2027-01-04 06:00",
         ),
         ("0 0 13 * fri", "at 00:00, on day 13 of the month, or on Friday", "", "2026-10-30 00:00"),
+        # O21: cron-descriptor leaves the `or` out where the days are a range.
+        (
+            "0 0 1,15 * mon-fri",
+            "at 00:00, on day 1 and 15 of the month, or Monday through Friday",
+            "",
+            "2026-10-26 00:00",
+        ),
+        (
+            "0 0 1-7 jan,mar sun,wed",
+            "at 00:00, between day 1 and 7 of the month, or on Sunday and Wednesday, only in January and March",
+            "",
+            "2027-01-01 00:00",
+        ),
         (
             "0 12 * * 5-7",
             "at 12:00, Friday through Sunday",

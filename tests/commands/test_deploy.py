@@ -6,8 +6,11 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -82,6 +85,21 @@ def sessions(host):
 
 
 # --- how steps end
+
+
+def test_no_library_writes_a_warning_of_its_own(operator, tmp_path):
+    """O21: no warnings of libraries, with the newest and with the oldest that are allowed."""
+    files = {
+        "univ.run/medusa/default": "it\n", "scripts/it": script("ref -t -r x=x.j2\nconf once", 'cat "$x"'),
+        "scripts/x.j2": "{{ host }}\n", "runsdeploy.yaml": "parallel: 2\n",
+    }  # fmt: skip
+    tree = plant(tmp_path / "tree", files)
+    words = operator.deploy_arguments(tree, host=HOST, form="text")
+    for expected in ("1 ok", "1 already-done"):
+        done = operator.run(*words, cwd=tree)
+        assert done.status == 0, done.talk
+        assert not re.search(r"(?i)warning|site-packages|\.py:", done.talk), done.talk
+        assert f"ok ({expected})" in done.text
 
 
 def test_a_second_deploy_finds_everything_already_done(operator, tmp_path):
@@ -230,15 +248,16 @@ def test_a_character_written_in_two_pieces_is_one(operator, gate, tmp_path):
 
 
 def test_a_terminal_sees_control_characters_spelled(operator, tmp_path):
-    """R17: CWE-150."""
+    """R17, O4: CWE-150; whole sequences are dropped."""
     tree = tree_of(
-        tmp_path, {"a": script("", "printf '\\033]52;c;eA==\\007\\033[2J\\rtext\\302\\233x\\377\\n'; exit 1")}
+        tmp_path,
+        {"a": script("", "printf '\\033]52;c;eA==\\007\\033[2J\\033]0;text\\001\\302\\233x\\377\\n'; exit 1")},
     )
     done = operator.run(*operator.deploy_arguments(tree, form="text"))
     for stream in (done.text, done.talk):
         assert not set(stream) & {"\x1b", "\x07", "\r", "\x9b"}
-        assert "text" in stream
-        assert "\\x1b" in stream
+        assert "\\x1b]0;text\\x01\\x9bx\\xff\n" in stream
+        assert "52;c" not in stream
 
 
 def test_a_child_in_the_background_does_not_hold_the_session(operator, host, tmp_path):
@@ -722,6 +741,74 @@ def test_a_signal_stops_hosts_that_have_not_begun(fleet, tmp_path, gate):
     assert done.hosts == dict.fromkeys(NAMES, "interrupted")
     assert [step["outcome"] for step in done.document["hosts"][0]["steps"]] == ["ok", "skipped"]
     assert [sessions(host) for host in hosts] == [1, 0, 0]
+
+
+def test_o3_o5_o11_a_rollout_as_text_ends_with_what_failed_and_the_command_that_runs_it_again(fleet, tmp_path):
+    """O3, O5, O11: stdout and stderr are one pipe."""
+    hosts, operator = fleet
+    operator.alter("transport.wait", DELAY=0.1)
+    hosts[1].stop()
+    body = "for i in 1 2 3; do printf 'half '; sleep 0.02; echo line $i of $RUNS_HOST; done\n[[ $RUNS_HOST != alpha* ]]"
+    tree = fleet_tree(tmp_path, body)
+    words = ["deploy", "--path", tree, "--ssh-config", operator.ssh_config, "--host", "*.univ.run", "--parallel", "3"]
+    words += ["--set", "it=a b", "--set", "db_password=hunter2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "runsdeploy", *words], env=operator.settings(), cwd=operator.directory, check=False,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    end = lines.index("")
+    heads = [f"{name.ljust(14)} | " for name in NAMES]
+    assert all(line[:17] in heads for line in lines[:end]), done.stdout
+    assert not [line for line in lines[:end] if line[17:].startswith(line[:17].split()[0])]
+    for name, head in zip(NAMES, heads, strict=True):
+        shown = [line for line in lines[:end] if line.startswith(f"{head}  | ")]
+        assert shown == ([f"{head}  | half line {i} of {name}" for i in (1, 2, 3)] if name != NAMES[1] else [])
+    waited = [line for line in lines if "trying again" in line]
+    assert len(waited) == 1
+    assert waited[0].startswith(f"{heads[1]}cannot connect to `beta.univ.run` (127.0.0.1 port")
+    totals, unreachable, failed, title, again = lines[end + 1 :]
+    assert re.fullmatch(r"3 hosts in \d+\.\d\d s: 1 ok, 1 unreachable, 1 failed", totals)
+    assert re.match("unreachable  beta.univ.run: cannot connect to .* connection refused$", unreachable)
+    assert failed == f"failed       alpha.univ.run: {tree}/scripts/a:3: `a` failed with status 1"
+    assert title == "to run these again:"
+    assert shlex.split(again) == [
+        "runsdeploy", "deploy", "--host", "beta.univ.run,alpha.univ.run", "--set", "it=a b",
+        "--set", "db_password=...", "--parallel", "3", "--path", str(tree), "--ssh-config", str(operator.ssh_config),
+    ]  # fmt: skip
+    assert "hunter2" not in done.stdout
+    # It is a command line, and runs just these.
+    words = [word for word in shlex.split(again)[1:] if not word.startswith("db_")]
+    words.pop(len(words) - 1 - words[::-1].index("--set"))
+    hosts[1].start()
+    document = operator.run(*words, "--format", "json").document
+    assert {each["host"] for each in document["hosts"]} == {NAMES[0], NAMES[1]}
+    assert document["summary"]["kinds"] == {"ok": 1, "failed": 1}
+    assert [each["host"] for each in document["summary"]["failures"]] == [NAMES[0]]
+    assert document["summary"]["again"][:4] == ["runsdeploy", "deploy", "--host", NAMES[0]]
+
+
+def test_o3_one_host_has_no_summary_and_an_interrupted_rollout_names_hosts_that_were_not_started(fleet, tmp_path, gate):
+    """O3."""
+    hosts, operator = fleet
+    tree = fleet_tree(tmp_path, gate.body())
+    words = operator.deploy_arguments(tree, "--parallel", "1", host="*.univ.run", form="text")
+    with under_way(operator, *words) as process:
+        gate.reached()
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: list(hosts[0].state.glob("sessions/*/*/stop")))
+        gate.open()
+        done = wait(process)
+    assert done.status == 130
+    totals, *kinds, _, again = done.text.splitlines()[-5:]
+    assert totals.endswith("s: 2 not-started, 1 interrupted")
+    assert kinds == ["not-started  beta.univ.run, gamma.univ.run", "interrupted  alpha.univ.run"]
+    assert shlex.split(again)[3] == "beta.univ.run,gamma.univ.run,alpha.univ.run"
+    one = operator.run(*operator.deploy_arguments(tree, host=NAMES[0], form="text"))
+    assert one.status == 0
+    assert "again" not in one.text
+    assert one.text.splitlines()[-1].startswith("alpha.univ.run: ok (2 ok) in")
 
 
 def test_one_hosts_errors_are_known_before_any_is_touched(fleet, tmp_path):

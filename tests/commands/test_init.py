@@ -39,6 +39,7 @@ def test_a_tree_a_host_and_a_script_are_made_and_can_be_planned_checked_and_depl
         "made new tree/scripts/example",
         "made new tree/groups/example",
         "made new tree/tasks.py",
+        "made new tree/.gitattributes",
         "made new tree/hosts/",
         "made new tree/lib/",
     ]
@@ -60,6 +61,25 @@ def test_a_tree_a_host_and_a_script_are_made_and_can_be_planned_checked_and_depl
     for outcome in ("ok", "already-done"):
         done = operator.run("deploy", "--local", "--host", "web1", "--format", "json", cwd=tree)
         assert done.outcomes == [("example", outcome), ("hello", outcome)], done.talk
+
+
+def test_the_directory_that_a_newcomer_makes_by_hand_is_the_hosts_directory(operator, tree):
+    """O15: `hosts/` and `--host web1.example.com` are what he has seen."""
+    plant(tree, {"hosts/web1.example.com/default": "example\n"})
+    assert operator.run("hosts", cwd=tree).text.split() == ["web1.example.com", "default", "hosts/web1.example.com"]
+    done = operator.run("plan", "--host", "web1.example.com", cwd=tree)
+    assert (done.status, done.text.splitlines()[0].startswith("web1.example.com: 1 step")) == (0, True)
+    done = operator.run("init", "--host", "web1.example.com", cwd=tree)
+    assert done.text.splitlines() == [
+        "made hosts/web1.example.com/runs.conf",
+        "exists, left as it is: hosts/web1.example.com/default",
+        "made hosts/web1.example.com/sysinfos.conf",
+    ]
+    assert (
+        operator.run("new", "own", "--host", "web1.example.com", cwd=tree).text == "made hosts/web1.example.com/own\n"
+    )
+    assert findings(operator, tree) == (0, [])
+    assert not (tree / "example.com").exists()
 
 
 def test_every_line_that_is_a_comment_in_a_template_is_valid_without_its_sign(operator, tree):
@@ -115,7 +135,10 @@ def test_invoke_does_the_same(operator, tree):
         made += [each["file"] for each in json.loads(done.stdout)["files"] if each["made"]]
     assert made == [
         *(f"hosts/web1/{name}" for name in ("runs.conf", "default", "sysinfos.conf", "hello")),
-        *(f"below/{name}" for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", "hosts", "lib")),
+        *(
+            f"below/{name}"
+            for name in ("runs.conf", "scripts/example", "groups/example", "tasks.py", ".gitattributes", "hosts", "lib")
+        ),
     ]
 
 
@@ -141,13 +164,13 @@ def test_what_exists_is_left_as_it_is(operator, tmp_path):
     mine = {
         "runs.conf": "mine\n", "scripts/example": Link("nowhere"), "hosts/web1/default": Link("../../elsewhere"),
         "groups/example": None, "lib/x": "", "hosts/web1/sysinfos.conf": "",
-        "tasks.py": "mine = 1\n",
+        "tasks.py": "mine = 1\n", ".gitattributes": "",
     }  # fmt: skip
     tree = plant(tmp_path / "tree", mine)
     before = contents(tree)
     done = operator.run("init", tree, "--host", "web1")
     assert done.status == 0
-    assert [line.split(": ")[0] for line in done.text.splitlines()] == [*["exists, left as it is"] * 6,
+    assert [line.split(": ")[0] for line in done.text.splitlines()] == [*["exists, left as it is"] * 7,
         f"made {tree}/hosts/web1/runs.conf", *["exists, left as it is"] * 2]  # fmt: skip
     assert contents(tree) == before | {b"hosts/web1/runs.conf": contents(tree)[b"hosts/web1/runs.conf"]}
 

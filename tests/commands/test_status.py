@@ -70,7 +70,7 @@ def test_a_marker_says_when_by_whom_from_what_and_by_which_plan(operator, target
     section = hashlib.sha256(FILES["scripts/web"].partition("script:\n")[2].encode()).hexdigest()
     lines = (target.state / "markers/web/subsystem=conf").read_text().splitlines()
     assert [each.partition(" ")[0] for each in lines] == (
-        ["runsdeploy", "value", "time", "session", "digest", "plan", "script", "by", "revision"]
+        ["runsdeploy", "of", "value", "time", "session", "digest", "plan", "script", "by", "revision"]
     )
     told = next(e for e in ask(operator, tree, "status").document["hosts"][0]["markers"] if e["script"] == "web")
     assert told["revision"] == commit.stdout.strip()
@@ -341,3 +341,23 @@ def test_r33_a_marker_that_is_a_link_is_told_as_what_it_is_and_taken_away(whole,
     assert [each["script"] for each in taken] == ["once"]
     assert (theirs / "script").exists()
     assert operator.deploy(tree, "--script", "once").outcomes == [("once", "ok")]
+
+
+@pytest.mark.usefixtures("target")
+def test_a_long_value_is_compared_whole_and_shown_short(operator, tmp_path):
+    """D23: a marker of 64 KiB: the plan knows that it is done, and the table stays a table."""
+    value = "line of a file\n" * 4400
+    tree = plant(
+        tmp_path / "tree",
+        {
+            "scripts/big": script(f"var value='{value}'", 'shouldrun c "$value" || exit\nsetdone c "$value"'),
+            "hosts/medusa/default": "big\n",
+        },
+    )
+    assert operator.deploy(tree).status == 0
+    marker = ask(operator, tree, "status").document["hosts"][0]["markers"][0]
+    assert (marker["value"], marker["state"]) == (value, "done")
+    assert operator.deploy(tree, "--dry-run").document["hosts"][0]["steps"][0]["outcome"] == "already-done"
+    assert operator.deploy(tree).outcomes == [("big", "already-done")]
+    shown = ask(operator, tree, "status", form="text").out
+    assert max(map(len, shown.splitlines())) < 300

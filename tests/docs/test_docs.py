@@ -96,3 +96,15 @@ def test_the_commands_of_the_readme_and_the_how_to_work_in_the_sample_tree(host,
         assert "[status" not in said or "--exit-code" in command, f"$ {command}\n{said}"
     said = run("invoke deploy --host medusa.univ.run", tree, env)
     assert "medusa.univ.run: ok (5 already-done)" in said
+
+
+def test_every_pasted_pipeline_execs_runsdeploy_and_installs_no_strangers_package():
+    """O12: a cancelled job signals the step's own shell only. O13: the name is not on the index."""
+    steps = []
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        text = page.read_text()
+        for block in (each["text"] for each in BLOCK.finditer(text) if each["kind"] == "yaml"):
+            steps += re.findall(r"^\s*- (?:run: )?((?:exec )?runsdeploy .*)$", block, re.MULTILINE)
+            assert not re.search(r"pipx? install (?:\S+ )*runsdeploy\b", block), page
+    assert len(steps) >= 2
+    assert all(step.startswith("exec ") for step in steps)

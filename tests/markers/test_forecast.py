@@ -99,6 +99,68 @@ def test_a_section_and_its_markers_make_a_forecast(body: str, done: list[str], o
     assert said(body, *done) == outcome
 
 
+AFTER_YES = [
+    ("eval", 'eval "$x"'),
+    ("a file that a variable names", '. "$lib"'),
+    ("a file of the working directory", "source ./lib.sh"),
+    ("a text that is not understood", "select x in a b; do :; done"),
+    ("a fall-through", "case $1 in a) x ;& b) y ;; esac"),
+    ("a coprocess", "coproc x"),
+    ("broken quoting", 'echo "'),
+    ("a here-document without an end", "cat <<END"),
+    ("a guard in the background", "shouldrun b &"),
+    ("a guard in a substitution", "y=$(shouldrun b && echo yes)"),
+    ("a guard of another name", "setdone() { :; }"),
+    ("a computed command", "$shouldrun b"),
+    ("a trap that exits", "trap 'exit 0' EXIT"),
+    ("its own end", "kill -TERM $$"),
+    ("a library that a variable names", 'urequire "$lib"'),
+    ("a function without end", "f() { f; }; f"),
+    ("many paths", "if a; then x=1; fi\n" + "".join(f"if a; then x{n}=1; else x{n}=2; fi\n" for n in range(9))),
+    ("many iterations", f"for i in {' '.join(map(str, range(100)))}; do shouldrun $i || continue; done"),
+    ("a loop without end", "while :; do x=$((x + 1)); done"),
+    ("depth", f"{': && ' * 3000}:"),
+    ("length", "x=1\n" * 21_000),
+    ("a subshell", '(eval "$x")\nexit 0'),
+    ("a function", 'f() { eval "$x"; }\nf\nexit 0'),
+    ("a pipeline", 'x | { eval "$x"; shouldrun b; }\nexit 0'),
+]  # fmt: skip
+
+UNENDED = ('echo "', "cat <<END")
+"""what bash refuses too, in a compound command"""
+
+
+@pytest.mark.parametrize("more", [each[1] for each in AFTER_YES], ids=[each[0] for each in AFTER_YES])
+def test_once_a_guard_says_yes_nothing_below_it_changes_the_forecast(more: str):
+    """D16."""
+    body = f"{GUARD}\n{more}\nsetdone\n"
+    assert said(body) == RUN
+    assert said(f"if shouldrun; then\n{more}\nfi\n") == (MAYBE if more in UNENDED else RUN)
+    assert said(f"shouldrun a || exit\n{more}\n", "") == RUN
+    assert said(body, flags="strict") == RUN
+    # The guard that leaves: what stands below it is never reached.
+    assert said(body, "") == DONE
+
+
+@pytest.mark.parametrize("more", [each[1] for each in AFTER_YES[:14]], ids=[each[0] for each in AFTER_YES[:14]])
+def test_what_is_not_known_above_a_guard_or_below_a_no_is_not_said(more: str):
+    """D16."""
+    assert said(f"{more}\n{GUARD}\nsetdone\n") == MAYBE
+    assert said(f"shouldrun a && x\n{more}\nshouldrun c\n", "a") == MAYBE
+
+
+def test_a_yes_in_a_loop_without_end_is_a_yes():
+    """D16."""
+    assert said("while :; do shouldrun a && x; done\n") == RUN
+
+
+def test_markers_that_a_step_may_have_set_out_of_sight_are_not_known_to_the_next_one():
+    """D16."""
+    steps = [making.step(f"{GUARD}\neval x\n", number=1), making.step(f"{GUARD}\neval x\n", number=2)]
+    said_of = forecast(making.plan(*steps), markers(), Markers())
+    assert [said_of[1][0], said_of[2][0]] == [RUN, MAYBE]
+
+
 NOT_DONE = [
     ("the section leaves with a failure", "shouldrun || exit 1\nx\n", [""]),
     ("the section dies", "shouldrun || die done before\nx\n", [""]),

@@ -93,7 +93,7 @@ def test_text_that_the_stream_cannot_hold_is_spelled_out():
 def test_s12_r17_output_of_a_step_never_moves_the_cursor_however_it_is_cut(chunks: list[bytes]):
     """Nor does it look like a line of ours."""
     planned = making.plan(making.step())
-    console = Console(2)
+    console = Console(["medusa.univ.run", "web"])
     console.out, console.talk = Writer(io.StringIO()), Writer(io.StringIO())
     fold = Fold(planned)
     for event in [Started(1, "a"), *map(Output, chunks)]:
@@ -110,16 +110,19 @@ def test_s12_r17_output_that_was_asked_for_reaches_a_terminal_spelled_out(monkey
     plan, terminal = making.plan(making.step()), Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     fold, listener = Fold(plan), Verbatim()
-    for data in (b"a\x1b]0;", b"title\x07\nrest"):
+    for data in (b"a\x1b]0;", b"title\x07\nre\x07\x1b[31mst"):
         listener.event(plan, Output(data), fold)
     listener.end(fold.close(0.0))
-    assert terminal.getvalue() == "a\\x1b]0;title\\x07\nrest\n"
+    assert terminal.getvalue() == "a\nre\\x07st\n"
 
 
 def test_s12_what_a_killed_step_said_is_told_to_the_last_byte_even_of_half_a_character(capsysbinary):
     """Nothing ends such a step but the end of its host."""
     plan = making.plan(making.step())
-    for listener, shown in ((Lines(), b'"text": "\\\\xe2\\\\x82"'), (Console(1), b"whole \\xe2\\x82\n")):
+    for listener, shown in (
+        (Lines(), b'"text": "\\\\xe2\\\\x82"'),
+        (Console(["medusa.univ.run"]), b"whole \\xe2\\x82\n"),
+    ):
         fold = Fold(plan)
         for event in (Started(1, "web"), Output(b"whole "), Output(b"\xe2\x82"), Finished("interrupted")):
             fold.add(event)

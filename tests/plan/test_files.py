@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from runsdeploy.errors import Position
-from runsdeploy.plan.files import collect, content_file, digest_of
+from runsdeploy.plan.files import collect, content_file, destination, digest_of
 from runsdeploy.tree.trees import Trees
 
 PLACE = Position("scripts/web", 3)
@@ -106,19 +108,84 @@ def test_r33_links_inside_of_a_directory_are_kept_as_links(trees: Trees):
     assert links == {"near": "file", "dangling": "nowhere", "up": ".."}
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../../outside", "{tmp}/outside/file", "../../../gone"])
-@pytest.mark.parametrize("inside", ["scripts/ref", "scripts/ref/link"])
-def test_r33_r35_a_link_out_of_the_trees_is_an_error_that_names_it(
-    trees: Trees, tmp_path: Path, target: str, inside: str
+OUTSIDE = ["/etc/passwd", "../../../outside", "{tmp}/outside/file", "../../../gone"]
+
+
+@pytest.mark.parametrize("target", OUTSIDE)
+def test_r33_r35_a_link_that_is_referred_to_and_leads_out_of_the_trees_is_an_error_that_names_it(
+    trees: Trees, tmp_path: Path, target: str
 ):
-    link = trees.roots[0] / inside
-    link.parent.mkdir(exist_ok=True)
+    link = trees.roots[0] / "scripts/ref"
     link.symlink_to(target.format(tmp=tmp_path))
     files, problems = taken(trees)
-    assert f"tree0/{inside}" not in files
+    assert files == {}
     assert len(problems) == 1
     assert str(link) in problems[0]
     assert "leads out of the trees" in problems[0]
+
+
+@pytest.mark.parametrize("target", [*OUTSIDE, "/opt/app/releases/1", "/dev/zero", "../pipe"])
+def test_r33_a_link_in_a_directory_is_shipped_wherever_it_leads_and_nothing_is_read_through_it(
+    trees: Trees, tmp_path: Path, target: str
+):
+    """D18: `current -> /opt/app/releases/1` is meant for the target."""
+    link = trees.roots[0] / "scripts/ref/link"
+    link.parent.mkdir()
+    os.mkfifo(trees.roots[0] / "scripts/pipe")
+    link.symlink_to(target.format(tmp=tmp_path))
+    files, problems = collect(trees, trees.located(0, "scripts/ref"), PLACE)
+    assert problems == []
+    assert [(file.path, file.target, file.digest) for file in files[1:]] == [
+        ("tree0/scripts/ref/link", target.format(tmp=tmp_path), "")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("a/x", "a/x"),
+        ("a/current/x", "a/releases/1/x"),
+        ("a/current", "a/releases/1"),
+        ("a/up/b", "b"),
+        ("a/out/x", None),
+        ("a/absolute/x", None),
+        ("a/loop/x", None),
+        ("a/twice/x", "a/releases/1/x"),
+    ],
+)
+def test_the_destination_of_a_path_behind_links(path: str, expected: str | None):
+    """D18: only what is shipped itself may be found behind a link."""
+    links = {
+        "a/current": "releases/1",
+        "a/up": "..",
+        "a/out": "../../x",
+        "a/absolute": "/opt",
+        "a/loop": "loop",
+        "a/twice": "./current",
+    }
+    assert destination(path, links) == expected
+
+
+def _recording(call: Callable[..., int], names: list[object], path: object, *more: int, **how: int) -> int:
+    names.append(path)
+    return call(path, *more, **how)
+
+
+def test_the_work_for_a_directory_grows_with_its_files(trees: Trees, monkeypatch: pytest.MonkeyPatch):
+    """D24: one look-up and one open for each file, by its name alone."""
+    root = trees.roots[0] / "scripts/ref"
+    counts = []
+    for number in (0, 1):
+        (root / f"d{number}/e").mkdir(parents=True)
+        for each in range(50):
+            (root / f"d{number}/e/f{each}").write_text("x")
+        opened: list[object] = []
+        record = partial(_recording, os.open, opened)
+        monkeypatch.setattr(os, "open", record)
+        assert len(taken(trees)[0]) == 1 + 52 * (number + 1)
+        monkeypatch.undo()
+        counts.append(len([path for path in opened if str(path).startswith(("f", "d", "e"))]))
+    assert counts == [52, 104]
 
 
 def test_r33_a_link_to_an_allowed_place_is_no_error(trees: Trees, tmp_path: Path):

@@ -378,6 +378,49 @@ def test_r32_r33_a_directory_arrives_as_it_is(operator, target, tmp_path):
     assert contents(target.home / "copy") == contents(tree / "scripts" / "stuff")
 
 
+def test_r33_links_meant_for_the_target_arrive_as_links_and_nothing_is_written_through_them(operator, target, tmp_path):
+    """D18: an absolute link, one out of the directory, and a file that another step refers to behind a link."""
+    away = tmp_path / "away"
+    away.mkdir()
+    tree = plant(
+        tmp_path / "tree",
+        {
+            "scripts/behind": script("ref x=stuff/current/x", 'cat "$x" >~/behind'),
+            "scripts/near": script("conf local\nref x=stuff/current/x", 'cat "$x"'),
+            "scripts/it": script("ref d=stuff", 'cp -a "$d" ~/copy'),
+            "scripts/stuff/releases/1/x": "one\n",
+            "scripts/stuff/current": Link("releases/1"),
+            "scripts/stuff/app": Link(str(away)),
+            "scripts/stuff/gone": Link("/opt/app/releases/1"),
+            "scripts/stuff/out": Link("../../../outside"),
+            "hosts/medusa/default": "behind\nnear\nit\n",
+        },
+    )
+    done = succeed(operator, tree)
+    assert done.outcomes == [("behind", "ok"), ("near", "ok"), ("it", "ok")]
+    assert contents(target.home / "copy") == contents(tree / "scripts" / "stuff")
+    assert (target.home / "behind").read_text() == "one\n"
+    assert list(away.iterdir()) == []
+
+
+@pytest.mark.usefixtures("target")
+def test_r33_a_file_that_a_shipped_link_does_not_lead_to_is_an_error(operator, tmp_path):
+    """D18: written where it is referred to, it would be written to the place that the link names."""
+    real = plant(tmp_path / "real", {"x": "x\n"})
+    tree = plant(
+        tmp_path / "tree",
+        {
+            "scripts/it": script("ref d=stuff; ref x=stuff/app/x"),
+            "scripts/stuff/app": Link(str(real)),
+            "hosts/medusa/default": "it\n",
+        },
+    )
+    done = operator.deploy(tree, "--allow", real)
+    assert done.status == 2
+    assert "`tree0/scripts/stuff/app/x` lies behind a link that is shipped as a link" in done.talk
+    assert "refer to the file by its path without links" in done.talk
+
+
 def test_a_reference_is_looked_for_nearest_first(operator, target, tmp_path):
     files = {
         "scripts/web/a": "own\n",
@@ -921,7 +964,7 @@ def test_strict_names_the_line_in_a_library_and_the_one_that_called_it(body, lib
     tree = plant(tmp_path / "tree", files)
     done = operator.deploy(tree)
     assert done.outcomes == [("it", "failed")]
-    assert done.steps[0]["failed_at"] == f"{tree}/scripts/it:4"
+    assert done.steps[0]["failed_at"] == f"{tree}/lib/{library}:15"
     assert done.output.endswith(f"/scripts/it: line 4: lib/{library}:15: `{body}` failed\n"), done.output
 
 
@@ -929,7 +972,7 @@ def test_strict_names_the_line_of_a_library_that_fails_while_it_is_loaded(operat
     files = {"scripts/it": script("conf strict", "urequire lab"), "lib/lab": ":\nfalse\n"}
     tree = plant(tmp_path / "tree", {**files, "hosts/medusa/default": "it\n"})
     done = operator.deploy(tree)
-    assert done.steps[0]["failed_at"] == f"{tree}/scripts/it:3"
+    assert done.steps[0]["failed_at"] == f"{tree}/lib/lab:2"
     assert done.output.endswith("/scripts/it: line 3: lib/lab:2: `false` failed\n"), done.output
 
 

@@ -84,3 +84,11 @@ def test_a_long_chain_is_sorted():
     count = 5000
     before: Before = [{number + 1: None} for number in range(count - 1)] + [{}]
     assert stable_order(before) == list(reversed(range(count)))
+
+
+def test_the_cycle_of_a_long_chain_is_found_at_once():
+    """D22: to look for a way back from each of the 20,000 numbers takes the square of their number."""
+    count = 20000
+    before: Before = [{number - 1: None} if number else {} for number in range(count)]
+    before[-2][count - 1] = None
+    assert find_cycle(before) == [count - 2, count - 1, count - 2]

@@ -31,7 +31,7 @@ class Sound(Run):
 def test_a_mistake_of_ours_on_one_host_has_a_report_file_and_hides_no_other_host(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     runs = [kind(making.plan(), None, None) for kind in (Broken, Sound)]
-    (broken, sound), signal = roll_out(runs, Silent(), 2, lambda: None)
+    (broken, sound), signal = roll_out(runs, Silent(), 2)
     (report,) = tmp_path.glob("runsdeploy-report-*.txt")
     assert signal == 0
     assert broken.message == f"runsdeploy itself failed: IndexError: surprise; traceback in `{report}`"

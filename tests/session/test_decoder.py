@@ -35,7 +35,7 @@ from runsdeploy.events import (
     decode_word,
     encode_word,
 )
-from runsdeploy.session.decoder import LONGEST, Decoder
+from runsdeploy.session.decoder import LONGEST, LONGEST_MARKER, Decoder
 from runsdeploy.session.event_line import MARK, encode, parse
 
 NONCE = "00112233445566778899aabbccddeeff"
@@ -60,6 +60,7 @@ TABLE: list[tuple[str, Event]] = [
     ("end 12 already-done 0 0.0 0 none", Ended(12, "already-done", 0, 0.0, 0, "none")),
     ("end 3 failed 255 12.5 17 exit", Ended(3, "failed", 255, 12.5, 17, "exit")),
     ("end 3 killed 137 1.25 0 last", Ended(3, "killed", 137, 1.25, 0, "last")),
+    ("end 3 failed 1 1.25 7 exit tree0%2Fa%20b.sh", Ended(3, "failed", 1, 1.25, 7, "exit", "tree0/a b.sh")),
     ("mark 1 shouldrun ", Marked(1, "shouldrun", "")),
     ("mark 1 declined a%20b", Marked(1, "declined", "a b")),
     ("mark 2 setdone %20x%3A", Marked(2, "setdone", " x:")),
@@ -407,3 +408,13 @@ def test_an_earlier_session_that_reports_one_before_it():
         EarlierEvent(Output(b"one")),
         EarlierEvent(Output(b"two")),
     ]
+
+
+def test_a_marker_of_the_longest_value_is_an_event_in_any_chunks():
+    """D23: `status` and forecasts read values that are far longer than any other event."""
+    found = MarkerFound("own", "web/subsystem=a", "%3D" + "a" * 3_999_997)
+    data = encode(found, NONCE)
+    assert len(data) < LONGEST_MARKER
+    for size in (32768, len(data)):
+        decoder = Decoder(NONCE, in_session=True)
+        assert [e for at in range(0, len(data), size) for e in decoder.feed(data[at : at + size])] == [found]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from runsdeploy.session.line_discipline import LineDiscipline
 from tests.trees import PATIENCE, Executable, Link, Operator, contents, plant, script, wait_until
 
 HOST = "medusa.univ.run"
@@ -144,6 +145,23 @@ def test_what_was_deployed_is_done_for_the_rendered_plan(operator, machine, tmp_
     assert [outcome for _, outcome in outcomes(said)] == DONE * 5
     assert machine.markers() == before
     assert "medusa.univ.run: ok (5 already-done)" in said
+
+
+def test_o4_its_output_is_shown_as_that_of_a_deploy(operator, machine, tmp_path):
+    """O4: redrawn lines in their last state, no sequences; what is malformed is shown, and commands nothing."""
+    data = (
+        b"plain\r\n  0%\r 50%\r100%\r\nlong line\rab\n\x1b[1;31mred\x1b[0m x\nspin |\b/\b-\b\\\bdone\n\b\bx\n"
+        b"\x1b]0;title\x07a\x1b]8;;u\x1b\\b\n\x1b[2J\x1b[1;1Hx\x1b(B\nabc\r\x1b[Kd\nabc\x1b[2K\rd\n"
+        b"\xe2\x82\xac\xe2\x82\xac\rab\xe2\x82\xac\nwait\b\b\b\bdone\n"
+    )
+    hostile = b"half \x1b[3\n\x1b]0;no end\n\x07\x7f\x1b\n"
+    tree = plant(tmp_path / "tree", {"scripts/a": script("ref f=data", "cat $f"), "scripts/data": data + hostile})
+    plant(tree, {"hosts/medusa/default": "a\n"})
+    status, said = machine.run(rendered(operator, tree))
+    assert status == 0
+    shown = [line.removeprefix("  | ") for line in said.splitlines() if line.startswith("  | ")]
+    assert [line.rstrip() for line in shown[:-3]] == LineDiscipline().feed(data)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f]", said)
 
 
 def test_a_marker_is_the_same_but_for_user_and_time(operator, machine, tmp_path):
@@ -302,7 +320,7 @@ def test_output_cannot_obey_a_terminal_and_is_in_order(operator, machine, tmp_pa
     body = "printf 'one\\033[2J\\a\\n'; printf 'two' >&2; printf ' caf\\303\\251\\n'; printf 'no end'"
     files = {"scripts/a": script("", body), "univ.run/medusa/default": "a\n"}
     said = machine.run(rendered(operator, plant(tmp_path / "tree", files)), LC_ALL="C.UTF-8")[1]
-    assert "  | one?[2J?\n  | two café\n  | no end\nok " in said
+    assert "  | one?\n  | two café\n  | no end\nok " in said
 
 
 def test_unacknowledged_output_of_an_earlier_session_is_shown(operator, machine, tmp_path):
@@ -449,3 +467,18 @@ def test_a_minus_is_stdout(operator, tmp_path):
     done = operator.run("render", "--path", tree, "--host", HOST, "--output", "-")
     assert (done.status, done.out[:2]) == (0, b"#!"), done.talk
     assert not (operator.directory / "-").exists()
+
+
+def test_a_failure_in_a_sourced_file_is_told_at_its_line(operator, machine, tmp_path):
+    """D13."""
+    files = {
+        "scripts/it": script("ref -r f=f.sh", '. "$f"\nfails\n'),
+        "scripts/f.sh": "fails() {\n    false\n}\n",
+        "scripts/library": script("conf strict", "urequire mine"),
+        "lib/mine": "true\nfalse\n",
+    }
+    for name, place in (("it", "scripts/f.sh:2"), ("library", "lib/mine:2")):
+        tree = plant(tmp_path / name, {**files, "univ.run/medusa/default": f"{name}\n"})
+        status, said = machine.run(rendered(operator, tree))
+        assert status == 1
+        assert f"{place}: `{name}` failed (status 1)" in said

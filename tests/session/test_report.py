@@ -11,12 +11,12 @@ from runsdeploy.events import Ended, Event, Finished, Hello, Locked, LoginOutput
 from runsdeploy.session.report import (
     OUTCOMES,
     SUCCESSES,
-    TAIL_BYTES,
+    TAIL_LENGTH,
+    TAIL_LINES,
     Fold,
     HostReport,
     StepReport,
     exit_status,
-    last_lines,
 )
 from tests import making
 
@@ -186,11 +186,22 @@ def test_a_report_has_the_markers_that_a_step_set_or_missed():
 
 def test_r16_the_end_of_the_output_is_kept_and_no_more():
     step = step_of(*(Output(b"%d\n" % number * 100) for number in range(1000)), ended(1, "failed", 1, 0.1, 0))
-    assert len(step.tail) == TAIL_BYTES
-    assert step.tail.endswith(b"999\n")
-    assert last_lines(b"\n".join(b"%d" % number for number in range(20))) == [
-        b"%d" % number for number in range(10, 20)
-    ]
+    assert step.tail == ["999"] * TAIL_LINES
+    step = step_of(Output(b"x" * 10_000 + b"\nend\nno newline"), ended(1, "failed", 1, 0.1, 0))
+    assert step.tail[1:] == ["end", "no newline"]
+    assert sum(map(len, step.tail)) == TAIL_LENGTH
+
+
+def test_o4_the_end_of_the_output_is_kept_as_a_terminal_would_leave_it():
+    """O4: a meter is one line, so that what was said before it is not lost; and cut sequences are put together."""
+    meter = [Output(b"\r%5d of 99999" % number) for number in range(2000)]
+    said = [Output(b"fetching\r\n"), *meter, Output(b"\ncurl: \x1b[3"), Output(b"1m(22) 404\x1b[0m\n")]
+    assert step_of(*said, ended(1, "failed", 1, 0.1, 0)).tail == ["fetching", " 1999 of 99999", "curl: (22) 404"]
+
+
+def test_the_end_of_a_killed_steps_output_is_kept_too():
+    report = fold(began(1), Output(b"a\nb"), error=Lost("gone"))
+    assert report.steps[0].tail == ["a", "b"]
 
 
 def host(outcome: str, *steps: str) -> HostReport:

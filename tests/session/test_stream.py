@@ -133,7 +133,7 @@ def test_t3_r9_acknowledged_output_was_shown_to_its_last_byte(capsysbinary):
 def test_t3_r9_acknowledged_output_is_on_the_screen(capsysbinary, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     for at, middle in cuts():
-        acknowledged, _ = received(at, middle, Console(1))
+        acknowledged, _ = received(at, middle, Console(["medusa.univ.run"]))
         written = capsysbinary.readouterr()
         shown = (written.out + written.err).decode()
         for words in ("first", "half �", "word", "whole", "half of a line �", "no end"):

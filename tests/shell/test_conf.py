@@ -23,7 +23,8 @@ from runsdeploy.errors import Position
 from runsdeploy.plan.conf import Conf, Request
 from runsdeploy.plan.evaluation import evaluate
 from runsdeploy.plan.variable import Value, Variable, assignment, quote, shell_word
-from runsdeploy.session.parameters import step_parameters
+from runsdeploy.session.bundle import SOURCED
+from runsdeploy.session.parameters import end_mark, step_parameters, step_values
 from runsdeploy.session.session import new_session
 from runsdeploy.tree.recipe import Operation
 from runsdeploy.tree.script import Script, read_script
@@ -410,11 +411,11 @@ def run_step(tmp_path: Path, section: str, *made: Variable, **step: object) -> s
     run, here = tmp_path / "run", tmp_path / "step"
     (run / "lib").mkdir(parents=True)
     here.mkdir()
-    for name in ("runs.sh", "step.sh", "mark.sh", "lib/DEFAULTS.sh"):
-        (run / name).write_bytes((SHELL / name).read_bytes())
+    for name in ("runs.sh", "step.sh", "record.sh", "mark.sh", "lib/DEFAULTS.sh"):
+        (run / name).write_bytes((SHELL / name).read_bytes() + (end_mark(name) if name in SOURCED else b""))
     planned = making.step(section, variables=made, **step)  # type: ignore[arg-type]
     (here / "meta.sh").write_bytes(step_parameters(making.plan(planned), planned, new_session()))
-    (here / "values.sh").write_bytes(b"".join(map(assignment, made)))
+    (here / "values.sh").write_bytes(step_values(planned))
     (tmp_path / "section").write_bytes(planned.script.body)
     environment = {
         "BASH_ENV": f"{run}/step.sh",

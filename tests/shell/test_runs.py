@@ -304,9 +304,29 @@ def test_r31_r35_markers_of_any_bytes_are_kept_apart(
 def test_a_marker_records_what_was_done_and_in_which_session(target: Target):
     target.run("setdone a 'v 1'")
     lines = (target.state / "markers/web/subsystem=a").read_text().splitlines()
-    assert lines[:2] == ["runsdeploy marker 1", "value %3Dv%201"]
-    assert [line.split()[0] for line in lines] == ["runsdeploy", "value", "time", "session", "digest"]
-    assert lines[3:] == ["session 0123", "digest abcd"]
+    assert lines[:3] == ["runsdeploy marker 1", "of web/subsystem=a", "value %3Dv%201"]
+    assert [line.split()[0] for line in lines] == ["runsdeploy", "of", "value", "time", "session", "digest"]
+    assert lines[4:] == ["session 0123", "digest abcd"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("", "a b"), ("a b", "c"), ("a b", "")])
+@pytest.mark.parametrize("where", ["script", "subsystem"])
+def test_s6_d7_a_renamed_marker_does_not_say_that_another_step_is_done(where, old, new, target: Target):
+    """D7: another user renamed one while the state could be written; those of older versions stay readable."""
+    target.run(f"setdone '{old}' v" if old else "setdone", "web/it")
+    marker = target.state / "markers" / path_of(b"web/it", old.encode())
+    script, subsystem = ("other", old) if where == "script" else ("web/it", new)
+    renamed = target.state / "markers" / path_of(script.encode(), subsystem.encode())
+    renamed.parent.mkdir(exist_ok=True)
+    marker.rename(renamed)
+    ran = target.run(
+        f"shouldrun {quote(subsystem.encode()).decode() if subsystem else ''} && echo yes || echo no", script
+    )
+    assert ran.status == 1
+    assert ran.out == b""
+    assert f"it was made as `{path_of(b'web/it', old.encode())}`" in ran.err
+    renamed.write_text("".join(line for line in renamed.open() if not line.startswith("of ")))
+    assert target.run("shouldrun" + (f" '{subsystem}'" if subsystem else ""), script).status == 100
 
 
 # --- trust and durability ----------------------------------------------------------------------
@@ -500,3 +520,36 @@ def test_an_unknown_library_ends_the_step(target: Target, tmp_path: Path, name: 
     ran = library(target, tmp_path, f"urequire {name}\necho went on")
     assert (ran.status, ran.out) == (1, b"")
     assert "unknown library" in ran.err
+
+
+def test_a_value_of_256_kib_takes_its_length_not_its_square(target: Target):
+    """D23: a time limit of 60 s ends `run`; a character at a time takes minutes."""
+    value = b"".join(b'line %d = "a b" / \xc3\xa9\xff%%\n' % n for n in range(12000))[: 256 << 10]
+    section = (
+        b"value="
+        + quote(value)
+        + b'\nsetdone sub "$value"\nshouldrun sub "$value" || echo same\nshouldrun sub "$value." && echo other\n'
+    )
+    for locale in LOCALES:
+        assert target.run(section, locale=locale).out == b"same\nother\n"
+    lines = (target.state / "markers" / path_of(b"web", b"sub")).read_bytes().split(b"\n")
+    assert lines[1] == b"value " + encode(b"=" + value).encode()
+
+
+def test_names_at_the_ends_of_pieces_are_written_like_any_other(tmp_path: Path):
+    """D23: bash encodes a text in pieces."""
+    names = [b"x" * length + b"." + bytes(range(1, 256)) for length in (0, 1, 511, 512, 2047, 16383, 16384)]
+    names += [b"." * 1025, b"%" * 1025, b"x" * 1024 + b".y", "é".encode() * 20000]
+    for locale in LOCALES:
+        assert encoded_by_bash(names, locale, "RUNS_encode", tmp_path) == [encode(name) for name in names]
+
+
+def test_a_value_that_no_event_holds_is_refused_and_a_long_subsystem_is_told_short(target: Target):
+    """D23: its event would be output, and a forecast would not know it."""
+    refused = target.run("printf -v value '%04200000d' 0\nsetdone sub \"$value\" || echo failed")
+    assert refused.out == b"failed\n"
+    assert "the value of `setdone` has 4200003 bytes, percent-encoded, expected at most 4000000" in refused.err
+    assert refused.acts == ["wrong"]
+    subsystem = "x" * 10000
+    ran = target.run(f"setdone {subsystem}\nshouldrun {subsystem} || resetdone {subsystem}")
+    assert ran.acts == [f"{verb} {name_of(subsystem.encode())}" for verb in ("setdone", "declined", "resetdone")]

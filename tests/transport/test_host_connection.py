@@ -49,6 +49,20 @@ def test_an_error_of_the_look_up_is_raised_when_the_connection_is_opened(tmp_pat
     connection.close()
 
 
+def test_o11_only_the_first_connection_reports_what_it_waits_for(host, monkeypatch):
+    """O11: later ones are attempts of a session, which has reported that it connects again."""
+    given = []
+    monkeypatch.setattr(
+        "runsdeploy.transport.ssh.connecting.connect", lambda *words: given.append(words[1].notify) or LocalTransport()
+    )
+    connection = HostConnection(host.name, notify=print)
+    connection.open()
+    connection._transport = None
+    connection.open()
+    assert given[0] is print
+    assert given[1] is not print
+
+
 @pytest.mark.parametrize("accept_new", [False, True])
 def test_accept_new_is_passed_on(sshd, accept_new):
     host = sshd(known=False)

@@ -27,6 +27,7 @@ from runsdeploy.transport.address import split_jump, split_user
 from runsdeploy.transport.ssh import connecting
 from runsdeploy.transport.ssh.paramiko_library import BoundedTransport
 from runsdeploy.transport.ssh_config import resolve
+from runsdeploy.transport.wait import Wait
 from runsdeploy.tree.selection import Choice, select
 from runsdeploy.tree.trees import Trees
 from tests.sshd import make_key
@@ -540,6 +541,77 @@ def test_other_kinds_of_keys_work(sshd, tmp_path, kind):
 
 
 # --- connecting
+
+
+@pytest.fixture
+def subjects(monkeypatch):
+    """What an operator would be notified of, at each moment of the connections of a test."""
+    found = []
+
+    class Recorded(Wait):
+        def __setattr__(self, name, value):
+            if name == "subject" and value:
+                found.append(value)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr(connecting, "Wait", Recorded)
+    return found
+
+
+def test_o11_what_is_waited_for_is_known_in_every_phase(host, subjects):
+    """O11."""
+    with connected(host):
+        place = f"`medusa.univ.run` (127.0.0.1 port {host.port})"
+        assert subjects == [
+            "waiting for `ssh -G`, which reads the ssh configuration",
+            f"connecting to {place}, for up to 10 s",
+            "looking up the address of `127.0.0.1`",
+            f"connecting to {place}, for up to 10 s",
+            f"connected to {place}, waiting for an answer of its SSH server, for up to 10 s",
+            f"logging in to `medusa.univ.run` as user `{pwd.getpwuid(os.getuid()).pw_name}`",
+        ]
+
+
+def test_o11_a_closed_port_has_its_reason_in_what_is_waited_for(host, subjects):
+    """O11."""
+    host.stop()
+    refused(host, retry_delays=(0.01, 0.01))
+    assert subjects[-1].startswith(
+        f"cannot connect to `medusa.univ.run` (127.0.0.1 port {host.port}): connection refused;"
+    )
+    assert subjects[-1].endswith("; trying again, for 0 s in all")
+
+
+def test_o11_a_jump_host_that_is_waited_for_is_named(sshd, subjects):
+    """O11."""
+    jump, target = jump_setup(sshd, "jump.univ.run", "medusa.univ.run")
+    jump.stop()
+    refused(target)
+    assert any(each.startswith("connecting to jump host `jump.univ.run` (127.0.0.1") for each in subjects)
+    jump.start()
+    target.stop()
+    refused(target, retry_delays=(0.01,))
+    assert "`medusa.univ.run` through `jump.univ.run`" in subjects[-1]
+    assert "trying again" in subjects[-1]
+
+
+def test_o11_a_wait_is_reported_once_and_only_while_it_lasts(monkeypatch):
+    """O11."""
+    reported, said = [], threading.Event()
+
+    def notify(subject):
+        reported.append(subject)
+        said.set()
+
+    monkeypatch.setattr("runsdeploy.transport.wait.DELAY", 0.0)
+    with Wait(notify, "a"):
+        assert said.wait(60)
+    monkeypatch.setattr("runsdeploy.transport.wait.DELAY", 3600.0)
+    before = threading.active_count()
+    with Wait(notify, "b"):
+        pass
+    wait_until(lambda: threading.active_count() <= before)
+    assert reported == ["a"]
 
 
 def test_r1_a_closed_port_is_tried_again_and_then_given_up(host):

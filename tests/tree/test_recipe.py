@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import Position
-from runsdeploy.tree.recipe import Operation, Word, parse_call, parse_operations, parse_recipe
+from runsdeploy.tree.recipe import Operation, Word, parse_argument, parse_call, parse_operations, parse_recipe
 
 FILE = "hosts/medusa/default"
 
@@ -338,3 +338,55 @@ def test_r31_double_quoted_values_come_back_exactly(pairs: list[tuple[str, bytes
 
     lines = b"".join(b"  " + name.encode() + b"=" + double(value) + b"\n" for name, value in pairs)
     assert parsed(b"s\n" + lines) == [("s", [(name, "=", [value]) for name, value in pairs])]
+
+
+# --- `--set`
+
+ARGUMENTS = [
+    ("args --dry-run x", "()", [b"--dry-run", b"x"]),
+    ("args 'a b' \"c d\" e\\ f", "()", [b"a b", b"c d", b"e f"]),
+    ("args a#b #c", "()", [b"a#b", b"#c"]),
+    ("args x=1 y+=2", "()", [b"x=1", b"y+=2"]),
+    ("args 'a\nb'", "()", [b"a\nb"]),
+    ("args\t-n", "()", [b"-n"]),
+    ("args ", "()", []),
+    ("args", "()", []),
+    ("args=a 'b' #c", "=", [b"a 'b' #c"]),
+    ("args+= --dry-run", "+=", [b" --dry-run"]),
+    ("args-=a b", "-=", [b"a b"]),
+    ("args=\n", "=", [b"\n"]),
+    ("args \udcff", "()", [b"\xff"]),
+]
+
+
+@pytest.mark.parametrize(("text", "kind", "values"), ARGUMENTS, ids=[repr(text) for text, *_ in ARGUMENTS])
+def test_an_argument_sets_whatever_the_line_of_a_recipe_can(text: str, kind: str, values: list[bytes]):
+    """D20: in `name=value` the shell has removed the quotes already, and the value is all of the rest."""
+    where = Position("<command line>")
+    assert parse_argument(text, where) == ([Operation("args", kind, tuple(values), where)], [])
+
+
+@given(NAMES, st.lists(VALUES, min_size=1, max_size=4))
+def test_r31_an_array_of_an_argument_is_that_of_an_indented_line(name: str, values: list[bytes]):
+    text = b" ".join([name.encode(), *map(quoted, values)])
+    found, problems = parse_argument(os.fsdecode(text), Position("<command line>"))
+    assert problems == []
+    assert parsed(b"s\n  " + text) == [("s", [(each.name, each.kind, list(each.values)) for each in found])]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("args a\nb", "`args a\nb` has more than one line, expected the words of one"),
+        ("args 'a", "quote ' without its end"),
+        ("args a\0", "NUL byte, which no bash variable can hold"),
+        ("PATH a", "variable `PATH` is reserved: a script needs it as bash sets it"),
+        ("port = 80", "bad operation `port = 80`: blank before `=`, expected `name=value`"),
+        ("port += 80", "bad operation `port += 80`: blank before `=`, expected `name=value`"),
+        ("1a b", "bad operation `1a b`, expected `name=value`, `name+=value`, `name-=value` or `name`"),
+    ],
+)
+def test_an_argument_that_is_no_operation_is_a_problem(text: str, message: str):
+    where = Position("<command line>")
+    found, problems = parse_argument(text, where)
+    assert (found, [(each.message, each.position) for each in problems]) == ([], [(message, where)])

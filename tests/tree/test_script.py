@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.errors import Problem
-from runsdeploy.tree.script import Script, is_script, read_script
+from runsdeploy.tree.script import CHUNK, MOST_HEAD, Script, is_script, read_head, read_script
 from runsdeploy.tree.trees import Located
 
 
@@ -81,3 +81,50 @@ def test_the_folder_of_a_script_is_its_own_directory(tmp_path: Path):
     script = read(tmp_path, b"script:\n", "web/nginx")
     assert isinstance(script, Script)
     assert script.folder == "scripts/web"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#!/bin/bash\nfoo\n",
+        "#!/usr/bin/env bash\n",
+        "echo hello\n",
+        "apt-get update\n",
+        "set -e\nfoo\n",
+        "foo --bar | baz $(qux)\n",
+        "if [ -e x ]; then\nfoo\nfi\n",
+        "sudo foo\n",
+        "name=value\n",
+        'desc "x"\nfoo\n',
+    ],
+)
+def test_a_file_of_shell_commands_is_told_where_its_separator_belongs(tmp_path, text):
+    """O16."""
+    found = read(tmp_path, text.encode(), "hello")
+    assert isinstance(found, Problem)
+    assert found.hint == "put a line `script:` above the commands"
+
+
+@pytest.mark.parametrize("text", ["it\n", "it port=80\n    names a b\n@more\n", "# what it needs\nweb/it 'name=a b'\n"])
+def test_a_recipe_for_a_script_is_still_told_as_one(tmp_path, text):
+    """O16."""
+    found = read(tmp_path, text.encode(), "hello")
+    assert isinstance(found, Problem)
+    assert found.hint == "if it is a recipe, write `@hello`"
+
+
+@pytest.mark.parametrize("before", [0, 1, CHUNK - 8, CHUNK - 7, CHUNK - 4, CHUNK, MOST_HEAD - 8])
+def test_the_separator_is_found_wherever_the_chunks_end(tmp_path: Path, before: int):
+    """D21: a file is read in chunks, and no further than it can be a script."""
+    for text, found in ((b"script:\n", True), (b"script:x\n", False), (b"script:", True)):
+        path = tmp_path / "web"
+        path.write_bytes(b"#" * max(before - 1, 0) + b"\n" * min(before, 1) + text)
+        assert is_script(read_head(path)) == found
+        assert isinstance(read_script("web", Located(0, "scripts/web", path)), Script) == found
+
+
+def test_a_payload_is_read_to_its_first_nul_only(tmp_path: Path):
+    """D21: a separator far behind is that of a file in an archive."""
+    path = tmp_path / "payload"
+    path.write_bytes(b"\0" + b"x" * 2 * CHUNK + b"\nscript:\n")
+    assert len(read_head(path)) == CHUNK

@@ -62,6 +62,32 @@ def test_a_word_selects_a_host_or_those_that_match(trees: Trees, wanted: str, ex
 
 
 @pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("all", "`all` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("ALL", "`ALL` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("any", "`any` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("everything", "`everything` names no host; every host that has a directory: `'*'`, in quotes"),
+        ("root@all", "`root@all` names no host; every host that has a directory: `'root@*'`, in quotes"),
+        ("@web", "groups/web:1: `all` names no host; every host that has a directory: `*`"),
+    ],
+)
+def test_a_word_that_means_all_elsewhere_is_answered_with_the_pattern(trees: Trees, wanted: str, message: str):
+    """O8."""
+    write(trees, {"web": "all\n"})
+    assert problems(trees, wanted) == [message]
+
+
+def test_all_may_be_the_name_of_a_host_or_of_a_group(trees: Trees):
+    write(trees, {"any": "gorgo\n"})
+    (trees.roots[0] / "hosts/all").mkdir()
+    assert names(trees, "all") == ["all"]
+    assert names(trees, "any") == ["any"]
+    with pytest.raises(InputError, match="did you mean `@any`"):
+        select(trees, choices(["any"]), known=True)
+
+
+@pytest.mark.parametrize(
     "wanted",
     ["", "*.nowhere", "?", "-oProxyCommand=x", "a b", "a/b", "../a", "a..b", ".a", "a.", "a;b", "$(id)", "a\n", "x@",
      "-l@a", "!", "!*", "!medusa.univ.run", "!!gorgo", "!-x", "!@web"],
@@ -218,3 +244,34 @@ def test_the_group_of_the_how_to_is_what_it_says(tmp_path: Path):
     assert names(trees, "@web") == ["www1.univ.run", "www2.univ.run", "cdn.univ.run"]
     write(trees, {"maintenance": "www2.univ.run\n"})
     assert names(trees, "@web") == ["www1.univ.run", "cdn.univ.run"]
+
+
+# --- growth
+
+
+@pytest.mark.parametrize("exceptions", [False, True])
+def test_groups_that_each_include_the_next_one_twice_are_read_once(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch, *, exceptions: bool
+):
+    """D22: 30 levels are 2^30 ways to the last group."""
+    read: list[str] = []
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path.name) or path.open("rb").read())
+    more = "!@x{0}\n" if exceptions else ""
+    levels = {f"g{n}": f"@g{n + 1}\n@g{n + 1}\n{more.format(n)}" for n in range(30)}
+    write(trees, {**levels, "g30": "*\n", **{f"x{n}": f"@x{n + 1}\n@x{n + 1}\n" for n in range(30)}, "x30": "gorgo\n"})
+    assert names(trees, "@g0") == (ALL[1:] if exceptions else ALL)
+    assert len(read) == len(set(read))
+    found, wrong = memberships(trees)
+    assert (len(found["medusa.univ.run"]), wrong) == (31, [])
+
+
+def test_groups_too_deep_are_an_error_not_a_traceback(trees: Trees):
+    """D22: a recursion over a graph has its limit."""
+    write(trees, {**{f"g{n}": f"@g{n + 1}\n" for n in range(1000)}, "g1000": "gorgo\n"})
+    assert problems(trees, "@g0") == ["groups/g99:1: `@g100` lies more than 100 groups deep in `@g0`"]
+
+
+def test_a_wrong_group_is_wrong_wherever_it_is_named(trees: Trees):
+    """D22: what is remembered has its problems too: no second message about a list that is incomplete."""
+    write(trees, {"a": "@b\n!medusa.univ.run\n", "b": "gorgo\nwrong name\n"})
+    assert problems(trees, "@b", "@a") == ["groups/b:2: `wrong name` is not a host name"]

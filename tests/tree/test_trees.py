@@ -125,8 +125,8 @@ def test_other_names_are_candidates(name: str):
 def test_a_name_is_looked_for_in_host_directories_then_in_scripts(trees: Trees):
     one, two = trees.roots
     order = [
-        (0, "univ.run/medusa"), (1, "univ.run/medusa"), (0, "hosts/medusa"), (1, "hosts/medusa"), (0, "scripts"),
-        (1, "scripts"),
+        (0, "univ.run/medusa"), (1, "univ.run/medusa"), (0, "hosts/medusa.univ.run"), (1, "hosts/medusa.univ.run"),
+        (0, "hosts/medusa"), (1, "hosts/medusa"), (0, "scripts"), (1, "scripts"),
     ]  # fmt: skip
     for tree, place in order:
         put((one, two)[tree], f"{place}/sub/web")
@@ -140,6 +140,15 @@ def test_a_host_without_a_domain_has_only_its_own_directory(trees: Trees):
     put(trees.roots[0], "univ.run/medusa/web", "hosts/medusa/db")
     assert where(trees, "web", Host("medusa")) == ""
     assert where(trees, "db", Host("medusa")) == "0:hosts/medusa/db"
+
+
+def test_each_place_of_a_host_is_listed_under_its_full_name(trees: Trees):
+    """O15."""
+    put(trees.roots[0], "hosts/medusa.univ.run/default", "univ.run/medusa/default", "hosts/gorgo.univ.run/default")
+    assert [host.name for host in trees.hosts()] == ["gorgo.univ.run", "medusa.univ.run"]
+    assert trees.misplaced_hosts() == []
+    assert where(trees, "default", Host("gorgo.univ.run")) == "0:hosts/gorgo.univ.run/default"
+    assert trees.host_directories(Host("gorgo")) == []
 
 
 def test_without_a_host_only_general_scripts_are_found(trees: Trees):
@@ -198,8 +207,9 @@ def test_runs_conf_files_come_from_general_to_specific(trees: Trees):
     order = [
         (1, "runs.conf"), (0, "runs.conf"), (0, "scripts/runs.conf"), (0, "scripts/sub/runs.conf"),
         (1, "hosts/runs.conf"), (0, "hosts/runs.conf"), (1, "univ.run/runs.conf"), (0, "univ.run/runs.conf"),
-        (1, "hosts/medusa/runs.conf"), (0, "hosts/medusa/runs.conf"), (1, "univ.run/medusa/runs.conf"),
-        (0, "univ.run/medusa/runs.conf"),
+        (1, "hosts/medusa/runs.conf"), (0, "hosts/medusa/runs.conf"),
+        (1, "hosts/medusa.univ.run/runs.conf"), (0, "hosts/medusa.univ.run/runs.conf"),
+        (1, "univ.run/medusa/runs.conf"), (0, "univ.run/medusa/runs.conf"),
     ]  # fmt: skip
     for tree, path in order:
         put(trees.roots[tree], path)
@@ -208,7 +218,7 @@ def test_runs_conf_files_come_from_general_to_specific(trees: Trees):
     assert script
     assert [(each.tree, each.inside) for each in trees.cascade(script, MEDUSA)] == order
     short = [each.inside for each in trees.cascade(script, Host("medusa"))]
-    assert short == [path for _, path in order if not path.startswith("univ.run")]
+    assert short == [path for _, path in order if "univ.run" not in path]
     assert [each.inside for each in trees.cascade(script, None)] == [path for _, path in order[:4]]
 
 
@@ -227,7 +237,10 @@ def test_a_script_of_a_host_sees_the_runs_conf_of_its_own_folder_last(trees: Tre
 def test_the_most_specific_sysinfos_conf_is_taken(trees: Trees):
     one, two = trees.roots
     assert trees.sysinfos(MEDUSA) is None
-    for tree, path in [(1, "hosts/medusa"), (0, "hosts/medusa"), (1, "univ.run/medusa"), (0, "univ.run/medusa")]:
+    for tree, path in [
+        (1, "hosts/medusa"), (0, "hosts/medusa"), (1, "hosts/medusa.univ.run"), (0, "hosts/medusa.univ.run"),
+        (1, "univ.run/medusa"), (0, "univ.run/medusa"),
+    ]:  # fmt: skip
         put((one, two)[tree], f"{path}/sysinfos.conf")
         found = trees.sysinfos(MEDUSA)
         assert found

@@ -123,12 +123,12 @@ def test_r34_a_tree_that_is_trusted_is_used_all_the_same(how, operator, tree):
     assert done.status == 0, done.talk
 
 
-def test_r34_a_group_that_may_write_and_parents_that_all_may_write_are_no_reason(operator, tmp_path):
+def test_r34_a_group_that_may_write_and_a_directory_like_tmp_above_are_no_reason(operator, tmp_path):
     tree = plant(tmp_path / "open" / "tree", FILES)
     for path in (tree, *tree.rglob("*")):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode | 0o020)
-    for mode in (0o1777, 0o777):
+    for mode in (0o1777, 0o775):
         tree.parent.chmod(mode)
         assert operator.run(*PLAN, cwd=tree).status == 0
 

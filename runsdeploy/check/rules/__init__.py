@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from runsdeploy.check.finding import Finding
 from runsdeploy.check.model import TreeModel
-from runsdeploy.check.rules import commands, files, markers, recipes, variables
+from runsdeploy.check.rules import asking, commands, files, markers, recipes, secrets, variables
 
 
 def apply_rules(model: TreeModel) -> list[Finding]:
     """Return the findings of all rules."""
-    modules = (variables, recipes, markers, commands, files)
+    modules = (variables, recipes, markers, commands, files, asking, secrets)
     return [finding for module in modules for rule in module.RULES for finding in rule(model)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 
 from runsdeploy.bash.builtins import NAMES
+from runsdeploy.bash.programs import PROGRAMS
 from runsdeploy.check.finding import Finding, error, warning
 from runsdeploy.check.model import TreeModel
+from runsdeploy.check.slip import slip_of
 from runsdeploy.check.symbols import FACTS
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.plan.conf import FUNCTIONS
@@ -21,36 +22,44 @@ _BITS = re.compile(rb"^[ \t]*bits=(?!\"\"|'')[\"']?([^\"'$`\s;#]+)[\"']?[ \t]*(?
 def _commands(model: TreeModel) -> Iterator[Finding]:
     """A SCRIPT section calls a command that does not exist."""
     for symbols in model.checked:
+        # What a section evaluates, or sources on the target, may define any function.
+        if symbols.body.calls_more or any(each.symbols.calls_more for each in symbols.libraries if each.source):
+            continue
         known = {name for name in symbols.functions if not name.startswith(("_", "RUNS_"))}
         for call in symbols.body.calls:
-            if call.name in symbols.functions or not re.fullmatch(r"[A-Za-z]\w+", call.name) or _program(call.name):
+            if call.name in symbols.functions | symbols.body.asked or not _may_be_function(call.name):
                 continue
             at = symbols.position(call.line, call.column)
             home = next((each for each in model.libraries.values() if call.name in each.symbols.functions), None)
-            near = did_you_mean(call.name, known)
             if call.name in FUNCTIONS:
                 message = f"`{call.name}` is a function of CONF sections, and this is SCRIPT"
                 yield warning("conf-in-script", at, message, "write it above the line `script:`")
             elif home:
                 message = f"`{call.name}` is a function of the library `{home.name}`, which is not loaded"
                 yield warning("library-not-loaded", at, message, f"`urequire {home.name}`")
-            elif near and len(call.name) > 3:  # noqa: PLR2004 - a short word is near to too many
-                yield warning("misspelt-command", at, f"unknown command `{call.name}`", near)
+            elif len(call.name) > 3 and (near := slip_of(call.name, known)):  # noqa: PLR2004 - near to too many
+                yield warning("misspelt-command", at, f"unknown command `{call.name}`", f"did you mean `{near}`?")
 
 
-def _program(name: str) -> bool:
-    return name in NAMES or shutil.which(name) is not None
+def _may_be_function(name: str) -> bool:
+    """Return whether a command is neither a builtin nor a well-known program.
+
+    Not `which`: what is installed on this machine says nothing of the target.
+    """
+    return re.fullmatch(r"[A-Za-z]\w+", name) is not None and name not in NAMES and name not in PROGRAMS
 
 
 def _conf_commands(model: TreeModel) -> Iterator[Finding]:
     """A CONF section calls a misspelt function of CONF, perhaps in a branch that is not run for these hosts."""
     confs = [symbols.conf for symbols in model.checked] + model.configurations
-    for conf in confs:
+    for conf in (each for each in confs if not each.symbols.calls_more):
         for call in conf.symbols.calls:
-            near = did_you_mean(call.name, FUNCTIONS) if re.fullmatch(r"[a-z]\w+", call.name) else ""
-            if near and call.name not in (*FUNCTIONS, *conf.symbols.functions) and not _program(call.name):
+            known = conf.symbols.functions | conf.symbols.asked
+            near = slip_of(call.name, FUNCTIONS) if _may_be_function(call.name) and call.name not in known else ""
+            if near:
                 at = conf.source.at(call.line, call.column)
-                yield warning("misspelt-command", at, f"unknown command `{call.name}` in a CONF section", near)
+                message = f"unknown command `{call.name}` in a CONF section"
+                yield warning("misspelt-command", at, message, f"did you mean `{near}`?")
 
 
 def _unknown_libraries(model: TreeModel) -> Iterator[Finding]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from pathlib import Path
 
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
 from runsdeploy.errors import Position, did_you_mean, display_path
-from runsdeploy.tree.trees import HOST_NAME, directories, files_below
+from runsdeploy.tree.script import read_head
+from runsdeploy.tree.text import read_text
+from runsdeploy.tree.trees import HOST_FILES, HOST_NAME, Host, Located, directories, files_below
 
 _SEPARATOR = re.compile(rb"^[ \t]*(?:scripts?[ \t]*:?|scirpt:|scrpit:)[ \t\r]*$", re.MULTILINE | re.IGNORECASE)
+
+_J2_FILE = re.compile(rb"[\w./-]+\.j2\b")
+LARGEST_TEMPLATE = 1 << 20
+"""bytes of a file that is searched for the signs of a template"""
 
 
 def _missing_files(model: TreeModel) -> Iterator[Finding]:
@@ -51,9 +59,33 @@ def _within(file: str, wanted: str) -> bool:
 
 def _hidden(model: TreeModel) -> Iterator[Finding]:
     """A script or recipe hides another one of the same name with other content."""
+    twice = [{place.path for place in places} for _, places in _directories_of_one_host(model)]
     for name, first, other in model.hidden():
-        if first.path.read_bytes() != other.path.read_bytes():
+        within = {parent for each in (first, other) for parent in each.path.parents}
+        # Where one host has two directories, that is reported, once.
+        reported = any(both <= within for both in twice)
+        if not reported and not filecmp.cmp(first.path, other.path, shallow=False):
             yield warning("hidden", first.at(), f"`{name}` hides `{other.shown}`")
+
+
+def _two_directories(model: TreeModel) -> Iterator[Finding]:
+    """A host has two directories of its own in one tree: nobody looks for a file in the second one."""
+    for host, (first, second) in _directories_of_one_host(model):
+        files = [name for name in HOST_FILES if (second.path / name).is_file()]
+        at = model.trees.located(second.tree, second.inside, *files[:1]).at(1)
+        message = f"`{host.name}` has two directories, `{first.inside}` and `{second.inside}`"
+        hint = f"both are read, `{first.inside}` counts first; move everything into one of them"
+        yield warning("two-directories", at, message, hint)
+
+
+def _directories_of_one_host(model: TreeModel) -> Iterator[tuple[Host, list[Located]]]:
+    """Yield the hosts with two directories of their own in one tree, with those."""
+    for host in model.hosts:
+        for tree in range(len(model.trees.roots)):
+            places = model.trees.host_directories(host)
+            own = [place for place in places if place.tree == tree and place.inside in host.own_directories]
+            if len(own) > 1:
+                yield host, own
 
 
 def _dos_line_ends(model: TreeModel) -> Iterator[Finding]:
@@ -66,6 +98,31 @@ def _dos_line_ends(model: TreeModel) -> Iterator[Finding]:
             line = text.count(b"\n", 0, found) + 1
             message = "carriage return at the end of the line, expected unix line ends"
             yield warning("dos-line-ends", source.at(line), message, f"`dos2unix {source.shown}`")
+
+
+def _unrendered(model: TreeModel) -> Iterator[Finding]:
+    """`ref` without `-t` of a template: it is shipped as it is."""
+    for symbols in model.checked:
+        # A section that handles the signs by itself may want the template.
+        if b"{{" in symbols.script.body or re.search(rb"\bj(?:inja)?2\b(?!\.)", _J2_FILE.sub(b"", symbols.script.body)):
+            continue
+        for each in symbols.conf.declared:
+            if each.kind != "ref" or each.template or not each.file:
+                continue
+            names = {"host", "RUNS_HOST", *symbols.declared_names}
+            if any(_is_template(path, names) for path in model.files(symbols.script, each.file)):
+                message = f"`{each.file}` is a template, and a `ref` without `-t` ships it as it is"
+                yield warning("unrendered", each.position, message, f"`ref -t -r {each.name}={each.file}`")
+
+
+def _is_template(path: Path, names: Container[str]) -> bool:
+    """Return whether a file is a template by its name and text, or prints one of these variables."""
+    if not path.is_file() or path.stat().st_size > LARGEST_TEMPLATE:
+        return False
+    text = path.read_bytes()
+    if path.suffix in (".j2", ".jinja", ".jinja2"):
+        return b"{{" in text or b"{%" in text
+    return any(found[1].decode() in names for found in re.finditer(rb"\{\{-?[ \t]*(\w+)[ \t]*(?:\|[^}]*)?-?\}\}", text))
 
 
 def _unnamed(model: TreeModel) -> Iterator[Finding]:
@@ -81,17 +138,10 @@ def _unnamed(model: TreeModel) -> Iterator[Finding]:
 
 def _dangling(model: TreeModel) -> Iterator[Finding]:
     """A dangling symbolic link where scripts and libraries are looked for, unless a `ref` ships it."""
-    shipped = {
-        path
-        for symbols in model.all_symbols
-        for each in symbols.conf.declared
-        if each.kind == "ref" and each.file
-        for path in model.files(symbols.script, each.file)
-    }
     places = [root / top for root in model.trees.roots for top in ("scripts", "lib", "groups")]
     places += [place.path for host in model.hosts for place in model.trees.host_directories(host)]
     for path in (path for place in dict.fromkeys(places) if model.complete for path in files_below(place)):
-        if path.is_symlink() and not os.path.exists(path) and not shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
+        if path.is_symlink() and not os.path.exists(path) and not model.shipped & {path, *path.parents}:  # noqa: PTH110 - Path.exists raises
             message = f"a link to `{path.readlink()}`, which does not exist"
             yield warning("dangling-link", Position(display_path(path), 1), message)
 
@@ -115,7 +165,7 @@ def _separators(model: TreeModel) -> Iterator[Finding]:
                 message = "a second line `script:`, which bash runs as a command"
                 yield warning("misspelt-separator", symbols.position(call.line, call.column), message)
     for place in model.other_files:
-        data = place.path.read_bytes()
+        data = read_head(place.path)
         found = _SEPARATOR.search(data)
         if found and not found[0].endswith(b"script:\r"):
             line = data.count(b"\n", 0, found.start()) + 1
@@ -130,7 +180,7 @@ def _group_hosts(model: TreeModel) -> Iterator[Finding]:
     names = {host.name for host in model.trees.hosts()}
     groups = {name: place for name, place in model.trees.groups().items() if model.trees.trust.contains(place.path)}
     for place in groups.values() if model.complete else ():
-        for number, line in enumerate(place.path.read_bytes().decode("utf-8", "replace").split("\n"), 1):
+        for number, line in enumerate(read_text(place.path).decode("utf-8", "replace").split("\n"), 1):
             word = line.partition("#")[0].strip().removeprefix("!")
             if word in names or not re.fullmatch(r"[\w.-]+", word):
                 continue
@@ -143,7 +193,9 @@ RULES = (
     _missing_files,
     _unused_outs,
     _hidden,
+    _two_directories,
     _dos_line_ends,
+    _unrendered,
     _unnamed,
     _dangling,
     _misspelt_defaults,

@@ -12,6 +12,7 @@ from runsdeploy.check.model import TreeModel
 from runsdeploy.check.symbols import ScriptSymbols
 from runsdeploy.errors import Position, Problem, did_you_mean
 from runsdeploy.tree.recipe import VARIABLE
+from runsdeploy.tree.text import read_text
 
 _SIGNS = frozenset({"=", "+=", "-="})
 _EXPANSION = re.compile(rb"\$(?:[A-Za-z_]\w*|\{\w[^}]*\}|\()")
@@ -74,7 +75,7 @@ def _expansions(model: TreeModel) -> Iterator[Finding]:
                 continue
             file, line = each.position.file, each.position.line
             if file not in lines:
-                lines[file] = Path(file).read_bytes().split(b"\n")
+                lines[file] = read_text(Path(file)).split(b"\n")
             # Only one line is searched: a value over several lines is quoted anyway.
             if found[0] in _QUOTED.sub(b"", lines[file][line - 1]):
                 text = found[0].decode("utf-8", "replace")

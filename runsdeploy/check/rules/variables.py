@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from runsdeploy.bash.symbols import Occurrence
 from runsdeploy.check.finding import Finding, warning
 from runsdeploy.check.model import TreeModel
+from runsdeploy.check.slip import slip_of
 from runsdeploy.check.symbols import FACTS, Declaration, ScriptSymbols
 from runsdeploy.errors import did_you_mean
 from runsdeploy.tree.recipe import RESERVED
@@ -15,6 +16,7 @@ from runsdeploy.tree.recipe import RESERVED
 GIVEN = frozenset({"RUNS_HOST", "RUNS_SCRIPT", "RUNS_SESSION", "RUNS_SHARED", "RUNS_FILES", "RUNS_DIGEST"})
 """variables that the runner sets for a SCRIPT section"""
 
+_TESTED = re.compile(rb"-[zn][ \t]+\"?\$\{?([A-Za-z_]\w*)")
 _ENVIRONMENT = re.compile(rf"{RESERVED}\Z|[A-Z][A-Z0-9_]*\Z|(https?|ftp|no|all)_proxy\Z")
 
 
@@ -63,6 +65,9 @@ def _unset_names(model: TreeModel, symbols: ScriptSymbols) -> dict[str, Occurren
         given |= FACTS
     optional = {each.name for each in symbols.body.reads if not each.required}
     known = symbols.declared_names | symbols.assigned_names
+    # A name that is tested for being empty may be an option from the environment, unless it is a slip.
+    tested = {each.decode() for each in _TESTED.findall(symbols.script.body)}
+    optional |= {name for name in tested if name.isupper() or not slip_of(name, known)}
     found: dict[str, Occurrence] = {}
     for each in sorted(symbols.body.reads, key=lambda each: (each.line, each.column)):
         if each.name not in known | given | optional | GIVEN and not _from_environment(each.name, known):
@@ -74,11 +79,9 @@ def _from_environment(name: str, known: Iterable[str]) -> bool:
     """Return whether a name is one of the environment or of bash, and not a misspelt name of the script."""
     if name.startswith("RUNS_"):
         return not did_you_mean(name, GIVEN)
-    return bool(_ENVIRONMENT.match(name)) and not (name.isupper() and _nearly(name, known))
-
-
-def _nearly(name: str, known: Iterable[str]) -> bool:
-    return not re.match(RESERVED, name) and len(name) > 4 and bool(did_you_mean(name, known))  # noqa: PLR2004
+    # A short name is near to too many.
+    slip = len(name) > 4 and not re.match(RESERVED, name) and slip_of(name, known)  # noqa: PLR2004
+    return bool(_ENVIRONMENT.match(name)) and not slip
 
 
 def _unset(model: TreeModel) -> Iterator[Finding]:

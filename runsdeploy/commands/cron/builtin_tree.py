@@ -43,6 +43,11 @@ def named_hosts(arguments: Arguments) -> list[Host]:
     return hosts_of(arguments, _trees(arguments))
 
 
+def known_hosts(arguments: Arguments) -> list[Host]:
+    """Return the hosts that have a directory."""
+    return _trees(arguments).hosts()
+
+
 def _trees(arguments: Arguments) -> Trees:
     """Return the operator's trees, or an empty RUNSPATH if there are none."""
     try:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from msgspec.structs import replace
 
 from runsdeploy.commands.arguments import Arguments
-from runsdeploy.commands.cron.builtin_tree import builtin_work, gather, named_hosts, place_of
+from runsdeploy.commands.cron.builtin_tree import builtin_work, gather, known_hosts, named_hosts, place_of
 from runsdeploy.commands.execution import execute, listener_of
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.output import console, json
@@ -44,6 +44,7 @@ def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
         typed = words(arguments, problems)
         if problems or hosts is None:
             raise InputError(problems)
+        _note_host_as_word(arguments, command)
         options = [] if arguments.format == "text" else ["--format", "json"]
         more = {"as_root": "yes" if arguments.as_root else ""} if command == "restore" else {}
         variables = {**place, **more, "options": options, "words": typed}
@@ -56,13 +57,23 @@ def _use(command: str, words: _Words) -> Callable[[Arguments], int]:
     return ask
 
 
-def _listen(arguments: Arguments, hosts: int) -> Listener:
+def _note_host_as_word(arguments: Arguments, command: str) -> None:
+    """Write what was probably meant by `--host web1 web2`, where `web2` is taken for a job, a run or an archive."""
+    name = {"run": "job", "logs": "run", "verify": "archive", "restore": "archive"}.get(command, "")
+    word = getattr(arguments, name) if name else ""
+    # A job may have the name of a host, so this is no error; the job runner refuses what it does not know.
+    if word and word in {host.name for host in known_hosts(arguments)}:
+        meant = ",".join((*arguments.host, word))
+        Writer(sys.stderr).line(f"`{word}` is taken for the name of a {name}; if the host is meant: `--host {meant}`")
+
+
+def _listen(arguments: Arguments, names: Sequence[str]) -> Listener:
     """Return a listener that writes the output of a single host unchanged, and names the host with several."""
-    if arguments.format == "text" and hosts == 1:
+    if arguments.format == "text" and len(names) == 1:
         return console.Verbatim(verbose=arguments.verbose)
     if arguments.format == "json":
         return json.Kept()
-    return listener_of(arguments, hosts)
+    return listener_of(arguments, names)
 
 
 def _explain_statuses(command: str, reports: Sequence[HostReport]) -> None:

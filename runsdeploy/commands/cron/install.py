@@ -21,6 +21,7 @@ from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.tree.trees import Host
+from runsdeploy.tree.trust import Trust
 
 PROGRAM, SETTINGS, CATALOGUE = "job-runner.pyz", "settings.json", "catalogue.json"
 """names in the private tree of what is shipped"""
@@ -141,7 +142,11 @@ def _files(arguments: Arguments) -> dict[str, bytes]:
     names: dict[str, str] = {}
     for name, path in ((SETTINGS, arguments.settings), (CATALOGUE, arguments.catalogue)):
         if path:
-            files[name], names[name] = gather(problems, _read, Path(path)) or b"", path
+            trust = Trust(any_owner=arguments.trust, why="its jobs are run on the host")
+            found = trust.owner_problems(Path(path))
+            problems += found
+            data = None if found else gather(problems, _read, Path(path))
+            files[name], names[name] = data or b"", path
     program = gather(problems, build)
     if problems or program is None:
         raise InputError(problems)

@@ -164,13 +164,27 @@ def _comes(lists: str) -> bool:
 
 
 def _words(fields: list[str], lists: str) -> str:
+    """Return a schedule in words."""
+    minute, hour, days, month, weekdays = fields
+    if days == "*" or weekdays == "*":
+        return _described(fields, lists)
+    # cron starts on either of the two; cron-descriptor says `Monday through Friday` as if both had to hold.
+    first = _described([minute, hour, days, "*", "*"], lists)
+    second, season = (_described(["*", "*", "*", *each], lists).partition(", ")[2]
+                      for each in (("*", weekdays), (month, "*")))  # fmt: skip
+    return ", ".join(filter(None, (first, f"or {second.removeprefix('only ')}", season)))
+
+
+def _described(fields: list[str], lists: str) -> str:
     options = Options()
     options.use_24hour_time_format = True
     try:
         words = str(get_description(" ".join(fields), options))
     except FormatException:
         # It knows most of what people write, `0,*/2` for one it does not.
-        words = str(get_description(lists, options))
+        every = lists.split()
+        written_out = (one if field != "*" else field for field, one in zip(fields, every, strict=True))
+        words = str(get_description(" ".join(written_out), options))
     return words[0].lower() + words[1:]
 
 

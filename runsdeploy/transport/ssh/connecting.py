@@ -13,16 +13,16 @@ from collections.abc import Callable
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runsdeploy.errors import HostError, Unreachable
+from runsdeploy.errors import HostError, Unreachable, reason
 from runsdeploy.transport import known_hosts
 from runsdeploy.transport.address import split_jump, split_user
-from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.password import Password
 from runsdeploy.transport.ssh.authentication import authenticate
 from runsdeploy.transport.ssh.connection import SshConnection
 from runsdeploy.transport.ssh.handshake import shake_hands
 from runsdeploy.transport.ssh.paramiko_library import BoundedTransport
 from runsdeploy.transport.ssh_config import Settings, resolve
+from runsdeploy.transport.wait import Wait
 
 MAX_HOPS = 8
 """jump hosts on the path to one host"""
@@ -47,6 +47,8 @@ class Options(Struct, frozen=True):
     """the password to log in with in place of keys; jump hosts always get keys"""
     warn: Callable[[str], None] = _log.warning
     """is called with a message when a new host key was accepted, recorded or not"""
+    notify: Callable[[str], None] = _log.debug
+    """is called with what is waited for, once for each hop that takes longer than `wait.DELAY`"""
 
 
 def connect(host: str, options: Options, destination: known_hosts.Destination | None = None) -> SshConnection:
@@ -55,12 +57,18 @@ def connect(host: str, options: Options, destination: known_hosts.Destination | 
     `destination` is the result of `known_hosts.look_up`, if the caller has it already.
     """
     try:
-        settings, entries = destination or known_hosts.look_up(host, options.ssh_config)
+        settings, entries = destination or _look_up(host, options)
         return _connect(_with_timeout(settings, options), options, 0, entries)
     except HostError:
         raise
     except Exception as error:  # a hostile server can make paramiko raise anything
         raise Unreachable(f"cannot connect to `{split_user(host)[1]}`: {reason(error)}", transient=True) from error
+
+
+def _look_up(host: str, options: Options) -> known_hosts.Destination:
+    # `Match exec` and canonicalisation may wait for programs and name servers.
+    with Wait(options.notify, "waiting for `ssh -G`, which reads the ssh configuration"):
+        return known_hosts.look_up(host, options.ssh_config)
 
 
 def _with_timeout(settings: Settings, options: Options) -> Settings:
@@ -77,11 +85,14 @@ def _connect(settings: Settings, options: Options, hops: int, entries: tuple[kno
         below = _connect_jump(settings, options, hops)
         if below:
             undo.callback(below.close)
-        ssh, sock = shake_hands(settings, entries, options.retry_delays, below)
-        undo.callback(sock.close)
-        undo.callback(ssh.close)
-        _check_host_key(ssh, settings, options, entries)
-        authenticate(ssh, settings, password=options.password, only_key=options.only_key)
+        role = "jump host " if hops else ""
+        with Wait(options.notify, "") as wait:
+            ssh, sock = shake_hands(settings, entries, options.retry_delays, below, wait, role)
+            undo.callback(sock.close)
+            undo.callback(ssh.close)
+            _check_host_key(ssh, settings, options, entries)
+            wait.subject = f"logging in to {role}`{settings.name}` as user `{settings.user}`"
+            authenticate(ssh, settings, password=options.password, only_key=options.only_key)
         sock.watch(settings.alive_interval, settings.alive_count, ssh.send_keepalive)
         undo.pop_all()
     return SshConnection(settings.name, ssh, settings.connect_timeout, below)

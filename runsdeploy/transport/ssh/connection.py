@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 
-from runsdeploy.errors import Lost, Refused
-from runsdeploy.transport.openssh import reason
+from runsdeploy.errors import Lost, Refused, reason
 from runsdeploy.transport.ssh.buffered_socket import CHUNK, Socket
 from runsdeploy.transport.ssh.paramiko_library import paramiko
 

@@ -8,33 +8,45 @@ import socket
 import time
 from typing import Any
 
-from runsdeploy.errors import Unreachable
+from runsdeploy.errors import Unreachable, reason
 from runsdeploy.transport import known_hosts
-from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.ssh.buffered_socket import BufferedSocket
 from runsdeploy.transport.ssh.connection import SshConnection, refusal
 from runsdeploy.transport.ssh.paramiko_library import WINDOW, BoundedPacketizer, BoundedTransport, paramiko
 from runsdeploy.transport.ssh_config import Settings
+from runsdeploy.transport.wait import Wait
 
 _CONNECT_FAILED = 2  # RFC 4254, 5.1: the jump host could not connect; 1 is that it prohibits the connection
+
+SPREAD = 0.25
+"""part by which the delays between attempts are longer, at most"""
+
 _Entries = tuple[known_hosts.Entry, ...]
 
 
 def shake_hands(
-    settings: Settings, entries: _Entries, retry_delays: tuple[float, ...], below: SshConnection | None
+    settings: Settings,
+    entries: _Entries,
+    retry_delays: tuple[float, ...],
+    below: SshConnection | None,
+    wait: Wait,
+    role: str = "",
 ) -> tuple[BoundedTransport, BufferedSocket]:
     """Connect and exchange keys; raises Unreachable.
 
     `entries` are the known keys of the host; `below` is the connection to the jump host, if any. If the connection
     breaks, another attempt follows after each delay (seconds): before authentication the host has done nothing.
+    `wait` gets what is waited for, with `role` before the host's name.
     """
     for delay in (*retry_delays, None):
         try:
-            return _shake_hands_once(settings, entries, below)
+            return _shake_hands_once(settings, entries, below, wait, role)
         except (paramiko.SSHException, OSError, EOFError) as error:
             if delay is None or not _is_transient(error) or (below and not below.alive):
                 raise _unreachable(settings, error, below) from error
-        time.sleep(delay * random.uniform(1, 1.25))  # noqa: S311 - spreads the attempts of many controllers
+            failed = f"cannot connect to {role}{_place(settings, below)}: {refusal(error)}"
+            wait.subject = f"{failed}; trying again, for {sum(retry_delays) * (1 + SPREAD / 2):.0f} s in all"
+        time.sleep(delay * random.uniform(1, 1 + SPREAD))  # noqa: S311 - spreads the attempts of many controllers
     raise AssertionError("the last attempt raises")
 
 
@@ -48,10 +60,16 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _shake_hands_once(
-    settings: Settings, entries: _Entries, below: SshConnection | None
+    settings: Settings, entries: _Entries, below: SshConnection | None, wait: Wait, role: str
 ) -> tuple[BoundedTransport, BufferedSocket]:
-    buffered = BufferedSocket(below.open_through(settings.host, settings.port) if below else _dial(settings))
+    place = f"{role}{_place(settings, below)}"
+    limit = f"for up to {settings.connect_timeout:g} s"
+    if not wait.subject:
+        # After a failed attempt its reason says more.
+        wait.subject = f"connecting to {place}, {limit}"
+    buffered = BufferedSocket(below.open_through(settings.host, settings.port) if below else _dial(settings, wait))
     try:
+        wait.subject = f"connected to {place}, waiting for an answer of its SSH server, {limit}"
         sock: Any = buffered  # paramiko's manual accepts any object that sends and receives; its types do not
         ssh = BoundedTransport(sock, default_window_size=WINDOW, packetizer_class=BoundedPacketizer)
         _prefer(ssh, entries)
@@ -72,10 +90,13 @@ def _require_keys(ssh: paramiko.Transport, settings: Settings) -> None:
         raise TimeoutError(errno.ETIMEDOUT, f"no answer within {settings.connect_timeout:g} s")
 
 
-def _dial(settings: Settings) -> socket.socket:
+def _dial(settings: Settings, wait: Wait) -> socket.socket:
     """Connect to the first address that answers; raises OSError or Unreachable."""
     failure: OSError | None = None
-    for family, kind, protocol, _, address in _addresses(settings):
+    subject, wait.subject = wait.subject, f"looking up the address of `{settings.host}`"
+    addresses = _addresses(settings)
+    wait.subject = subject
+    for family, kind, protocol, _, address in addresses:
         sock = socket.socket(family, kind, protocol)
         try:
             sock.settimeout(settings.connect_timeout)
@@ -110,8 +131,12 @@ def _prefer(ssh: paramiko.Transport, entries: _Entries) -> None:
 
 
 def _unreachable(settings: Settings, error: Exception, below: SshConnection | None) -> Unreachable:
+    return Unreachable(f"cannot connect to {_place(settings, below)}: {refusal(error)}", transient=True)
+
+
+def _place(settings: Settings, below: SshConnection | None) -> str:
     through = f" through `{below.name}`" if below else ""
     place = f"`{settings.name}`{through}"
     if not settings.known_as.startswith(settings.name) or below:
         place += f" ({settings.host} port {settings.port})"
-    return Unreachable(f"cannot connect to {place}: {refusal(error)}", transient=True)
+    return place

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from runsdeploy.errors import reason
 from runsdeploy.transport import known_hosts
-from runsdeploy.transport.openssh import reason
 from runsdeploy.transport.public_key import public_half
 from runsdeploy.transport.ssh.paramiko_library import AgentSSH, paramiko
 from runsdeploy.transport.ssh_config import Settings
