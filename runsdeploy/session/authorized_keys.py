@@ -52,7 +52,7 @@ class KeyResponse(Struct, frozen=True):
 
 def run_setup(transport: Transport, request: KeyRequest) -> KeyResponse:
     """Run a request on a host; raises HostError. The password is sent once, and only to sudo."""
-    nonce = secrets.token_hex(16)
+    nonce, prompt = secrets.token_hex(16), secrets.token_hex(16)
     channel = transport.open(COMMAND)
     late = threading.Event()
 
@@ -64,8 +64,8 @@ def run_setup(transport: Transport, request: KeyRequest) -> KeyResponse:
     limit.daemon = True
     limit.start()
     try:
-        output = _exchange(channel, nonce, request)
-        return _parse_output(output, channel.stderr(), nonce, request)
+        output = _exchange(channel, nonce, prompt, request)
+        return _parse_output(output, channel.stderr(), nonce, prompt, request)
     except Refused:
         if late.is_set():
             raise Lost(f"`{request.host}` did not answer within {PATIENCE:.0f} s") from None
@@ -75,12 +75,15 @@ def run_setup(transport: Transport, request: KeyRequest) -> KeyResponse:
         channel.close()
 
 
-def _exchange(channel: Channel, nonce: str, request: KeyRequest) -> bytes:
-    """Send the program, and then password and key, each when the host asks for it; return the host's output."""
-    header = (nonce, request.mode, request.user or "-", "yes" if request.password else "no")
+def _exchange(channel: Channel, nonce: str, word: str, request: KeyRequest) -> bytes:
+    """Send the program, and then password, header and key, each when the host asks for it; return the host's output.
+
+    Everybody on the host may read the `word` by which sudo and its program ask; only the nonce marks results.
+    """
+    header = (nonce, word, request.mode, request.user or "-", "yes" if request.password else "no")
     _send(channel, call(program("setup.sh"), *header))
-    ready, prompt = f"\x1e{nonce} ready".encode(), f"{nonce}?".encode()
-    key_sent = password_sent = False
+    ready, prompt, again = f"\x1e{nonce} ready".encode(), f"{word}?".encode(), f"\x1e{word} header\n".encode()
+    key_sent = password_sent = header_sent = False
     output = b""
     while piece := channel.receive():
         output += piece
@@ -93,6 +96,9 @@ def _exchange(channel: Channel, nonce: str, request: KeyRequest) -> bytes:
             if not password_sent:
                 password_sent = True
                 _send(channel, request.password.secret + b"\n")
+        if not header_sent and again in output:
+            header_sent = True
+            _send(channel, " ".join(header).encode() + b"\n")
         if request.key and not key_sent and ready in output:
             key_sent = True
             _send(channel, request.key.line.encode() + b"\n")
@@ -108,7 +114,7 @@ def _send(channel: Channel, data: bytes) -> None:
         return
 
 
-def _parse_output(output: bytes, stderr: bytes, nonce: str, request: KeyRequest) -> KeyResponse:
+def _parse_output(output: bytes, stderr: bytes, nonce: str, prompt: str, request: KeyRequest) -> KeyResponse:
     frames = re.findall(rb"\x1e%s (\w+) ?([^\n]*)\n" % nonce.encode(), output)
     result, text = next((frame for frame in reversed(frames) if frame[0] not in (b"ready", b"sudo")), (b"", b""))
     if result == b"refuse":
@@ -117,7 +123,8 @@ def _parse_output(output: bytes, stderr: bytes, nonce: str, request: KeyRequest)
     if result in (b"hello", b"password", b"added", b"present", b"absent"):
         return KeyResponse(result.decode(), _decode(text, request))
     if (b"sudo", b"") in frames:
-        raise _sudo_refusal(output.rpartition(nonce.encode())[2], request)
+        behind = output.rpartition(nonce.encode())[2]
+        raise _sudo_refusal(behind.rpartition(prompt.encode())[2], request)
     tail = _decode(b" ".join((output + b"\n" + stderr).split())[-300:], request)
     raise Refused(f"`{request.host}` did not run the program" + (f"; its output: {tail}" if tail else ""))
 

@@ -2,13 +2,14 @@
 # Adds a public key to an account's authorized_keys. POSIX sh; nothing runs until the channel has brought the whole
 # program (program.COMMAND).
 #
-# Header: NONCE MODE USER PASSWORD. MODE is `hello`, `look` or `add`; USER owns the file, `-` for the login;
+# Header: NONCE PROMPT MODE USER PASSWORD. MODE is `hello`, `look` or `add`; USER owns the file, `-` for the login;
 # PASSWORD is whether the controller has one for sudo. After the frame `ready` the controller sends the key, one line.
-# The password comes before that, and only after sudo has printed our prompt: nothing else can read it.
+# The password comes before that, and only after sudo has printed our prompt: nothing else can read it. A program that
+# su or sudo starts asks for the header again, by PROMPT: everybody may read its arguments, and the nonce is in none.
 #
 # Everything runs as the account itself: a user's symbolic link cannot make root write to another place.
 #
-# shellcheck disable=SC2154 # p: program.COMMAND; nonce, mode: also the header of `as_user`
+# shellcheck disable=SC2154 # p: program.COMMAND
 
 # The system's directories come first: a `sudo` in the account's own directories must not get the password.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH
@@ -22,8 +23,14 @@ if [ -n "${BASH_VERSION-}" ]; then
     unset -f $(env | sed -n 's/^BASH_FUNC_\([^=]*\)%%=.*/\1/p')
 fi
 
+# say TEXT: print a line by a builtin, because everybody may read the arguments of a program: `printf` is one for mksh.
+case $(command -v print) in
+print) say() { print -r -- "$1"; } ;;
+*) say() { printf '%s\n' "$1"; } ;;
+esac
+
 # frame RESULT [TEXT]
-frame() { printf '\036%s %s\n' "$nonce" "$*"; }
+frame() { say "$mark$nonce $*"; }
 
 # refuse MESSAGE [REPAIR]
 refuse() {
@@ -31,8 +38,16 @@ refuse() {
     exit 0
 }
 
+# Read the header. An exported variable of that name would take the nonce to every program.
+read_header() {
+    set +a
+    unset nonce
+    mark=$(printf '\036')
+    read -r nonce prompt mode user password || exit 1
+}
+
 main() {
-    read -r nonce mode user password || exit 1
+    read_header
     case $user in
     - | "$(id -un)") install ;;
     *) as_user ;;
@@ -42,8 +57,9 @@ main() {
 # Runs `install` as another account, by su or sudo.
 as_user() {
     id -u "$user" >/dev/null 2>&1 || refuse "the host has no user \`$user\`"
-    rest="nonce=$nonce mode=$mode
-$p
+    rest="$p
+say '$mark$prompt header'
+read_header
 install"
     [ "$(id -u)" != 0 ] || exec su -s /bin/sh "$user" -c "$rest"
     command -v sudo >/dev/null 2>&1 || refuse "the host has no \`sudo\`, which \`$(id -un)\` needs to become \`$user\`"
@@ -61,7 +77,7 @@ install"
     }
     frame sudo
     # -k: sudo must not remember the password. Its own messages go to stdout, for the controller.
-    exec sudo -k -S -p "$nonce?" -u "$user" /bin/sh -c "$rest" 2>&1
+    exec sudo -k -S -p "$prompt?" -u "$user" /bin/sh -c "$rest" 2>&1
 }
 
 # sshd ignores keys in a place that other users may write; nor does this program write there.

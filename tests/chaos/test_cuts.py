@@ -204,7 +204,7 @@ def test_r7_returned_files_are_whole_however_often_the_connection_is_cut(fleet):
         fleet.configure(ways, *LINES)
         done = fleet.until_done(tree, plans)
         cuts = sum(proxy.cuts for proxy in ways.values())
-        print(f"{cuts} cuts")
+        print(f"{cuts} cuts", summary(done))
     events = [event for each in done for event in events_of(each.out)]
     assert {plan.host: output_of(events, plan.host) for plan in plans} == expected, summary(done)
     assert cuts >= 2 * HOSTS
