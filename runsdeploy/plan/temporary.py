@@ -1,4 +1,4 @@
-"""Temporary directories that are removed even if their process is killed: by the next one that makes one of the kind."""
+"""Temporary directories that are removed even if their process is killed: by the next one that makes one."""
 
 from __future__ import annotations
 

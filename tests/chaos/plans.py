@@ -360,7 +360,9 @@ class Fleet:
             path
             for state in states
             for pattern in ("sessions/*/files", "sessions/*/segment*/run", "sessions/*/segment*/payload*",
-                            "sessions/*/segment*/attached.*")
+                            "sessions/*/segment*/attached.*", "sessions/*/segment*/returned",
+                            "sessions/*/segment*/ends",
+                            "outs/.new.*")
             for path in [*state.glob(pattern), *state.glob(f"hosts/*/{pattern}")]
         )  # fmt: skip
 

@@ -683,11 +683,9 @@ def made(talk: Talk, *heads: str, content: bytes = CONTENT) -> None:
     """Run the first step, and send files."""
     if talk.length:
         talk.begin()
-        talk.emit(*OK[:2])
-        for head in heads:
-            talk.emit(head)
-            talk.write(content)
-        talk.emit("finish ok")
+        files = b"".join(talk.event(head) + content for head in heads)
+        talk.emit(*OK[:2], *([f"returned {len(files)}"] if heads else []), "finish ok", "attached 0")
+        talk.write(files)
     else:
         talk.emit("hello 3 /s", "finish ok")
     talk.exit()
@@ -717,15 +715,31 @@ sends("a file that is a device for everybody", HEAD.replace("0644", "7777"), out
 @behaviour("a file of 10 GiB that does not come", tree="file", interrupted=True, steps=("ok", "skipped"))
 def _(talk: Talk) -> None:
     talk.begin()
-    talk.emit(*OK[:2], f"file o 0644 {10 << 30} {DIGEST}")
+    talk.emit(*OK[:2], f"returned {11 << 30}", "finish ok", "attached 0", f"file o 0644 {10 << 30} {DIGEST}")
     talk.hang()
+
+
+@behaviour("a file in the output of a step", tree="file", outcomes=only("lost"), steps=("lost", "skipped"))
+def _(talk: Talk) -> None:
+    talk.begin()
+    talk.emit(OK[0], HEAD)
+    talk.write(CONTENT)
+    talk.emit(OK[1], "finish ok")
+    talk.exit()
+
+
+@behaviour("files from another byte on", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
+def _(talk: Talk) -> None:
+    talk.begin()
+    talk.emit(*OK[:2], "returned 100", "finish ok", "attached 50")
+    talk.exit()
 
 
 @behaviour("a file, and a clean-up that does not answer", tree="file", outcomes=only("lost", "refused"), waits=True)
 def _(talk: Talk) -> None:
     if talk.length:
         talk.begin()
-        talk.emit(*OK[:2], HEAD.replace(" o ", " p "))
+        talk.emit(*OK[:2], "returned 100", "finish ok", "attached 0", HEAD.replace(" o ", " p "))
     talk.link.wait()
 
 
