@@ -70,13 +70,6 @@ def disturbed(fleet, tree, plan, chance, kind):
     return done
 
 
-def lapse(fleet):
-    """Let the time pass for which the killed controllers are expected to come back."""
-    for state in (fleet.hosts[0].state, fleet.operator.state):
-        for each in state.glob("**/sessions/*/expected"):
-            each.write_text("0.01 20\n")
-
-
 @pytest.mark.parametrize("case", range(sized(3, 64)))
 def test_t3_r7_r8_r17_files_both_ways_through_kills_and_cuts(fleet, case):
     """D2, D3, D4: each step once, each byte of output once, and then no file anywhere."""
@@ -110,7 +103,7 @@ def test_t3_r7_r8_r17_files_both_ways_through_kills_and_cuts(fleet, case):
             allowed = b"".join(each.output * (plan.runs()[each.name] + len(kinds)) for each in plan.steps)
             assert made <= allowed.count(b"%s made\n" % name.encode()), step
     fleet.assert_quiet()
-    lapse(fleet)
+    fleet.lapse()
     fleet.assert_nothing_to_do(tree, [plan])
     fleet.assert_quiet()
     fleet.assert_clean()
