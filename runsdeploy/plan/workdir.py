@@ -7,20 +7,19 @@ values afterwards. Each section is written once, however many scripts read it.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem, display_path, writing
 from runsdeploy.plan.conf import Request
+from runsdeploy.plan.temporary import make_directory
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
 from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
@@ -124,25 +123,6 @@ class WorkDirectory(Struct):
 
 
 @contextmanager
-def _in_use(directory: Path) -> Iterator[None]:
-    """Lock the file `alive` in a directory while it is in use; the kernel ends the lock however the process ends."""
-    with (directory / "new").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        (directory / "new").rename(directory / "alive")
-        yield
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove the work directories of killed processes of this user."""
-    for path in parent.glob(f"{_PREFIX}*/alive"):
-        with suppress(OSError):
-            if path.parent.lstat().st_uid == os.geteuid():
-                with path.open() as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(path.parent)
-
-
-@contextmanager
 def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     """Make a work directory for these trees, and remove it at the end; also remove those of killed processes."""
     # Many small, short-lived files: in memory where the system has a place for that.
@@ -154,8 +134,7 @@ def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     trust = Trust(any_owner=trees.trusted, why="CONF sections are run there")
     if problems := trust.owner_problems(parent):
         raise InputError(problems)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=parent) as made, writing(Path(made)), _in_use(Path(made)):
-        _remove_abandoned(Path(made).parent)
+    with make_directory(_PREFIX, parent) as made, writing(made):
         # This path is searched for in values: its random part makes sure that no operator writes it by chance.
         root = Path(made, secrets.token_hex(16))
         for folder in ("section", "syntax", "output", "shared"):

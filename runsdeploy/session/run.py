@@ -19,6 +19,7 @@ from runsdeploy.errors import HostError, Lost, Refused, writing
 from runsdeploy.events import Account, Event, FileData, FileHead, Finished, Started
 from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan
+from runsdeploy.plan.temporary import make_directory
 from runsdeploy.session.attachment import Attachment
 from runsdeploy.session.bundle import Bundle, keeps_state, pack, question, watch
 from runsdeploy.session.parameters import yes
@@ -50,7 +51,7 @@ class Run(Struct):
     """whether no further output is acknowledged: it cannot be shown, and the next deploy shows it"""
     place: Path | None = None
     """a directory for the received files, which outlive the run there; None for one of the run's own"""
-    _folder: str = ""
+    _folder: Path | None = None
     started_sides: set[str] = field(default_factory=set)
     """sides on which a step started, so that files may be left there"""
     received: dict[str, File] = field(default_factory=dict)
@@ -98,19 +99,22 @@ class Run(Struct):
             # Before any local step: its files are of no use for an unreachable host.
             self.connect()
         try:
-            with tempfile.TemporaryDirectory(prefix="runsdeploy-", ignore_cleanup_errors=True) as folder:
-                self._folder = folder
+            with ExitStack() as stack:
+                folder = self.place
+                if folder is None and any(segment.returns for segment in segments):
+                    folder = stack.enter_context(make_directory("runsdeploy-files-", Path(tempfile.gettempdir())))
+                    self._folder = folder
                 if self.plan.expected_facts and starts_late(segments, "target"):
                     verify_facts(self.connect(), self.session, self.plan)
                 for side in reconnectors:
                     if starts_late(segments, side):
                         self._check_ready(side, root=needs_root(segments, side))
-                yield from self._segments(segments, reconnectors, self.place or Path(folder))
+                yield from self._segments(segments, reconnectors, folder)
         finally:
             reconnectors["target"].close()
 
     def _segments(
-        self, segments: Sequence[Segment], reconnectors: dict[str, Reconnector], folder: Path
+        self, segments: Sequence[Segment], reconnectors: dict[str, Reconnector], folder: Path | None
     ) -> Iterator[Event]:
         open_sides: set[str] = set()
         try:
@@ -132,7 +136,7 @@ class Run(Struct):
             for side in open_sides & self.started_sides:
                 self._clean_up(side)
 
-    def _segment(self, segment: Segment, reconnector: Reconnector, folder: Path) -> Generator[Event, None, str]:
+    def _segment(self, segment: Segment, reconnector: Reconnector, folder: Path | None) -> Generator[Event, None, str]:
         """Run one segment; return its outcome."""
         scope = self._scope(segment.side)
         name = f"segment{segment.number}"
@@ -160,7 +164,7 @@ class Run(Struct):
             events.close()
 
     def _handle(
-        self, events: Iterator[Event], stream: SegmentStream, segment: Segment, folder: Path
+        self, events: Iterator[Event], stream: SegmentStream, segment: Segment, folder: Path | None
     ) -> Generator[Event, None, str]:
         """Keep the files among the events of one segment and yield the others; return its outcome."""
         outcome, incoming = "refused", None
@@ -192,9 +196,9 @@ class Run(Struct):
         shared = [self.received[name] for name in segment.needs]
         return pack(self.plan, segment, self.session, nonce, scope, shared)
 
-    def _receive(self, head: FileHead, segment: Segment, folder: Path) -> _IncomingFile:
+    def _receive(self, head: FileHead, segment: Segment, folder: Path | None) -> _IncomingFile:
         """Return the place of a file that is about to come: only files that were requested, under names of our own."""
-        if head.name not in segment.returns or head.size > FILE_LIMIT:
+        if not folder or head.name not in segment.returns or head.size > FILE_LIMIT:
             raise Lost(f"the session sent a file that was not requested: `{head.name}`", transient=False)
         place = folder / f"{segment.number}-{segment.returns.index(head.name)}"
         return _IncomingFile(head, place, self.received)

@@ -108,7 +108,8 @@ find_states() {
     RUNS_states=("$RUNS_state")
     for parent in ${XDG_RUNTIME_DIR:+"$XDG_RUNTIME_DIR"} /run /dev/shm /tmp; do
         state=$parent/runsdeploy-$EUID
-        [[ -d $state && ! -L $state && -O $state && $state != "$RUNS_base" ]] || continue
+        # Only one that others can neither have made nor written.
+        [[ -d $state && ! -L $state && -O $state && $state != "$RUNS_base" && $(ls -ld "$state") == drwx------* ]] || continue
         state+=${RUNS_state#"$RUNS_base"}
         [[ -d $state/sessions ]] && RUNS_states+=("$state")
     done

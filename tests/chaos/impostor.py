@@ -71,11 +71,6 @@ class Talk:
             line += self._read(1)
         return line
 
-    def wait_for(self, line: bytes) -> None:
-        """Read the controller's lines up to this one, or to their end."""
-        while self._line() not in (line, b""):
-            pass
-
     def _read(self, size: int) -> bytes:
         """Read so many bytes; where the window is narrow, let no more be sent."""
         if self.link.narrow:

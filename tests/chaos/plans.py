@@ -302,6 +302,12 @@ class Fleet:
             proxy.cut_now("rst")
         wait_until(lambda: not [path for path in self.left() if path.name.startswith("attached.")])
 
+    def lapse(self) -> None:
+        """Let the time pass for which killed controllers are expected to come back."""
+        for state in [host.state for host in self.hosts] + [self.operator.state]:
+            for each in state.glob("**/sessions/*/expected"):
+                each.write_text("0.01 20\n")
+
     def assert_output(self, done: Iterable[Finished], plans: Iterable[Plan]) -> None:
         """All deploys together report the whole output of the steps once."""
         done = list(done)
@@ -360,7 +366,9 @@ class Fleet:
             path
             for state in states
             for pattern in ("sessions/*/files", "sessions/*/segment*/run", "sessions/*/segment*/payload*",
-                            "sessions/*/segment*/attached.*")
+                            "sessions/*/segment*/attached.*", "sessions/*/segment*/returned",
+                            "sessions/*/segment*/ends",
+                            "outs/.new.*")
             for path in [*state.glob(pattern), *state.glob(f"hosts/*/{pattern}")]
         )  # fmt: skip
 

@@ -680,24 +680,15 @@ HEAD = f"file o 0644 {len(CONTENT)} {DIGEST}"
 
 
 def made(talk: Talk, *heads: str, content: bytes = CONTENT) -> None:
-    """Run the first step, and send files when they are asked for."""
+    """Run the first step, and send files."""
     if talk.length:
+        talk.begin()
         files = b"".join(talk.event(head) + content for head in heads)
-        announce(talk, len(files))
-        talk.emit("attached 0")
+        talk.emit(*OK[:2], *([f"returned {len(files)}"] if heads else []), "finish ok", "attached 0")
         talk.write(files)
-        talk.wait_for(b"end files\n")
     else:
         talk.emit("hello 3 /s", "finish ok")
     talk.exit()
-
-
-def announce(talk: Talk, size: int) -> None:
-    """Run the first step, say that it made files of so many bytes, and wait until they are asked for."""
-    talk.begin()
-    talk.emit(*OK[:2], *([f"returned {size}"] if size else []), "finish ok")
-    if size:
-        talk.wait_for(b"files\n")
 
 
 def sends(name: str, *heads: str, content: bytes = CONTENT, **more: Any) -> None:
@@ -723,34 +714,24 @@ sends("a file that is a device for everybody", HEAD.replace("0644", "7777"), out
 
 @behaviour("a file of 10 GiB that does not come", tree="file", interrupted=True, steps=("ok", "skipped"))
 def _(talk: Talk) -> None:
-    announce(talk, 11 << 30)
-    talk.emit("attached 0", f"file o 0644 {10 << 30} {DIGEST}")
+    talk.begin()
+    talk.emit(*OK[:2], f"returned {11 << 30}", "finish ok", "attached 0", f"file o 0644 {10 << 30} {DIGEST}")
     talk.hang()
 
 
-@behaviour("files from another byte", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
+@behaviour("a file in the output of a step", tree="file", outcomes=only("lost"), steps=("lost", "skipped"))
 def _(talk: Talk) -> None:
-    announce(talk, 200)
-    talk.emit("attached 7", HEAD)
+    talk.begin()
+    talk.emit(OK[0], HEAD)
+    talk.write(CONTENT)
+    talk.emit(OK[1], "finish ok")
     talk.exit()
 
 
-@behaviour("files that it refuses to send", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
+@behaviour("files from another byte on", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
 def _(talk: Talk) -> None:
-    announce(talk, 200)
-    talk.emit("refuse absent gone")
-    talk.exit()
-
-
-@behaviour("a file in the middle of its output", tree="file", outcomes=only("lost"), steps=("ok", "skipped"))
-def _(talk: Talk) -> None:
-    if talk.length:
-        talk.begin()
-        talk.emit(*OK[:2], HEAD)
-        talk.write(CONTENT)
-        talk.emit("finish ok")
-    else:
-        talk.emit("hello 3 /s", "finish ok")
+    talk.begin()
+    talk.emit(*OK[:2], "returned 100", "finish ok", "attached 50")
     talk.exit()
 
 
@@ -758,7 +739,7 @@ def _(talk: Talk) -> None:
 def _(talk: Talk) -> None:
     if talk.length:
         talk.begin()
-        talk.emit(*OK[:2], HEAD.replace(" o ", " p "))
+        talk.emit(*OK[:2], "returned 100", "finish ok", "attached 0", HEAD.replace(" o ", " p "))
     talk.link.wait()
 
 
@@ -1150,10 +1131,6 @@ PLAN = making.plan(
 )
 
 
-NONCE = "5e" * 16
-"""of the recorded segment, and of its replays"""
-
-
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Record a real session."""
@@ -1161,11 +1138,17 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RUNSDEPLOY_STATE_DIR", str(place / "state"))
         patch.setenv("HOME", str(place))
-        patch.setattr("runsdeploy.session.run.new_nonce", lambda: NONCE)
         recorder = _Recorder()
         run = Run(PLAN, new_session(patience=1.0), lambda: recorder)
         assert [type(event).__name__ for event in run.events()][-1] == "Finished"
     return Recorded(run, [bytes(channel) for channel in recorder.channels])
+
+
+def nonce_of(channels: list[bytes]) -> str:
+    """Return the nonce of a recorded session's one segment."""
+    found = re.search(rb"\x1e([0-9a-f]{32}) hello", channels[0])
+    assert found
+    return found[1].decode()
 
 
 def altered(data: bytes, nonce: str, dice: random.Random) -> bytes:
@@ -1220,8 +1203,7 @@ INSERTED = (
     b"attached 0", b"attached 99999", b"hello 3 /x", b"start 1 one", b"end 1 ok 0 0.1 0 none", b"end 2 ok 0 0.1 0 none",
     b"finish ok", b"refuse bash %%1b", b"locked session a b c d", b"waiting operator - - - -", b"note %%0a%%ff",
     b"earlier 12 a b killed %(nonce)s 200", b"earlier 12 a b killed 34 999999999999999",
-    b"returned 300", b"file o 0644 10 " + b"0" * 64, b"file p 0644 0 " + b"0" * 64, b"mark 2 setdone ..",
-    b"facts bits 64",
+    b"file o 0644 10 " + b"0" * 64, b"file p 0644 0 " + b"0" * 64, b"mark 2 setdone ..", b"facts bits 64",
     b"unacknowledged 12 segment0 %(nonce)s 5 a b", b"account root", b"marker own ./a/script:value =x",
 )  # fmt: skip
 
@@ -1232,9 +1214,11 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
     print(f"seed {SEED}")
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr("runsdeploy.session.reconnect.PAUSES", (0.0,))
+    nonce = nonce_of(recorded.channels)
+    monkeypatch.setattr("runsdeploy.session.run.new_nonce", lambda: nonce)
     for case in range(CASES // 2):
         dice = random.Random(f"{SEED} {form} {case}")
-        channels = [altered(data, NONCE, dice) for data in recorded.channels for _ in range(3)]
+        channels = [altered(data, nonce, dice) for data in recorded.channels for _ in range(3)]
         out = io.TextIOWrapper(io.BytesIO(), "utf-8")
         monkeypatch.setattr(sys, "stdout", out)
         monkeypatch.setattr(sys, "stderr", io.StringIO())
@@ -1246,10 +1230,11 @@ def test_t15_altered_transcripts_end_in_a_report_that_claims_nothing_more(form, 
         written = out.buffer.getvalue()  # type: ignore[attr-defined]
         monkeypatch.undo()
         monkeypatch.setattr("runsdeploy.session.reconnect.PAUSES", (0.0,))
+        monkeypatch.setattr("runsdeploy.session.run.new_nonce", lambda: nonce)
         where = f"seed {SEED}, case {case}: {channels}"
         assert seconds < 10, where
         for step in report.steps:
-            said = rb"\x1e%s end %d %s " % (NONCE.encode(), step.step.number, step.outcome.encode())
+            said = rb"\x1e%s end %d %s " % (nonce.encode(), step.step.number, step.outcome.encode())
             assert step.outcome not in SUCCESSES or any(re.search(said, data) for data in channels), where
         assert report.outcome != "ok" or all(step.outcome in SUCCESSES for step in report.steps), where
         assert not re.search(rb"[\x00-\x08\x0b-\x1f]", written), where
@@ -1266,11 +1251,9 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     began = time.process_time()
     listener.begin(run.plan)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("runsdeploy.session.run.new_nonce", lambda: NONCE)
-            for event in again.events():
-                fold.add(event)
-                listener.event(run.plan, event, fold)
+        for event in again.events():
+            fold.add(event)
+            listener.event(run.plan, event, fold)
     except HostError as failed:
         error = failed
     report = fold.close(0.0, error)
@@ -1278,8 +1261,10 @@ def replay(run: Run, channels: list[bytes], dice: random.Random, listener: Any) 
     return report, time.process_time() - began
 
 
-def test_a_recorded_session_is_replayed_with_the_same_report(recorded):
+def test_a_recorded_session_is_replayed_with_the_same_report(recorded, monkeypatch):
     """The control: without an accident the same comes out."""
+    nonce = nonce_of(recorded.channels)
+    monkeypatch.setattr("runsdeploy.session.run.new_nonce", lambda: nonce)
     report, _ = replay(recorded.run, recorded.channels, random.Random(1), documents.Silent())
     assert (report.outcome, [step.outcome for step in report.steps]) == ("failed", ["ok", "failed"])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -99,7 +100,9 @@ def place():
 
 def started(place, name, *server):
     state = plant(place / name, {"state": None}) / "state"
-    state.chmod(0o777)
+    # It must be writable by its account alone.
+    state.chmod(0o700)
+    os.chown(state, ACCOUNTS["rd-alice"][0], ACCOUNTS["rd-alice"][0])
     # HOME is the account's own here.
     environment = f"SetEnv RUNSDEPLOY_STATE_DIR={state}"
     ours = ("AuthorizedKeysFile .ssh/authorized_keys", "StrictModes yes", environment, *server)
@@ -719,6 +722,8 @@ def test_s7_t14_the_password_is_found_nowhere(kind, form, secret, request, place
     found = b"\0".join(watch.seen)
     assert b"ssh.setup" in found, "it was not looked at while it ran"
     assert b"authorized_keys" in found, "no process of the target was seen"
+    # D1: who knows the nonce could write results.
+    assert not re.search(rb"nonce=[0-9a-f]{32}", found)
     wait_until(lambda: not host.processes())  # which still write and remove files
     places = [found, done.out, done.talk.encode(), host.log().encode()]
     for root in (place, operator.directory, Path(f"/proc/{host._process.pid}/root/var/lib")):
@@ -753,12 +758,8 @@ def test_the_hint_of_a_deploy_that_no_key_opens_is_this_command(operator, target
     command = [*shlex.split(hint)[1:], "--ssh-config", target.ssh_config, "--password-file", path]
     with operator.start(*command) as process:
         assert wait(process).status == 0
-    # Which is shared by the accounts of these tests, and would be refused.
-    state = Path(target.ssh_config).parent / "state"
-    state.chmod(0o700)
-    os.chown(state, homes.joinpath("rd-alice").stat().st_uid, -1)
     again = operator.deploy(tree, "--script", "it")
-    assert again.status == 0, again.text
+    assert again.status == 0, again.out.decode()
     assert keys(homes).read_text() == public(target)
 
 

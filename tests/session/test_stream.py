@@ -151,6 +151,21 @@ def test_t3_r9_an_earlier_session_is_acknowledged_as_a_whole():
         assert all(isinstance(event, EarlierEvent) for event in events if isinstance(event, Output) and at < ends)
 
 
+def test_t3_r9_an_earlier_session_without_a_last_newline_is_acknowledged_as_a_whole():
+    """D2: its runner was killed; the last line of the piece was one of its own, in its middle."""
+    inner = line(THEIRS, b"start 1 other") + b"a line\nhalf"
+    head = line(OURS, b"earlier cafe me@here 2026-01-01T00:00:00Z killed " + THEIRS.encode() + b" %d" % len(inner))
+    spool = head + inner + b"half of our own"
+    for at in range(len(head), len(spool) + 1):
+        for middle in (0, len(head), at - 1):
+            transport = Breaking([spool[:middle], spool[middle:at]])
+            stream = SegmentStream(Reconnector(lambda way=transport: way, 0), OURS, lambda _: Bundle(b"", _Nothing()))
+            stream.resume(0)
+            with contextlib.suppress(Lost):
+                list(stream.events())
+            assert transport.acknowledged() in (0, len(head + inner)), (at, middle)
+
+
 class Stuck(Breaking):
     """A transport whose channel accepts no request and brings nothing until it is released."""
 

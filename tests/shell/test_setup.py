@@ -57,7 +57,7 @@ def start(home, shell, mode="add", line=LINE, path=None):
         words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env={"HOME": str(home), "PATH": str(path or os.environ["PATH"])}, umask=0o002,
     )  # fmt: skip
-    return process, call(text_of(), secrets.token_hex(8), mode, "-", "no") + f"{line}\n".encode()
+    return process, call(text_of(), secrets.token_hex(8), secrets.token_hex(8), mode, "-", "no") + f"{line}\n".encode()
 
 
 def run(home, shell, mode="add", line=LINE, path=None):
@@ -207,7 +207,9 @@ def test_an_unsafe_place_for_a_key_is_refused_and_not_changed(made, message, mod
 def test_a_full_disk_leaves_the_file_as_it_was(shell, home, tmp_path):
     """In a mount namespace, so that nothing stays mounted."""
     given = tmp_path / "given"
-    given.write_bytes(call(text_of(), secrets.token_hex(8), "add", "-", "no") + f"{LINE}\n".encode())
+    given.write_bytes(
+        call(text_of(), secrets.token_hex(8), secrets.token_hex(8), "add", "-", "no") + f"{LINE}\n".encode()
+    )
     command = f"""
         mount -t tmpfs -o size=16k,mode=755 tmpfs "$HOME" || exit 77
         mkdir -m 700 "$HOME/.ssh"
