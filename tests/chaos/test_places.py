@@ -662,7 +662,8 @@ def test_r26_the_bashes_at_hand(own, operator, tmp_path):
         fresh(own)
         first = operator.deploy(tree)
         if version < (4, 2):
-            found = [] if re.search(r"`/usr/local/bin/bash` is \d", message(first)) else [message(first)]
+            # Passed over: the machine's own is new enough.
+            found = wrong_after(first)
         else:
             failing = tree_of(tmp_path, {"a": script("conf strict", "true\nfalse\ntrue")}, name="failing")
             ended = operator.deploy(failing)
