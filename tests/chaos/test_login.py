@@ -765,31 +765,45 @@ def old_bash(version: str) -> bytes:
     return program.replace(b"\0" + own + b"\0", b"\0" + version.encode() + b"\0")
 
 
-def test_r26_a_bash_that_is_too_old_is_passed_over_or_refused_by_name(crowd, tree, operator):
-    versions = ("3.2", "4.0", "4.1")
+WITHOUT_BASH = 'mount --bind /dev/null "$(readlink -f /bin/bash)"'
+
+
+def unfit_bashes() -> dict[str, Executable | Link]:
+    """Return programs called `bash` that will not do."""
     zsh = {"zsh": Link(shutil.which("zsh"))} if shutil.which("zsh") else {}
-    fakes = {
-        **{version: Executable(old_bash(version)) for version in versions},
+    return {
+        **{version: Executable(old_bash(version)) for version in ("3.2", "4.0", "4.1")},
         **zsh,
         "a script": Executable("#!/bin/sh\necho 'GNU bash, version 3.2.57(1)-release'\n"),
+        "a reader": Executable("#!/bin/sh\nexec cat\n"),
         "nothing that runs": Executable("\x7fELF of another machine"),
     }
+
+
+def test_r26_the_first_bash_that_is_new_enough_is_taken(crowd, tree, operator):
+    """D33: a target with a 3.2 first on PATH, and a newer one behind it."""
     accounts = [
         Account("dash", "PATH=$HOME/bin:$PATH\n", files={"bin/bash": fake}, environment={"LC_ALL": "C"})
-        for fake in fakes.values()
+        for fake in unfit_bashes().values()
     ]
-    # Another bash of the machine is new enough, and is taken. (The section itself calls the first one.)
-    assert {session.message for session in crowd.deploy(accounts, tree, operator, *VALUES)} == {""}
-    with a_crowd_of_its_own(WITHOUT_BASH) as without:
-        ended = without.deploy(accounts, tree, operator, *VALUES)
-        none_wrong(fakes, [session.refused_with("/bin/bash") for session in ended])
-    told = [session.message for session in ended[: len(versions)]]
-    assert [version in message and "4.2" in message for version, message in zip(versions, told, strict=True)] == [
-        True
-    ] * 3
+    ended = crowd.deploy(accounts, tree, operator, *VALUES)
+    # What a step starts as `bash` is the first one, as by hand.
+    wrong = ([each for each in wrong_with(session) if not each.startswith("output: ")] for session in ended)
+    none_wrong(unfit_bashes(), list(wrong))
 
 
-WITHOUT_BASH = 'mount --bind /dev/null "$(readlink -f /bin/bash)"'
+def test_r26_a_bash_that_is_too_old_is_refused_by_name(tree, operator):
+    """D33: with all that were found."""
+    fakes = {version: Executable(old_bash(version)) for version in ("3.2", "4.1")}
+    files = {"one/bash": fakes["3.2"], "two/bash": fakes["4.1"]}
+    with a_crowd_of_its_own(WITHOUT_BASH) as crowd:
+        (ended,) = crowd.deploy(
+            [Account("dash", "PATH=$HOME/one:$HOME/two:$PATH\n", files=files)], tree, operator, *VALUES
+        )
+        assert not ended.refused_with("/one/bash")
+        assert re.search(
+            r"/one/bash` is 3\.2\S+, `\S+/two/bash` is 4\.1\S+, expected bash 4\.2 or later", ended.message
+        )
 
 
 def test_r26_a_machine_without_bash_is_refused(tree, operator):

@@ -637,12 +637,11 @@ def test_r26_bash_of_another_directory_is_found(posix, operator, tmp_path):
 def test_r26_an_old_bash_is_refused_with_version_and_path(posix, operator, tmp_path, version):
     posix.disk("/usr/local/bin", "mode=755")
     # Its own report counts here; the test below uses a real one.
-    asked = f"case $* in *BASH_VERSION*) echo '{version}.48(1)-release' && exit ;; esac"
-    text = f'#!/bin/sh\n{asked}\nexec /usr/bin/bash "$@"\n'
-    plant(posix.see("/usr/local/bin"), {"bash": Executable(text)})
+    plant(posix.see("/usr/local/bin"), {"bash": Executable(f"#!/bin/sh\necho '{version}.48(1)-release'\n")})
+    posix.hide("bash", "rbash")
     done = operator(posix).deploy(tree_of(tmp_path, {"a": script("conf once", "true")}))
     assert done.hosts == {HOST: "refused"}
-    assert re.search(rf"`/\S+/bash` is {version}\.48\(1\)-release, expected 4\.2 or later", message(done))
+    assert re.search(rf"`/\S+/bash` is {version}\.48\(1\)-release, expected bash 4\.2 or later", message(done))
     idle(posix)
     assert not shipped(posix.state)
     assert not (posix.state / "markers").exists()
@@ -663,7 +662,8 @@ def test_r26_the_bashes_at_hand(own, operator, tmp_path):
         fresh(own)
         first = operator.deploy(tree)
         if version < (4, 2):
-            found = [] if re.search(r"`/usr/local/bin/bash` is \d", message(first)) else [message(first)]
+            # Passed over: the machine's own is new enough.
+            found = wrong_after(first)
         else:
             failing = tree_of(tmp_path, {"a": script("conf strict", "true\nfalse\ntrue")}, name="failing")
             ended = operator.deploy(failing)

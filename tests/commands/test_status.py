@@ -361,3 +361,16 @@ def test_a_long_value_is_compared_whole_and_shown_short(operator, tmp_path):
     assert operator.deploy(tree).outcomes == [("big", "already-done")]
     shown = ask(operator, tree, "status", form="text").out
     assert max(map(len, shown.splitlines())) < 300
+
+
+def test_markers_that_cannot_be_read_are_not_no_markers(tmp_path):
+    """D10: what is done would be called never done."""
+    operator = Operator(tmp_path / "operator")
+    tree = plant(tmp_path / "tree", {"scripts/a": script("conf once"), "hosts/medusa/default": "a\n"})
+    assert operator.deploy(tree, host="medusa").status == 0
+    markers = operator.state / "markers"
+    markers.rename(tmp_path / "kept")
+    markers.touch()
+    done = operator.run("status", "--local", "--path", tree, "--host", "medusa", "--format", "json")
+    assert done.status == 3
+    assert f"cannot read `{markers}`" in done.talk

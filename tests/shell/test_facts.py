@@ -223,3 +223,12 @@ def test_facts_are_found_with_the_tools_of_busybox_alone(tmp_path: Path, busybox
         env={"PATH": str(busybox_path)}, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=30,
     )  # fmt: skip
     assert (done.stdout, done.stderr, machine.facts()[0]) == (b"linux 64", b"", "linux")
+
+
+@pytest.mark.parametrize("how", ["exit 1", "kill -9 $$", ":"])
+def test_a_machine_that_cannot_be_asked_matches_nothing(machine, how):
+    """D10: no answer of `uname` is not "no contradiction"."""
+    machine.program("uname", how)
+    call = 'found=$(contradictions "$2" "$1" 2>/dev/null) && echo "matches: $found" || echo "no answer: $found"'
+    assert machine.run(call, "sysname:linux/bits:64") == "no answer: \n"
+    assert machine.run('find_facts "$1" 2>/dev/null || echo failed') == "failed\n"
