@@ -41,7 +41,7 @@ def test_a_file_is_taken_with_its_mode_size_and_digest(trees: Trees):
         ("tree0/scripts/ref", "file", 0o754, 7, digest, path)
     ]
     with path.open("rb") as file:
-        assert digest_of(file) == digest
+        assert digest_of(file.fileno(), 7) == digest
 
 
 def test_a_directory_is_taken_with_all_below_it(trees: Trees):
