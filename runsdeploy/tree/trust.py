@@ -163,6 +163,11 @@ class Trust(Struct, frozen=True, dict=True):
         # Absolute, but not normalized: behind a link, `..` is the directory above its target.
         path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - thousands of files
         folder, name = os.path.split(path)
+        if folder not in self._directories and folder != path:
+            # The directory first, once: of each further file in it only the last component is looked up. If there is
+            # a problem, it is not remembered, and found again below.
+            for _ in self._walk(folder):
+                pass
         here = self._directories.get(folder)
         left = [name] if here is not None else path.split("/")[::-1]
         if here is None:
