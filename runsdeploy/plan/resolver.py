@@ -264,7 +264,7 @@ def _missing_files(refs: Sequence[Ref], available: Sequence[str]) -> Iterator[Pr
 def _composition_problems(
     trees: Trees, host: Host, nodes: Sequence[Node], available: Mapping[Identity, tuple[str, ...]]
 ) -> Iterator[Problem]:
-    """Yield a problem for each file that is only there in another composition of its name: bash has looked for bytes."""
+    """Yield a problem for each file that is only there in another composition of its name: bash looks for bytes."""
     for node in nodes:
         for ref in node.conf.refs:
             if ref.where != "missing" or ref.file.isascii() or ref.file in available[node.identity]:
@@ -274,7 +274,7 @@ def _composition_problems(
             found = [name for place in places if (name := on_disk(place.path, ref.file)) != ref.file]
             found += [name for name in available[node.identity] if composed(name) == composed(ref.file)]
             if found:
-                message = f"file `{ref.file}` is composed differently here, `{spelt(ref.file)}`, than where it is made or kept, "
+                message = f"file `{ref.file}` is composed differently here, `{spelt(ref.file)}`, than where it is, "
                 yield Problem(
                     ref.position, f"{message}`{spelt(found[0])}`", "rename the file, or write the name as it is"
                 )

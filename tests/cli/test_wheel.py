@@ -49,7 +49,8 @@ def test_the_built_wheel_deploys_by_itself(tmp_path):
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path / "dist", source]
     subprocess.run(build, check=True, capture_output=True, timeout=300)
     (archive,) = (tmp_path / "dist").glob("*.tar.gz")
-    packed = {name.partition("/")[2] for name in tarfile.open(archive).getnames()}
+    with tarfile.open(archive) as opened:
+        packed = {name.partition("/")[2] for name in opened.getnames()}
     assert {"LICENSE", "README.md", "CHANGELOG.md", "docs/how-to.md", "man/runsdeploy.1", "pyproject.toml",
             "contrib/vim/syntax/runs.vim", "contrib/vscode/package.json"} <= packed  # fmt: skip
     assert not [name for name in packed if name.startswith(("tests", "bench", "hosts", "scripts", ".venv"))]

@@ -25,7 +25,7 @@ _, status, used = os.wait4(child, 0)
 open(sys.argv[1], "w").write(str(used.ru_maxrss))
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""runs the program and writes how many KiB it took; a small parent, because the kernel counts those of the parent too"""
+"""runs the program and writes how many KiB it took; a small parent, because the kernel counts the parent's too"""
 
 
 @pytest.fixture

@@ -164,13 +164,13 @@ def test_what_exists_is_left_as_it_is(operator, tmp_path):
     mine = {
         "runs.conf": "mine\n", "scripts/example": Link("nowhere"), "hosts/web1/default": Link("../../elsewhere"),
         "groups/example": None, "lib/x": "", "hosts/web1/sysinfos.conf": "",
-        "tasks.py": "mine = 1\n",
+        "tasks.py": "mine = 1\n", ".gitattributes": "",
     }  # fmt: skip
     tree = plant(tmp_path / "tree", mine)
     before = contents(tree)
     done = operator.run("init", tree, "--host", "web1")
     assert done.status == 0
-    assert [line.split(": ")[0] for line in done.text.splitlines()] == [*["exists, left as it is"] * 6,
+    assert [line.split(": ")[0] for line in done.text.splitlines()] == [*["exists, left as it is"] * 7,
         f"made {tree}/hosts/web1/runs.conf", *["exists, left as it is"] * 2]  # fmt: skip
     assert contents(tree) == before | {b"hosts/web1/runs.conf": contents(tree)[b"hosts/web1/runs.conf"]}
 

@@ -343,7 +343,8 @@ def test_r33_a_marker_that_is_a_link_is_told_as_what_it_is_and_taken_away(whole,
     assert operator.deploy(tree, "--script", "once").outcomes == [("once", "ok")]
 
 
-def test_a_long_value_is_compared_whole_and_shown_short(operator, target, tmp_path):
+@pytest.mark.usefixtures("target")
+def test_a_long_value_is_compared_whole_and_shown_short(operator, tmp_path):
     """D23: a marker of 64 KiB: the plan knows that it is done, and the table stays a table."""
     value = "line of a file\n" * 4400
     tree = plant(

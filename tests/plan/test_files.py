@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,11 @@ def test_the_destination_of_a_path_behind_links(path: str, expected: str | None)
     assert destination(path, links) == expected
 
 
+def _recording(call: Callable[..., int], names: list[object], path: object, *more: int, **how: int) -> int:
+    names.append(path)
+    return call(path, *more, **how)
+
+
 def test_the_work_for_a_directory_grows_with_its_files(trees: Trees, monkeypatch: pytest.MonkeyPatch):
     """D24: one look-up and one open for each file, by its name alone."""
     root = trees.roots[0] / "scripts/ref"
@@ -175,8 +181,8 @@ def test_the_work_for_a_directory_grows_with_its_files(trees: Trees, monkeypatch
         for each in range(50):
             (root / f"d{number}/e/f{each}").write_text("x")
         opened: list[object] = []
-        real = os.open
-        monkeypatch.setattr(os, "open", lambda path, *more, **how: opened.append(path) or real(path, *more, **how))
+        record = partial(_recording, os.open, opened)
+        monkeypatch.setattr(os, "open", record)
         assert len(taken(trees)[0]) == 1 + 52 * (number + 1)
         monkeypatch.undo()
         counts.append(len([path for path in opened if str(path).startswith(("f", "d", "e"))]))

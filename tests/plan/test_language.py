@@ -403,7 +403,8 @@ def test_r33_links_meant_for_the_target_arrive_as_links_and_nothing_is_written_t
     assert list(away.iterdir()) == []
 
 
-def test_r33_a_file_that_a_shipped_link_does_not_lead_to_is_an_error(operator, target, tmp_path):
+@pytest.mark.usefixtures("target")
+def test_r33_a_file_that_a_shipped_link_does_not_lead_to_is_an_error(operator, tmp_path):
     """D18: written where it is referred to, it would be written to the place that the link names."""
     real = plant(tmp_path / "real", {"x": "x\n"})
     tree = plant(

@@ -79,7 +79,7 @@ LINKS = {
 @pytest.mark.parametrize("how", OTHERS)
 @pytest.mark.parametrize("component", LINKS)
 @pytest.mark.usefixtures("tree")
-def test_r34_each_link_on_the_way_to_a_tree_counts(component, how, operator, flag, tree, tmp_path):
+def test_r34_each_link_on_the_way_to_a_tree_counts(component, how, operator, flag, tmp_path):
     plant(tmp_path, {
         "other": None, "links/link": Link("../other/../links/again"), "links/again": Link("../above/beside/tree"),
     })  # fmt: skip

@@ -5,12 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runsdeploy.tree import revision
-from runsdeploy.tree.revision import look_up, revision_of
+from runsdeploy.tree.trust import Trust
+
+
+def revision_of(root: Path) -> str:
+    return revision.revision_of(root, Trust())
+
+
+def look_up(roots: list[Path]) -> Callable[[], list[str]]:
+    return revision.look_up(roots, Trust())
 
 
 def git(root: Path, *words: str) -> str:
@@ -99,3 +108,13 @@ def test_trees_are_told_in_their_order(tree: Path, tmp_path: Path):
     (tmp_path / "bare").mkdir()
     assert look_up([tmp_path / "bare", tree])() == ["", revision_of(tree)]
     assert look_up([])() == []
+
+
+def test_git_is_not_asked_where_others_may_write_its_configuration(tree: Path):
+    """Filters in it are programs that git runs."""
+    (tree / "scripts/a").write_text("script:\nfalse\n")
+    git(tree, "config", "filter.x.clean", f"touch '{tree}/../ran'; cat")
+    (tree.parent / ".git/info/attributes").write_text("* filter=x\n")
+    (tree.parent / ".git/config").chmod(0o666)
+    assert revision_of(tree) == ""
+    assert not (tree.parent / "ran").exists()
