@@ -1,4 +1,4 @@
-"""What many of a thing cost: processor time of `plan`, as ratios to the system's own tools and to a tenth of the work.
+"""What many of a thing cost: processor time, as ratios to the system's own tools and to a tenth of the work.
 
 python bench/growth.py [--number N]. Ends with 1 if a tenfold work takes more than LINEAR times as long.
 """
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-m", "runsdeploy"]
 LINEAR = 15.0
 """a tenfold work may take so many times as long: 10, and as much again half for what varies"""
@@ -21,10 +22,17 @@ PATIENCE = "600"
 """seconds for one CONF section"""
 
 
-def spent(*words: str, folder: Path) -> float:
+def spent(*words: str, folder: Path, state: str = "") -> float:
     """Run a command; return the seconds of processor time that it and its children took."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        words,
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "RUNSDEPLOY_STATE_DIR": state},
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -51,8 +59,10 @@ def refs(tree: Path, number: int) -> None:
 
 
 def markers(tree: Path, number: int) -> None:
-    """As many values of one variable, as a `setdone` or a recipe may compare them."""
-    (tree / "scripts/s").write_text(f"var v {' '.join(map(str, range(number)))}\nscript:\nsetdone s \"${{v[*]}}\"\n")
+    """One marker with a value of ten bytes for each."""
+    (tree / "scripts/s").write_text(
+        f'script:\nprintf -v v \'%0{number * 10}d\' 7\nsetdone sub "$v"\nshouldrun sub "$v" || :\n'
+    )
 
 
 def groups(tree: Path, number: int) -> None:
@@ -79,11 +89,12 @@ def measure(name: str, number: int) -> tuple[float, float]:
         (tree / "hosts/h").mkdir(parents=True)
         (tree / "hosts/h/default").write_text("s\n")
         (tree / "scripts/s").write_text("script:\n:\n")
-        plan = (*PROGRAM, "-C", made, "--conf-timeout", PATIENCE, "plan", "--host")
-        start = min(spent(*plan, "h", folder=Path.cwd()) for _ in range(2))
+        verb = ("deploy", "--local") if name == "markers" else ("plan",)
+        plan = (*PROGRAM, "-C", made, "--conf-timeout", PATIENCE, *verb, "--host")
+        start = min(spent(*plan, "h", folder=ROOT, state=f"{made}/state") for _ in range(2))
         WORK[name](tree, number)
         host = "@level0" if name == "groups" else "h"
-        took = spent(*plan, host, folder=Path.cwd()) - start
+        took = spent(*plan, host, folder=ROOT, state=f"{made}/state") - start
         read = ("sh", "-c", "find scripts -type f | xargs sha256sum")
         return max(took, 0.001), spent(*read, folder=tree)
 

@@ -147,6 +147,7 @@ class Trust(Struct, frozen=True, dict=True):
         text = os.fspath(path)
         if self.any_owner or text in self._checked:
             return []
+        self._vouch_above(os.path.join(os.getcwd(), text))  # noqa: PTH109, PTH118 - thousands of files
         found: list[tuple[str, Problem]] = []
         for component, problem in self._walk(text):
             # The repair of a directory in a tree is that of all below it.
@@ -158,16 +159,22 @@ class Trust(Struct, frozen=True, dict=True):
             self._checked.add(text)
         return [problem for _, problem in found]
 
+    def _vouch_above(self, path: str) -> None:
+        """Look at the directories above a path, each once: of a further file there only its own entry is looked up.
+
+        One with a problem is not remembered: whoever walks the whole path finds the problem.
+        """
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if folder != path and folder not in self._directories:
+            self._vouch_above(folder)
+            for _ in self._walk(folder):
+                pass
+
     def _walk(self, path: str) -> Iterator[tuple[str, Problem | None]]:
         """Yield each component of a path as the system looks it up, without links above it, and its problem."""
         # Absolute, but not normalized: behind a link, `..` is the directory above its target.
         path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - thousands of files
         folder, name = os.path.split(path)
-        if folder not in self._directories and folder != path:
-            # The directory first, once: of each further file in it only the last component is looked up. If there is
-            # a problem, it is not remembered, and found again below.
-            for _ in self._walk(folder):
-                pass
         here = self._directories.get(folder)
         left = [name] if here is not None else path.split("/")[::-1]
         if here is None:
