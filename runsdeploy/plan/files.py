@@ -14,7 +14,7 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runsdeploy.errors import Position, Problem, display_path
+from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
 from runsdeploy.tree.libraries import composed_otherwise, referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
@@ -162,6 +162,9 @@ class _Collection:
             self.trust.check_entry(path, found)
             self.files.append(File(inside.rstrip("/"), "directory", stat.S_IMODE(found.st_mode) & 0o777))
             names = sorted(os.listdir(descriptor), reverse=True)
+        except InputError:
+            os.close(descriptor)
+            raise
         except OSError as error:
             self.problems.append(_unreadable(Path(path), error, self.position))
         return descriptor, path, inside.rstrip("/"), names

@@ -136,6 +136,8 @@ class Trust(Struct, frozen=True, dict=True):
         """
         if self.any_owner or (found.st_uid in self._owners and not found.st_mode & stat.S_IWOTH):
             return
+        # It may have been sound before it was exchanged.
+        self._sound.discard(path)
         if problem := self._problem(path, found, path):
             raise InputError([problem, *self._all_owner_problems()])
 
