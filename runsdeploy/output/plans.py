@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.files import File
@@ -73,18 +72,28 @@ def _details(step: Step, reason: str, common: Sequence[Variable], *, verbose: bo
 
 def _shipped(files: Sequence[File], *, verbose: bool) -> Iterable[str]:
     """Yield what a step ships: each file, but a directory with all below it as one line, unless `verbose`."""
-    tops = {each.path for each in files if each.kind == "directory"}
+    tops = {f"{each.path}/" for each in files if each.kind == "directory"}
     below: dict[str, list[File]] = {}
     for each in files:
-        top = next((str(path) for path in reversed(PurePosixPath(each.path).parents) if str(path) in tops), each.path)
+        top = next(_within(each.path, tops), each.path) if tops else each.path
         below.setdefault(top, []).append(each)
     for top, members in below.items():
-        for each in members if verbose or top not in tops else ():
+        is_top = f"{top}/" in tops
+        for each in members if verbose or not is_top else ():
             yield f"ships {shell_word(each.path)}{' ' + short(each.digest) if each.digest else ''}"
-        if top in tops and not verbose:
+        if is_top and not verbose:
             count = sum(each.kind != "directory" for each in members)
             size = _size(sum(each.size for each in members))
             yield f"ships {shell_word(top)}/ ({count} file{'s' * (count != 1)}, {size})"
+
+
+def _within(path: str, tops: Collection[str]) -> Iterator[str]:
+    """Yield the directories, given with a slash at their ends, that a path lies in, outermost first."""
+    at = path.find("/")
+    while at >= 0:
+        if path[: at + 1] in tops:
+            yield path[:at]
+        at = path.find("/", at + 1)
 
 
 def _size(size: float) -> str:

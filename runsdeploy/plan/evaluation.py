@@ -267,7 +267,8 @@ def _records(process: subprocess.Popen[bytes], limit: float, progress: Progress)
     Raises Stopped.
     """
     assert process.stdout is not None  # noqa: S101 - opened as a pipe above
-    buffer, received = b"", list[bytes]()
+    # The pieces of a field that has not ended, and fields of a record that has not: a value may have megabytes.
+    pieces, received, at = list[bytes](), list[bytes](), 0
     deadline = time.monotonic() + limit
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -282,18 +283,24 @@ def _records(process: subprocess.Popen[bytes], limit: float, progress: Progress)
             chunk = os.read(process.stdout.fileno(), 65536)
             if not chunk:
                 return
-            *whole, buffer = (buffer + chunk).split(b"\0")
-            received += whole
-            while received:
+            first, *rest = chunk.split(b"\0")
+            pieces.append(first)
+            if rest:
+                received += [b"".join(pieces), *rest[:-1]]
+                pieces = rest[-1:]
+            while at < len(received):
                 # A section that writes to our descriptor breaks the format; it is reported as killed.
-                if not received[0].isdigit():
+                if not received[at].isdigit():
                     return
-                if len(received) <= int(received[0]):
+                end = at + int(received[at]) + 1
+                if len(received) < end:
                     break
-                record, received = received[1 : int(received[0]) + 1], received[int(received[0]) + 1 :]
+                record, at = received[at + 1 : end], end
                 if record[0] in (b"begin", b"done"):
                     deadline = time.monotonic() + limit
                 yield record
+            del received[:at]
+            at = 0
 
 
 # --- records -----------------------------------------------------------------------------------

@@ -10,17 +10,17 @@ import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from runsdeploy.errors import Position, Problem, display_path
+from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.plan.conf import Conf, Ref
 from runsdeploy.tree.libraries import composed_otherwise, referenced_libraries, unknown_libraries
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.text import read_text
 from runsdeploy.tree.trees import Located, Trees, file_problem
+from runsdeploy.tree.trust import Trust
 
 CHUNK = 1 << 20
 """bytes that are read at once"""
@@ -60,12 +60,18 @@ def content_file(path: str, content: bytes, mode: int = 0o644) -> File:
     return File(path, "file", mode, None, content, len(content), hashlib.sha256(content).hexdigest())
 
 
-def digest_of(file: IO[bytes]) -> str:
-    """Return the SHA-256 of an open file, hexadecimal."""
+def digest_of(descriptor: int, size: int) -> str:
+    """Return the SHA-256 of an open file, hexadecimal; `size` is what it should have: most are read at once."""
     found = hashlib.sha256()
-    while chunk := file.read(CHUNK):
+    done = 0
+    while True:
+        wanted = min(max(size - done, 0) + 1, CHUNK)
+        chunk = os.read(descriptor, wanted)
         found.update(chunk)
-    return found.hexdigest()
+        done += len(chunk)
+        # Less than was asked for, and all that there should be, is the end of a file.
+        if not chunk or (len(chunk) < wanted and done >= size):
+            return found.hexdigest()
 
 
 def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File], list[Problem]]:
@@ -78,8 +84,8 @@ def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File
     outside = trees.trust.outside_problem(place.path, position=position)
     if outside:
         return [], [outside]
-    trees.trust.check_owner_below(place.path)
-    collection = _Collection(position)
+    trees.trust.check_owner(place.path)
+    collection = _Collection(position, trees.trust)
     try:
         mode = place.path.stat().st_mode
         if not collection.can_ship(mode, os.fspath(place.path)):
@@ -95,12 +101,13 @@ def collect(trees: Trees, place: Located, position: Position) -> tuple[list[File
 class _Collection:
     """The members of one reference.
 
-    Names are looked up in directories that are open, so that none is followed that becomes a link meanwhile. Paths are
-    texts: a directory may have 50,000 files.
+    Names are looked up in directories that are open, so that none is followed that becomes a link meanwhile, and the
+    owner is checked of what is open: that is what is read. A directory may have 50,000 files, so paths are texts, and
+    a file costs one lstat, open, fstat, read up to its end, and close.
     """
 
-    def __init__(self, position: Position) -> None:
-        self.position = position
+    def __init__(self, position: Position, trust: Trust) -> None:
+        self.position, self.trust = position, trust
         self.files: list[File] = []
         self.problems: list[Problem] = []
 
@@ -114,10 +121,16 @@ class _Collection:
 
     def add_file(self, descriptor: int, path: str, inside: str) -> None:
         """Add a file, whose descriptor is closed. The bytes that are sent later must have the digest of these."""
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        try:
             found = os.fstat(descriptor)
-            mode = stat.S_IMODE(found.st_mode) & 0o777
-            self.files.append(File(inside, "file", mode, Path(path), size=found.st_size, digest=digest_of(file)))
+            self.trust.check_entry(path, found)
+            # It may have become another kind of file since it was looked up.
+            if self.can_ship(found.st_mode, path):
+                mode = stat.S_IMODE(found.st_mode) & 0o777
+                digest = digest_of(descriptor, found.st_size)
+                self.files.append(File(inside, "file", mode, Path(path), size=found.st_size, digest=digest))
+        finally:
+            os.close(descriptor)
 
     def add_directory(self, descriptor: int, path: str, inside: str) -> None:
         """Add a directory, whose descriptor is closed, and all below it."""
@@ -145,18 +158,25 @@ class _Collection:
         """Add a directory without what is below it; return it with the names in it."""
         names: list[str] = []
         try:
-            self.files.append(File(inside.rstrip("/"), "directory", stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o777))
+            found = os.fstat(descriptor)
+            self.trust.check_entry(path, found)
+            self.files.append(File(inside.rstrip("/"), "directory", stat.S_IMODE(found.st_mode) & 0o777))
             names = sorted(os.listdir(descriptor), reverse=True)
+        except InputError:
+            os.close(descriptor)
+            raise
         except OSError as error:
             self.problems.append(_unreadable(Path(path), error, self.position))
         return descriptor, path, inside.rstrip("/"), names
 
     def _add(self, folder: int, name: str, path: str, inside: str) -> int | None:
         """Add what has a name in an open directory; of a directory, return the descriptor instead."""
-        mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+        found = os.lstat(name, dir_fd=folder)
+        mode = found.st_mode
         if not self.can_ship(mode, path):
             return None
         if stat.S_ISLNK(mode):
+            self.trust.check_entry(path, found)
             self.files.append(File(inside, "link", 0o777, target=os.readlink(name, dir_fd=folder)))
             return None
         new = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)

@@ -107,8 +107,9 @@ def available_files(nodes: Sequence[Node]) -> dict[Identity, tuple[str, ...]]:
 def is_settled(node: Node, available: Sequence[str]) -> bool:
     """Say whether a node's references are found as they would be if its section saw exactly these files."""
     own = f"tree{node.script.source.tree}/{node.script.folder}/"
+    there = frozenset(available)
     for ref in node.conf.refs:
-        made = ref.file in available
+        made = ref.file in there
         if made and ref.where == "tree" and ref.path != own + ref.file:
             return False
         if not made and ref.where == "shared":

@@ -253,9 +253,10 @@ def _declaration_problems(nodes: Sequence[Node], available: Mapping[Identity, tu
 
 
 def _missing_files(refs: Sequence[Ref], available: Sequence[str]) -> Iterator[Problem]:
+    made = frozenset(available)
     for ref in refs:
         required = ref.required or ref.template
-        if ref.where == "missing" and required and ref.file not in available and not file_problem(ref.file):
+        if ref.where == "missing" and required and ref.file not in made and not file_problem(ref.file):
             message = f"required file `{ref.file}` is neither in the trees nor made by an earlier step's `out`"
             yield Problem(ref.position, message)
 
@@ -294,7 +295,8 @@ def _step(
     number: int, node: Node, available: Sequence[str], files: Mapping[str, File], libraries: Mapping[str, File]
 ) -> Step:
     conf = node.conf
-    uses = {ref.file for ref in conf.refs if ref.file in available and ref.where != "tree"}
+    made = frozenset(available)
+    uses = {ref.file for ref in conf.refs if ref.file in made and ref.where != "tree"}
     return Step(
         number,
         node.script,

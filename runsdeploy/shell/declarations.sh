@@ -33,16 +33,18 @@ RUNS_problem() { RUNS_emit problem "$RUNS_file" "$RUNS_line" "$1"; }
 
 # RUNS_apply VARIABLE KIND VALUE...: apply one operation to one shell variable.
 RUNS_apply() {
+    if [[ $2 == '=' ]]; then
+        # First, and without a copy of the old value: a section may have thousands of `ref`.
+        unset -v "$1"
+        printf -v "$1" %s "$3"
+        RUNS_kind[$1]=scalar
+        return
+    fi
     local RUNS_to=$1 RUNS_by=$2 RUNS_each
     local -a RUNS_kept=() RUNS_old=()
     shift 2
     eval "RUNS_old=(\${${RUNS_to}[@]+\"\${${RUNS_to}[@]}\"})"
     unset -v "$RUNS_to"
-    if [[ $RUNS_by == '=' ]]; then
-        eval "$RUNS_to=\$1"
-        RUNS_kind[$RUNS_to]=scalar
-        return
-    fi
     # Compared with `[`: the section may have set nocasematch, which affects `[[`.
     case $RUNS_by in
     '()') RUNS_kept=("$@") ;;
@@ -68,7 +70,7 @@ RUNS_replay() {
     local -a RUNS_copy=()
     unset -v "$1"
     case ${RUNS_kind[$RUNS_base]-} in
-    scalar) eval "$1=\$$RUNS_base" ;;
+    scalar) printf -v "$1" %s "${!RUNS_base}" ;;
     array)
         eval "RUNS_copy=(\${${RUNS_base}[@]+\"\${${RUNS_base}[@]}\"})"
         eval "$1=(\${RUNS_copy[@]+\"\${RUNS_copy[@]}\"})"
@@ -88,7 +90,13 @@ RUNS_replay() {
 RUNS_fingerprint() {
     local -a RUNS_copy=()
     eval "RUNS_copy=(\${${1}[@]+\"\${${1}[@]}\"})"
-    printf -v RUNS_text '%q ' "${#RUNS_copy[@]}" ${RUNS_copy[@]+"${RUNS_copy[@]}"}
+    RUNS_text=${#RUNS_copy[@]}
+    # One value needs no quotes, which cost most.
+    case $RUNS_text in
+    0) ;;
+    1) RUNS_text="1 ${RUNS_copy[*]}" ;;
+    *) printf -v RUNS_text '%q ' "$RUNS_text" "${RUNS_copy[@]}" ;;
+    esac
 }
 
 # RUNS_change NAME KIND VALUE...: the change of a variable by `var`, `out` or `ref`.
@@ -96,7 +104,9 @@ RUNS_change() {
     if ! [[ $1 =~ ^$RUNS_name$ ]]; then
         RUNS_problem "bad variable name \`$1\`, expected letters, digits and underscores"
         return 0
-    elif [[ $1 =~ ^$RUNS_reserved$ ]]; then
+    # No reserved name begins with a small letter. (Compared with `[`, as in RUNS_apply; bash compiles the expression
+    # again for each name, which takes as long as all the rest.)
+    elif [ "${1#[abcdefghijklmnopqrstuvwxyz]}" = "$1" ] && [[ $1 =~ ^$RUNS_reserved$ ]]; then
         RUNS_problem "variable \`$1\` is reserved: a script needs it as bash sets it"
         return 0
     fi

@@ -42,27 +42,48 @@ class Trust(Struct, frozen=True, dict=True):
     """components of such paths, without links above them"""
     _directories: dict[str, str] = field(default_factory=dict)
     """of checked directories: the path without links"""
+    _folders: dict[str, str] = field(default_factory=dict)
+    """of directories that hold what was looked up: the path without links"""
 
     @cached_property
-    def _tops(self) -> frozenset[Path]:
+    def _tops(self) -> frozenset[str]:
         """The trees and the allowed places, links followed."""
-        return frozenset(Path(os.path.realpath(each)) for each in (*self.roots, *self.allowed))
+        return frozenset(os.path.realpath(each) for each in (*self.roots, *self.allowed))
 
     @cached_property
     def _within(self) -> tuple[str, ...]:
         """The trees and the allowed places, as named and with links followed, each with a slash at its end."""
         return tuple({f"{str(each).rstrip('/')}/" for each in (*self.roots, *self.allowed, *self._tops)})
 
-    def _top(self, real: Path) -> Path | None:
+    @cached_property
+    def _owners(self) -> frozenset[int]:
+        """Users whose files are used. As in git: a user who may become root may let root run their tree."""
+        me, sudo = os.geteuid(), os.environ.get("SUDO_UID", "")
+        return frozenset({0, me, int(sudo) if me == 0 and sudo.isdecimal() else 0})
+
+    def _top(self, real: str) -> str | None:
         """Return the tree or allowed place that a path without links lies in."""
-        return next((top for top in self._tops if top == real or top in real.parents), None)
+        return next((top for top in self._tops if real == top or real.startswith(f"{top.rstrip('/')}/")), None)
+
+    def _real(self, path: Path) -> str:
+        """Return a path without links; each directory is looked up once, as a script may refer to thousands of files.
+
+        Should a directory become a link later, `descriptor` follows neither.
+        """
+        text = os.fspath(path)
+        folder, name = os.path.split(text)
+        if name in ("", ".", "..") or os.path.islink(text):  # noqa: PTH114 - thousands of files
+            # Not Path.resolve, which raises on a loop of links.
+            return os.path.realpath(text)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        return f"{self._folders[folder].rstrip('/')}/{name}"
 
     # --- location ----------------------------------------------------------------------------------
 
     def contains(self, path: Path) -> bool:
         """Say whether a path, links followed, lies in the trees or the allowed places."""
-        # Not Path.resolve, which raises on a loop of links.
-        return self._top(Path(os.path.realpath(path))) is not None
+        return self._top(self._real(path)) is not None
 
     def outside_problem(self, path: Path, what: str = "", position: Position | None = None) -> Problem | None:
         """Return a problem if a path leads out of the trees.
@@ -85,12 +106,12 @@ class Trust(Struct, frozen=True, dict=True):
 
     def descriptor(self, path: Path) -> int:
         """Open a file or directory as `open` does; return its descriptor, which the caller closes."""
-        real = Path(os.path.realpath(path))
+        real = self._real(path)
         top = self._top(real)
         if top is None:
             raise OSError(errno.EXDEV, "leads out of the trees", str(path))
         descriptor = os.open(top, os.O_RDONLY | os.O_NONBLOCK)
-        for part in real.relative_to(top).parts:
+        for part in filter(None, real[len(top) :].split("/")):
             above = descriptor
             try:
                 descriptor = os.open(part, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=above)
@@ -108,12 +129,17 @@ class Trust(Struct, frozen=True, dict=True):
         if problems := self.owner_problems(path):
             raise InputError([*problems, *self._all_owner_problems()])
 
-    def check_owner_below(self, path: Path) -> None:
-        """Check the owner of a path and, if it is a directory, of everything in it."""
-        self.check_owner(path)
-        for folder, folders, files in os.walk(path) if not self.any_owner else ():
-            for name in (*folders, *files):
-                self.check_owner(Path(folder, name))
+    def check_entry(self, path: str, found: os.stat_result) -> None:
+        """Raise InputError as `check_owner` does, for a name in an open directory that was checked; of a link, itself.
+
+        `found` is what the directory, or the open file itself, says of it, so that nothing is looked up once more.
+        """
+        if self.any_owner or (found.st_uid in self._owners and not found.st_mode & stat.S_IWOTH):
+            return
+        # It may have been sound before it was exchanged.
+        self._sound.discard(path)
+        if problem := self._problem(path, found, path):
+            raise InputError([problem, *self._all_owner_problems()])
 
     def owner_problems(self, path: Path) -> list[Problem]:
         """Return a problem for each component of a path, links included, that another user could have written.
@@ -123,6 +149,7 @@ class Trust(Struct, frozen=True, dict=True):
         text = os.fspath(path)
         if self.any_owner or text in self._checked:
             return []
+        self._vouch_above(os.path.join(os.getcwd(), text))  # noqa: PTH109, PTH118 - thousands of files
         found: list[tuple[str, Problem]] = []
         for component, problem in self._walk(text):
             # The repair of a directory in a tree is that of all below it.
@@ -134,6 +161,17 @@ class Trust(Struct, frozen=True, dict=True):
             self._checked.add(text)
         return [problem for _, problem in found]
 
+    def _vouch_above(self, path: str) -> None:
+        """Look at the directories above a path, each once: of a further file there only its own entry is looked up.
+
+        One with a problem is not remembered: whoever walks the whole path finds the problem.
+        """
+        folder = os.path.dirname(path)  # noqa: PTH120
+        if folder != path and folder not in self._directories:
+            self._vouch_above(folder)
+            for _ in self._walk(folder):
+                pass
+
     def _walk(self, path: str) -> Iterator[tuple[str, Problem | None]]:
         """Yield each component of a path as the system looks it up, without links above it, and its problem."""
         # Absolute, but not normalized: behind a link, `..` is the directory above its target.
@@ -144,13 +182,13 @@ class Trust(Struct, frozen=True, dict=True):
         if here is None:
             here = ""
             yield "/", self._problem("/", os.lstat("/"), path)
-        links, sound = 0, True
+        links, sound, mode = 0, True, 0
         while left:
             part = left.pop()
             if part in ("", "."):
                 continue
             if part == "..":
-                here = os.path.dirname(here).rstrip("/")  # noqa: PTH120
+                here, mode = os.path.dirname(here).rstrip("/"), stat.S_IFDIR  # noqa: PTH120
                 continue
             component = f"{here}/{part}"
             try:
@@ -162,15 +200,15 @@ class Trust(Struct, frozen=True, dict=True):
             sound = sound and problem is None
             yield component, problem
             if not target:
-                here = component
+                here, mode = component, found.st_mode
                 continue
             links += 1
             if links > MOST_LINKS:
                 return
             left += target.split("/")[::-1]
             if target.startswith("/"):
-                here = ""
-        if sound and stat.S_ISDIR(os.lstat(here or "/").st_mode):
+                here, mode = "", stat.S_IFDIR
+        if sound and stat.S_ISDIR(mode):
             self._directories[path] = here
 
     def _problem(self, component: str, found: os.stat_result, path: str) -> Problem | None:
@@ -181,13 +219,13 @@ class Trust(Struct, frozen=True, dict=True):
         """
         if component in self._sound:
             return None
-        me, sudo = os.geteuid(), os.environ.get("SUDO_UID", "")
-        # As in git: a user who may become root may let root run their tree.
-        owners = {0, me, int(sudo) if me == 0 and sudo.isdecimal() else 0}
-        mode, word = found.st_mode, shlex.quote(display_path(Path(component)))
+        if found.st_uid in self._owners and not found.st_mode & stat.S_IWOTH:
+            self._sound.add(component)
+            return None
+        me, mode, word = os.geteuid(), found.st_mode, shlex.quote(display_path(Path(component)))
         above = stat.S_ISDIR(mode) and not self._is_within(component)
         every = "-R " if stat.S_ISDIR(mode) and not above else "-h " if stat.S_ISLNK(mode) else ""
-        if found.st_uid not in owners:
+        if found.st_uid not in self._owners:
             message, repair = (
                 f"belongs to user {found.st_uid}, not to you or root",
                 f"as root `chown {every}{me} {word}`",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from runsdeploy.errors import Position
-from runsdeploy.plan.files import collect, content_file, destination, digest_of
+from runsdeploy.errors import InputError, Position
+from runsdeploy.plan.files import CHUNK, collect, content_file, destination, digest_of
 from runsdeploy.tree.trees import Trees
 
 PLACE = Position("scripts/web", 3)
@@ -43,7 +44,7 @@ def test_a_file_is_taken_with_its_mode_size_and_digest(trees: Trees):
         ("tree0/scripts/ref", "file", 0o754, 7, digest, path)
     ]
     with path.open("rb") as file:
-        assert digest_of(file) == digest
+        assert digest_of(file.fileno(), 7) == digest
 
 
 def test_a_directory_is_taken_with_all_below_it(trees: Trees):
@@ -186,6 +187,77 @@ def test_the_work_for_a_directory_grows_with_its_files(trees: Trees, monkeypatch
         monkeypatch.undo()
         counts.append(len([path for path in opened if str(path).startswith(("f", "d", "e"))]))
     assert counts == [52, 104]
+
+
+def test_each_ref_of_a_directory_looks_up_and_opens_as_much_as_the_one_before(
+    trees: Trees, monkeypatch: pytest.MonkeyPatch
+):
+    """D24: what leads to the directory is vouched for once; of each file, its own entry is looked up."""
+    trees = Trees(trees.roots, trusted=False)
+    (trees.roots[0] / "scripts/a/b/c/d").mkdir(parents=True)
+    for each in range(60):
+        (trees.roots[0] / f"scripts/a/b/c/d/f{each}").write_text("x")
+    counted: Counter[str] = Counter()
+
+    def counting(name: str) -> Callable[..., object]:
+        real = getattr(os, name)
+
+        def count(*words: object, **options: object) -> object:
+            counted[name] += 1
+            return real(*words, **options)
+
+        return count
+
+    for name in ("lstat", "stat", "readlink", "open", "fstat", "read", "close", "listdir", "scandir"):
+        monkeypatch.setattr(os, name, counting(name))
+    sums = []
+    for each in range(60):
+        counted.clear()
+        assert collect(trees, trees.located(0, f"scripts/a/b/c/d/f{each}"), PLACE)[1] == []
+        sums.append(dict(counted))
+    monkeypatch.undo()
+    assert all(each == sums[1] for each in sums[2:])
+    assert sums[1]["lstat"] <= 3
+    assert sums[1]["read"] == sums[1]["fstat"] == 1
+    assert sums[1]["open"] == sums[1]["close"] <= 7
+
+
+def test_r34_what_is_checked_is_what_is_read(trees: Trees, monkeypatch: pytest.MonkeyPatch):
+    """D24: the owner and mode that count are those of the open file, not of what had its name before."""
+    path = trees.roots[0] / "scripts/ref/file"
+    path.parent.mkdir()
+    path.write_text("x")
+    real = os.open
+
+    def exchange(name: str, *words: int, **options: int) -> int:
+        if name == "file":
+            path.unlink()
+            path.write_text("evil")
+            path.chmod(0o666)
+        return real(name, *words, **options)
+
+    monkeypatch.setattr(os, "open", exchange)
+    with pytest.raises(InputError, match="others may write it"):
+        taken(Trees(trees.roots, trusted=False))
+
+
+def test_a_link_in_a_directory_is_vouched_for_itself_not_what_it_leads_to(trees: Trees, tmp_path: Path):
+    """D18, D24: nothing is read through it."""
+    (tmp_path / "theirs").write_text("x")
+    (tmp_path / "theirs").chmod(0o666)
+    (trees.roots[0] / "scripts/ref").mkdir()
+    (trees.roots[0] / "scripts/ref/link").symlink_to(tmp_path / "theirs")
+    found = taken(Trees(trees.roots, trusted=False))
+    assert found == ({"tree0/scripts/ref": "directory", "tree0/scripts/ref/link": "link"}, [])
+
+
+def test_a_digest_is_that_of_all_bytes_whatever_size_was_expected(tmp_path: Path):
+    for length in (0, 1, 7, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK):
+        data = os.urandom(length)
+        (tmp_path / "file").write_bytes(data)
+        for size in (0, length, max(length - 1, 0), length + 5):
+            with (tmp_path / "file").open("rb") as file:
+                assert digest_of(file.fileno(), size) == hashlib.sha256(data).hexdigest()
 
 
 def test_r33_a_link_to_an_allowed_place_is_no_error(trees: Trees, tmp_path: Path):
