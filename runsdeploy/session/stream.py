@@ -259,7 +259,8 @@ class SegmentStream:
             for event in () if begun else before.feed(data):
                 match event:
                     case Attached(offset) if offset != self._fetched:
-                        raise Lost(f"the target sent a file from byte {offset}, expected {self._fetched}", transient=False)
+                        wrong = f"the target sent a file from byte {offset}, expected {self._fetched}"
+                        raise Lost(wrong, transient=False)
                     case Attached():
                         data, begun = before.rest(), True
                         break
