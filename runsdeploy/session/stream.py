@@ -199,13 +199,14 @@ class SegmentStream:
                         raise Lost(f"the target cannot continue the session: {event.text}", transient=False)
                     case Refusal() | Finished():
                         self._ended = True
+                        yield event
+                        return b""
                     case Attached():
+                        # After the end of the spool too: the files for the other side come behind it.
                         yield from self._begin_at(event.offset)
                         self._send_requests(channel, heartbeat)
                         return decoder.rest()
                 yield event
-                if self._ended:
-                    return b""
         yield from decoder.end()
         if heartbeat.gave_up:
             quoted = login_output.decode("utf-8", "replace").strip()
@@ -258,7 +259,8 @@ class SegmentStream:
             for event in () if begun else before.feed(data):
                 match event:
                     case Attached(offset) if offset != self._fetched:
-                        raise Lost("the target sent a file from another byte than the requested one", transient=False)
+                        wrong = f"the target sent a file from byte {offset}, expected {self._fetched}"
+                        raise Lost(wrong, transient=False)
                     case Attached():
                         data, begun = before.rest(), True
                         break
