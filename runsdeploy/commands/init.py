@@ -42,8 +42,9 @@ def _new_tree(arguments: Arguments, wanted: str) -> Trees:
 
 
 def _tree(trees: Trees) -> list[NewFile]:
+    # .gitattributes is not among the templates: those make a host directory, whose files `check` reads as recipes.
     files = {"runs.conf": "runs.conf", "scripts/example": "example", "groups/example": "group", "tasks.py": "tasks",
-             ".gitattributes": "gitattributes"}  # fmt: skip
+             ".gitattributes": "../commands/gitattributes"}  # fmt: skip
     folders = [NewFile(trees.located(0, name)) for name in ("hosts", "lib")]
     return [*(NewFile(trees.located(0, path), template) for path, template in files.items()), *folders]
 

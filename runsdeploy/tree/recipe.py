@@ -273,7 +273,8 @@ class _Lexer:
         while self.at < len(self.text) and self.text[self.at] not in " \t\n":
             parts.append(self._part(line))
         # A carriage return that belongs to the word is quoted, or has a backslash before it.
-        dos = parts[-1] == "\r" and self.text[self.at : self.at + 1] in ("\n", "") and self.text[self.at - 2] != "\\"
+        end, ends = self.text[start : self.at], self.text[self.at : self.at + 1] in ("\n", "")
+        dos = ends and parts[-1] == "\r" and end.endswith("\r") and not end.endswith("\\\r")
         word = Word("".join(parts[:-1] if dos else parts), self.position(start))
         if dos:
             line.problems.append(Problem(word.position, CARRIAGE_RETURN, f"`dos2unix {self.file}`"))

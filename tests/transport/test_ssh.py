@@ -1036,7 +1036,7 @@ def test_r42_an_accepted_name_is_one_argument(monkeypatch, tmp_path):
     fake.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > "$0.args"; echo "hostname $5"\n')
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, Unreachable):
         resolve("me@fe80::1%eth0", user=None)
     assert (tmp_path / "ssh.args").read_text().splitlines() == ["-G", "-l", "me", "--", "fe80::1%eth0"]
 
