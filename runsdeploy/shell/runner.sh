@@ -167,7 +167,7 @@ run_segment() {
     printf '%s\n' "$RUNS_boot" >"$RUNS_here/boot"
     printf '%s %s\n' "$RUNS_segment_by" "$RUNS_since" >"$RUNS_here/owner"
     # The next session reads these files after a power cut.
-    sync "$RUNS_here/nonce" "$RUNS_here/boot" "$RUNS_here/owner"
+    sync "$RUNS_here/nonce" "$RUNS_here/boot" "$RUNS_here/owner" "$RUNS_here/started"
     [[ $RUNS_segment_detach == no ]] || : >"$RUNS_here/detached"
     # From now on it is the runner that shows that the session goes on.
     [[ ! -e $RUNS_session/expected ]] || rm -f "$RUNS_session/expected"

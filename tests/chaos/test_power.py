@@ -32,7 +32,7 @@ STEPS, MARKS = 6, 4
 SHELL = Path(__file__).parents[2] / "runsdeploy/shell"
 
 WHOLE = re.compile(
-    r"runsdeploy marker 1\n(value (?P<value>\S+)\n)?time \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n"
+    r"runsdeploy marker 1\nof \S+\n(value (?P<value>\S+)\n)?time \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\n"
     r"session [0-9a-f]{32}(-\d+)?\ndigest [0-9a-f]{64}\n(plan [0-9a-f]{64}\nscript [0-9a-f]{64}\nby \S+\n)"
 )
 """all that is in a marker, to its last byte"""
