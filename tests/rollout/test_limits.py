@@ -57,7 +57,7 @@ def test_a_file_that_this_machine_may_not_write_stops_the_host_by_name(operator,
     host = found.document["hosts"][0]
     assert (found.status, host["outcome"]) == (3, "interrupted")
     assert found.outcomes == [("made", "ok"), ("used", "skipped")]
-    assert re.fullmatch(r"`tmp/runsdeploy-\w+/0-0`: file too large, on this machine", host["message"])
+    assert re.fullmatch(r"`tmp/runsdeploy-files-\w+/0-0`: file too large, on this machine", host["message"])
     assert "ulimit -f" in host["hint"]
     assert free_again(operator, tree).output == "made\n4000000\n"
 
