@@ -10,6 +10,7 @@ import codecs
 import re
 import shlex
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from msgspec import Struct, field
@@ -70,6 +71,8 @@ class _Line(Struct):
 def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
     """Return the entries of a recipe and all its problems; `file` names it in positions."""
     entries: list[Entry] = []
+    below: defaultdict[int, list[Operation]] = defaultdict(list)
+    """The operations of indented lines, by the index of their entry."""
     problems: list[Problem] = []
     misread = encoding_problem(data, file)
     if misread:
@@ -77,10 +80,11 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
         if not data.startswith(codecs.BOM_UTF8):
             return [], problems
         data = data[len(codecs.BOM_UTF8) :]
+    dos = False
     for line in _lines(data, file):
         # One is enough of a file with DOS line ends.
-        seen = any(each.message == CARRIAGE_RETURN for each in problems)
-        problems += [each for each in line.problems if not (seen and each.message == CARRIAGE_RETURN)]
+        problems += [each for each in line.problems if not (dos and each.message == CARRIAGE_RETURN)]
+        dos = dos or any(each.message == CARRIAGE_RETURN for each in line.problems)
         if not line.words:
             continue
         if line.problems:
@@ -92,14 +96,15 @@ def parse_recipe(data: bytes, file: str) -> tuple[list[Entry], list[Problem]]:
             problems.append(Problem(line.words[0].position, message))
         elif line.indented:
             operations, wrong = parse_call(line.words)
-            wrong = _one_problem(wrong, repaired(line.words, script=False))
-            last = entries[-1]
-            entries[-1] = Entry(last.name, last.operations + tuple(operations), last.position)
-            problems += wrong
+            below[len(entries) - 1] += operations
+            problems += _one_problem(wrong, repaired(line.words, script=False))
         else:
             entry, wrong = _entry(line.words)
             entries.append(entry)
             problems += wrong
+    for number, operations in below.items():
+        last = entries[number]
+        entries[number] = Entry(last.name, (*last.operations, *operations), last.position)
     return entries, problems + [p for entry in entries for p in _include_problems(entry)]
 
 

@@ -147,10 +147,10 @@ TABLE = [
         files={"scripts/link": Link("/etc/passwd")},
     ),
     Bad(
-        "a link out of the trees in a directory",
+        "a link out of the trees to a directory",
         "ref f=dir",
         says="leads out of the trees",
-        files={"scripts/dir/link": Link("/etc")},
+        files={"scripts/dir": Link("/etc")},
     ),
     Bad(
         "a script that is a link out of the trees",
