@@ -62,7 +62,10 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     yield model.findings
     yield syntax_errors(model, static=arguments.static)
     yield apply_rules(model)
-    yield shellcheck(model.checked)
+    with progress_of("shellcheck:", "sections") as listener:
+        findings, unchecked = shellcheck(model.checked, listener)
+    show_problems(unchecked)
+    yield findings
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

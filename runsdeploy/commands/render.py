@@ -23,6 +23,7 @@ from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
 from runsdeploy.session.run import Run
 from runsdeploy.session.session import new_session
+from runsdeploy.temporary import make_directory
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree import revision
 
@@ -70,8 +71,8 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     segment = local_segment(plan)
     if segment is None:
         return [], 0
-    with tempfile.TemporaryDirectory(prefix="runsdeploy-") as place:
-        run = Run(plan, new_session(), LocalTransport, segments=[segment], place=Path(place))
+    with make_directory("runsdeploy-render-") as place:
+        run = Run(plan, new_session(), LocalTransport, segments=[segment], place=place)
         if not _succeeds(run):
             return [], 1
         missing = [name for name in segment.returns if name not in run.received]

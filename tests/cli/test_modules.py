@@ -24,7 +24,7 @@ FILES = {"scripts/base": script("desc base"), "hosts/web1/default": "base\n", "g
 SLOW = frozenset({"argcomplete", "concurrent", "croniter", "cron_descriptor", "dataclasses", "invoke", "jinja2",
                   "paramiko", "tree_sitter", "zipfile"})  # fmt: skip
 """modules that take 10 ms and more to import"""
-LOOKING = frozenset({"cli", "commands", "errors", "events", "output", "plan", "rollout", "tree"})
+LOOKING = frozenset({"cli", "commands", "errors", "events", "output", "plan", "rollout", "temporary", "tree"})
 """rooms of commands that look at trees"""
 
 
