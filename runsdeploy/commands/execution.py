@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, show_unread
 from runsdeploy.commands.plans import plans_of
@@ -19,7 +20,7 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.planning import Planned
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.rollout.work import Work
-from runsdeploy.session.report import Fold, HostReport, exit_status
+from runsdeploy.session.report import Fold, HostReport, status_of
 from runsdeploy.session.run import Run
 from runsdeploy.session.session import Session, new_sessions
 from runsdeploy.session.summary import summarize
@@ -58,7 +59,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
         began = time.monotonic()
         reports, signal = roll_out(runs, listener, arguments.parallel)
         reports += planned.unusable
-        status = exit_status(reports, signal)
+        status = status_of(reports, signal)
         summary = summarize(reports, time.monotonic() - began)
         again = arguments.again([each.plan.host.address for each in summary.unsuccessful])
         if arguments.format != "text":
@@ -120,7 +121,7 @@ def _forecast(
         if arguments.format == "text":
             show_messages(plan)
             show_plan(plan, prediction, verbose=arguments.verbose)
-    status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
+    status = status_of(reports) or (exit_status.CHANGES if arguments.exit_code and changes else exit_status.OK)
     if arguments.format != "text":
         document = json.report("", status, reports)
         json.write({**document, "dry_run": True, "hosts": [*documents, *document["hosts"]]})

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import show_unread, work_of
 from runsdeploy.commands.plans import plans_of
@@ -47,7 +48,7 @@ def write_plan(arguments: Arguments) -> int:
     if wrong:
         raise InputError(wrong)
     show_messages(plan)
-    shared, status = _run_local(plan) if arguments.run_local else ([], 0)
+    shared, status = _run_local(plan) if arguments.run_local else ([], exit_status.OK)
     if status:
         if arguments.format != "text":
             json.write({"schema": json.SCHEMA, "exit_status": status, "hosts": []})
@@ -74,11 +75,11 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     with make_directory("runsdeploy-render-") as place:
         run = Run(plan, new_session(), LocalTransport, segments=[segment], place=place)
         if not _succeeds(run):
-            return [], 1
+            return [], exit_status.FAILED
         missing = [name for name in segment.returns if name not in run.received]
         if missing:
             raise Refused(f"`{missing[0]}`, declared by `out`, does not exist: the script that made it removed it")
-        return [content_file(file.path, content_of(file), file.mode) for file in run.received.values()], 0
+        return [content_file(file.path, content_of(file), file.mode) for file in run.received.values()], exit_status.OK
 
 
 def _succeeds(run: Run) -> bool:
