@@ -15,6 +15,7 @@ from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
 from runsdeploy.output import summary as summaries
 from runsdeploy.output.plans import show_messages, show_plan
+from runsdeploy.output.progress import progress_of
 from runsdeploy.output.terminal import discard_output
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.planning import Planned
@@ -106,15 +107,15 @@ def _forecast(
     """Show the plans with what each step would do; return 6 if that was asked for and a step would run."""
     # The interpreter's patterns take time to compile, and only dry runs use them.
     from runsdeploy.markers.forecast import DONE  # noqa: PLC0415
-    from runsdeploy.rollout.prediction import predict  # noqa: PLC0415
+    from runsdeploy.rollout.prediction import predict_all  # noqa: PLC0415
 
     reports = list(planned.unusable)
     changes, documents = False, []
-    for plan in planned.plans:
-        try:
-            prediction = predict(plan, connections[plan.host.name])
-        except HostError as error:
-            reports.append(Fold(plan).close(0.0, error))
+    with progress_of("asking") as listener:
+        predictions = predict_all(planned.plans, connections, arguments.parallel, listener)
+    for plan, prediction in zip(planned.plans, predictions, strict=True):
+        if isinstance(prediction, HostError):
+            reports.append(Fold(plan).close(0.0, prediction))
             continue
         documents.append(json.plan(plan, prediction))
         changes = changes or any(outcome != DONE for outcome, _ in prediction.values())
