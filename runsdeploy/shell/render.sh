@@ -118,6 +118,8 @@ random() { od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'; }
 run() {
     # shellcheck source-path=SCRIPTDIR source=bootstrap.sh
     . "$RUNS_work/segment0/run/bootstrap.sh"
+    # shellcheck source-path=SCRIPTDIR source=state.sh
+    . "$RUNS_work/segment0/run/state.sh"
     # shellcheck source-path=SCRIPTDIR source=trust.sh
     . "$RUNS_work/segment0/run/trust.sh"
     # shellcheck source-path=SCRIPTDIR source=sweep.sh
