@@ -168,7 +168,7 @@ def random_case(generator: random.Random) -> Case:
 
 @pytest.mark.timeout(3600)
 @settings(
-    max_examples=HISTORIES, deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck)
+    max_examples=HISTORIES // 10, deadline=None, database=None, print_blob=True, suppress_health_check=list(HealthCheck)
 )
 @given(
     st.lists(st.integers(0, CODES - 1), max_size=20),
@@ -181,11 +181,11 @@ def test_J16_no_history_makes_retention_break_a_rule(codes: list[int], end: int,
     assert violations(decide, case) == []
 
 
-def test_J16_random_histories_by_seed_break_no_rule_either():
+def test_J16_T21_random_histories_by_seed_break_no_rule_either():
     seed = random.randrange(2**32)
     print("seed", seed)
     generator = random.Random(seed)
-    for _ in range(HISTORIES // 5):
+    for _ in range(HISTORIES):
         case = random_case(generator)
         assert violations(decide, case) == [], case
 
