@@ -70,7 +70,7 @@ class NightStages(stages.Stages):
     night: Night
     months: Month
 
-    def _command(self, task: Task, environment: dict[str, str]) -> Result:
+    def _command(self, task: Task, environment: dict[str, str]) -> Result:  # noqa: ARG002
         name, stage = task.job.name, task.job.stage
         outcome = self.night.outcomes.get(name, "ok")
         if stage == "imports" and outcome not in HARMLESS:
@@ -226,7 +226,7 @@ class Month:
 
 
 def task(name: str) -> Task:
-    nothing: dict[str, Any] = {each: None for each in Job._fields}
+    nothing: dict[str, Any] = dict.fromkeys(Job._fields)
     stage = OTHERS.get(name, "imports")
     made = Job(**{**nothing, "name": name, "stage": stage, "needs": frozenset(), "shell": True, "daemon": False})
     return Task(made, Command(("true",), "/", {}, 10.0, daemon=False), {})

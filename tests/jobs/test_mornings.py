@@ -108,7 +108,7 @@ def test_J26_a_harmless_run_does_not_make_a_spoilt_state_the_known_one(system):
     assert (made["exit_status"], made["suspect"]) == (0, {"since": since, "imports": ["a"]})
     name, said = restored(system)
     assert name == first
-    assert f"`{first}` is the known state: newer backups are suspect (2), made after an import failed" in said
+    assert f"`{first}` is the known state: newer backups are suspect: 2, made after an import failed" in said
     # All of them tell the same.
     assert "runsdeploy_jobs_state_suspect 1\n" in (system.root / "jobs.prom").read_text()
     status = system.json("status")
@@ -157,7 +157,7 @@ def test_J26_without_the_known_state_latest_names_the_oldest_and_does_not_take_i
     (system.backups / first).unlink()
     done = system.run("restore", "latest")
     assert done.returncode == 3
-    assert "is from before the first unfinished import: all 1 good ones are suspect" in done.stderr
+    assert "is from before the first unfinished import: all good ones are suspect" in done.stderr
     assert f"the oldest of them is `{second}`: restore it by its name" in done.stderr
     assert "the known state is in no backup" in system.run("status").stdout
 

@@ -110,16 +110,17 @@ def archives(folder: str) -> List[Archive]:
 
 
 def latest(found: Sequence[Archive], recorded: Suspect) -> Optional[Archive]:
-    """Return the archive that `latest` means: the good one that the record names, else the newest good known one.
+    """Return the archive that `latest` means: the newest known one, or the known one that the record names.
 
     Both are the same, unless an older suspect archive was restored by name. None if there is neither.
     """
-    named = (each for each in found if each.kind == "good" and each.manifest and each.manifest.identity == recorded.since)
-    return next(named, None) or next((each for each in found if each.known), None)
+    known = [each for each in found if each.known]
+    named = [each for each in known if each.manifest and each.manifest.identity == recorded.since]
+    return next(iter(named or known), None)
 
 
 def suspect(folder: str) -> Suspect:
-    """Return what is recorded about the state now; without a record, what the newest manifest says (an older version)."""
+    """Return what is recorded about the state now; without a record, what follows from the newest manifest."""
     saved = known_state.load(folder)
     if saved is not None:
         return saved
@@ -133,8 +134,8 @@ def suspect(folder: str) -> Suspect:
 def in_order(found: Iterable[Archive]) -> List[Archive]:
     """Return archives newest first, with `suspect` filled in where a manifest of an older version lacks it.
 
-    There it follows from the results of the older archives. Before the oldest, the state counts as known, unless the imports
-    of that archive did not pass and other runs were before it: the archive from before the first of them may be gone.
+    There it follows from the results of the older archives. Before the oldest, the state counts as known, unless the
+    imports of that archive did not pass and other runs were before it: the known state may have been deleted.
     """
     filled: List[Archive] = []
     fact: Optional[Suspect] = None

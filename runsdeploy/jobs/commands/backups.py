@@ -79,7 +79,7 @@ def choose(folder: str, name: str) -> archive.Archive:
     good = [each for each in found if each.kind == "good"]
     chosen = archive.latest(found, archive.suspect(folder))
     if good and not chosen:
-        text = f"no backup in `{folder}` is from before the first unfinished import: all {len(good)} good ones are suspect"
+        text = f"no backup in `{folder}` is from before the first unfinished import: all good ones are suspect"
         raise Fault(text, f"the oldest of them is `{good[-1].name}`: restore it by its name", BACKUP_BAD)
     chosen = chosen or next((each for each in found if each.kind == "historical"), None)
     if not chosen:
@@ -159,7 +159,7 @@ def _doubts(folder: str, chosen: archive.Archive, since: str) -> List[str]:
     newer = [each for each in every[: every.index(chosen)] if each.kind == "good" and not each.known]
     if not newer or archive.latest(every, archive.suspect(folder)) != chosen:
         return []
-    return [f"`{chosen.name}` is the known state: newer backups are suspect ({len(newer)}), made after an import failed"]
+    return [f"`{chosen.name}` is the known state: newer backups are suspect: {len(newer)}, made after an import failed"]
 
 
 def _show(arguments: Any, folder: str) -> int:

@@ -161,7 +161,7 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
     if working is None:
         standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
     if wants_json(arguments):
-        ended = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
+        ended: Dict[str, Any] = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
         ended["suspect"] = document(suspect)
         print_json(
             exit_status=FAILED if late else OK, runs=list(history.runs), working=working, standing=standing, **ended

@@ -384,7 +384,7 @@ MUTANTS = [
     ("good = [each for each in order if each.good]\n    known", "good = list(order)\n    known"),
     ("known = [each for each in good if each.known]", "known = good"),
     ("known = [each for each in good if each.known]", "known = [each for each in order if each.known]"),
-    ("(*good[-1:], *known", "(*known"),
+    ("(*good[-1:], *known", "(*good[:0], *known"),
     ("(*good[-1:], *known", "(*good[:1], *known"),
     ("(*good[-1:], *known", "(*order[-1:], *known"),
     ("known[-max(1, policy.at_least) :]", "known[: max(1, policy.at_least)]"),
