@@ -7,6 +7,7 @@ hundreds of months take seconds. The system is a number that each import changes
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -124,7 +125,7 @@ class Month:
 
     def suspect(self) -> Suspect:
         if self.saved:
-            return known_state.decode(known_state.json.loads(self.saved))
+            return known_state.decode(json.loads(self.saved))
         return KNOWN
 
     def save(self, _folder: str, suspect: Suspect) -> None:
