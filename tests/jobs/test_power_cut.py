@@ -313,7 +313,7 @@ def replay(traced):
 
 def named_well(name: str) -> bool:
     return bool(
-        FINAL.fullmatch(name) or FINAL.fullmatch(name.partition(".sha256")[0]) or name == "state.json"
+        FINAL.fullmatch(name) or FINAL.fullmatch(name.partition(".sha256")[0]) or name in ("state.json", "suspect.json")
     ) and not (name.endswith(".tmp"))
 
 

@@ -8,9 +8,10 @@ import contextlib
 import os
 from typing import Mapping, NamedTuple, Optional, Tuple
 
-from ..archive import archive, extraction, historical
+from ..archive import archive, extraction, historical, known_state
 from ..archive.extraction import Contents
 from ..archive.gunzip import GzipReader, open_archive
+from ..archive.known_state import Suspect
 from ..archive.manifest import Damaged, printable
 from ..errors import BACKUP_BAD, RESTORE_NEEDED, Fault
 from . import atomic_replace, layout
@@ -44,10 +45,13 @@ def restore(plan: RestorePlan, folder: str) -> int:
         raise Fault("a restore is unfinished", FINISH_HINT, RESTORE_NEEDED)
     touched = {member.path for member in plan.request.members}
     same = sum(change.action == "same" and change.path not in touched for change in plan.changes)
-    if not plan.request.members:
-        return same
+    request = plan.request._replace(former=archive.suspect(folder))
     try:
-        planned = layout.make_layout(plan.request)
+        if not request.members:
+            if request.suspect is not None:
+                known_state.save(folder, request.suspect)
+            return same
+        planned = layout.make_layout(request)
         _check_places(planned, {change.path: change.real for change in plan.changes})
         _check_apart(planned, folder)
         progress = Progress.begin(folder, planned)
@@ -97,6 +101,8 @@ def undo(folder: str, *, force: bool = False) -> int:
         if found.phase in (DONE, REPLACING):
             found.set_phase(UNDOING)
         count = 0 if found.phase == STAGING else atomic_replace.revert(found.layout)
+        request = found.layout.request
+        _record(found, None if request.suspect is None else request.former, folder)
         atomic_replace.discard(found.layout)
         found.set_phase(OVER)
     except OSError as error:
@@ -114,11 +120,18 @@ def _complete(progress: Progress, folder: str) -> int:
         _stage(progress)
     try:
         count = atomic_replace.replace(progress.layout)
+        _record(progress, progress.layout.request.suspect, folder)
         progress.set_phase(DONE)
     except (OSError, Fault) as error:
         raise Fault(f"the restore was interrupted: {failure_message(error)}", FINISH_HINT, RESTORE_NEEDED) from None
     _remove_others(folder, progress)
     return count
+
+
+def _record(progress: Progress, suspect: Optional[Suspect], folder: str) -> None:
+    """Record whether the state is suspect, in the phase before the restore is over; raises OSError."""
+    if suspect is not None:
+        progress.write(os.path.join(folder, known_state.FILE), known_state.encode(suspect))
 
 
 def _stage(progress: Progress) -> None:

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import shutil
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple
 
-from ..archive import archive
+from ..archive import archive, known_state
+from ..archive.known_state import Suspect
 from ..archive.manifest import Damaged, Manifest, Member
 from ..disk import durable, journal
 from ..report import record
@@ -35,12 +36,12 @@ def write_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
 def recover(folder: str) -> List[str]:
     """Recover all killed runs of a backup directory; return messages about what was done."""
     messages = []
-    names = run_ids(folder)
+    names, recorded = run_ids(folder), _recorded(folder)
     for name in names:
         run = os.path.join(folder, RUNS, name)
         durable.sweep(run)
         acts = actions(run)
-        if "end" not in acts:
+        if "end" not in acts and name not in recorded:
             messages.append(f"run {name} was killed")
         if "cut" not in acts and ("end" not in acts or name == names[-1]):
             messages += _finish_cuts(folder, run, name)
@@ -151,6 +152,9 @@ def _staged(run: str) -> Optional[Tuple[Manifest, Dict[str, str]]]:
         raise Damaged(str(error)) from None
     members = tuple(Member(**member) for member in facts["members"])
     fields = {**facts["manifest"], "members": members, "reasons": tuple(facts["manifest"]["reasons"])}
+    if fields.get("suspect") is not None:  # an older version staged them without it
+        since, imports = fields["suspect"]
+        fields["suspect"] = Suspect(since, tuple(imports))
     return Manifest(**fields), facts["sources"]
 
 
@@ -167,7 +171,8 @@ def _stages(run: str, manifest: Manifest) -> Dict[str, str]:
 
 def _sweep(folder: str) -> None:
     """Delete unfinished archives, and checksum files of archives that were not finished."""
-    durable.sweep(folder, record.NAME)
+    for kept in (record.NAME, known_state.FILE):
+        durable.sweep(folder, kept)
     for name in os.listdir(folder):
         match = _CHECKSUM.match(name)
         orphan = match and not any(os.path.lexists(os.path.join(folder, match.group(1) + end)) for end in ("", ".bad"))
@@ -177,7 +182,14 @@ def _sweep(folder: str) -> None:
 
 def killed_runs(folder: str) -> List[str]:
     """Return the ids of runs without an end record that are not recovered; an active run is among them."""
-    return [name for name in run_ids(folder) if "end" not in actions(os.path.join(folder, RUNS, name))]
+    unended = [name for name in run_ids(folder) if "end" not in actions(os.path.join(folder, RUNS, name))]
+    recorded = _recorded(folder)
+    return [name for name in unended if name not in recorded]
+
+
+def _recorded(folder: str) -> Set[str]:
+    """Return the ids of runs with a record: they came to their end, also if the disk had no room for its note."""
+    return {str(each.get("identity")) for each in record.load(folder).runs}
 
 
 def actions(run: str) -> List[str]:
