@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any, Callable, Dict
 
 from .. import VERSION
-from ..disk import durable
+from ..disk import durable, trust
 from ..disk.lock import acquire, holder
 from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
 from ..report import record
@@ -74,6 +74,9 @@ def _log_was_shown() -> bool:
 def _backup_directory(settings: Settings) -> str:
     """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
     folder = settings.values["CRON_BACKUP"]
+    found = trust.problems(os.path.dirname(folder))
+    if found:
+        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
     try:
         os.mkdir(folder, 0o700)
         durable.sync_directory(os.path.dirname(folder))
@@ -113,8 +116,14 @@ def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
     """List the jobs in the order in which they run."""
     settings, catalogue = load(arguments, program)
     rows = [
-        {"name": j.name, "stage": j.stage, "enabled_by": j.enabled_by, "enabled": j.enabled_by in settings.enabled}
-        for j in catalogue.jobs
+        {
+            "name": job.name,
+            "stage": job.stage,
+            "enabled_by": job.enabled_by,
+            "enabled": job.enabled_by in settings.enabled,
+            "required": job.required,
+        }
+        for job in catalogue.jobs
     ]
     if wants_json(arguments):
         about = {job.name: job.description for job in catalogue.jobs}
@@ -134,7 +143,7 @@ def check(arguments: Any, program: str, _stop: threading.Event) -> int:
     settings, catalogue = load(arguments, program)
     agenda = make_agenda(settings, catalogue, program)
     names = [task.job.name for task in agenda.tasks]
-    warnings = [*settings.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
+    warnings = [*settings.warnings, *agenda.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
     if wants_json(arguments):
         print_json(exit_status=OK, enabled=names, warnings=warnings)
         return OK
@@ -162,6 +171,8 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
         return FAILED if late else OK
     for each in history.runs[-10:]:
         print_lines(record.summary(each))
+    if history.runs:
+        print_lines(f"  warning: {each}" for each in history.runs[-1].get("warnings", ()))
     print_lines(standing)
     if working is not None:
         print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])

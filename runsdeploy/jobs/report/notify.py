@@ -3,6 +3,7 @@
 import socket
 from typing import Dict, List
 
+from ..disk import trust
 from ..errors import OK, reason
 from ..settings.settings import Settings
 from . import metrics, monitor, systemlog
@@ -47,6 +48,9 @@ def _log_lines(record: Record, text: str) -> List[systemlog.Line]:
 def _write(path: str, figures: metrics.Figures) -> str:
     if not path:
         return ""
+    found = trust.problems(path)
+    if found:
+        return f"metrics were not written to `{path}`, others could have put it there: {trust.describe(found)}"
     try:
         metrics.write(path, figures)
     except OSError as error:
@@ -70,4 +74,5 @@ def _figures(record: Record, history: History) -> metrics.Figures:
         record.archive_bytes or None,
         jobs,
         history.overlaps,
+        len(record.warnings),
     )

@@ -26,6 +26,8 @@ class Result(NamedTuple):
     seconds: float
     reason: str = ""
     """why it did not run"""
+    required: bool = False
+    """the jobs after it need it"""
 
 
 class Record(NamedTuple):
@@ -51,6 +53,8 @@ class Record(NamedTuple):
     warnings: Tuple[str, ...]
     pruned: Tuple[str, ...]
     """archives that were deleted"""
+    commit: str = ""
+    """commit of the programs of the jobs; empty if their directory is not a git checkout"""
 
     @property
     def document(self) -> Dict[str, Any]:
@@ -140,7 +144,10 @@ def summary(document: Dict[str, Any]) -> List[str]:
     verdict = "ok" if document["exit_status"] == OK else f"failed with status {document['exit_status']}"
     archive = f"backup `{document['archive']}`" if document["archive"] else "no backup"
     quality = "" if document["backup_good"] or not document["archive"] else " (not good)"
-    words.append(f"run {document['identity']}: {verdict}, {_count(len(ran), 'job')}, {archive}{quality}")
+    names = ", ".join(job["name"] for job in document["jobs"])
+    about = f"; jobs: {names}" if names else ""
+    about += f"; commit {document['commit'][:12]}" if document.get("commit") else ""
+    words.append(f"run {document['identity']}: {verdict}, {_count(len(ran), 'job')}, {archive}{quality}{about}")
     if document["exit_status"] == OK:
         return words
     words += [f"  backup: {each}" for each in document["reasons"]]

@@ -2,12 +2,13 @@
 
 import os
 import pwd
-from typing import Dict, List, NamedTuple, Tuple
+import shutil
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from ..errors import BadInput, Problem
 from ..process.process import Command
-from ..process.secret import Source
 from ..staging.scan import Wanted
+from . import named
 from .catalogue import Catalogue, select
 from .job import File, Job, Secret, Text, Unset, expand
 from .settings import Settings
@@ -20,8 +21,8 @@ class Task(NamedTuple):
 
     job: Job
     command: Command
-    secrets: Dict[str, Source]
-    """variables whose values are read when the job starts, by name"""
+    secrets: Dict[str, str]
+    """variables whose values are read when the job starts, and the files that hold them"""
 
 
 class Agenda(NamedTuple):
@@ -34,6 +35,9 @@ class Agenda(NamedTuple):
     """files to back up after the jobs"""
     restore_before: Tuple[Command, ...]
     restore_after: Tuple[Command, ...]
+    install: str
+    """directory of the programs of the jobs"""
+    warnings: Tuple[str, ...]
 
 
 def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
@@ -59,6 +63,7 @@ class _Expander:
         own = {"install": install, "venv": venv, "settings": os.path.abspath(settings.path)}
         self.names = {**defaults, **settings.others, **own}
         self.problems: List[Problem] = []
+        self.warnings: List[str] = []
 
     def agenda(self, jobs: Tuple[Job, ...], catalogue: Catalogue) -> Agenda:
         """Return the agenda; raises BadInput."""
@@ -79,7 +84,8 @@ class _Expander:
         ]
         if self.problems:
             raise BadInput(self.problems)
-        return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), hooks[0], hooks[1])
+        files = (_merge_paths(before), _merge_paths(after))
+        return Agenda(tuple(tasks), *files, hooks[0], hooks[1], self.names["install"], tuple(self.warnings))
 
     def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
         """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
@@ -119,6 +125,8 @@ class _Expander:
                 continue
             if path.startswith("/") and "\0" not in path:
                 wanted.append(Wanted(os.path.normpath(path), file.required, truncate, why))
+                if set(path) & set("*?[") and not os.path.lexists(path):
+                    self.warnings.append(f"{why} names `{path}`, and there is no such file: `*`, `?`, `[` match nothing")
             else:
                 message = f"{why} names the file `{path}`, expected an absolute path"
                 self.problems.append(Problem(file.path.file, file.path.line, file.path.column, "", message))
@@ -141,19 +149,31 @@ class _Expander:
                 # Leave it out: programs distinguish an unset variable from an empty one.
                 continue
         environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
-        return Command(tuple(argv), self._text(job.directory, why), environment, job.timeout, job.daemon)
+        words = _with_compose(argv, environment["PATH"])
+        return self._vouched(Command(words, self._text(job.directory, why), environment, job.timeout, job.daemon), why)
 
-    def _secrets(self, job: Job) -> Dict[str, Source]:
+    def _vouched(self, command: Command, why: str) -> Command:
+        """Return a command, and add the problems of the files that it names: each problem once."""
+        known = {each.file for each in self.problems}
+        for each in named.problems(command, self.settings.values["SNAPSHOT_LORA"], PATH):
+            if each.file not in known:
+                self.problems.append(each._replace(message=f"{each.message}, as {why} uses it"))
+        return command
+
+    def _secrets(self, job: Job) -> Dict[str, str]:
         given = {name: value for name, value in job.environment.items() if isinstance(value, Secret)}
-        why = f"job `{job.name}`"
-        return {
-            name: Source(secret.kind, tuple(self._text(word, why) for word in secret.words))
-            for name, secret in given.items()
-        }
+        files = {name: self._text(secret.file, f"job `{job.name}`") for name, secret in given.items()}
+        for name, path in files.items():
+            if path and not path.startswith("/"):
+                at = given[name].file
+                message = f"job `{job.name}` names the secret `{path}`, expected an absolute path"
+                self.problems.append(Problem(at.file, at.line, at.column, "", message))
+        return files
 
     def _hook(self, words: Tuple[Text, ...]) -> Command:
         argv = tuple(self._text(word, "a restore command") for word in words)
-        return Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
+        command = Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
+        return self._vouched(command, "a restore command")
 
 
 def account_environment() -> Dict[str, str]:
@@ -164,6 +184,13 @@ def account_environment() -> Dict[str, str]:
     except KeyError:
         return {**environment, "HOME": "/"}
     return {**environment, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def _with_compose(argv: Sequence[str], path: str) -> Tuple[str, ...]:
+    """Return a command; `docker-compose`, which current hosts no longer have, becomes `docker compose`."""
+    if argv[0] != "docker-compose" or shutil.which(argv[0], path=path) or not shutil.which("docker", path=path):
+        return tuple(argv)
+    return ("docker", "compose", *argv[1:])
 
 
 def _merge_paths(wanted: List[Wanted]) -> Tuple[Wanted, ...]:
