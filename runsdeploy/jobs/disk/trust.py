@@ -89,7 +89,7 @@ def _walk(path: str, groups: bool, shared: bool) -> Iterator[Tuple[str, List[Pro
         try:
             status = os.lstat(component)
             target = os.readlink(component) if stat.S_ISLNK(status.st_mode) else ""
-        except OSError:
+        except (OSError, ValueError):
             return  # using it reports the error
         last = not any(each not in ("", ".") for each in left)
         yield component, _judge(component, status, groups, shared=shared or not last)

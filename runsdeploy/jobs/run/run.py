@@ -101,8 +101,8 @@ class _Run:
                 pruned = self._housekeeping(written)
         except OSError as error:
             self.reasons.append(self._describe_error(error))
-            if not self.results:
-                # Without a good backup only the jobs of the stage `always` run.
+            if not self.results and any(task.job.stage == "always" for task in self.agenda.tasks):
+                # Without a good backup no other job runs.
                 self._run_jobs()
         finally:
             kerberos.logout(self.ticket)

@@ -51,6 +51,9 @@ class Stages:
         for stage in STAGES:
             tasks = [task for task in self.batch.tasks if task.job.stage == stage]
             for group in self._groups(tasks, at_once=stage in self.batch.parallel and stage in ("exports", "reports")):
+                if len(group) == 1:
+                    self.results.append(self._job(group[0]))
+                    continue
                 with ThreadPoolExecutor(AT_A_TIME) as pool:
                     self.results += list(pool.map(self._job, group))
             if tasks:
