@@ -74,9 +74,7 @@ def _log_was_shown() -> bool:
 def _backup_directory(settings: Settings) -> str:
     """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
     folder = settings.values["CRON_BACKUP"]
-    found = trust.problems(os.path.dirname(folder))
-    if found:
-        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
+    _check_place(folder)
     try:
         os.mkdir(folder, 0o700)
         durable.sync_directory(os.path.dirname(folder))
@@ -88,6 +86,8 @@ def _backup_directory(settings: Settings) -> str:
     if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
         hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
         raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
+    # It may have been made by others meanwhile.
+    _check_place(folder)
     status = os.stat(folder)
     if status.st_uid != os.geteuid() and os.geteuid() == 0:
         # A hint to give it to root would stop the nightly runs of its owner.
@@ -103,6 +103,12 @@ def _backup_directory(settings: Settings) -> str:
     if not os.path.isdir(folder):
         raise Fault(f"`{folder}` is not a directory", "", BACKUP_BAD)
     return str(folder)
+
+
+def _check_place(folder: str) -> None:
+    found = trust.replaceable(folder)
+    if found:
+        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
 
 
 def _account(uid: int) -> str:

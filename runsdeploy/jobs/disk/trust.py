@@ -33,6 +33,12 @@ def problems(path: str, *, groups: bool = True, shared: bool = True) -> List[Pro
     return [problem for _, found in _walk(path, groups, shared) for problem in found]
 
 
+def replaceable(folder: str) -> List[Problem]:
+    """Return the problems of a directory that are not its own: with them another account could put one in its place."""
+    real = os.path.realpath(folder)
+    return [each for each in problems(folder) if each.file != real]
+
+
 def describe(found: List[Problem]) -> str:
     """Return problems as one line."""
     return "; ".join(f"`{each.file}` is {each.message}: `{each.hint}`" for each in found)
@@ -136,7 +142,8 @@ def _others(gid: int, owners: Tuple[int, int]) -> bool:
     try:
         names = grp.getgrgid(gid).gr_mem
     except KeyError:
-        names = []
+        # Nothing says who is in it; one of this account's own is that of a container's volume.
+        return gid not in (os.getegid(), *os.getgroups())
     for name in names:
         try:
             members.add(pwd.getpwnam(name).pw_uid)

@@ -36,7 +36,7 @@ def _directory(key: str, path: str) -> Iterator[str]:
         yield f"`crontab.{key}`: `{path}` cannot be written"
     elif os.stat(path).st_uid != os.geteuid() or os.stat(path).st_mode & 0o022:
         yield f"`crontab.{key}`: `{path}` must belong to this account, and must not be writable for others"
-    found = trust.problems(os.path.dirname(path))
+    found = trust.replaceable(path)
     if found:
         yield f"`crontab.{key}`: others could replace `{path}`: {trust.describe(found)}"
 

@@ -60,7 +60,7 @@ def test_imports_stop_at_the_first_failure_and_nothing_is_exported(system):
     made = system.json("run")
     assert system.counted() == ["a", "b"]
     assert outcomes(made) == {"a": "ok", "b": "failed", "c": "not-run", "e": "not-run", "r": "not-run"}
-    assert made["stages"] == {"imports": "failed", "exports": "skipped", "reports": "skipped"}
+    assert made["stages"] == {"imports": "failed", "exports": "skipped", "reports": "skipped", "always": "none"}
     assert made["exit_status"] == 1
     assert made["backup_good"] is True
 
