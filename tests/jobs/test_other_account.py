@@ -6,6 +6,7 @@ is root's, so a file `proof`, in a directory that only root can write, shows tha
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import shutil
@@ -50,7 +51,7 @@ class Machine(System):
         """Return what the other account wants to have run, as a file beside its own."""
         if stem == "settings.json":
             return self.settings_file.read_text().replace(str(self.backups), f"{self.vault}/backups")
-        return f'{{"schema": 1, "jobs": [{{"name": "a", "stage": "imports", "enabled_by": "RUN_A", "shell": "echo ran >>{self.proof}"}}]}}'
+        return json.dumps({"schema": 1, "jobs": [self.job("a", shell=f"echo ran >>{self.proof}")]})
 
     def command(self, *words: object, **fields: object) -> None:
         """Make the job one that runs a command."""
@@ -161,7 +162,7 @@ def the_settings_are_linked_through_its_directory(m):
 @way
 def the_settings_are_behind_two_points_after_its_link(m):
     hall = m.place("hall", 0o1777)
-    m.other(f"mkdir {hall}/mine {hall}/mine/sub; ln -s mine/sub {hall}/x; printf %s \"$1\" >{hall}/mine/s.json", m.hostile())
+    m.other(f'cd {hall}; mkdir mine mine/sub; ln -s mine/sub x; printf %s "$1" >mine/s.json', m.hostile())
     m.words = ("--settings", f"{hall}/x/../s.json", "run")
 
 
@@ -404,14 +405,16 @@ def a_secret_is_replaced(m):
     hall = m.place("hall", 0o777)
     m.file(hall / "token", 0o600, "right")
     m.other(f'cd {hall}; rm token; echo "$1" >token; chmod 600 token', "wrong")
-    m.write_catalogue(m.job("a", shell=f'[ "$T" != wrong ] || echo ran >{m.proof}', environment={"T": {"file": f"{hall}/token"}}))
+    secret = {"T": {"file": f"{hall}/token"}}
+    m.write_catalogue(m.job("a", shell=f'[ "$T" != wrong ] || echo ran >{m.proof}', environment=secret))
 
 
 @way
 def a_secret_is_its_link_to_a_file_of_root(m):
     hall = m.place("hall", 0o1777)
     m.other(f"ln -s {m.precious} {hall}/token")
-    m.write_catalogue(m.job("a", shell=f'[ -z "$T" ] || echo ran >{m.proof}', environment={"T": {"file": f"{hall}/token"}}))
+    secret = {"T": {"file": f"{hall}/token"}}
+    m.write_catalogue(m.job("a", shell=f'[ -z "$T" ] || echo ran >{m.proof}', environment=secret))
 
 
 @way
@@ -550,8 +553,9 @@ def group_of_the_other(path):
 def access_list(path):
     """Give the other account the right to write by an access list, as `setfacl -m u:OTHER:rwx` does (acl(5))."""
     entries = [(1, 6, 0xFFFFFFFF), (2, 7, OTHER), (4, 4, 0xFFFFFFFF), (16, 7, 0xFFFFFFFF), (32, 4, 0xFFFFFFFF)]
+    data = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *each) for each in entries)
     try:
-        os.setxattr(path, "system.posix_acl_access", struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *e) for e in entries))
+        os.setxattr(path, "system.posix_acl_access", data)
     except OSError as error:
         pytest.skip(f"no access control lists here: {error}")
 
@@ -599,7 +603,8 @@ def test_what_is_right_is_used(machine):
     data = machine.file(hall / "data.xml", 0o666, "x", OTHER)
     machine.command(machine.root / "tool", environment={"DATA": str(data)})
     machine.settings_file.chmod(0o660)
-    machine.write_settings(CRON_LOG_FILE=str(inside / "log"), METRICS_FILE=str(inside / "m.prom"), CRON_BACKUP=f"{hall}/b")
+    machine.write_settings(CRON_LOG_FILE=str(inside / "log"), METRICS_FILE=str(inside / "m.prom"))
+    machine.write_settings(CRON_BACKUP=f"{hall}/b")
     done = machine.run("run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in done.stdout

@@ -147,7 +147,7 @@ def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
 def check(arguments: Any, program: str, _stop: threading.Event) -> int:
     """Check settings and catalogue; changes nothing."""
     settings, catalogue = load(arguments, program)
-    agenda = make_agenda(settings, catalogue, program)
+    agenda = make_agenda(settings, catalogue, program, here=arguments.here)
     names = [task.job.name for task in agenda.tasks]
     warnings = [*settings.warnings, *agenda.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
     if wants_json(arguments):

@@ -3,7 +3,7 @@
 import os
 import pwd
 import shutil
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 from ..errors import BadInput, Problem
 from ..process.process import Command
@@ -40,23 +40,25 @@ class Agenda(NamedTuple):
     warnings: Tuple[str, ...]
 
 
-def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
+def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "", *, here: bool = True) -> Agenda:
     """Return the agenda: the enabled jobs, or the job or stage of that name, enabled or not; raises BadInput.
 
-    `program` is the path of the runner; its directory is the default of `INSTALL_DIR`.
+    `program` is the path of the runner; its directory is the default of `INSTALL_DIR`. `here`: the files that commands
+    name are those of this machine, so another account must not be able to write them; else the settings are those of
+    another machine.
     """
     if name:
         jobs = select(catalogue.jobs, name)
     else:
         jobs = tuple(job for job in catalogue.jobs if job.enabled_by in settings.enabled)
-    return _Expander(settings, program).agenda(jobs, catalogue)
+    return _Expander(settings, program, here=here).agenda(jobs, catalogue)
 
 
 class _Expander:
     """Inserts settings into texts, and collects problems."""
 
-    def __init__(self, settings: Settings, program: str) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, program: str, *, here: bool) -> None:
+        self.settings, self.here = settings, here
         install = settings.values["INSTALL_DIR"] or os.path.dirname(os.path.abspath(program))
         venv = settings.values["VENV"] or os.path.join(install, "venv")
         defaults = {f"crontab.{key}": value for key, value in settings.values.items()}
@@ -125,8 +127,8 @@ class _Expander:
                 continue
             if path.startswith("/") and "\0" not in path:
                 wanted.append(Wanted(os.path.normpath(path), file.required, truncate, why))
-                if set(path) & set("*?[") and not os.path.lexists(path):
-                    self.warnings.append(f"{why} names `{path}`, and there is no such file: `*`, `?`, `[` match nothing")
+                if self.here and set(path) & set("*?[") and not os.path.lexists(path):
+                    self.warnings.append(f"{why} names `{path}`, and there is no such file: `*`, `?`, `[` are literal")
             else:
                 message = f"{why} names the file `{path}`, expected an absolute path"
                 self.problems.append(Problem(file.path.file, file.path.line, file.path.column, "", message))
@@ -137,8 +139,8 @@ class _Expander:
         for required in job.requires:
             if self.names.get(required.text) in (None, ""):
                 self._text(required._replace(text=f"{{{required.text}}}"), why)
-        words = [self._text(word, why) for word in job.command] if not job.shell else []
-        argv = words or ["/bin/sh", "-c", job.command[0].text]
+        words = () if job.shell else tuple(self._text(word, why) for word in job.command)
+        argv = words or ("/bin/sh", "-c", job.command[0].text)
         environment = dict(account_environment())
         for name, text in job.environment.items():
             if isinstance(text, Secret):
@@ -149,12 +151,14 @@ class _Expander:
                 # Leave it out: programs distinguish an unset variable from an empty one.
                 continue
         environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
-        words = _with_compose(argv, environment["PATH"])
-        return self._vouched(Command(words, self._text(job.directory, why), environment, job.timeout, job.daemon), why)
+        argv = _with_compose(argv, environment["PATH"])
+        return self._vouched(Command(argv, self._text(job.directory, why), environment, job.timeout, job.daemon), why)
 
     def _vouched(self, command: Command, why: str) -> Command:
         """Return a command, and add the problems of the files that it names: each problem once."""
         known = {each.file for each in self.problems}
+        if not self.here:
+            return command
         for each in named.problems(command, self.settings.values["SNAPSHOT_LORA"], PATH):
             if each.file not in known:
                 self.problems.append(each._replace(message=f"{each.message}, as {why} uses it"))
@@ -186,10 +190,10 @@ def account_environment() -> Dict[str, str]:
     return {**environment, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
 
 
-def _with_compose(argv: Sequence[str], path: str) -> Tuple[str, ...]:
+def _with_compose(argv: Tuple[str, ...], path: str) -> Tuple[str, ...]:
     """Return a command; `docker-compose`, which current hosts no longer have, becomes `docker compose`."""
     if argv[0] != "docker-compose" or shutil.which(argv[0], path=path) or not shutil.which("docker", path=path):
-        return tuple(argv)
+        return argv
     return ("docker", "compose", *argv[1:])
 
 

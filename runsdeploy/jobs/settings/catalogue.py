@@ -199,7 +199,9 @@ class _Reader:
             else:
                 path, needed = self._text(entry, key), required
             if path and path.text[:1] not in ("/", "{"):
-                self._problem(entry, key, f"found `{path.text}`, expected an absolute path or one that begins with `{{`")
+                self._problem(
+                    entry, key, f"found `{path.text}`, expected an absolute path or one that begins with `{{`"
+                )
             elif path:
                 found.append(File(path, needed))
         return tuple(found)

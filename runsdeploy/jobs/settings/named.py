@@ -10,8 +10,8 @@ from ..errors import Problem
 from ..process.process import Command
 
 _CODE = frozenset(
-    "BASH_ENV CLASSPATH ENV LD_AUDIT LD_LIBRARY_PATH LD_PRELOAD NODE_PATH PATH PERL5LIB PERLLIB PYTHONHOME PYTHONPATH "
-    "PYTHONSTARTUP RUBYLIB".split()
+    ("BASH_ENV", "CLASSPATH", "ENV", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD", "NODE_PATH", "PATH", "PERL5LIB")
+    + ("PERLLIB", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "RUBYLIB")
 )
 """variables that make programs load code"""
 _WORD = re.compile(r"[^\s;|&()<>\"'`=$]+")

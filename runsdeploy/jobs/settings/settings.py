@@ -94,7 +94,7 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
     """Return the settings of a file; `switches` are those of the catalogue. Raises BadInput with all problems."""
     problems: List[Problem] = []
     values = {name: key.default for name, key in KEYS.items()}
-    enabled, useless, warnings = set(), [], _open_to_others(document.file, status)
+    enabled, warnings = set(), _open_to_others(document.file, status)
     for name, value in document.root.items():
         if not name.startswith(PREFIX):
             continue
@@ -104,8 +104,6 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
             enabled |= {short} if on else set()
             if on and short not in switches:
                 message = "it enables no job of the catalogue"
-            elif not message and short not in switches | SEED_SWITCHES:
-                useless.append(f"`{short}` (line {value.line})")
         elif short in KEYS:
             values[short], message = _convert(KEYS[short], value)
         else:
@@ -115,8 +113,7 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
         if message:
             near = did_you_mean(short, switches) if "no job" in message else ""
             problems.append(document.problem(value, name, message, near))
-    if useless:
-        warnings.append(f"{document.file}: off, and of no job of the catalogue: {', '.join(useless)}")
+    warnings += _useless(document, switches | SEED_SWITCHES)
     problems += _missing(document, values)
     nested = document.root.get(PREFIX[:-1])
     if nested and isinstance(nested.content, dict):
@@ -150,6 +147,14 @@ def _open_to_others(file: str, status: os.stat_result) -> List[str]:
     if status.st_mode & stat.S_IROTH:
         warnings.append(f"{file}: readable for everybody: `chmod o-r {file}` if it contains secrets")
     return warnings
+
+
+def _useless(document: Document, known: AbstractSet[str]) -> List[str]:
+    """Return a warning of the switches that are off and of no job: real settings have many, so it is one line."""
+    keys = [(name, value.line) for name, value in document.root.items() if name.startswith(PREFIX)]
+    names = [(name[len(PREFIX) :], line) for name, line in keys]
+    found = [f"`{name}` (line {line})" for name, line in names if name.startswith(SWITCH) and name not in known]
+    return [f"{document.file}: off, and of no job of the catalogue: {', '.join(found)}"] if found else []
 
 
 def _convert(key: Key, value: Value) -> Tuple[Any, str]:

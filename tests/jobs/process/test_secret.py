@@ -53,8 +53,8 @@ def test_S13_it_is_in_no_log_journal_archive_list_or_command_line(system, vault)
 def test_S13_a_secret_is_read_once_in_a_run_and_only_if_its_job_runs(system, vault):
     source = {"file": str(vault)}
     change = f"echo other >{vault}"
-    jobs = [system.job("a", "exports", f"echo \"$TOKEN\" >>{system.root}/given; {change}", environment={"TOKEN": source})]
-    jobs += [system.job("b", "exports", f"echo \"$TOKEN\" >>{system.root}/given", environment={"TOKEN": source})]
+    jobs = [system.job("a", "exports", f'echo "$TOKEN" >>{system.root}/given; {change}', environment={"TOKEN": source})]
+    jobs += [system.job("b", "exports", f'echo "$TOKEN" >>{system.root}/given', environment={"TOKEN": source})]
     system.write_catalogue(*jobs, system.job("bad", shell="exit 1"))
     system.write_settings(RUN_A=True, RUN_B=True)
     assert system.run("run").returncode == 0

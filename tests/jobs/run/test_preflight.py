@@ -52,7 +52,7 @@ def test_files_without_which_no_backup_is_good_are_looked_for(system):
     system.write_catalogue(system.job("a", before=files, after=[pattern]))
     system.write_settings(RUN_A=True, SVC_KEYTAB="")
     assert told(system) == [
-        f"job `a` names `{pattern}`, and there is no such file: `*`, `?`, `[` match nothing",
+        f"job `a` names `{pattern}`, and there is no such file: `*`, `?`, `[` are literal",
         f"job `a`: `{missing}` is missing or cannot be read, and without it no backup is good",
     ]
 

@@ -135,7 +135,11 @@ def test_warnings_of_a_quiet_night_are_in_status_and_metrics(system):
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_head_of_the_mail_has_commit_and_jobs(packed, system):
     git = ["git", "-C", str(system.install), "-c", "user.name=x", "-c", "user.email=x@example.org"]
-    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"], *([["pack-refs", "--all"]] if packed else [])):
+    for words in (
+        ["init", "-q"],
+        ["commit", "-q", "--allow-empty", "-m", "x"],
+        *([["pack-refs", "--all"]] if packed else []),
+    ):
         subprocess.run([*git, *words], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     system.write_catalogue(system.job("bad", shell="exit 1"), system.job("e", "exports"))

@@ -38,12 +38,20 @@ def go(tmp_path):
 
         tasks = []
         for job in found.jobs:
-            command = Command(("/bin/sh", "-c", job.command[0].text), str(tmp_path), {"PATH": os.environ["PATH"]}, 60.0, daemon=False)
+            command = Command(
+                ("/bin/sh", "-c", job.command[0].text), str(tmp_path), {"PATH": os.environ["PATH"]}, 60.0, daemon=False
+            )
             tasks.append(Task(job, command, {}))
         (tmp_path / "first").write_text("of the run")
         held = lock.acquire(str(tmp_path), "test")
         batch = Batch(
-            tuple(tasks), found.parallel, time.monotonic() + 60, True, Ticket(f"FILE:{tmp_path}/first", ""), login, str(tmp_path)
+            tuple(tasks),
+            found.parallel,
+            deadline=time.monotonic() + 60,
+            backup_good=True,
+            ticket=Ticket(f"FILE:{tmp_path}/first", ""),
+            login=login,
+            spool=str(tmp_path),
         )
         stages = Stages(batch, Log(), Journal(str(tmp_path / "journal")), held, threading.Event())
         stages.run()

@@ -72,7 +72,9 @@ def test_switches_of_unknown_jobs_that_are_off_are_one_warning(tmp_path):
     """N17: real settings have twenty; they are no reason to make no backup."""
     found = settle({**SEED, "crontab.RUN_AD_SYNC": False, "crontab.RUN_EXPORTS_TEST": "false"}, tmp_path)
     (told,) = found.warnings
-    assert told.endswith("settings.json: off, and of no job of the catalogue: `RUN_AD_SYNC` (line 16), `RUN_EXPORTS_TEST` (line 17)")
+    assert told.endswith(
+        "settings.json: off, and of no job of the catalogue: `RUN_AD_SYNC` (line 16), `RUN_EXPORTS_TEST` (line 17)"
+    )
     assert found.enabled == frozenset()
 
 
