@@ -545,6 +545,58 @@ def the_lock_is_a_further_name_of_a_file_of_root(m):
     m.words = ("restore", "latest", "--yes", "--backups", str(m.backups), "--root", str(m.place("empty")))
 
 
+@way
+def an_emptied_log_is_its_link(m):
+    hall = m.place("hall", owner=OTHER)
+    m.other(f"ln -s {m.precious} {hall}/app.log")
+    m.write_catalogue(m.job("a", truncate=[f"{hall}/app.log"]))
+
+
+@way
+def an_emptied_log_is_its_link_in_a_sticky_directory(m):
+    hall = m.place("hall", 0o1777)
+    m.other(f"ln -s {m.precious} {hall}/app.log")
+    m.write_catalogue(m.job("a", truncate=[f"{hall}/app.log"]))
+
+
+@way
+def an_emptied_log_is_a_further_name_of_a_file_of_root(m):
+    hall = m.place("hall", 0o1777)
+    os.link(m.precious, hall / "app.log")
+    m.write_catalogue(m.job("a", truncate=[f"{hall}/app.log"]))
+
+
+@way
+def a_shell_command_runs_what_is_in_its_directory(m):
+    hall = m.place("hall", 0o777)
+    m.write_catalogue(m.job("a", shell=f"for each in {hall}/*.sh; do sh $each; done"))
+    m.other(f'printf %s "$1" >{hall}/x.sh')
+
+
+@way
+def a_shell_command_writes_through_its_directory(m):
+    hall = m.place("hall", owner=OTHER)
+    m.other(f"ln -s {m.precious} {hall}/out")
+    m.write_catalogue(m.job("a", shell=f"echo x >{hall}/out"))
+
+
+@way
+def python_reads_its_file(m):
+    path = m.file(m.root / "code", 0o666, "")
+    m.command("python3", "-c", f"exec(open('{path}').read())")
+    m.other(f'printf %s "$1" >{path}', f'open("{m.proof}", "w")')
+
+
+@way
+def a_script_that_is_missing_can_be_made_by_it(m):
+    hall = m.place("hall", 0o777)
+    m.write_catalogue(
+        m.job("a", shell="sleep 0.1"),
+        {"name": "b", "stage": "imports", "enabled_by": "RUN_A", "command": ["sh", f"{hall}/x"]},
+    )
+    m.other(f'printf %s "$1" >{hall}/x')
+
+
 def group_of_the_other(path):
     os.chown(path, 0, OTHER)
     path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o020)
@@ -585,7 +637,7 @@ def test_S8_S15_no_byte_of_another_account_is_used_and_no_link_of_it_written_thr
     assert about(machine.vault) == before
     assert PRECIOUS not in done.stdout + done.stderr
     told = done.stdout + done.stderr
-    words = ("chown", "chmod", "setfacl", "belongs to", "expected", "cannot be written")
+    words = ("will not be emptied", "chown", "chmod", "setfacl", "belongs to", "expected", "cannot be written")
     assert name == "the_commit_is_a_link_to_a_file_of_root" or any(word in told for word in words), told
 
 

@@ -178,7 +178,7 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
     for each in history.runs[-10:]:
         print_lines(record.summary(each))
     if history.runs:
-        print_lines(f"  warning: {each}" for each in history.runs[-1].get("warnings", ()))
+        print_lines(f"  warning: {printable(each.encode())}" for each in history.runs[-1].get("warnings", ()))
     print_lines(standing)
     if working is not None:
         print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])

@@ -24,12 +24,13 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC 
 
 
 def problems(path: str, *, groups: bool = True, shared: bool = True) -> List[Problem]:
-    """Return a problem for each component of an absolute path, links included, that another account could have written.
+    """Return a problem for each component of a path, links included, that another account could have written.
 
     A path that does not exist is judged as far as it does. `groups`: whether write permission of a group with other
     members is a problem. `shared`: whether the last component may be a directory like /tmp, in which others can make
     files of their own.
     """
+    path = os.path.join(os.getcwd(), path)
     return [problem for _, found in _walk(path, groups, shared) for problem in found]
 
 

@@ -5,6 +5,7 @@ import pwd
 import shutil
 from typing import Dict, List, NamedTuple, Tuple
 
+from ..disk import trust
 from ..errors import BadInput, Problem
 from ..process.process import Command
 from ..staging.scan import Wanted
@@ -126,13 +127,22 @@ class _Expander:
                     self._text(file.path, why)
                 continue
             if path.startswith("/") and "\0" not in path:
+                self._doubt(path, why, truncate=truncate)
                 wanted.append(Wanted(os.path.normpath(path), file.required, truncate, why))
-                if self.here and set(path) & set("*?[") and not os.path.lexists(path):
-                    self.warnings.append(f"{why} names `{path}`, and there is no such file: `*`, `?`, `[` are literal")
             else:
                 message = f"{why} names the file `{path}`, expected an absolute path"
                 self.problems.append(Problem(file.path.file, file.path.line, file.path.column, "", message))
         return wanted
+
+    def _doubt(self, path: str, why: str, *, truncate: bool) -> None:
+        """Add warnings of a file to back up that is probably not what was meant."""
+        if not self.here:
+            return
+        if set(path) & set("*?[") and not os.path.lexists(path):
+            self.warnings.append(f"{why} names `{path}`, and there is no such file: `*`, `?`, `[` are literal")
+        found = trust.replaceable(path) if truncate else []
+        if found:
+            self.warnings.append(f"{why} names `{path}`, which will not be emptied: {trust.describe(found)}")
 
     def _command(self, job: Job) -> Command:
         why = f"job `{job.name}`"

@@ -63,7 +63,7 @@ def read(path: str) -> Tuple[Document, os.stat_result]:
 
     Nothing of a file that another account could have written or replaced is read: it decides what runs (S8, S15).
     """
-    found = trust.problems(os.path.join(os.getcwd(), path))
+    found = trust.problems(path)
     if found:
         raise BadInput(found)
     data, status = _bytes(path)

@@ -10,8 +10,10 @@ from ..errors import Problem
 from ..process.process import Command
 
 _CODE = frozenset(
-    ("BASH_ENV", "CLASSPATH", "ENV", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD", "NODE_PATH", "PATH", "PERL5LIB")
-    + ("PERLLIB", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "RUBYLIB")
+    {
+        *("BASH_ENV", "CLASSPATH", "ENV", "LD_AUDIT", "LD_LIBRARY_PATH", "LD_PRELOAD", "NODE_PATH", "PATH", "PERL5LIB"),
+        *("PERLLIB", "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "RUBYLIB"),
+    }
 )
 """variables that make programs load code"""
 _WORD = re.compile(r"[^\s;|&()<>\"'`=$]+")
@@ -42,16 +44,14 @@ def _loaded(command: Command, path: str) -> Iterator[str]:
 
 
 def _files(command: Command) -> Iterator[str]:
-    program, words = command.argv[0], command.argv[1:]
-    if "/" in program:
-        yield os.path.join(command.directory, program)
-    else:
-        yield shutil.which(program, path=command.environment["PATH"]) or "/"
-    if len(words) == 2 and words[0] == "-c":  # noqa: PLR2004 - a command line for a shell
-        words = tuple(_WORD.findall(words[1]))
-    for word in words:
-        # The word, the value of an option, and a path directly behind an option's letter.
-        for part in {word, word.partition("=")[2], word[word.find("/") :] if "/" in word else ""} - {""}:
-            place = os.path.join(command.directory, part)
-            if os.path.lexists(place):
-                yield place
+    """Yield the paths that the words of a command may be; others could make one that is missing."""
+    words = {part for word in command.argv[1:] for part in (word, *_WORD.findall(word))}
+    # A path directly behind the letter of an option.
+    words |= {word[word.find("/") :] for word in words if "/" in word}
+    # Programs are searched for, in a command line of a shell too.
+    for word in (command.argv[0], *words):
+        if "/" in word:
+            yield os.path.join(command.directory, word)
+        else:
+            yield shutil.which(word, path=command.environment["PATH"]) or "/"
+            yield os.path.join(command.directory, word)
