@@ -15,7 +15,8 @@ TIMEOUT = 6 * 3600.0
 NEEDS = ("kerberos",)
 
 _PLACES = ("before", "after")
-_FIELDS = (*(name for name in Job._fields if name != "place"), "on_failure")
+FIELDS = (*(name for name in Job._fields if name != "place"), "on_failure")
+"""fields of a job"""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _SWITCH = re.compile(r"RUN_[A-Z0-9_]{1,60}$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
@@ -230,7 +231,7 @@ class _Reader:
         return (*(own.pop(job.name, job) for job in inherited), *own.values())
 
     def _job(self, entry: Value) -> Optional[Job]:
-        fields = self._fields(entry, "jobs", _FIELDS)
+        fields = self._fields(entry, "jobs", FIELDS)
         name = self._word(entry, fields, "name", "jobs", _NAME)
         key = f"jobs.{name}"
         stage = self._word(entry, fields, "stage", key, None, STAGES)
