@@ -63,7 +63,9 @@ def package_with_stand_in(place: Path, version: str = "1") -> Path:
             (package / each.name).symlink_to(each)
     jobs = {"__init__.py": f'"""Version {version}."""\n', "main.py": MAIN, "catalogue.json": "{}\n"}
     plant(package / "jobs", jobs)
-    (package / "jobs/settings").mkdir()
-    for name in ("__main__.py", "settings/__init__.py", "settings/document.py", "errors.py"):
+    for room in ("settings", "disk"):
+        (package / "jobs" / room).mkdir()
+    names = ("settings/__init__.py", "settings/document.py", "disk/__init__.py", "disk/trust.py")
+    for name in ("__main__.py", "errors.py", *names):
         shutil.copy(real / "jobs" / name, package / "jobs" / name)
     return place

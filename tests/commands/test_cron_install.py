@@ -292,6 +292,25 @@ def test_a_crontab_that_cannot_be_edited_safely_is_left_as_it_is(operator, targe
     assert inside(target, "/var/spool/cron/crontabs/root").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("before", "line", "missing"),
+    [
+        (f"1 * * * * y\n# BEGIN {MARK}\n5 4 * * * x\n", 2, f"has no end: put `# END {MARK}` behind the entry"),
+        (f"5 4 * * * x\n# END {MARK}\n", 2, f"has no beginning: put `# BEGIN {MARK}` before the entry"),
+        (f"# BEGIN {MARK}\n# BEGIN {MARK}\nx\n# END {MARK}\n", 1, f"has no end: put `# END {MARK}` behind the entry"),
+    ],
+)
+def test_a_marker_that_is_alone_is_told_with_its_line_and_its_repair(operator, target, before, line, missing):
+    """N16."""
+    plant_crontab(target, before.encode())
+    done = install(operator)
+    assert done.outcomes == [("cron/install", "failed")]
+    told = str(done.document)
+    assert f"the crontab of `root`, line {line}: `" in told
+    assert f"{missing}, `crontab -e`" in told
+    assert ".crontab." not in told
+
+
 def test_python_crontab_reads_the_entry_as_it_is_meant(operator, target):
     """An independent reader: one job, at that time, with that command; `%` is not the end of it."""
     directory = "/srv/a b/50% 'off'"

@@ -208,7 +208,8 @@ def _hooks(arguments: Any, program: str) -> Tuple[Tuple[process.Command, ...], T
             raise
         print_notes(arguments, ["without settings no commands are run before or after the restore"])
         return (), ()
-    agenda = make_agenda(settings, catalogue, program)
+    # What is wrong with a job must not stop a restore.
+    agenda = make_agenda(settings._replace(enabled=frozenset()), catalogue, program)
     return agenda.restore_before, agenda.restore_after
 
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict
 from .. import VERSION
 from ..archive import archive
 from ..archive.known_state import describe, document
-from ..disk import durable
+from ..disk import durable, trust
 from ..disk.lock import acquire, holder
 from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
 from ..report import record
@@ -76,6 +76,7 @@ def _log_was_shown() -> bool:
 def _backup_directory(settings: Settings) -> str:
     """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
     folder = settings.values["CRON_BACKUP"]
+    _check_place(folder)
     try:
         os.mkdir(folder, 0o700)
         durable.sync_directory(os.path.dirname(folder))
@@ -87,6 +88,8 @@ def _backup_directory(settings: Settings) -> str:
     if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
         hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
         raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
+    # It may have been made by others meanwhile.
+    _check_place(folder)
     status = os.stat(folder)
     if status.st_uid != os.geteuid() and os.geteuid() == 0:
         # A hint to give it to root would stop the nightly runs of its owner.
@@ -104,6 +107,12 @@ def _backup_directory(settings: Settings) -> str:
     return str(folder)
 
 
+def _check_place(folder: str) -> None:
+    found = trust.replaceable(folder)
+    if found:
+        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
+
+
 def _account(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -115,8 +124,14 @@ def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
     """List the jobs in the order in which they run."""
     settings, catalogue = load(arguments, program)
     rows = [
-        {"name": j.name, "stage": j.stage, "enabled_by": j.enabled_by, "enabled": j.enabled_by in settings.enabled}
-        for j in catalogue.jobs
+        {
+            "name": job.name,
+            "stage": job.stage,
+            "enabled_by": job.enabled_by,
+            "enabled": job.enabled_by in settings.enabled,
+            "required": job.required,
+        }
+        for job in catalogue.jobs
     ]
     if wants_json(arguments):
         about = {job.name: job.description for job in catalogue.jobs}
@@ -134,9 +149,9 @@ def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
 def check(arguments: Any, program: str, _stop: threading.Event) -> int:
     """Check settings and catalogue; changes nothing."""
     settings, catalogue = load(arguments, program)
-    agenda = make_agenda(settings, catalogue, program)
+    agenda = make_agenda(settings, catalogue, program, here=arguments.here)
     names = [task.job.name for task in agenda.tasks]
-    warnings = [*settings.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
+    warnings = [*settings.warnings, *agenda.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
     if wants_json(arguments):
         print_json(exit_status=OK, enabled=names, warnings=warnings)
         return OK
@@ -169,6 +184,8 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
         return FAILED if late else OK
     for each in history.runs[-10:]:
         print_lines(record.summary(each))
+    if history.runs:
+        print_lines(f"  warning: {printable(each.encode())}" for each in history.runs[-1].get("warnings", ()))
     print_lines(standing)
     if working is not None:
         print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])

@@ -53,6 +53,10 @@ def acquire(folder: str, doing: str, wait: float = 0.0) -> Lock:
     # O_CLOEXEC: a process that a job leaves behind would hold the lock for ever.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(os.path.join(folder, NAME), flags, 0o600)
+    if os.fstat(descriptor).st_nlink != 1:
+        os.close(descriptor)
+        # The owner of the directory could have linked a file of root here: it would get that file, and lose its bytes.
+        raise Fault(f"`{os.path.join(folder, NAME)}` has further names, expected a file of its own", "remove it")
     durable.inherit_owner(descriptor, folder)
     until = time.monotonic() + max(wait, MINIMUM_WAIT)
     while True:

@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
+from ..disk import trust
 from ..errors import reason
 from .process import Command, Ending, run
 
@@ -45,13 +46,17 @@ def login(
     directory: str,
     find: Callable[[str], Optional[str]] = find_program,
     timeout: float = TIMEOUT,
+    suffix: str = "",
 ) -> Ticket:
-    """Get a ticket for a user, in a cache in `directory`, which must be private; never raises OSError."""
+    """Get a ticket for a user, in a cache in `directory`, which must be private; never raises OSError.
+
+    `suffix` makes the name of the cache another one.
+    """
     program = find("kinit")
     warning = _settings_problem(user, keytab)
     if warning or program is None:
         return Ticket("", warning or "no ticket: `kinit` is not on this machine, install the Kerberos client")
-    ticket = Ticket(f"FILE:{os.path.join(directory, _CACHE)}", "")
+    ticket = Ticket(f"FILE:{os.path.join(directory, _CACHE + suffix)}", "")
     _remove(ticket)
     ending, answer = _call((program, user, "-k", "-t", keytab), ticket, timeout)
     if ending.outcome == "ok" and os.path.exists(_file(ticket)):
@@ -83,6 +88,9 @@ def _settings_problem(user: str, keytab: str) -> str:
     path = keytab[len("FILE:") :] if keytab.startswith("FILE:") else keytab
     if not os.path.isabs(path):
         return f"no ticket: `crontab.SVC_KEYTAB` is `{keytab}`, expected an absolute path"
+    found = trust.problems(path)
+    if found:
+        return f"no ticket: keytab `{keytab}` could have been written by others: {trust.describe(found)}"
     try:
         with open(path, "rb") as file:
             empty = not file.read(1)

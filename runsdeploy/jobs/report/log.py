@@ -8,8 +8,10 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Deque, Dict, List, Set
 
+from ..disk import trust
 from ..errors import reason
 
 LARGEST = 10 * 1024 * 1024
@@ -39,13 +41,17 @@ class Log:
         self._files: Dict[str, int] = {}
 
     def open(self, path: str) -> None:
-        """Add a log file; an empty path is ignored."""
+        """Add a log file; an empty path is ignored. One that others could have put there is not written (S8)."""
         if not path:
             return
         try:
-            _rotate(path)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-            self._files[path] = os.open(path, flags, 0o640)
+            folder = trust.open_folder(path)
+            try:
+                name = os.path.basename(path)
+                _rotate(name, folder)
+                self._files[path] = trust.open_to_append(name, folder, 0o640)
+            finally:
+                os.close(folder)
         except OSError as error:
             self._failed(path, error)
 
@@ -106,15 +112,14 @@ def _write_all(descriptor: int, data: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _rotate(path: str) -> None:
+def _rotate(name: str, folder: int) -> None:
     """Start a new file if this one is too large; the oldest is deleted."""
     try:
-        if os.lstat(path).st_size <= LARGEST:
+        if os.stat(name, dir_fd=folder, follow_symlinks=False).st_size <= LARGEST:
             return
     except FileNotFoundError:
         return
-    for number in range(KEPT, 1, -1):
-        former = f"{path}.{number - 1}"
-        if os.path.lexists(former):
-            os.rename(former, f"{path}.{number}")
-    os.rename(path, f"{path}.1")
+    for number in range(KEPT, 0, -1):
+        former = f"{name}.{number - 1}" if number > 1 else name
+        with suppress(FileNotFoundError):
+            os.rename(former, f"{name}.{number}", src_dir_fd=folder, dst_dir_fd=folder)

@@ -44,6 +44,8 @@ class Figures(NamedTuple):
     """starts that found another run active, since the first (J4)"""
     suspect: bool = False
     """an import has begun that has not passed since (J26)"""
+    warnings: int = 0
+    """warnings of the run"""
 
 
 _Sample = Tuple[str, Optional[float]]
@@ -75,6 +77,7 @@ def _families(figures: Figures) -> Tuple[_Family, ...]:
     # The collector rejects a file with a duplicate sample: of two jobs with the same name the last one counts.
     jobs = tuple({_label(job.name): job for job in figures.jobs}.items())
     return (
+        _one("last_run_warnings", "Warnings of the last run.", figures.warnings),
         _one("last_success_timestamp_seconds", "End of the last run that succeeded.", figures.last_success),
         _one("last_run_timestamp_seconds", "End of the last run.", figures.finished),
         _one("last_run_duration_seconds", "How long the last run took.", figures.seconds),

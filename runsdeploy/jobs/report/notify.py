@@ -2,6 +2,7 @@
 
 from typing import Dict, List
 
+from ..disk import trust
 from ..errors import OK, reason
 from ..settings.settings import Settings
 from . import metrics, monitor
@@ -35,6 +36,9 @@ def run_ended(settings: Settings, record: Record, history: History, log: Log) ->
 def _write(path: str, figures: metrics.Figures) -> str:
     if not path:
         return ""
+    found = trust.problems(path)
+    if found:
+        return f"metrics were not written to `{path}`, others could have put it there: {trust.describe(found)}"
     try:
         metrics.write(path, figures)
     except OSError as error:
@@ -59,4 +63,5 @@ def _figures(record: Record, history: History) -> metrics.Figures:
         jobs,
         history.overlaps,
         bool(record.suspect.since),
+        len(record.warnings),
     )

@@ -28,6 +28,8 @@ class Result(NamedTuple):
     seconds: float
     reason: str = ""
     """why it did not run"""
+    required: bool = False
+    """the jobs after it need it"""
 
 
 class Record(NamedTuple):
@@ -55,6 +57,8 @@ class Record(NamedTuple):
     """archives that were deleted"""
     suspect: Suspect = KNOWN
     """the state after the run"""
+    commit: str = ""
+    """commit of the programs of the jobs; empty if their directory is not a git checkout"""
 
     @property
     def document(self) -> Dict[str, Any]:
@@ -147,7 +151,11 @@ def summary(document: Dict[str, Any]) -> List[str]:
     quality = "" if document["backup_good"] or not document["archive"] else " (not good)"
     since = document.get("suspect", {}).get("since")  # absent in records of older versions
     suspect = f", suspect since {since}" if since else ""
-    words.append(f"run {document['identity']}: {verdict}, {_count(len(ran), 'job')}, {archive}{quality}{suspect}")
+    names = ", ".join(job["name"] for job in document["jobs"])
+    about = f"; jobs: {names}" if names else ""
+    about += f"; commit {document['commit'][:12]}" if document.get("commit") else ""
+    count = _count(len(ran), "job")
+    words.append(f"run {document['identity']}: {verdict}, {count}, {archive}{quality}{suspect}{about}")
     if document["exit_status"] == OK:
         return words
     words += [f"  backup: {each}" for each in document["reasons"]]

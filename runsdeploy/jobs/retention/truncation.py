@@ -71,6 +71,8 @@ def _cut(member: Member, folder: str) -> Cut:
 
 def _cut_archived(descriptor: int, member: Member, folder: str) -> str:
     """Cut the archived bytes off the front; return why that was not possible, empty if it was."""
+    if os.fstat(descriptor).st_nlink != 1:
+        return "it has further names"
     progress = _Progress(folder, member)
     if progress.is_done(descriptor):
         return ""

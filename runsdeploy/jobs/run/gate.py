@@ -16,14 +16,18 @@ def blocked_by(stage: str, results: Sequence[Result], *, backup_good: bool) -> s
     """Return why the next job of a stage must not run; empty if it may.
 
     Imports depend on each other and need a good backup to go back to, so the first failure stops them. Exports and
-    reports publish what was imported, so they need all imports, but not each other.
+    reports publish what was imported, so they need all imports; each other only as far as a job is `required`. Jobs of
+    the stage `always` run whatever happened.
     """
+    if stage == "always":
+        return ""
     if not backup_good:
         return "the backup is not good"
-    failed = [each.name for each in results if each.stage == "imports" and each.outcome != "ok"]
-    if not failed:
-        return ""
-    return f"`{failed[0]}` did not pass" if stage == "imports" else "imports did not pass"
+    failed = [each for each in results if each.required and each.outcome != "ok"]
+    mine = [each.name for each in failed if each.stage == stage]
+    if mine:
+        return f"`{mine[0]}` did not pass"
+    return "imports did not pass" if any(each.stage == "imports" for each in failed) else ""
 
 
 def stage_outcome(stage: str, results: Sequence[Result]) -> str:

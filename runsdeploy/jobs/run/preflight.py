@@ -4,6 +4,7 @@ import os
 import shutil
 from typing import Iterator
 
+from ..disk import trust
 from ..settings.agenda import Agenda, Task
 from ..settings.settings import Settings
 
@@ -15,9 +16,11 @@ def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
     for key in ("CRON_LOG_FILE", "METRICS_FILE"):
         if values[key]:
             yield from _file(key, values[key])
-    for key in ("SNAPSHOT_LORA", "SVC_KEYTAB"):
-        if values[key] and (key != "SVC_KEYTAB" or agenda.tasks) and not os.access(values[key], os.R_OK):
-            yield f"`crontab.{key}`: `{values[key]}` is missing or cannot be read"
+    for wanted in agenda.before:
+        if wanted.required and not os.access(wanted.path, os.R_OK):
+            yield f"{wanted.why}: `{wanted.path}` is missing or cannot be read, and without it no backup is good"
+    if values["SVC_KEYTAB"] and agenda.tasks and not os.access(values["SVC_KEYTAB"], os.R_OK):
+        yield f"`crontab.SVC_KEYTAB`: `{values['SVC_KEYTAB']}` is missing or cannot be read"
     for task in agenda.tasks:
         yield from _program(task)
 
@@ -33,10 +36,16 @@ def _directory(key: str, path: str) -> Iterator[str]:
         yield f"`crontab.{key}`: `{path}` cannot be written"
     elif os.stat(path).st_uid != os.geteuid() or os.stat(path).st_mode & 0o022:
         yield f"`crontab.{key}`: `{path}` must belong to this account, and must not be writable for others"
+    found = trust.replaceable(path)
+    if found:
+        yield f"`crontab.{key}`: others could replace `{path}`: {trust.describe(found)}"
 
 
 def _file(key: str, path: str) -> Iterator[str]:
-    if os.path.isdir(path):
+    found = trust.problems(path, groups=key != "CRON_LOG_FILE")
+    if found:
+        yield f"`crontab.{key}`: `{path}` will not be written: {trust.describe(found)}"
+    elif os.path.isdir(path):
         yield f"`crontab.{key}`: `{path}` is a directory"
     elif not os.access(path if os.path.exists(path) else os.path.dirname(path), os.W_OK):
         yield f"`crontab.{key}`: `{path}` cannot be written"

@@ -17,12 +17,13 @@ from .. import VERSION
 from ..archive import archive
 from ..archive.known_state import KNOWN
 from ..archive.manifest import FORMAT, Damaged, Manifest, Member
-from ..disk import durable
+from ..disk import durable, trust
 from ..disk.journal import Journal
 from ..disk.lock import Lock
 from ..errors import RESTORE_NEEDED, Fault, reason
 from ..process import kerberos
 from ..report import notify, record
+from ..report.commit import commit_of
 from ..report.log import Log
 from ..report.record import Record, Result
 from ..restore import restore
@@ -81,6 +82,7 @@ class _Run:
         self.sources: Dict[str, str] = {}
         """staged copy of each member, by path"""
         self.ticket = kerberos.Ticket("", "")
+        self.commit = commit_of(agenda.install)
         self.history = record.load(self.folder)
         self.sequence = 0
         """number of the run"""
@@ -104,6 +106,9 @@ class _Run:
                 pruned = self._housekeeping(written)
         except OSError as error:
             self.reasons.append(self._describe_error(error))
+            if not self.results and any(task.job.stage == "always" for task in self.agenda.tasks):
+                # Without a good backup no other job runs.
+                self._run_jobs()
         finally:
             kerberos.logout(self.ticket)
         return self._end(written or self._archive_after_failure(), pruned)
@@ -120,14 +125,15 @@ class _Run:
         self._read_state()  # again: the archive of a killed run comes before this one
         # Files kept by a restore are beside the restored ones, and would get into the backup.
         restore.drop_undo(self.folder)
-        if self.settings.values["METRICS_FILE"]:
-            durable.sweep(*os.path.split(self.settings.values["METRICS_FILE"]))
+        metrics = self.settings.values["METRICS_FILE"]
+        if metrics and not trust.problems(metrics):
+            durable.sweep(*os.path.split(metrics))
         durable.make_directories(self.own)
         self.log.open(os.path.join(self.own, "log"))
         names = [task.job.name for task in self.agenda.tasks]
         self.journal.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
         self.log.write(f"run {self.identity} starts with `{self.settings.real}`")
-        for each in (*messages, *self.settings.warnings, *notify.run_started(self.settings)):
+        for each in (*messages, *self.settings.warnings, *self.agenda.warnings, *notify.run_started(self.settings)):
             self._warn(each)
 
     # Before the jobs
@@ -148,6 +154,10 @@ class _Run:
         self._stage(self.agenda.before, "before")
         leftovers.write_staged(self.own, self._manifest(), self.sources)
         self.journal.write("staged", when="before", members=len(self.members), good=not self.reasons)
+
+    def _login(self, job: str) -> kerberos.Ticket:
+        values = self.settings.values
+        return kerberos.login(values["SVC_USER"], values["SVC_KEYTAB"], self.own, suffix=f".{job}")
 
     def _note_problem(self, doubts: List[str], text: str) -> bool:
         """Add a problem to a list and to the log, unless it is empty; return whether there is one."""
@@ -180,10 +190,12 @@ class _Run:
 
     def _run_jobs(self) -> None:
         deadline = self.clock + self.settings.values["TIMEOUT_SECONDS"]
-        own = (self.own, self.folder, self.identity, self.suspect)
-        imports = frozenset(job.name for job in self.catalogue.jobs if job.stage == "imports")
-        parallel = self.catalogue.parallel
-        batch = Batch(self.agenda.tasks, parallel, deadline, not self.reasons, self.ticket, *own, imports)
+        good, login = not self.reasons, self._login
+        imports = frozenset(job.name for job in self.catalogue.jobs if job.stage == "imports" and job.required)
+        batch = Batch(
+            self.agenda.tasks, self.catalogue.parallel, deadline, good, self.ticket, login,
+            self.own, self.folder, self.identity, self.suspect, imports,
+        )  # fmt: skip
         stages = Stages(batch, self.log, self.journal, self.lock, self.stop)
         self.results = stages.results
         stages.run()
@@ -271,7 +283,8 @@ class _Run:
         """Return the record of the run; jobs that it did not reach are in it too."""
         known = {each.name for each in self.results}
         lost = [task.job for task in self.agenda.tasks if task.job.name not in known]
-        self.results += [Result(job.name, job.stage, NOT_RUN, None, 0.0, "the run failed before it") for job in lost]
+        why = "the run failed before it"
+        self.results += [Result(job.name, job.stage, NOT_RUN, None, 0.0, why, job.required) for job in lost]
         good = bool(written) and not self.reasons
         return Record(
             self.identity,
@@ -289,6 +302,7 @@ class _Run:
             (*self.warnings, *self.log.problems),
             pruned,
             self.suspect_now,
+            self.commit,
         )
 
     def _end(self, written: str, pruned: Tuple[str, ...]) -> Record:

@@ -3,7 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, FrozenSet, List, NamedTuple, Tuple
+from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Sequence, Tuple
 
 from ..archive import known_state
 from ..archive.known_state import Suspect
@@ -13,8 +13,8 @@ from ..errors import Fault, reason
 from ..process import kerberos, process, secret
 from ..report.log import Log
 from ..report.record import Result
-from ..settings.agenda import Task, account_environment
-from ..settings.job import STAGES
+from ..settings.agenda import Task
+from ..settings.job import STAGES, Job
 from . import gate
 
 AT_A_TIME = 8
@@ -31,6 +31,8 @@ class Batch(NamedTuple):
     """end of the time for all jobs together, by the monotonic clock"""
     backup_good: bool
     ticket: kerberos.Ticket
+    login: Callable[[str], kerberos.Ticket]
+    """gets a new ticket for the job of that name"""
     spool: str
     """directory for buffered output"""
     folder: str
@@ -54,60 +56,85 @@ class Stages:
         """errors of the journal and of the record of the known state"""
         self.suspect = batch.suspect
         """the state now, as it is recorded on the disk"""
-        self._secrets = secret.Secrets(account_environment())
+        self._secrets = secret.Secrets()
 
     def run(self) -> None:
         """Run all jobs; each has a result when this returns. Errors of jobs and disks are results, not exceptions."""
         for stage in STAGES:
             tasks = [task for task in self.batch.tasks if task.job.stage == stage]
-            if stage in self.batch.parallel and stage != "imports":
+            for group in self._groups(tasks, at_once=stage in self.batch.parallel and stage in ("exports", "reports")):
+                if len(group) == 1:
+                    self.results.append(self._job(group[0]))
+                    continue
                 with ThreadPoolExecutor(AT_A_TIME) as pool:
-                    self.results += list(pool.map(self._job, tasks))
-            else:
-                for task in tasks:
-                    self.results.append(self._job(task))
+                    self.results += list(pool.map(self._job, group))
             if tasks:
                 outcome = gate.stage_outcome(stage, self.results)
                 if stage == "imports":
-                    self._end_imports(outcome)
+                    self._end_imports()
                 self._note("stage", stage=stage, outcome=outcome)
+
+    @staticmethod
+    def _groups(tasks: Sequence[Task], *, at_once: bool) -> Iterator[List[Task]]:
+        """Yield the tasks that run at the same time; one that others need runs alone, behind those before it."""
+        group: List[Task] = []
+        for task in tasks:
+            if group and (not at_once or task.job.required or group[-1].job.required):
+                yield group
+                group = []
+            group.append(task)
+        if group:
+            yield group
 
     def _job(self, task: Task) -> Result:
         job = task.job
-        closed = gate.blocked_by(job.stage, self.results, backup_good=self.batch.backup_good) or self._time_is_up()
+        closed = gate.blocked_by(job.stage, self.results, backup_good=self.batch.backup_good) or self._time_is_up(job)
         if closed:
             self.log.write(f"`{job.name}` does not run: {closed}")
-            return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, closed)
+            return _not_started(job, gate.NOT_RUN, closed)
+        # The ticket of the run may have expired by now.
+        own = self.batch.login(job.name) if "kerberos" in job.needs else kerberos.Ticket("", "")
         try:
-            environment = self._environment(task)
+            return self._with_ticket(task, own)
+        finally:
+            kerberos.logout(own)
+
+    def _with_ticket(self, task: Task, own: kerberos.Ticket) -> Result:
+        """Run a job, with a ticket of its own if it needs one."""
+        job = task.job
+        if "kerberos" in job.needs and not own.cache:
+            why = f"it needs a Kerberos ticket: {own.warning}"
+            self.log.write(f"`{job.name}` fails before it starts: {why}")
+            return _not_started(job, "no-ticket", why)
+        try:
+            environment = self._environment(task, own.cache or self.batch.ticket.cache)
         except Fault as fault:
             self.log.write(f"`{job.name}` fails before it starts: {fault.message}")
-            return Result(job.name, job.stage, "no-secret", None, 0.0, fault.message)
-        if "kerberos" in job.needs and not self.batch.ticket.cache:
-            why = f"it needs a Kerberos ticket: {self.batch.ticket.warning}"
-            self.log.write(f"`{job.name}` fails before it starts: {why}")
-            return Result(job.name, job.stage, "no-ticket", None, 0.0, why)
+            return _not_started(job, "no-secret", fault.message)
         self.lock.set_activity(f"runs `{job.name}`")
-        problem = self._begin_import(job.name) if job.stage == "imports" else ""
+        # Of an import that stops no other, nothing depends on the state that it leaves.
+        problem = self._begin_import(job.name) if job.stage == "imports" and job.required else ""
         problem = problem or self._note("start", job=job.name, stage=job.stage)
-        if problem:
+        if problem and job.stage != "always":
             # Without the records, a crash during the job would leave changes without a sign that it had started (B4).
-            return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, problem)
+            return _not_started(job, gate.NOT_RUN, problem)
         result = self._command(task, environment)
         self._note("ended", job=job.name, outcome=result.outcome, status=result.status)
         return result
 
-    def _time_is_up(self) -> str:
+    def _time_is_up(self, job: Job) -> str:
+        if job.stage == "always":
+            return ""
         if self.stop.is_set():
             return "interrupted"
         return "" if time.monotonic() < self.batch.deadline else "the time limit of the run is reached"
 
-    def _environment(self, task: Task) -> Dict[str, str]:
+    def _environment(self, task: Task, cache: str) -> Dict[str, str]:
         """Return the environment of a job; raises Fault for a secret that cannot be read."""
         environment = dict(task.command.environment)
-        if self.batch.ticket.cache:
-            environment["KRB5CCNAME"] = self.batch.ticket.cache
-        environment.update((name, self._secrets.read(source)) for name, source in task.secrets.items())
+        if cache:
+            environment["KRB5CCNAME"] = cache
+        environment.update((name, self._secrets.read(path)) for name, path in task.secrets.items())
         self.log.secrets.update(self._secrets.values)
         return environment
 
@@ -116,12 +143,13 @@ class Stages:
         self.log.write(
             f"`{job.name}` starts: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` starts"
         )
-        timeout = min(task.command.timeout, max(0.0, self.batch.deadline - time.monotonic()))
+        always = job.stage == "always"
+        left = task.command.timeout if always else max(0.0, self.batch.deadline - time.monotonic())
         ending = process.run(
-            task.command._replace(environment=environment, timeout=timeout),
+            task.command._replace(environment=environment, timeout=min(task.command.timeout, left)),
             lambda data: self.log.output(job.name, data),
-            stop=self.stop.is_set,
-            spool=self.batch.spool,
+            stop=(lambda: False) if always else self.stop.is_set,
+            spool=None if always else self.batch.spool,
         )
         shown = "" if ending.status is None or ending.outcome == "ok" else f"({ending.status})"
         self.log.write(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
@@ -129,14 +157,16 @@ class Stages:
             self._warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
         if ending.dropped:
             self._warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
-        return Result(job.name, job.stage, ending.outcome, ending.status, round(ending.seconds, 3))
+        seconds = round(ending.seconds, 3)
+        return Result(job.name, job.stage, ending.outcome, ending.status, seconds, "", job.required)
 
     def _begin_import(self, job: str) -> str:
         passed = [each.name for each in self.results if each.outcome == "ok"]
         return self._set_suspect(known_state.begin(self.batch.suspect, self.batch.identity, job, passed))
 
-    def _end_imports(self, stage: str) -> None:
-        outcomes = {each.name: each.outcome for each in self.results if each.stage == "imports"}
+    def _end_imports(self) -> None:
+        results = [each for each in self.results if each.stage == "imports" and each.required]
+        stage, outcomes = gate.stage_outcome("imports", results), {each.name: each.outcome for each in results}
         batch = self.batch
         self._set_suspect(known_state.end(batch.suspect, batch.identity, stage, outcomes, batch.imports))
 
@@ -163,3 +193,7 @@ class Stages:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.log.write(f"warning: {text}")
+
+
+def _not_started(job: Job, outcome: str, why: str) -> Result:
+    return Result(job.name, job.stage, outcome, None, 0.0, why, job.required)

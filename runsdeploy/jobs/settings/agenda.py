@@ -2,12 +2,14 @@
 
 import os
 import pwd
+import shutil
 from typing import Dict, List, NamedTuple, Tuple
 
+from ..disk import trust
 from ..errors import BadInput, Problem
 from ..process.process import Command
-from ..process.secret import Source
 from ..staging.scan import Wanted
+from . import named
 from .catalogue import Catalogue, select
 from .job import File, Job, Secret, Text, Unset, expand
 from .settings import Settings
@@ -20,8 +22,8 @@ class Task(NamedTuple):
 
     job: Job
     command: Command
-    secrets: Dict[str, Source]
-    """variables whose values are read when the job starts, by name"""
+    secrets: Dict[str, str]
+    """variables whose values are read when the job starts, and the files that hold them"""
 
 
 class Agenda(NamedTuple):
@@ -34,31 +36,37 @@ class Agenda(NamedTuple):
     """files to back up after the jobs"""
     restore_before: Tuple[Command, ...]
     restore_after: Tuple[Command, ...]
+    install: str
+    """directory of the programs of the jobs"""
+    warnings: Tuple[str, ...]
 
 
-def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
+def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "", *, here: bool = True) -> Agenda:
     """Return the agenda: the enabled jobs, or the job or stage of that name, enabled or not; raises BadInput.
 
-    `program` is the path of the runner; its directory is the default of `INSTALL_DIR`.
+    `program` is the path of the runner; its directory is the default of `INSTALL_DIR`. `here`: the files that commands
+    name are those of this machine, so another account must not be able to write them; else the settings are those of
+    another machine.
     """
     if name:
         jobs = select(catalogue.jobs, name)
     else:
         jobs = tuple(job for job in catalogue.jobs if job.enabled_by in settings.enabled)
-    return _Expander(settings, program).agenda(jobs, catalogue)
+    return _Expander(settings, program, here=here).agenda(jobs, catalogue)
 
 
 class _Expander:
     """Inserts settings into texts, and collects problems."""
 
-    def __init__(self, settings: Settings, program: str) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, program: str, *, here: bool) -> None:
+        self.settings, self.here = settings, here
         install = settings.values["INSTALL_DIR"] or os.path.dirname(os.path.abspath(program))
         venv = settings.values["VENV"] or os.path.join(install, "venv")
         defaults = {f"crontab.{key}": value for key, value in settings.values.items()}
         own = {"install": install, "venv": venv, "settings": os.path.abspath(settings.path)}
         self.names = {**defaults, **settings.others, **own}
         self.problems: List[Problem] = []
+        self.warnings: List[str] = []
 
     def agenda(self, jobs: Tuple[Job, ...], catalogue: Catalogue) -> Agenda:
         """Return the agenda; raises BadInput."""
@@ -79,7 +87,8 @@ class _Expander:
         ]
         if self.problems:
             raise BadInput(self.problems)
-        return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), hooks[0], hooks[1])
+        files = (_merge_paths(before), _merge_paths(after))
+        return Agenda(tuple(tasks), *files, hooks[0], hooks[1], self.names["install"], tuple(self.warnings))
 
     def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
         """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
@@ -118,19 +127,30 @@ class _Expander:
                     self._text(file.path, why)
                 continue
             if path.startswith("/") and "\0" not in path:
+                self._doubt(path, why, truncate=truncate)
                 wanted.append(Wanted(os.path.normpath(path), file.required, truncate, why))
             else:
                 message = f"{why} names the file `{path}`, expected an absolute path"
                 self.problems.append(Problem(file.path.file, file.path.line, file.path.column, "", message))
         return wanted
 
+    def _doubt(self, path: str, why: str, *, truncate: bool) -> None:
+        """Add warnings of a file to back up that is probably not what was meant."""
+        if not self.here:
+            return
+        if set(path) & set("*?[") and not os.path.lexists(path):
+            self.warnings.append(f"{why} names `{path}`, and there is no such file: `*`, `?`, `[` are literal")
+        found = trust.replaceable(path) if truncate else []
+        if found:
+            self.warnings.append(f"{why} names `{path}`, which will not be emptied: {trust.describe(found)}")
+
     def _command(self, job: Job) -> Command:
         why = f"job `{job.name}`"
         for required in job.requires:
             if self.names.get(required.text) in (None, ""):
                 self._text(required._replace(text=f"{{{required.text}}}"), why)
-        words = [self._text(word, why) for word in job.command] if not job.shell else []
-        argv = words or ["/bin/sh", "-c", job.command[0].text]
+        words = () if job.shell else tuple(self._text(word, why) for word in job.command)
+        argv = words or ("/bin/sh", "-c", job.command[0].text)
         environment = dict(account_environment())
         for name, text in job.environment.items():
             if isinstance(text, Secret):
@@ -141,19 +161,33 @@ class _Expander:
                 # Leave it out: programs distinguish an unset variable from an empty one.
                 continue
         environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
-        return Command(tuple(argv), self._text(job.directory, why), environment, job.timeout, job.daemon)
+        argv = _with_compose(argv, environment["PATH"])
+        return self._vouched(Command(argv, self._text(job.directory, why), environment, job.timeout, job.daemon), why)
 
-    def _secrets(self, job: Job) -> Dict[str, Source]:
+    def _vouched(self, command: Command, why: str) -> Command:
+        """Return a command, and add the problems of the files that it names: each problem once."""
+        known = {each.file for each in self.problems}
+        if not self.here:
+            return command
+        for each in named.problems(command, self.settings.values["SNAPSHOT_LORA"], PATH):
+            if each.file not in known:
+                self.problems.append(each._replace(message=f"{each.message}, as {why} uses it"))
+        return command
+
+    def _secrets(self, job: Job) -> Dict[str, str]:
         given = {name: value for name, value in job.environment.items() if isinstance(value, Secret)}
-        why = f"job `{job.name}`"
-        return {
-            name: Source(secret.kind, tuple(self._text(word, why) for word in secret.words))
-            for name, secret in given.items()
-        }
+        files = {name: self._text(secret.file, f"job `{job.name}`") for name, secret in given.items()}
+        for name, path in files.items():
+            if path and not path.startswith("/"):
+                at = given[name].file
+                message = f"job `{job.name}` names the secret `{path}`, expected an absolute path"
+                self.problems.append(Problem(at.file, at.line, at.column, "", message))
+        return files
 
     def _hook(self, words: Tuple[Text, ...]) -> Command:
         argv = tuple(self._text(word, "a restore command") for word in words)
-        return Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
+        command = Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
+        return self._vouched(command, "a restore command")
 
 
 def account_environment() -> Dict[str, str]:
@@ -164,6 +198,13 @@ def account_environment() -> Dict[str, str]:
     except KeyError:
         return {**environment, "HOME": "/"}
     return {**environment, "HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def _with_compose(argv: Tuple[str, ...], path: str) -> Tuple[str, ...]:
+    """Return a command; `docker-compose`, which current hosts no longer have, becomes `docker compose`."""
+    if argv[0] != "docker-compose" or shutil.which(argv[0], path=path) or not shutil.which("docker", path=path):
+        return argv
+    return ("docker", "compose", *argv[1:])
 
 
 def _merge_paths(wanted: List[Wanted]) -> Tuple[Wanted, ...]:

@@ -5,7 +5,6 @@ import re
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import BadInput, Problem, did_you_mean
-from ..process.secret import SOURCES
 from .document import Document, Value, parse, read
 from .job import PLACEHOLDER, STAGES, File, Job, Secret, Text
 
@@ -15,6 +14,9 @@ TIMEOUT = 6 * 3600.0
 """default time limit of a job in seconds (J5)"""
 NEEDS = ("kerberos",)
 
+_PLACES = ("before", "after")
+FIELDS = (*(name for name in Job._fields if name != "place"), "on_failure")
+"""fields of a job"""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _SWITCH = re.compile(r"RUN_[A-Z0-9_]{1,60}$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
@@ -85,7 +87,7 @@ class _Reader:
         extended = self.builtin if "extends" in fields and self._extends(fields["extends"]) else None
         self.directory = self._text(fields.get("directory"), "directory") or Text("/", self.document.file, 0, 0)
         self.environment = self._environment(fields.get("environment"), "environment")
-        jobs = self._jobs(fields.get("jobs"), extended.jobs if extended else ())
+        jobs = self._in_order(self._jobs(fields.get("jobs"), extended.jobs if extended else ()))
         backup = self._fields(fields.get("backup"), "backup", ("before", "after", "truncate"))
         restore = self._fields(fields.get("restore"), "restore", ("before", "after"))
         found = Catalogue(
@@ -178,23 +180,17 @@ class _Reader:
         return found
 
     def _secret(self, entry: Value, key: str) -> Optional[Secret]:
-        fields = self._fields(entry, key, SOURCES)
-        if len(fields) != 1:
-            self._problem(entry, key, f"expected one of {', '.join(f'`{each}`' for each in SOURCES)}")
-            return None
-        ((kind, value),) = fields.items()
-        if kind == "command":
-            words = self._texts(value, f"{key}.command")
-        else:
-            text = self._text(value, f"{key}.{kind}")
-            words = (text,) if text and text.text else ()
-        if not words:
-            self._problem(value, f"{key}.{kind}", "is empty")
-        return Secret(kind, words)
+        file = self._fields(entry, key, ("file",)).get("file")
+        text = self._text(file, f"{key}.file")
+        if file is None or (text and not text.text):
+            self._problem(entry, key, "expected the `file` that holds the secret")
+        return Secret(text) if text else None
 
     def _files(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
         found = []
         for entry in self._list(value, key):
+            if _is_place(entry):
+                continue
             if isinstance(entry.content, dict):
                 fields = self._fields(entry, key, ("path", "required"))
                 path = self._text(fields.get("path"), f"{key}.path")
@@ -210,6 +206,10 @@ class _Reader:
             elif path:
                 found.append(File(path, needed))
         return tuple(found)
+
+    def _beside(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
+        """Return the files of `before` or `after`, which can also be the name of a job."""
+        return () if value and _is_place(value) else self._files(value, key, required=required)
 
     def _boolean(self, value: Optional[Value], key: str, *, default: bool) -> bool:
         if value is None or isinstance(value.content, bool):
@@ -231,7 +231,7 @@ class _Reader:
         return (*(own.pop(job.name, job) for job in inherited), *own.values())
 
     def _job(self, entry: Value) -> Optional[Job]:
-        fields = self._fields(entry, "jobs", tuple(Job._fields))
+        fields = self._fields(entry, "jobs", FIELDS)
         name = self._word(entry, fields, "name", "jobs", _NAME)
         key = f"jobs.{name}"
         stage = self._word(entry, fields, "stage", key, None, STAGES)
@@ -248,11 +248,74 @@ class _Reader:
             self._timeout(fields.get("timeout"), f"{key}.timeout"),
             self._texts(fields.get("requires"), f"{key}.requires"),
             frozenset(text.text for text in self._texts(fields.get("needs"), f"{key}.needs", NEEDS)),
-            self._files(fields.get("before"), f"{key}.before", required=True),
-            self._files(fields.get("after"), f"{key}.after", required=False),
+            self._beside(fields.get("before"), f"{key}.before", required=True),
+            self._beside(fields.get("after"), f"{key}.after", required=False),
             self._files(fields.get("truncate"), f"{key}.truncate", required=False),
             self._boolean(fields.get("daemon"), f"{key}.daemon", default=False),
+            self._required(entry, fields, key, stage),
+            self._place(fields, key),
         )
+
+    def _required(self, entry: Value, fields: Dict[str, Value], key: str, stage: str) -> bool:
+        """Return whether the failure of a job stops others: of an import it does, unless it says `continue`."""
+        stops = stage == "imports"
+        if "on_failure" in fields:
+            stops = self._word(entry, fields, "on_failure", key, None, ("stop", "continue")) == "stop"
+        needed = self._boolean(fields.get("required"), f"{key}.required", default=stops)
+        if "on_failure" in fields and needed != stops:
+            self._problem(fields["required"], f"{key}.required", "contradicts `on_failure`, expected one of the two")
+        return needed
+
+    def _place(self, fields: Dict[str, Value], key: str) -> Tuple[Tuple[str, Text], ...]:
+        """Return the jobs before and after which a job runs: names among the files, which all begin with `/` or `{`."""
+        found = []
+        for word in _PLACES:
+            value = fields.get(word)
+            entries = value.content if value and isinstance(value.content, list) else [value] if value else []
+            names = [self._text(each, f"{key}.{word}") for each in entries if _is_place(each)]
+            found += [(word, name) for name in names if name]
+        return tuple(found)
+
+    def _in_order(self, jobs: Tuple[Job, ...]) -> Tuple[Job, ...]:
+        """Return the jobs in the order in which they run, with those that name a place at it."""
+        known = {job.name: job for job in jobs}
+        placed: Dict[Tuple[str, str], List[Job]] = {}
+        for job in jobs:
+            for number, (word, name) in enumerate(job.place):
+                beside = known.get(name.text)
+                if beside is None or beside.stage != job.stage:
+                    what = f"is a job of the stage `{beside.stage}`" if beside else "is no job"
+                    message = f"`{name.text}` {what}, expected one of the stage `{job.stage}`, or an absolute path"
+                    hint = did_you_mean(name.text, [each.name for each in jobs if each.stage == job.stage])
+                    self._problem(Value(name.text, name.line, name.column), f"jobs.{job.name}.{word}", message, hint)
+                elif number == 0:
+                    placed.setdefault((word, name.text), []).append(job)
+        ordered: List[Job] = []
+
+        def put(job: Job) -> None:
+            for each in placed.pop(("before", job.name), ()):
+                put(each)
+            ordered.append(job)
+            for each in placed.pop(("after", job.name), ()):
+                put(each)
+
+        for job in jobs:
+            if not job.place:
+                put(job)
+        self._check_order(jobs, ordered)
+        return tuple(sorted(ordered, key=lambda job: STAGES.index(job.stage) if job.stage else 0))
+
+    def _check_order(self, jobs: Tuple[Job, ...], ordered: List[Job]) -> None:
+        """Add a problem for each place that a job cannot have: behind itself, or against another one."""
+        rank = {job.name: number for number, job in enumerate(ordered)}
+        names = {job.name for job in jobs}
+        for job in jobs:
+            for word, name in job.place:
+                mine, other = rank.get(job.name, -1), rank.get(name.text, -1)
+                right = mine >= 0 and other >= 0 and (mine < other) == (word == "before")
+                if name.text in names and not right:
+                    message = f"`{job.name}` cannot run {word} `{name.text}`: other places contradict it"
+                    self._problem(Value(name.text, name.line, name.column), f"jobs.{job.name}.{word}", message)
 
     def _word(
         self,
@@ -303,6 +366,11 @@ class _Reader:
         if not 0 < seconds <= 30 * 86400:
             self._problem(value, key, "expected a time above zero and at most 30 days, like `90`, `15m` or `6h`")
         return seconds
+
+
+def _is_place(value: Value) -> bool:
+    """Return whether an entry of `before` or `after` is the name of a job, not a file."""
+    return isinstance(value.content, str) and bool(_NAME.match(value.content))
 
 
 _EXAMPLES = {"name": "a name like `nightly-import`", "enabled_by": "a switch like `RUN_NIGHTLY_IMPORT`"}

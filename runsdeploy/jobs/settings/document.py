@@ -7,6 +7,7 @@ import re
 import stat
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from ..disk import trust
 from ..errors import BadInput, Problem, reason
 
 LARGEST = 1024 * 1024
@@ -58,7 +59,13 @@ class Document(NamedTuple):
 
 
 def read(path: str) -> Tuple[Document, os.stat_result]:
-    """Read a file once, following links; return its document and its status; raises BadInput."""
+    """Read a file once, following links; return its document and its status; raises BadInput.
+
+    Nothing of a file that another account could have written or replaced is read: it decides what runs (S8, S15).
+    """
+    found = trust.problems(path)
+    if found:
+        raise BadInput(found)
     data, status = _bytes(path)
     return parse(data, path), status
 

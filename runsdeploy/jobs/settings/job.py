@@ -8,7 +8,8 @@ The value becomes part of one word of a command, one path or one variable; it is
 import re
 from typing import Any, Dict, FrozenSet, Mapping, NamedTuple, Tuple, Union
 
-STAGES = ("imports", "exports", "reports")
+STAGES = ("imports", "exports", "reports", "always")
+"""in the order in which they run; the jobs of the last one run whatever happened"""
 PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
@@ -30,11 +31,9 @@ class File(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """A value that the catalogue must not contain, by its source."""
+    """A value that the catalogue must not contain, by the file that holds it."""
 
-    kind: str
-    """one of secret.SOURCES"""
-    words: Tuple[Text, ...]
+    file: Text
 
 
 class Job(NamedTuple):
@@ -63,6 +62,10 @@ class Job(NamedTuple):
     """archived with `after`; the archived bytes are then cut off"""
     daemon: bool
     """processes that it leaves behind are not ended"""
+    required: bool
+    """if it does not pass, the jobs after it in its stage do not run, and after an import no other stage either"""
+    place: Tuple[Tuple[str, Text], ...]
+    """`before` or `after`, each with the job beside which it runs; empty: behind all others"""
 
 
 class Unset(Exception):

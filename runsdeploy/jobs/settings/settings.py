@@ -89,7 +89,7 @@ class Settings(NamedTuple):
 
 def validate(document: Document, status: os.stat_result, switches: AbstractSet[str]) -> Settings:
     """Return the settings of a file; `switches` are those of the catalogue. Raises BadInput with all problems."""
-    problems = _ownership(document.file, status)
+    problems: List[Problem] = []
     values = {name: key.default for name, key in KEYS.items()}
     enabled, warnings = set(), _open_to_others(document.file, status)
     for name, value in document.root.items():
@@ -98,8 +98,9 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
         short = name[len(PREFIX) :]
         if short.startswith(SWITCH):
             on, message = _switch(value)
-            message = message or _unknown_switch(short, switches, on=on)
             enabled |= {short} if on else set()
+            if on and short not in switches:
+                message = "it enables no job of the catalogue"
         elif short in KEYS:
             values[short], message = _convert(KEYS[short], value)
         else:
@@ -109,6 +110,7 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
         if message:
             near = did_you_mean(short, switches) if "no job" in message else ""
             problems.append(document.problem(value, name, message, near))
+    warnings += _useless(document, switches | SEED_SWITCHES)
     problems += _missing(document, values)
     nested = document.root.get(PREFIX[:-1])
     if nested and isinstance(nested.content, dict):
@@ -137,30 +139,19 @@ def _given(document: Document, name: str) -> bool:
     return PREFIX + name in document.root
 
 
-def _ownership(file: str, status: os.stat_result) -> List[Problem]:
-    """Return problems of owner and mode: settings decide what runs with the rights of the runner (S8, S15)."""
-    problems = []
-    if status.st_mode & stat.S_IWOTH:
-        problems.append(Problem(file, 0, 0, "", "writable for everybody", f"chmod o-w {file}"))
-    if status.st_uid not in (0, os.geteuid()):
-        owner = f"owned by uid {status.st_uid}, expected this account ({os.geteuid()}) or root"
-        problems.append(Problem(file, 0, 0, "", owner, f"chown {os.geteuid()} {file}"))
-    return problems
-
-
 def _open_to_others(file: str, status: os.stat_result) -> List[str]:
     warnings = []
     if status.st_mode & stat.S_IROTH:
         warnings.append(f"{file}: readable for everybody: `chmod o-r {file}` if it contains secrets")
-    if status.st_mode & stat.S_IWGRP and status.st_gid:
-        warnings.append(f"{file}: writable for its group, which can then decide what runs: `chmod g-w {file}`")
     return warnings
 
 
-def _unknown_switch(name: str, switches: AbstractSet[str], *, on: bool) -> str:
-    if name in switches or (name in SEED_SWITCHES and not on):
-        return ""
-    return "it enables no job of the catalogue"
+def _useless(document: Document, known: AbstractSet[str]) -> List[str]:
+    """Return a warning of the switches that are off and of no job: real settings have many, so it is one line."""
+    keys = [(name, value.line) for name, value in document.root.items() if name.startswith(PREFIX)]
+    names = [(name[len(PREFIX) :], line) for name, line in keys]
+    found = [f"`{name}` (line {line})" for name, line in names if name.startswith(SWITCH) and name not in known]
+    return [f"{document.file}: off, and of no job of the catalogue: {', '.join(found)}"] if found else []
 
 
 def _convert(key: Key, value: Value) -> Tuple[Any, str]:

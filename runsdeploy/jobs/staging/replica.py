@@ -10,7 +10,7 @@ import time
 from typing import Tuple
 
 from ..archive.manifest import Member, out_of_range
-from ..disk import durable
+from ..disk import durable, trust
 from .database import copy_database, copy_method, in_use, is_database
 from .scan import Found
 from .source import NotStaged, Torn, blocks, is_file_at, open_source, read, seconds_until_quiet, stamp
@@ -72,7 +72,8 @@ def _try_to_copy(found: Found, copy: str, when: str) -> Member:
     finally:
         os.close(source)
     made = member_of(found, status, when)
-    truncate = truncate and not is_database(header)
+    # Others could have put the file of somebody else there, to have its bytes cut off.
+    truncate = truncate and not is_database(header) and not trust.replaceable(found.wanted.path)
     return made._replace(size=os.stat(copy).st_size, sha256=digest, truncate=truncate)
 
 

@@ -66,7 +66,9 @@ def stage(wanted: Sequence[Wanted], folder: str, when: str, former: Sequence[Mem
             scan.problem(found.path, str(left), found.wanted)
         else:
             if found.named and found.wanted.truncate and not (found.target or members[-1].truncate):
-                scan.note(found.path, "is not a log and will not be emptied", found.wanted)
+                scan.note(
+                    found.path, "is not a log, or could be replaced by others, and will not be emptied", found.wanted
+                )
     durable.sync_directory(folder)
     members.sort(key=lambda member: member.path)
     return Staged(tuple(members), sources, tuple(scan.problems), tuple(scan.notes))

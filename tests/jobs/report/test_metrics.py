@@ -28,6 +28,7 @@ FIGURES = Figures(
     jobs=(JobFigure("sd_changed_at", "ok", 0, 12.5), JobFigure("mox_rolle", "not-run", None, 0.0)),
     overlaps=3,
     suspect=True,
+    warnings=2,
 )
 NOTHING = Figures(0.0, 0.0, 2, None, None, None, (), 0)
 
@@ -91,6 +92,7 @@ def test_J20_every_figure_is_there_under_its_name_and_unit():
         (prefix + "job_last_duration_seconds", (("job", "sd_changed_at"),)): 12.5,
         (prefix + "job_last_duration_seconds", (("job", "mox_rolle"),)): 0,
         (prefix + "overlap_skipped_total", ()): 3,
+        (prefix + "last_run_warnings", ()): 2,
     }
 
 
@@ -103,6 +105,7 @@ def test_J20_what_never_happened_is_left_out_and_never_1970():
             "last_run_duration_seconds",
             "last_run_exit_status",
             "state_suspect",
+            "last_run_warnings",
             "overlap_skipped_total",
         )
     }

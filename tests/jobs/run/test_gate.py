@@ -11,7 +11,12 @@ import pytest
 from runsdeploy.jobs.report.record import Result
 from runsdeploy.jobs.run import gate
 
-JOBS = {"i1": "imports", "i2": "imports", "i3": "imports", "e1": "exports", "e2": "exports", "r1": "reports"}
+JOBS = {
+    "i0": "imports", "i1": "imports", "i2": "imports", "i3": "imports",
+    "e1": "exports", "e2": "exports", "e3": "exports", "r1": "reports", "a1": "always",
+}  # fmt: skip
+NEEDED = ("i1", "i2", "i3", "e2")
+"""`required`; `i0` has `"on_failure": "continue"`"""
 ENDINGS = ("ok", "failed", "killed", "timeout", "not-found", "not-executable", "interrupted")
 
 
@@ -21,7 +26,8 @@ def went(module, endings, *, backup_good):
     for name, stage in JOBS.items():
         closed = module.blocked_by(stage, results, backup_good=backup_good)
         outcome = module.NOT_RUN if closed else endings[name]
-        results.append(Result(name, stage, outcome, 1 if outcome == "failed" else None, 0.0, closed))
+        status = 1 if outcome == "failed" else None
+        results.append(Result(name, stage, outcome, status, 0.0, closed, name in NEEDED))
     return results
 
 
@@ -29,9 +35,10 @@ def expected(endings, *, backup_good):
     """Say the same in other words: from the end of the story, as SPEC tells it."""
     imports = [endings[name] for name in ("i1", "i2", "i3")]
     good = imports.index(next((x for x in imports if x != "ok"), "end")) if set(imports) != {"ok"} else 3
-    ran = {f"i{number + 1}" for number in range(min(good + 1, 3))} if backup_good else set()
+    ran = {"i0", *(f"i{number + 1}" for number in range(min(good + 1, 3)))} if backup_good else set()
     if backup_good and good == 3:
-        ran |= {"e1", "e2", "r1"}
+        ran |= {"e1", "e2", "r1"} | ({"e3"} if endings["e2"] == "ok" else set())
+    ran |= {"a1"}
     return {name: endings[name] if name in ran else "not-run" for name in JOBS}
 
 
@@ -56,7 +63,7 @@ def disagreement(module):
         status = 3 if not good else 0 if set(model.values()) == {"ok"} else 1
         if module.exit_status(results, backup_good=good) != status:
             return endings, good, status
-        for stage in ("imports", "exports", "reports"):
+        for stage in ("imports", "exports", "reports", "always"):
             mine = {model[name] for name, of in JOBS.items() if of == stage}
             word = (
                 "ok" if mine == {"ok"}
@@ -80,11 +87,13 @@ MUTANTS = {
         'return OK if all(each.outcome == "ok" for each in results)',
         "return OK if (True)",
     ),
-    "W2: only a status counts": ('"imports" and each.outcome != "ok"', '"imports" and each.status'),
+    "W2: only a status counts": ('each.required and each.outcome != "ok"', "each.required and each.status"),
     "W3: imports without a backup": ('if not backup_good:\n        return "', 'if False:\n        return "'),
-    "exports after failed imports": ('else "imports did not pass"', 'else ""'),
-    "imports go on behind a failure": ('return f"`{failed[0]}` did not pass" if', 'return "" if'),
-    "a failed export closes the gate": ('if each.stage == "imports" and', "if"),
+    "exports after failed imports": ('return "imports did not pass" if', 'return "" if'),
+    "jobs go on behind a failure": ('return f"`{mine[0]}` did not pass"', 'return ""'),
+    "a failed export closes the gate": ('if any(each.stage == "imports" for each in failed)', "if failed"),
+    "a failure stops jobs that do not need it": ("if each.required and each", "if each"),
+    "nothing runs always": ('if stage == "always":', "if False:"),
     "a bad backup is no failure": ("if not backup_good:\n        return BACKUP", "if False:\n        return BACKUP"),
     "any job that passed is enough": ("return OK if all(", "return OK if any("),
     "a bad backup is like a failed job": ("return BACKUP_BAD", "return FAILED"),

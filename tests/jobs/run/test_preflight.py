@@ -45,6 +45,18 @@ def test_a_backup_directory_that_a_run_would_refuse_is_told(system):
     assert any("is not a directory" in line for line in told(system))
 
 
+def test_files_without_which_no_backup_is_good_are_looked_for(system):
+    """N14, and a path with `*`, which is a name here."""
+    missing, pattern = system.root / "missing", f"{system.root}/*.csv"
+    files = [str(missing), {"path": f"{system.root}/optional", "required": False}]
+    system.write_catalogue(system.job("a", before=files, after=[pattern]))
+    system.write_settings(RUN_A=True, SVC_KEYTAB="")
+    assert told(system) == [
+        f"job `a` names `{pattern}`, and there is no such file: `*`, `?`, `[` are literal",
+        f"job `a`: `{missing}` is missing or cannot be read, and without it no backup is good",
+    ]
+
+
 def test_a_directory_to_run_in_and_a_program_are_looked_for_as_the_job_would(system):
     system.write_catalogue(
         {"name": "a", "stage": "imports", "enabled_by": "RUN_A", "command": ["no-such-program"]},

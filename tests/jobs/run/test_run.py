@@ -60,7 +60,7 @@ def test_imports_stop_at_the_first_failure_and_nothing_is_exported(system):
     made = system.json("run")
     assert system.counted() == ["a", "b"]
     assert outcomes(made) == {"a": "ok", "b": "failed", "c": "not-run", "e": "not-run", "r": "not-run"}
-    assert made["stages"] == {"imports": "failed", "exports": "skipped", "reports": "skipped"}
+    assert made["stages"] == {"imports": "failed", "exports": "skipped", "reports": "skipped", "always": "none"}
     assert made["exit_status"] == 1
     assert made["backup_good"] is True
 
@@ -72,6 +72,81 @@ def test_exports_and_reports_do_not_stop_each_other(system):
     system.write_settings(**{f"RUN_{name}": True for name in "AEFR"})
     assert system.run("run").returncode == 1
     assert system.counted() == ["a", "e", "f", "r"]
+
+
+def test_rules_of_jobs_hold_in_a_night(system):
+    """N11: a check that stops nothing, an export that others need, a job that runs whatever happens."""
+    system.write_catalogue(
+        system.job("z", "always", "exit 4"),
+        system.job("check", shell="exit 1", on_failure="continue"),
+        system.job("a"),
+        system.job("e", "exports", "exit 1", required=True),
+        system.job("f", "exports"),
+        system.job("r", "reports"),
+        parallel=["exports"],
+    )
+    system.write_settings(**{f"RUN_{name}": True for name in ("Z", "CHECK", "A", "E", "F", "R")})
+    made = system.json("run")
+    assert system.counted() == ["check", "a", "e", "r", "z"]
+    assert {job["name"]: job["reason"] for job in made["jobs"] if job["reason"]} == {"f": "`e` did not pass"}
+    assert made["exit_status"] == 1
+
+
+@pytest.mark.parametrize("what", ["no backup", "import failed", "no room", "time is up"])
+def test_a_job_of_the_stage_always_runs_whatever_happens(what, system):
+    """N11: it unmounts what an import mounted."""
+    shell = {"import failed": "exit 1", "time is up": "sleep 60"}.get(what, "true")
+    before = [str(system.root / "missing")] if what == "no backup" else []
+    system.write_catalogue(system.job("a", shell=shell, before=before), system.job("z", "always", "sleep 0.1"))
+    system.write_settings(RUN_A=True, RUN_Z=True, TIMEOUT_SECONDS=1 if what == "time is up" else 72000)
+    if what == "no room":
+        # The directory of this run cannot be made.
+        system.backups.mkdir(0o700)
+        (system.backups / ".runs").write_text("")
+    made = system.json("run")
+    assert system.counted()[-1] == "z"
+    assert outcomes(made)["z"] == "ok"
+    assert made["exit_status"] == {"import failed": 1, "time is up": 1}.get(what, 3)
+
+
+def test_a_job_of_the_stage_always_runs_after_an_interruption(system):
+    """N11."""
+    system.write_catalogue(system.job("a", shell="sleep 60"), system.job("b"), system.job("z", "always", "sleep 0.1"))
+    system.write_settings(RUN_A=True, RUN_B=True, RUN_Z=True)
+    process = system.start("--format", "json", "run")
+    while system.counted() != ["a"]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert outcomes(json.loads(out)) == {"a": "interrupted", "b": "not-run", "z": "ok"}
+
+
+def test_warnings_of_a_quiet_night_are_in_status_and_metrics(system):
+    """N15: a keytab was missing for months."""
+    metrics = system.root / "jobs.prom"
+    system.write_catalogue(system.job("a"))
+    system.write_settings(RUN_A=True, METRICS_FILE=str(metrics))
+    assert system.run("run", "--quiet").stdout == ""
+    assert "  warning: no ticket: keytab `" in system.run("status").stdout
+    assert "runsdeploy_jobs_last_run_warnings 1\n" in metrics.read_text()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_head_of_the_mail_has_commit_and_jobs(packed, system):
+    git = ["git", "-C", str(system.install), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (
+        ["init", "-q"],
+        ["commit", "-q", "--allow-empty", "-m", "x"],
+        *([["pack-refs", "--all"]] if packed else []),
+    ):
+        subprocess.run([*git, *words], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    system.write_catalogue(system.job("bad", shell="exit 1"), system.job("e", "exports"))
+    system.write_settings(RUN_BAD=True, RUN_E=True)
+    head = system.run("run", "--quiet").stdout.splitlines()[0]
+    assert head.endswith(f"; jobs: bad, e; commit {commit[:12]}")
+    assert system.json("status")["runs"][-1]["commit"] == commit
 
 
 @pytest.mark.parametrize("name", ["b", "RUN_B", "exports"])

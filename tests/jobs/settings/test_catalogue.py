@@ -46,10 +46,86 @@ def test_an_own_catalogue_replaces_the_default_one(tmp_path):
 def test_an_extension_adds_behind_and_replaces_in_place(tmp_path):
     mine = {**JOB, "name": "sd-changed-at", "timeout": "15m"}
     found = load(tmp_path, extends="default", jobs=[JOB, mine], backup={"before": ["/x"]}).jobs
-    assert [job.name for job in found][:2] == ["check-ad-connectivity", "sd-changed-at"]
-    assert found[1].timeout == 900
-    assert found[-1].name == "a"
+    imports = [job.name for job in found if job.stage == "imports"]
+    assert imports == ["check-ad-connectivity", "sd-fix-departments", "sd-changed-at", "a"]
+    assert found[2].timeout == 900
     assert len(found) == 8
+
+
+def test_the_default_jobs_run_in_the_order_of_the_historical_script():
+    """N10: `mox-rolle` reads what `cpr-uuid` writes, which "is not allowed to fail" there."""
+    jobs = catalogue.load().jobs
+    assert [job.name for job in jobs] == [
+        "check-ad-connectivity", "sd-fix-departments", "sd-changed-at",
+        "mox-sts-orgsync", "cpr-uuid", "mox-rolle",
+        "sd-db-overview",
+    ]  # fmt: skip
+    assert [job.name for job in jobs if job.required and job.stage != "imports"] == ["cpr-uuid"]
+
+
+def named(found):
+    return [job.name for job in found]
+
+
+PLACES = {
+    "before one": ([{"name": "x", "before": "sd-fix-departments"}], "check-ad x sd-fix sd-changed"),
+    "before the first": ([{"name": "x", "before": ["check-ad-connectivity"]}], "x check-ad sd-fix sd-changed"),
+    "after one": ([{"name": "x", "after": "check-ad-connectivity"}], "check-ad x sd-fix sd-changed"),
+    "two at one place": (
+        [{"name": "x", "after": "sd-fix-departments"}, {"name": "y", "after": "sd-fix-departments"}],
+        "check-ad sd-fix x y sd-changed",
+    ),
+    "beside another own one": (
+        [{"name": "x", "before": "y"}, {"name": "y", "before": "sd-changed-at"}],
+        "check-ad sd-fix x y sd-changed",
+    ),
+    "between two": (
+        [{"name": "x", "before": "sd-changed-at", "after": "check-ad-connectivity"}],
+        "check-ad sd-fix x sd-changed",
+    ),
+    "a default one moved": ([{"name": "sd-changed-at", "before": "sd-fix-departments"}], "check-ad sd-changed sd-fix"),
+}
+
+
+@pytest.mark.parametrize("what", PLACES)
+def test_an_own_job_is_put_before_or_behind_another_one(what, tmp_path):
+    """N18."""
+    jobs, order = PLACES[what]
+    found = load(tmp_path, extends="default", jobs=[{**JOB, **job} for job in jobs]).jobs
+    imports = [job.name for job in found if job.stage == "imports"]
+    full = {"check-ad": "check-ad-connectivity", "sd-fix": "sd-fix-departments", "sd-changed": "sd-changed-at"}
+    assert imports == [full.get(word, word) for word in order.split()]
+
+
+def test_a_place_can_stand_among_files(tmp_path):
+    """N18."""
+    job = {**JOB, "name": "x", "before": ["a", "/file", {"path": "/other", "required": False}]}
+    found = load(tmp_path, jobs=[JOB, job]).jobs
+    assert named(found) == ["x", "a"]
+    assert [file.path.text for file in found[0].before] == ["/file", "/other"]
+
+
+def test_jobs_stand_in_the_order_in_which_they_run(tmp_path):
+    """N18: not in that of the file."""
+    jobs = [{**JOB, "name": stage[:1], "stage": stage} for stage in ("always", "reports", "imports", "exports")]
+    assert named(load(tmp_path, jobs=jobs).jobs) == ["i", "e", "r", "a"]
+
+
+RULES = [
+    ({"stage": "imports"}, True),
+    ({"stage": "imports", "on_failure": "continue"}, False),
+    ({"stage": "imports", "required": False}, False),
+    ({"stage": "exports"}, False),
+    ({"stage": "exports", "required": True}, True),
+    ({"stage": "exports", "on_failure": "stop"}, True),
+    ({"stage": "always"}, False),
+]
+
+
+@pytest.mark.parametrize(("fields", "required"), RULES)
+def test_a_job_says_whether_others_need_it(fields, required, tmp_path):
+    """N11."""
+    assert load(tmp_path, jobs=[{**JOB, **fields}]).jobs[0].required is required
 
 
 def test_what_is_named_before_is_required_and_what_is_named_after_is_not(tmp_path):
@@ -88,6 +164,25 @@ WRONG = {
         "`jobs.a.environment.A B`: is not a valid name",
     ),
     "extends": ({"extends": "mine", "jobs": []}, '`extends`: expected "default"'),
+    "no place": ({"jobs": [{**JOB, "before": "b"}]}, "`jobs.a.before`: `b` is no job, expected one of the stage"),
+    "place in another stage": (
+        {"jobs": [{**JOB, "before": "b"}, {**JOB, "name": "b", "stage": "exports"}]},
+        "`jobs.a.before`: `b` is a job of the stage `exports`, expected one of the stage `imports`",
+    ),
+    "beside itself": ({"jobs": [{**JOB, "after": "a"}]}, "`jobs.a.after`: `a` cannot run after `a`"),
+    "in a circle": (
+        {"jobs": [{**JOB, "after": "b"}, {**JOB, "name": "b", "after": "a"}]},
+        "`jobs.b.after`: `b` cannot run after `a`: other places contradict it",
+    ),
+    "against each other": (
+        {"jobs": [{**JOB, "before": "b", "after": "c"}, {**JOB, "name": "b"}, {**JOB, "name": "c"}]},
+        "`jobs.a.after`: `a` cannot run after `c`: other places contradict it",
+    ),
+    "on_failure": ({"jobs": [{**JOB, "on_failure": "skip"}]}, "`jobs.a.on_failure`: found `skip`, expected one of"),
+    "two rules": (
+        {"jobs": [{**JOB, "required": True, "on_failure": "continue"}]},
+        "`jobs.a.required`: contradicts `on_failure`",
+    ),
     "parallel": ({"parallel": ["all"], "jobs": []}, "`parallel`: found `all`, expected one of `imports`"),
 }
 

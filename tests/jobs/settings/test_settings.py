@@ -63,9 +63,19 @@ def test_a_switch_that_is_anything_else_is_refused(value, tmp_path):
 
 
 def test_an_unknown_switch_is_an_error_with_the_nearest_name(tmp_path):
-    told = problems({**SEED, "crontab.RUN_SD_CHANGEDAT": False}, tmp_path)
+    told = problems({**SEED, "crontab.RUN_SD_CHANGEDAT": True}, tmp_path)
     message = "settings.json:16:30: `crontab.RUN_SD_CHANGEDAT`: it enables no job of the catalogue"
     assert told == [f"{message}\n  did you mean `RUN_SD_CHANGED_AT`?"]
+
+
+def test_switches_of_unknown_jobs_that_are_off_are_one_warning(tmp_path):
+    """N17: real settings have twenty; they are no reason to make no backup."""
+    found = settle({**SEED, "crontab.RUN_AD_SYNC": False, "crontab.RUN_EXPORTS_TEST": "false"}, tmp_path)
+    (told,) = found.warnings
+    assert told.endswith(
+        "settings.json: off, and of no job of the catalogue: `RUN_AD_SYNC` (line 16), `RUN_EXPORTS_TEST` (line 17)"
+    )
+    assert found.enabled == frozenset()
 
 
 def test_J7_another_unknown_key_of_ours_is_a_warning_with_the_nearest_name(tmp_path):
