@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runsdeploy.jobs.archive.known_state import KNOWN
 from runsdeploy.jobs.disk import lock
 from runsdeploy.jobs.disk.journal import Journal
 from runsdeploy.jobs.process.kerberos import Ticket
@@ -52,6 +53,10 @@ def go(tmp_path):
             ticket=Ticket(f"FILE:{tmp_path}/first", ""),
             login=login,
             spool=str(tmp_path),
+            folder=str(tmp_path),
+            identity="20261128T020000Z-000001",
+            suspect=KNOWN,
+            imports=frozenset(),
         )
         stages = Stages(batch, Log(), Journal(str(tmp_path / "journal")), held, threading.Event())
         stages.run()
