@@ -4,7 +4,8 @@ import os
 import shutil
 from typing import Iterator
 
-from ..settings.agenda import Agenda, Task
+from ..process.process import Command
+from ..settings.agenda import Agenda
 from ..settings.settings import Settings
 
 
@@ -16,10 +17,15 @@ def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
         if values[key]:
             yield from _file(key, values[key])
     for key in ("SNAPSHOT_LORA", "SVC_KEYTAB"):
-        if values[key] and (key != "SVC_KEYTAB" or agenda.tasks) and not os.access(values[key], os.R_OK):
+        needed = agenda.tasks if key == "SVC_KEYTAB" else not agenda.copies.before  # which may make the snapshot
+        if values[key] and needed and not os.access(values[key], os.R_OK):
             yield f"`crontab.{key}`: `{values[key]}` is missing or cannot be read"
+    for act, around in (("copies", agenda.copies), ("restore", agenda.restore)):
+        for when, commands in around._asdict().items():
+            for command in commands:
+                yield from _program(f"`{act}.{when}`", command)
     for task in agenda.tasks:
-        yield from _program(task)
+        yield from _program(f"job `{task.job.name}`", task.command)
 
 
 def _directory(key: str, path: str) -> Iterator[str]:
@@ -42,11 +48,11 @@ def _file(key: str, path: str) -> Iterator[str]:
         yield f"`crontab.{key}`: `{path}` cannot be written"
 
 
-def _program(task: Task) -> Iterator[str]:
-    directory, name = task.command.directory, task.command.argv[0]
+def _program(whose: str, command: Command) -> Iterator[str]:
+    directory, name = command.directory, command.argv[0]
     if not os.path.isdir(directory):
-        yield f"job `{task.job.name}`: its working directory `{directory}` is missing"
+        yield f"{whose}: its working directory `{directory}` is missing"
         return
     path = os.path.join(directory, name) if "/" in name else name
-    if not shutil.which(path, path=task.command.environment["PATH"]):
-        yield f"job `{task.job.name}`: its program `{name}` is missing"
+    if not shutil.which(path, path=command.environment["PATH"]):
+        yield f"{whose}: its program `{name}` is missing"

@@ -5,14 +5,18 @@ import pwd
 from typing import Dict, List, NamedTuple, Tuple
 
 from ..errors import BadInput, Problem
+from ..process.around import WHEN, Around
 from ..process.process import Command
 from ..process.secret import Source
 from ..staging.scan import Wanted
-from .catalogue import Catalogue, select
+from .catalogue import ACTS, TIMEOUT, Catalogue, select
 from .job import File, Job, Secret, Text, Unset, expand
 from .settings import Settings
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DUMP = ("pg_dump", "--clean", "--if-exists", "--no-password")
+_LOAD = ("psql", "--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction")
+"""how `SNAPSHOT_DATABASE` is dumped to `SNAPSHOT_LORA` and loaded from it: the tables in it are replaced, or none"""
 
 
 class Task(NamedTuple):
@@ -32,8 +36,9 @@ class Agenda(NamedTuple):
     """files to back up before the jobs"""
     after: Tuple[Wanted, ...]
     """files to back up after the jobs"""
-    restore_before: Tuple[Command, ...]
-    restore_after: Tuple[Command, ...]
+    copies: Around
+    """commands around the copies of the files in `before`"""
+    restore: Around
 
 
 def make_agenda(settings: Settings, catalogue: Catalogue, program: str, name: str = "") -> Agenda:
@@ -73,13 +78,10 @@ class _Expander:
             before += self._files(job.before, why)
             after += self._files(job.after, why)
             after += self._files(job.truncate, why, truncate=True)
-        hooks = [
-            tuple(self._hook(words) for words in commands)
-            for commands in (catalogue.restore_before, catalogue.restore_after)
-        ]
+        copies, restore = (self._around(catalogue, act) for act in ACTS)
         if self.problems:
             raise BadInput(self.problems)
-        return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), hooks[0], hooks[1])
+        return Agenda(tuple(tasks), _merge_paths(before), _merge_paths(after), copies, restore)
 
     def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
         """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
@@ -151,9 +153,19 @@ class _Expander:
             for name, secret in given.items()
         }
 
-    def _hook(self, words: Tuple[Text, ...]) -> Command:
-        argv = tuple(self._text(word, "a restore command") for word in words)
-        return Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
+    def _around(self, catalogue: Catalogue, act: str) -> Around:
+        """Return the commands around an act: those for the database come first, then those of the catalogue."""
+        own = [
+            [tuple(self._text(word, f"a command of `{act}.{when}`") for word in words) for words in commands]
+            for when, commands in ((when, catalogue.around[f"{act}.{when}"]) for when in WHEN)
+        ]
+        dump, database = self.settings.values["SNAPSHOT_LORA"], self.settings.values["SNAPSHOT_DATABASE"]
+        if database and act == "copies":
+            own[0].insert(0, (*_DUMP, f"--file={dump}", f"--dbname={database}"))
+        elif database:
+            own[1].insert(0, (*_LOAD, f"--file={dump}", f"--dbname={database}"))
+        environment = {**account_environment(), "RUNSDEPLOY_SETTINGS": self.names["settings"]}
+        return Around(*(tuple(Command(argv, "/", environment, TIMEOUT, daemon=False) for argv in each) for each in own))
 
 
 def account_environment() -> Dict[str, str]:
