@@ -36,7 +36,7 @@ class RestorePlan(NamedTuple):
     request: layout.Request
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what an operator can choose
     archive_path: str,
     paths: Sequence[str] = (),
     root: str = "/",

@@ -1,7 +1,8 @@
 """A run, as cron starts it. Each step is on the disk before the next one starts; after a failure saved files are kept.
 
 lock → recovery of killed runs → Kerberos → commands around the copies, stage files → imports → exports, reports
-→ stage files → archive, verified and durable → truncate logs → prune old archives → record, metrics, notifications → unlock
+→ stage files → archive, verified and durable → truncate logs → prune old archives → record, metrics, notifications
+→ unlock
 """
 
 import errno
