@@ -46,3 +46,17 @@ def test_no_module_is_too_large():
     sizes = {path: len(path.read_bytes().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert not {path: size for path, size in sizes.items() if size > LARGEST}
     assert statistics.median(sizes.values()) <= MEDIAN
+
+
+def test_r8_temporary_directories_are_made_where_the_next_process_removes_those_of_killed_ones():
+    """In TMPDIR; what is made beside the file that it will replace has a `dir`, and a report is for the operator."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] in ("jobs", "temporary.py"):
+            continue
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            made = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr
+            if made in {"TemporaryDirectory", "NamedTemporaryFile", "mkdtemp", "mkstemp"}:
+                assert isinstance(node, ast.Call)
+                found += [path.name] if "dir" not in {word.arg for word in node.keywords} else []
+    assert found == ["unforeseen.py"]

@@ -10,14 +10,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runsdeploy import exit_status
+
 if TYPE_CHECKING:
     from runsdeploy.cli.flags import Command
     from runsdeploy.errors import Problem
 
-UNFORESEEN = 70
-"""exit status of an unforeseen exception (EX_SOFTWARE, sysexits.h)"""
-MACHINE_FAILED = 74
-"""exit status where this machine could not read or write what is needed (EX_IOERR, sysexits.h)"""
 OPEN_FILES, FEWEST_FILES = 1024, 128
 """files that a process should be able to open, the usual limit on Linux; and the fewest with which commands work"""
 
@@ -29,13 +27,13 @@ def entry() -> NoReturn:
 
         answer(os.environ.get("COMP_LINE", ""))
     if not _open_streams():
-        os._exit(2)
+        os._exit(exit_status.BAD_INPUT)
     try:
         status = main()
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
-        status = 141
+        status = exit_status.PIPE_CLOSED
     except OSError as error:
         error.filename = error.filename or "stdout"
         status = _report("text", *_failure(error, ""))
@@ -68,13 +66,13 @@ def _failure(error: Exception, doing: str) -> tuple[int, list[Problem]]:
     if not is_limit(error):
         from runsdeploy.output.unforeseen import problem_of  # noqa: PLC0415
 
-        return UNFORESEEN, [problem_of(error, doing)]
+        return exit_status.UNFORESEEN, [problem_of(error, doing)]
     if isinstance(error, OSError):
         from runsdeploy.output.terminal import discard_output  # noqa: PLC0415
 
         # If it was the output, what follows goes nowhere.
         discard_output(str(error.filename))
-    return MACHINE_FAILED, [failure_of(error)]
+    return exit_status.MACHINE_FAILED, [failure_of(error)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,13 +96,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             whole, _ = parser.program()
             whole.parse_args([name] if name else [])
             if _typed_format(words) in ("json", "jsonl"):
-                return _report("json", 2, [Problem(None, "no command given", "see `runsdeploy --help`")])
+                return _report(
+                    "json", exit_status.BAD_INPUT, [Problem(None, "no command given", "see `runsdeploy --help`")]
+                )
             whole.print_help(sys.stderr)
-            return 2
+            return exit_status.BAD_INPUT
         command = parser.find(name)
         given = parser.parse(command, line.words)
     except InputError as error:
-        return _report(_format(name, _typed_format(words)), 2, error.problems)
+        return _report(_format(name, _typed_format(words)), exit_status.BAD_INPUT, error.problems)
     except Exception as error:  # noqa: BLE001 - the same as in `perform`, before it is known what to perform
         return _report(_typed_format(words) or "text", *_failure(error, name or "the command line"))
     return perform(command, given, line.directory)
@@ -147,13 +147,13 @@ def perform(command: Command, given: Mapping[str, Any], directory: str = "") -> 
 
         # The process that read stdout closed the pipe: report nothing, and keep Python from flushing it at exit.
         discard_output()
-        return 141
+        return exit_status.PIPE_CLOSED
     except InputError as error:
-        status, problems = 2, list(error.problems)
+        status, problems = exit_status.BAD_INPUT, list(error.problems)
     except HostError as error:
-        status, problems = 3, [Problem(None, error.message, error.hint)]
+        status, problems = exit_status.UNUSABLE, [Problem(None, error.message, error.hint)]
     except Interrupted as stop:
-        status, problems = 128 + stop.number, [Problem(None, "interrupted")]
+        status, problems = exit_status.SIGNALLED + stop.number, [Problem(None, "interrupted")]
     except Exception as error:  # noqa: BLE001 - the outermost handler
         status, problems = _failure(error, command.name)
     return _report(form, status, problems)

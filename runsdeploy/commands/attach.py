@@ -15,7 +15,7 @@ from runsdeploy.plan.plan import Plan
 from runsdeploy.session.bundle import watch
 from runsdeploy.session.query import ask
 from runsdeploy.session.reconnect import Reconnector
-from runsdeploy.session.report import Fold, HostReport, exit_status
+from runsdeploy.session.report import Fold, HostReport, status_of
 from runsdeploy.session.session import Session, new_session
 from runsdeploy.session.stream import SegmentStream
 from runsdeploy.transport.host_connection import HostConnection
@@ -48,7 +48,7 @@ def _report(arguments: Arguments, report: HostReport | None, host: Host) -> int:
     elif arguments.format == "text":
         console.Console([host.name]).end(report)
     reports = [report] if report else []
-    status = exit_status(reports)
+    status = status_of(reports)
     if arguments.format != "text":
         json.write(json.report(report.earlier[0].session.session if report and report.earlier else "", status, reports))
     return status

@@ -8,6 +8,7 @@ from importlib import import_module
 
 from msgspec.structs import replace
 
+from runsdeploy import exit_status
 from runsdeploy.check.finding import ERROR, Finding, error
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import trees_of
@@ -33,7 +34,7 @@ def check(arguments: Arguments) -> int:
         findings.sort(key=lambda each: each.severity != ERROR)
     if arguments.strict:
         findings = [replace(each, severity=ERROR) for each in findings]
-    status = 2 if any(each.severity == ERROR for each in findings) else 0
+    status = exit_status.BAD_INPUT if any(each.severity == ERROR for each in findings) else exit_status.OK
     _write(arguments.format, findings, status)
     return status
 
@@ -62,7 +63,10 @@ def _findings(arguments: Arguments) -> Iterator[list[Finding]]:
     yield model.findings
     yield syntax_errors(model, static=arguments.static)
     yield apply_rules(model)
-    yield shellcheck(model.checked)
+    with progress_of("shellcheck:", "sections") as listener:
+        findings, unchecked = shellcheck(model.checked, listener)
+    show_problems(unchecked)
+    yield findings
 
 
 def _distinct(findings: Sequence[Finding]) -> list[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, show_unread
 from runsdeploy.commands.plans import plans_of
@@ -14,12 +15,13 @@ from runsdeploy.errors import HostError, InputError, Problem
 from runsdeploy.output import console, json
 from runsdeploy.output import summary as summaries
 from runsdeploy.output.plans import show_messages, show_plan
+from runsdeploy.output.progress import progress_of
 from runsdeploy.output.terminal import discard_output
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.planning import Planned
 from runsdeploy.rollout.rollout import Listener, roll_out
 from runsdeploy.rollout.work import Work
-from runsdeploy.session.report import Fold, HostReport, exit_status
+from runsdeploy.session.report import Fold, HostReport, status_of
 from runsdeploy.session.run import Run
 from runsdeploy.session.session import Session, new_sessions
 from runsdeploy.session.summary import summarize
@@ -58,7 +60,7 @@ def execute(arguments: Arguments, work: Work, listen: Listen | None = None) -> t
         began = time.monotonic()
         reports, signal = roll_out(runs, listener, arguments.parallel)
         reports += planned.unusable
-        status = exit_status(reports, signal)
+        status = status_of(reports, signal)
         summary = summarize(reports, time.monotonic() - began)
         again = arguments.again([each.plan.host.address for each in summary.unsuccessful])
         if arguments.format != "text":
@@ -105,22 +107,22 @@ def _forecast(
     """Show the plans with what each step would do; return 6 if that was asked for and a step would run."""
     # The interpreter's patterns take time to compile, and only dry runs use them.
     from runsdeploy.markers.forecast import DONE  # noqa: PLC0415
-    from runsdeploy.rollout.prediction import predict  # noqa: PLC0415
+    from runsdeploy.rollout.prediction import predict_all  # noqa: PLC0415
 
     reports = list(planned.unusable)
     changes, documents = False, []
-    for plan in planned.plans:
-        try:
-            prediction = predict(plan, connections[plan.host.name])
-        except HostError as error:
-            reports.append(Fold(plan).close(0.0, error))
+    with progress_of("asking") as listener:
+        predictions = predict_all(planned.plans, connections, arguments.parallel, listener)
+    for plan, prediction in zip(planned.plans, predictions, strict=True):
+        if isinstance(prediction, HostError):
+            reports.append(Fold(plan).close(0.0, prediction))
             continue
         documents.append(json.plan(plan, prediction))
         changes = changes or any(outcome != DONE for outcome, _ in prediction.values())
         if arguments.format == "text":
             show_messages(plan)
             show_plan(plan, prediction, verbose=arguments.verbose)
-    status = exit_status(reports) or (6 if arguments.exit_code and changes else 0)
+    status = status_of(reports) or (exit_status.CHANGES if arguments.exit_code and changes else exit_status.OK)
     if arguments.format != "text":
         document = json.report("", status, reports)
         json.write({**document, "dry_run": True, "hosts": [*documents, *document["hosts"]]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.errors import HostError
@@ -19,14 +20,14 @@ def lock(arguments: Arguments) -> int:
     """Hold hosts, show who holds them, or release them."""
     hosts = hosts_of(arguments, trees_of(arguments))
     documents = []
-    status = 0
+    status = exit_status.OK
     for host in hosts:
         held, problem = _ask_lock(arguments, host)
         documents.append(_report(arguments, host, held, problem))
         if problem:
-            status = status or 3
+            status = status or exit_status.UNUSABLE
         elif held and arguments.action == "add":
-            status = 4
+            status = exit_status.LOCKED
     if arguments.format != "text":
         json.write({"schema": json.SCHEMA, "exit_status": status, "hosts": documents})
     return status

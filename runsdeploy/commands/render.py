@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import show_unread, work_of
 from runsdeploy.commands.plans import plans_of
@@ -23,6 +24,7 @@ from runsdeploy.session.render import local_segment, problems, render
 from runsdeploy.session.report import Fold
 from runsdeploy.session.run import Run
 from runsdeploy.session.session import new_session
+from runsdeploy.temporary import make_directory
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree import revision
 
@@ -46,7 +48,7 @@ def write_plan(arguments: Arguments) -> int:
     if wrong:
         raise InputError(wrong)
     show_messages(plan)
-    shared, status = _run_local(plan) if arguments.run_local else ([], 0)
+    shared, status = _run_local(plan) if arguments.run_local else ([], exit_status.OK)
     if status:
         if arguments.format != "text":
             json.write({"schema": json.SCHEMA, "exit_status": status, "hosts": []})
@@ -70,14 +72,14 @@ def _run_local(plan: Plan) -> tuple[list[File], int]:
     segment = local_segment(plan)
     if segment is None:
         return [], 0
-    with tempfile.TemporaryDirectory(prefix="runsdeploy-") as place:
-        run = Run(plan, new_session(), LocalTransport, segments=[segment], place=Path(place))
+    with make_directory("runsdeploy-render-") as place:
+        run = Run(plan, new_session(), LocalTransport, segments=[segment], place=place)
         if not _succeeds(run):
-            return [], 1
+            return [], exit_status.FAILED
         missing = [name for name in segment.returns if name not in run.received]
         if missing:
             raise Refused(f"`{missing[0]}`, declared by `out`, does not exist: the script that made it removed it")
-        return [content_file(file.path, content_of(file), file.mode) for file in run.received.values()], 0
+        return [content_file(file.path, content_of(file), file.mode) for file in run.received.values()], exit_status.OK
 
 
 def _succeeds(run: Run) -> bool:

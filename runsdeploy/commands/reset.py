@@ -25,7 +25,7 @@ from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.threads import Progress
 from runsdeploy.session.query import reset_markers
-from runsdeploy.session.report import exit_status
+from runsdeploy.session.report import status_of
 from runsdeploy.session.session import local_scope, new_session
 from runsdeploy.transport.local import LocalTransport
 from runsdeploy.tree.composition import composed
@@ -45,7 +45,7 @@ def reset(arguments: Arguments) -> int:
     if not arguments.dry_run:
         every = list(zip(queried, taken, strict=True))
         taken = for_all(every, arguments.parallel, lambda each, progress: _take(arguments, *each, progress))
-    code = exit_status([host_markers.failed for host_markers in queried if host_markers.failed])
+    code = status_of([host_markers.failed for host_markers in queried if host_markers.failed])
     show_failed(queried)
     if arguments.format == "text":
         for host_markers, found in zip(queried, taken, strict=True):

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.cron.builtin_tree import gather, named_hosts
 from runsdeploy.commands.inputs import show_wait
@@ -91,7 +92,7 @@ def setup(arguments: Arguments) -> int:
         opened = [each for each in absent if not each.locked]
         results += map(show, _each(lambda account: _add(arguments, account), opened, arguments.parallel))
         results += map(show, _with_password(arguments, secret, locked) if secret else ())
-    status = 0 if all(each.outcome in _TEXTS for each in results) else 3
+    status = exit_status.OK if all(each.outcome in _TEXTS for each in results) else exit_status.UNUSABLE
     if arguments.format != "text":
         order = [host.name for host in hosts]
         results.sort(key=lambda each: order.index(each.host.name))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.commands.marker_query import (
@@ -23,7 +24,7 @@ from runsdeploy.markers.drift import DONE, UNKNOWN, Drift, compare
 from runsdeploy.markers.marker import Marker
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable, show_problems
-from runsdeploy.session.report import exit_status
+from runsdeploy.session.report import status_of
 from runsdeploy.tree.composition import composed
 from runsdeploy.tree.script import Script, read_script
 from runsdeploy.tree.trees import Host, Trees, name_problem
@@ -44,8 +45,8 @@ def status(arguments: Arguments) -> int:
         wanted = scripts or {each.script for each in found}
         drifts.append((host_markers, [each for each in found if each.script in wanted]))
     pending = any(each.state not in (DONE, UNKNOWN) for _, found in drifts for each in found)
-    code = exit_status([host_markers.failed for host_markers in queried if host_markers.failed]) or (
-        6 if arguments.exit_code and pending else 0
+    code = status_of([host_markers.failed for host_markers in queried if host_markers.failed]) or (
+        exit_status.CHANGES if arguments.exit_code and pending else exit_status.OK
     )
     for host_markers in queried:
         _show_plan_problems(host_markers)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from runsdeploy import exit_status
 from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import connection_to, hosts_of, trees_of
 from runsdeploy.errors import HostError, InputError, Problem
@@ -33,7 +34,7 @@ class _Result(Struct, frozen=True):
     message: str = ""
     """why it could not be asked, or not saved"""
     hint: str = ""
-    status: int = 0
+    status: int = exit_status.OK
     """exit status that follows from it"""
 
 
@@ -84,11 +85,11 @@ def _ask(arguments: Arguments, host: Host, file: Located | None) -> _Result:
     try:
         facts = ask_facts(connection.open(), new_session())
     except HostError as error:
-        return _Result(host, message=error.message, hint=error.hint, status=3)
+        return _Result(host, message=error.message, hint=error.hint, status=exit_status.UNUSABLE)
     finally:
         connection.close()
     if not facts:
-        return _Result(host, message="it says nothing of what it is", status=3)
+        return _Result(host, message="it says nothing of what it is", status=exit_status.UNUSABLE)
     return _save(arguments, host, facts, file) if file else _Result(host, facts)
 
 
@@ -103,7 +104,7 @@ def _save(arguments: Arguments, host: Host, facts: tuple[Operation, ...], file: 
     if before is not None and any(_fact_lines(before)) and not arguments.yes:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             message = f"`{file.shown}` says something else, and there is no terminal to ask whether to replace it"
-            return _Result(host, facts, file.shown, "kept", message, "`--yes` replaces it", 2)
+            return _Result(host, facts, file.shown, "kept", message, "`--yes` replaces it", exit_status.BAD_INPUT)
         sys.stderr.write(f"replace {printable(file.shown)}? [y/N] ")
         sys.stderr.flush()
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):

@@ -118,11 +118,15 @@ def run_all(
 
 def number_of_threads() -> int:
     """Return how many hosts are planned side by side."""
+    return min(MOST, PER_PROCESSOR * processors())
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
     try:
-        processors = len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        processors = os.cpu_count() or 1
-    return min(MOST, PER_PROCESSOR * processors)
+        return os.cpu_count() or 1
 
 
 def _run(work: _Work, do: Callable[[_Item, Progress], object], items: Sequence[_Item]) -> None:

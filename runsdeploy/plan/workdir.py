@@ -19,8 +19,8 @@ from msgspec import Struct, field
 
 from runsdeploy.errors import InputError, Position, Problem, display_path, writing
 from runsdeploy.plan.conf import Request
-from runsdeploy.plan.temporary import make_directory
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
+from runsdeploy.temporary import make_directory
 from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.text import read_text

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from runsdeploy import exit_status
 from runsdeploy.errors import ControllerFailed, HostError, failure_of, is_limit
 from runsdeploy.events import Event
 from runsdeploy.output.terminal import discard_output
@@ -151,7 +152,7 @@ class _Rollout:
         if not self.over.wait(LEAVING):
             for run in self.runs:
                 run.discard_files()
-            os._exit(128 + number)
+            os._exit(exit_status.SIGNALLED + number)
 
     def _notify(self, call: Callable[[], None]) -> None:
         """Call the listener; a reader that closed the pipe ends no session, output that cannot be shown does."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct, field
 
+from runsdeploy import exit_status
 from runsdeploy.errors import ControllerFailed, HostError, Lost, Position, Refused, Unreachable
 from runsdeploy.events import (
     EarlierEvent,
@@ -206,22 +207,22 @@ def last_lines(lines: Sequence[str]) -> list[str]:
     return kept[::-1]
 
 
-def exit_status(reports: list[HostReport], interrupted: int = 0) -> int:
+def status_of(reports: list[HostReport], interrupted: int = 0) -> int:
     """Return the exit status of a command with these reports (SPEC 7); `interrupted` is the signal or 0.
 
-    130 or 143 for a signal, else 1 a step failed, 124 a step timed out, 3 a host could not be used, 4 locked, else 0.
+    The first of these that fits: interrupted, a step failed, a step timed out, a host could not be used, locked, ok.
     """
     outcomes = {report.outcome for report in reports}
     steps = {step.outcome for report in reports for step in report.steps}
     if interrupted:
-        return 128 + interrupted
+        return exit_status.SIGNALLED + interrupted
     if "failed" in outcomes or steps & {"failed", "killed"}:
-        return 1
+        return exit_status.FAILED
     if "timeout" in outcomes:
-        return 124
+        return exit_status.TIMEOUT
     if outcomes & {"unreachable", "lost", "refused", "interrupted"}:
-        return 3
+        return exit_status.UNUSABLE
     if "locked" in outcomes:
-        return 4
+        return exit_status.LOCKED
     # Nothing unknown is ever reported as success; of a detached session the operator asked for no outcome.
-    return 0 if outcomes <= SUCCESSES | {"detached"} else 3
+    return exit_status.OK if outcomes <= SUCCESSES | {"detached"} else exit_status.UNUSABLE

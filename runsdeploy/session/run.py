@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,7 +18,6 @@ from runsdeploy.errors import HostError, Lost, Refused, writing
 from runsdeploy.events import Account, Event, FileData, FileHead, Finished, Started
 from runsdeploy.plan.files import File
 from runsdeploy.plan.plan import Plan
-from runsdeploy.plan.temporary import make_directory
 from runsdeploy.session.attachment import Attachment
 from runsdeploy.session.bundle import Bundle, keeps_state, pack, question, watch
 from runsdeploy.session.parameters import yes
@@ -28,6 +26,7 @@ from runsdeploy.session.reconnect import Reconnector
 from runsdeploy.session.segment import Segment, cut
 from runsdeploy.session.session import Session, local_scope, new_nonce
 from runsdeploy.session.stream import SegmentStream
+from runsdeploy.temporary import make_directory
 from runsdeploy.transport.channel import Transport
 from runsdeploy.transport.local import LocalTransport
 
@@ -102,7 +101,7 @@ class Run(Struct):
             with ExitStack() as stack:
                 folder = self.place
                 if folder is None and any(segment.returns for segment in segments):
-                    folder = stack.enter_context(make_directory("runsdeploy-files-", Path(tempfile.gettempdir())))
+                    folder = stack.enter_context(make_directory("runsdeploy-files-"))
                     self._folder = folder
                 if self.plan.expected_facts and starts_late(segments, "target"):
                     verify_facts(self.connect(), self.session, self.plan)

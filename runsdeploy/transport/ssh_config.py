@@ -12,13 +12,13 @@ import pwd
 import re
 import shlex
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from msgspec import Struct
 
 from runsdeploy.errors import Unreachable, reason
+from runsdeploy.temporary import make_directory
 from runsdeploy.transport.address import split_user
 from runsdeploy.transport.openssh import run
 
@@ -92,10 +92,10 @@ def _config_options(config: str | None, user: str | None) -> Iterator[list[str]]
         return
     # `ssh -G` does not show whether the user is configured or the local one. The first value of an option counts, so a
     # block at the end sets our default. It is a file because ssh may read it twice, which a pipe does not allow.
-    with tempfile.NamedTemporaryFile("wb", prefix="runsdeploy-", suffix=".ssh_config") as wrapper:
-        wrapper.write(_configuration(config) + f"\nMatch all\n    User {user}\n".encode())
-        wrapper.flush()
-        yield ["-F", wrapper.name]
+    with make_directory("runsdeploy-ssh-") as folder:
+        wrapper = folder / "ssh_config"
+        wrapper.write_bytes(_configuration(config) + f"\nMatch all\n    User {user}\n".encode())
+        yield ["-F", str(wrapper)]
 
 
 def _configuration(config: str | None) -> bytes:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runsdeploy.cli import habits
-from runsdeploy.cli.main import UNFORESEEN, main
+from runsdeploy.cli.main import main
+from runsdeploy.exit_status import UNFORESEEN
 
 
 @pytest.fixture(autouse=True)

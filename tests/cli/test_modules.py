@@ -24,7 +24,8 @@ FILES = {"scripts/base": script("desc base"), "hosts/web1/default": "base\n", "g
 SLOW = frozenset({"argcomplete", "concurrent", "croniter", "cron_descriptor", "dataclasses", "invoke", "jinja2",
                   "paramiko", "tree_sitter", "zipfile"})  # fmt: skip
 """modules that take 10 ms and more to import"""
-LOOKING = frozenset({"cli", "commands", "errors", "events", "output", "plan", "rollout", "tree"})
+LOOKING = frozenset({"cli", "commands", "errors", "events", "exit_status", "output", "plan", "rollout", "temporary",
+                     "tree"})  # fmt: skip
 """rooms of commands that look at trees"""
 
 
@@ -46,14 +47,14 @@ def loaded(tree: Path, *words: str) -> tuple[frozenset[str], frozenset[str]]:
 
 
 def test_the_version_loads_nothing(tree):
-    assert loaded(tree, "--version") == ({"cli"}, frozenset())
+    assert loaded(tree, "--version") == ({"cli", "exit_status"}, frozenset())
 
 
 @pytest.mark.parametrize(
     ("words", "rooms", "slow"),
     [
-        (["--help"], {"cli", "commands", "errors"}, set()),
-        (["deploy", "--help"], {"cli", "commands", "errors"}, set()),
+        (["--help"], {"cli", "commands", "errors", "exit_status"}, set()),
+        (["deploy", "--help"], {"cli", "commands", "errors", "exit_status"}, set()),
         (["hosts"], LOOKING | {"session", "transport"}, set()),
         (["list"], LOOKING | {"session", "transport"}, set()),
         (["plan", "--host", "web1"], LOOKING | {"markers", "session", "transport"}, set()),

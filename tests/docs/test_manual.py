@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from docs import manual
+from runsdeploy import exit_status
 from runsdeploy.cli.flags import COMMON, Command
 from runsdeploy.cli.parser import command_parser, parse, split
 from runsdeploy.cli.table import COMMANDS
@@ -17,6 +18,16 @@ from runsdeploy.cli.table import COMMANDS
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / "docs/reference/commands.md").read_text()
 EXAMPLES = [(command, example) for command in COMMANDS for example in command.examples]
+
+
+def test_the_reference_explains_each_exit_status_and_the_commands_write_none_as_a_number():
+    defined = {value for name, value in vars(exit_status).items() if name.isupper()}
+    table = REFERENCE.partition("## Exit statuses")[2].partition("\n\nFor")[0]
+    explained = {int(each) for row in re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE) for each in row.split(",")}
+    assert explained == defined - {exit_status.SIGNALLED} | {exit_status.SIGNALLED + each for each in (2, 15)}
+    written = re.compile(r"(status|code) = [1-9]|status=[1-9]|_exit\([1-9]|return [1-9]\d*$", re.MULTILINE)
+    for path in (*ROOT.glob("runsdeploy/commands/*.py"), *ROOT.glob("runsdeploy/cli/m*.py")):
+        assert not written.search(path.read_text()), path
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from runsdeploy.commands.arguments import Arguments
 from runsdeploy.commands.inputs import hosts_of, trees_of
 from runsdeploy.errors import InputError, Problem
 from runsdeploy.rollout.work import Work
+from runsdeploy.temporary import make_directory
 from runsdeploy.tree.includes import COMMAND_LINE
 from runsdeploy.tree.recipe import Entry, Operation
 from runsdeploy.tree.trees import Host, Trees
@@ -69,14 +69,14 @@ def builtin_work(
     What is shipped lies in a tree of its own, private and there as long as the work is. The operator's trees say
     which hosts there are and what those are, and no more: a script of theirs that is called alike must not run instead.
     """
-    with tempfile.TemporaryDirectory(prefix="runsdeploy-cron-") as folder:
+    with make_directory("runsdeploy-cron-") as folder:
         for name, content in (files or {}).items():
-            (Path(folder) / name).write_bytes(content)
+            (folder / name).write_bytes(content)
 
         def entries(host: Host) -> tuple[list[Entry], list[Problem]]:
             return [Entry(script, _operations(variables(host)), COMMAND_LINE)], []
 
-        yield Work(Trees((Path(folder), BUILTIN)), hosts, entries, expecting=_trees(arguments))
+        yield Work(Trees((folder, BUILTIN)), hosts, entries, expecting=_trees(arguments))
 
 
 def _operations(variables: Mapping[str, str | Sequence[str]]) -> tuple[Operation, ...]:

@@ -20,6 +20,7 @@ from runsdeploy.commands.execution import execute
 from runsdeploy.errors import InputError, Position, Problem, display_path
 from runsdeploy.output import json
 from runsdeploy.output.terminal import Writer, printable
+from runsdeploy.temporary import make_directory
 from runsdeploy.tree.trees import Host
 from runsdeploy.tree.trust import Trust
 
@@ -174,11 +175,11 @@ def check_settings(program: bytes, files: Mapping[str, bytes], names: Mapping[st
 
     Settings that only the host has are checked there; here a stub stands for them, about which nothing is answer.
     """
-    with tempfile.TemporaryDirectory(prefix="runsdeploy-cron-") as folder:
+    with make_directory("runsdeploy-cron-") as folder:
         for name, content in {SETTINGS: STUB, **files, PROGRAM: program}.items():
-            (Path(folder) / name).write_bytes(content)
+            (folder / name).write_bytes(content)
             # The job runner demands these modes on the host; the operator's own files may have others.
-            (Path(folder) / name).chmod(0o600)
+            (folder / name).chmod(0o600)
         words = [sys.executable, "-I", f"{folder}/{PROGRAM}", "--format", "json", "--settings", f"{folder}/{SETTINGS}"]
         words += ["--catalogue", f"{folder}/{CATALOGUE}"] if CATALOGUE in files else []
         try:

@@ -12,13 +12,14 @@ import re
 import secrets
 import stat
 import time
-from typing import IO, List, Mapping, NamedTuple, Optional, Tuple
+from typing import IO, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ..disk import durable
 from ..errors import reason
-from . import extraction, historical, tar
+from . import extraction, historical, known_state, tar
 from .extraction import Listing
 from .gunzip import CHUNK, GzipReader, chunks, open_archive
+from .known_state import KNOWN, Suspect
 from .manifest import LARGEST, Damaged, Manifest, decode, encode, printable
 
 CHECKSUM = ".sha256"
@@ -46,6 +47,11 @@ class Archive(NamedTuple):
     """bytes of the archive file"""
     problem: str
     """why it is damaged, or what cannot be verified"""
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a good backup of a known state: no import was unfinished when its files were copied."""
+        return self.kind == "good" and self.manifest is not None and not (self.manifest.suspect or KNOWN).since
 
 
 def final_name(manifest: Manifest) -> str:
@@ -100,8 +106,61 @@ def archives(folder: str) -> List[Archive]:
     file in it.
     """
     found = [_describe(folder, name) for name in os.listdir(folder) if _stem(_without_bad(name))]
-    known = [each for each in found if each is not None]
-    return sorted(known, key=lambda each: (_sequence(each), each.created, each.name), reverse=True)
+    return in_order(each for each in found if each is not None)
+
+
+def latest(found: Sequence[Archive], recorded: Suspect) -> Optional[Archive]:
+    """Return the archive that `latest` means: the newest known one, or the known one that the record names.
+
+    Both are the same, unless an older suspect archive was restored by name. None if there is neither.
+    """
+    known = [each for each in found if each.known]
+    named = [each for each in known if each.manifest and each.manifest.identity == recorded.since]
+    return next(iter(named or known), None)
+
+
+def suspect(folder: str) -> Suspect:
+    """Return what is recorded about the state now; without a record, what follows from the newest manifest."""
+    saved = known_state.load(folder)
+    if saved is not None:
+        return saved
+    try:
+        found = archives(folder)
+    except FileNotFoundError:  # no run yet
+        return KNOWN
+    return next((_after(each.manifest) for each in found if each.manifest and _counts(each)), KNOWN)
+
+
+def in_order(found: Iterable[Archive]) -> List[Archive]:
+    """Return archives newest first, with `suspect` filled in where a manifest of an older version lacks it.
+
+    There it follows from the results of the older archives. Before the oldest, the state counts as known, unless the
+    imports of that archive did not pass and other runs were before it: the known state may have been deleted.
+    """
+    filled: List[Archive] = []
+    fact: Optional[Suspect] = None
+    for each in sorted(found, key=lambda each: (_sequence(each), each.created, each.name)):
+        made = each.manifest
+        if made and _counts(each):
+            if made.suspect is None:
+                unknown = made.sequence > 1 and _after(made).since == made.identity
+                fact = fact if fact is not None else Suspect(made.identity, ()) if unknown else KNOWN
+                made = made._replace(suspect=fact)
+            fact = _after(made)
+        filled.append(each._replace(manifest=made))
+    return filled[::-1]
+
+
+def _counts(each: Archive) -> bool:
+    return each.kind in ("good", "failed")
+
+
+def _after(made: Manifest) -> Suspect:
+    """Return the fact after the run that made an archive, from its manifest."""
+    stage = made.stages.get("imports", "none")
+    # Format 1 does not say which jobs are imports; if one of these did not pass, no other job has run.
+    jobs = {name: job["outcome"] for name, job in made.jobs.items() if job.get("stage", "imports") == "imports"}
+    return known_state.end(made.suspect or KNOWN, made.identity, stage, jobs)
 
 
 def verify(path: str) -> List[str]:

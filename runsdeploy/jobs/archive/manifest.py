@@ -3,9 +3,13 @@
 import json
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-FORMAT = 1
+from . import known_state
+from .known_state import Suspect
+
+FORMAT = 2
+"""format 1, of older versions, has no `suspect`"""
 LARGEST = 64 * 1024 * 1024
 """bytes of a manifest, enough for about 200,000 members (S17)"""
 NAME = "MANIFEST.json"
@@ -71,10 +75,13 @@ class Manifest(NamedTuple):
     jobs: Dict[str, Any]
     """outcome and exit status of each job that ran"""
     members: Tuple[Member, ...]
+    suspect: Optional[Suspect] = None
+    """whether the state was suspect when its files were copied, before its own imports; None in format 1"""
 
 
 _MEMBER = Member.__annotations__
 _MANIFEST = {**Manifest.__annotations__, "reasons": list, "members": list, "stages": dict, "jobs": dict}
+_MANIFEST["suspect"] = dict
 
 
 def encode(manifest: Manifest) -> bytes:
@@ -84,6 +91,9 @@ def encode(manifest: Manifest) -> bytes:
     """
     document = manifest._asdict()
     document["id"] = document.pop("identity")
+    suspect = document.pop("suspect")
+    if manifest.format > 1:
+        document["suspect"] = known_state.document(suspect or known_state.KNOWN)
     document["members"] = [
         {name: portable(value) if type(value) is str else value for name, value in member._asdict().items()}
         for member in manifest.members
@@ -98,17 +108,22 @@ def decode(data: bytes) -> Manifest:
             data.decode("ascii"), object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant
         )
         document["identity"] = document.pop("id")
-        _check(document, _MANIFEST, "manifest")
-        if document["format"] != FORMAT:
-            raise Damaged(
-                f"manifest of format {document['format']}, expected {FORMAT}: made by a newer version of the runner"
-            )
+        if type(document["format"]) is int and document["format"] > FORMAT:
+            found = f"manifest of format {document['format']}, expected at most {FORMAT}"
+            raise Damaged(f"{found}: made by a newer version of the runner")
+        fields = dict(_MANIFEST)
+        if document["format"] == 1:
+            del fields["suspect"]
+        _check(document, fields, "manifest")
+        if document["format"] < 1:
+            raise Damaged(f"manifest of format {document['format']}, expected 1 to {FORMAT}")
+        suspect = known_state.decode(document.pop("suspect")) if "suspect" in document else None
         members = tuple(member(entry) for entry in document.pop("members"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"manifest cannot be read: {error}") from None
     _check_tree(members)
     reasons = tuple(str(each) for each in document.pop("reasons"))
-    return Manifest(members=members, reasons=reasons, **document)
+    return Manifest(members=members, reasons=reasons, suspect=suspect, **document)
 
 
 def member(entry: Any) -> Member:

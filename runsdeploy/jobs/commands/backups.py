@@ -7,7 +7,8 @@ import time
 from contextlib import closing, suppress
 from typing import Any, Callable, Dict, List, Optional, TextIO
 
-from ..archive import archive
+from ..archive import archive, known_state
+from ..archive.known_state import KNOWN
 from ..disk.lock import acquire, holder
 from ..errors import BACKUP_BAD, BAD_INPUT, OK, RESTORE_NEEDED, BadInput, Fault, Problem
 from ..process import process
@@ -52,6 +53,7 @@ def _facts(each: archive.Archive) -> Dict[str, Any]:
         manifest = each.manifest
         facts.update(host=manifest.host, stages=manifest.stages, jobs=manifest.jobs, files=len(manifest.members))
         facts.update(reasons=list(manifest.reasons), sequence=manifest.sequence)
+        facts.update(suspect=known_state.document(manifest.suspect or KNOWN))
     return {**facts, "problem": each.problem}
 
 
@@ -61,12 +63,14 @@ def _row(each: archive.Archive) -> str:
     if each.manifest:
         ran = {stage: outcome for stage, outcome in each.manifest.stages.items() if outcome != "none"}
         stages = ", ".join(f"{stage} {outcome}" for stage, outcome in sorted(ran.items())) or "no jobs"
+        since = (each.manifest.suspect or KNOWN).since
+        stages += f", suspect since {since}" if since else ""
     problem = each.problem or "; ".join(each.manifest.reasons if each.manifest else ())
     return f"{created}  {each.kind:10}  {each.size:>12}  {each.name}  {stages}  {problem}".rstrip()
 
 
 def choose(folder: str, name: str) -> archive.Archive:
-    """Return the archive of that name, or for `latest` the newest good one; raises Fault."""
+    """Return the archive of that name, or for `latest` the newest good one of a known state; raises Fault."""
     found = archive.archives(folder)
     if name != "latest":
         for each in found:
@@ -74,10 +78,15 @@ def choose(folder: str, name: str) -> archive.Archive:
                 return each
         hint = f"see `job-runner backups`, which lists {len(found)}"
         raise Fault(f"no backup `{name}` in `{folder}`", hint, BAD_INPUT)
-    good = [each for each in found if each.kind == "good"] or [each for each in found if each.kind == "historical"]
-    if not good:
+    good = [each for each in found if each.kind == "good"]
+    chosen = archive.latest(found, archive.suspect(folder))
+    if good and not chosen:
+        text = f"no backup in `{folder}` is from before the first unfinished import: all good ones are suspect"
+        raise Fault(text, f"the oldest of them is `{good[-1].name}`: restore it by its name", BACKUP_BAD)
+    chosen = chosen or next((each for each in found if each.kind == "historical"), None)
+    if not chosen:
         raise Fault(f"no good backup in `{folder}`", "see `job-runner backups`", BACKUP_BAD)
-    return good[0]
+    return chosen
 
 
 def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
@@ -102,7 +111,7 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
             raise BadInput([Problem("", 0, 0, "", "`--continue` and `--undo` take no backup and exclude each other")])
         return _continue_or_undo(arguments, program, folder, stop)
     if not arguments.archive:
-        hint = "see `job-runner backups`; `latest` is the newest good one"
+        hint = "see `job-runner backups`; `latest` is the newest good one that is not suspect"
         raise BadInput([Problem("", 0, 0, "", "no backup given", hint)])
     if not arguments.yes:
         return _show(arguments, program, folder)
@@ -138,20 +147,21 @@ def _planned(arguments: Any, program: str, folder: str) -> restoring.RestorePlan
     plan = restoring.make_plan(
         each.path, arguments.paths, arguments.root, arguments.host, own=own, force=arguments.force
     )
-    streak = _failed_streak(each, archive.archives(folder)) if arguments.archive == "latest" else []
-    return plan._replace(notes=(*streak, *plan.notes))
+    fact = each.manifest.suspect or KNOWN if each.manifest else KNOWN
+    if not arguments.paths and plan.request.root == "/" and each.kind in ("good", "historical"):
+        plan = plan._replace(request=plan.request._replace(suspect=fact))
+    return plan._replace(notes=(*_doubts(folder, each, fact.since), *plan.notes))
 
 
-def _failed_streak(latest: archive.Archive, every: List[archive.Archive]) -> List[str]:
-    """Return a note if several runs have failed in a row: then the latest backup has the results of failed runs."""
-    row = []
-    for each in every[every.index(latest) :]:
-        if each.kind == "good" and each.manifest and "failed" not in each.manifest.stages.values():
-            break
-        row += [each] if each.kind == "good" else []
-    if len(row) < 2:  # noqa: PLR2004 - one failed run is the usual case
+def _doubts(folder: str, chosen: archive.Archive, since: str) -> List[str]:
+    """Return a note if the chosen archive is suspect, or if newer ones are, which is why they are not `latest`."""
+    if since:
+        return [f"`{chosen.name}` is suspect since run {since}: `latest` is the known state from before it"]
+    every = archive.archives(folder)
+    newer = [each for each in every[: every.index(chosen)] if each.kind == "good" and not each.known]
+    if not newer or archive.latest(every, archive.suspect(folder)) != chosen:
         return []
-    return [f"{len(row)} runs in a row have failed: the state before the first of them is in `{row[-1].name}`"]
+    return [f"`{chosen.name}` is the known state: newer backups are suspect: {len(newer)}, made after an import failed"]
 
 
 def _show(arguments: Any, program: str, folder: str) -> int:

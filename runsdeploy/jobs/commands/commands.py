@@ -11,6 +11,8 @@ from contextlib import closing
 from typing import Any, Callable, Dict
 
 from .. import VERSION
+from ..archive import archive
+from ..archive.known_state import describe, document
 from ..disk import durable
 from ..disk.lock import acquire, holder
 from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
@@ -56,7 +58,7 @@ def run(arguments: Any, program: str, stop: threading.Event) -> int:
             log.close()
         raise
     with closing(lock):
-        made, tails = run_jobs(settings, agenda, catalogue.parallel, lock, stop)
+        made, tails = run_jobs(settings, agenda, catalogue, lock, stop)
     if wants_json(arguments):
         print_json(**made.document)
     elif (made.exit_status != OK or not arguments.quiet) and not _log_was_shown():
@@ -152,10 +154,15 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
     late = bool(most) and (history.last_success is None or now - history.last_success > most)
     working = holder(folder)
     standing = ["a restore is unfinished; no job runs until it is finished"] if restore.unfinished(folder) else []
+    suspect = archive.suspect(folder)
+    if suspect.since:
+        known = archive.latest(archive.archives(folder), suspect)
+        standing.append(f"{describe(suspect)}; the known state is in {f'`{known.name}`' if known else 'no backup'}")
     if working is None:
         standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
     if wants_json(arguments):
-        ended = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
+        ended: Dict[str, Any] = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
+        ended["suspect"] = document(suspect)
         print_json(
             exit_status=FAILED if late else OK, runs=list(history.runs), working=working, standing=standing, **ended
         )

@@ -42,6 +42,8 @@ class Figures(NamedTuple):
     jobs: Tuple[JobFigure, ...]
     overlaps: int
     """starts that found another run active, since the first (J4)"""
+    suspect: bool = False
+    """an import has begun that has not passed since (J26)"""
 
 
 _Sample = Tuple[str, Optional[float]]
@@ -78,6 +80,7 @@ def _families(figures: Figures) -> Tuple[_Family, ...]:
         _one("last_run_duration_seconds", "How long the last run took.", figures.seconds),
         _one("last_run_exit_status", "Exit status of the last run.", figures.exit_status),
         _one("backup_last_good_timestamp_seconds", "When the last good backup was made.", figures.backup_last_good),
+        _one("state_suspect", "1 if an import began that has not passed since, else 0.", int(figures.suspect)),
         _one("backup_bytes", "Size of the last good backup.", figures.backup_bytes),
         _each("job_last_exit_status", "Exit status of the job in the last run.", ((n, j.status) for n, j in jobs)),
         _Family(

@@ -1,4 +1,4 @@
-"""Network monitors: a ping in the style of healthchecks.io, and metrics for a Pushgateway.
+"""Network monitors: a ping in the style of healthchecks.io.
 
 A run never depends on them (J20): whatever a server does, the result is a warning, and it comes in time. The client is
 http.client, not urllib.request: it uses no proxy from the environment (J21), follows no redirects, opens no `file:` or
@@ -26,7 +26,6 @@ except ImportError:  # a Python built without it must still make backups
 LONGEST_URL = 2048
 LONGEST_PING = 10_000
 """bytes of a log sent with a ping, from its end, where the failure is"""
-LONGEST_PUSH = 1024 * 1024
 EVENTS = {"start": "/start", "success": "", "fail": "/fail"}
 PORTS = {"http": 80, "https": 443}
 
@@ -61,7 +60,6 @@ class _Request(NamedTuple):
     scheme: str
     host: str
     port: int
-    method: str
     target: str
     """path and query"""
     headers: Dict[str, str]
@@ -86,34 +84,9 @@ def ping(url: str, event: Union[str, int], body: bytes = b"", limits: Limits = L
     if word not in EVENTS and not (re.match(r"[0-9]{1,3}\Z", word) and int(word) <= _HIGHEST_STATUS):
         known = ", ".join(f"`{each}`" for each in EVENTS)
         return f"monitor was not notified: found event `{word!a}`, expected {known} or an exit status"
-    path = EVENTS.get(word, f"/{word}")
-    return _send(url, "POST", path, ("text/plain; charset=utf-8", body[-LONGEST_PING:]), limits)
-
-
-def push(url: str, job: str, instance: str, text: bytes, limits: Limits = LIMITS) -> str:
-    """Replace the metrics of a job and instance at a Pushgateway; return a warning or nothing.
-
-    `text` is in the text format of Prometheus. Never raises, and takes at most `limits.total` seconds (J20).
-    """
-    if len(text) > LONGEST_PUSH:
-        return f"metrics were not pushed: found {len(text)} bytes, expected at most {LONGEST_PUSH}"
-    path = f"/metrics{_grouping('job', job)}{_grouping('instance', instance)}"
-    return _send(url, "PUT", path, ("text/plain; version=0.0.4; charset=utf-8", text), limits)
-
-
-def _grouping(name: str, value: str) -> str:
-    """Return a label as a part of a path, in base64 if needed, as the Pushgateway defines it."""
-    data = value.encode("utf-8", "backslashreplace")
-    if "/" in value or value in ("", ".", ".."):
-        return f"/{name}@base64/{base64.urlsafe_b64encode(data).decode('ascii') or '='}"
-    return f"/{name}/{urllib.parse.quote(data, safe='')}"
-
-
-def _send(url: str, method: str, path: str, content: Any, limits: Limits) -> str:
-    """Send one request, with retries; return a warning or nothing."""
     deadline = time.monotonic() + limits.total
     try:
-        request = _request(url, method, path, content)
+        request = _request(url, EVENTS.get(word, f"/{word}"), body[-LONGEST_PING:])
         return _send_with_retries(request, _masked(url), limits, deadline)
     except ValueError:  # its text may contain the URL
         return "monitor was not notified: bad URL, expected `http://HOST/...` or `https://HOST/...` in ASCII"
@@ -135,7 +108,7 @@ def _send_with_retries(request: _Request, name: str, limits: Limits, deadline: f
         time.sleep(pause)
 
 
-def _request(url: str, method: str, path: str, content: Any) -> _Request:
+def _request(url: str, path: str, body: bytes) -> _Request:
     """Return the request for a path below a URL; raises ValueError for a bad URL."""
     if len(url) > LONGEST_URL or not _URL.fullmatch(url):
         raise ValueError("not a URL for a monitor")
@@ -145,14 +118,14 @@ def _request(url: str, method: str, path: str, content: Any) -> _Request:
         raise ValueError("no host")
     port = PORTS[parts.scheme] if parts.port is None else parts.port
     user, _, place = parts.netloc.rpartition("@")
-    kind, body = content
-    headers = {"Host": place, "User-Agent": f"runsdeploy-jobs/{VERSION}", "Content-Type": kind, "Connection": "close"}
+    headers = {"Host": place, "User-Agent": f"runsdeploy-jobs/{VERSION}", "Connection": "close"}
+    headers["Content-Type"] = "text/plain; charset=utf-8"
     if user:
         pair = ":".join(urllib.parse.unquote(each) for each in user.partition(":")[::2])
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode("utf-8")).decode("ascii")
     stem = parts.path.rstrip("/") if path else parts.path
     target = (stem + path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Request(parts.scheme, host, port, method, target, headers, body)
+    return _Request(parts.scheme, host, port, target, headers, body)
 
 
 def _masked(url: str) -> str:
@@ -213,7 +186,7 @@ def _exchange(request: _Request, limits: Limits, deadline: float) -> int:
         connection = http.client.HTTPConnection(request.host, request.port)
         timed: Any = _TimedSocket(line, limits.reply, deadline)
         connection.sock = timed
-        connection.request(request.method, request.target, request.body, request.headers)
+        connection.request("POST", request.target, request.body, request.headers)
         return connection.getresponse().status
 
 

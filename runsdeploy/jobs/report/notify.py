@@ -1,16 +1,15 @@
-"""Notifications of a run: metrics file, system log, then the network; no result depends on them (J20)."""
+"""Notifications of a run: metrics file, then a ping; no result depends on them (J20)."""
 
-import socket
 from typing import Dict, List
 
 from ..errors import OK, reason
 from ..settings.settings import Settings
-from . import metrics, monitor, systemlog
+from . import metrics, monitor
 from .log import Log
 from .record import History, Record, summary
 
 LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
-"""a run makes at most three requests, so a dead monitor costs less than ten seconds altogether (J20)"""
+"""a run makes at most two requests, so a dead monitor costs less than ten seconds altogether (J20)"""
 
 
 def run_started(settings: Settings) -> List[str]:
@@ -24,24 +23,13 @@ def run_ended(settings: Settings, record: Record, history: History, log: Log) ->
     """Send the result of a run; return warnings."""
     values = settings.values
     text = "\n".join(summary(record.document))
-    figures = _figures(record, history)
-    warnings = [_write(values["METRICS_FILE"], figures)]
-    warnings.append(systemlog.send(values["LOG_TO"], _log_lines(record, text), record.identity))
-    if values["PUSHGATEWAY_URL"]:
-        text_of = metrics.render(figures)
-        host = socket.gethostname()
-        warnings.append(monitor.push(values["PUSHGATEWAY_URL"], "runsdeploy-jobs", host, text_of, LIMITS))
+    warnings = [_write(values["METRICS_FILE"], _figures(record, history))]
     if values["PING_URL"]:
         tails: Dict[str, List[str]] = {job.name: log.tail(job.name) for job in record.jobs if job.outcome != "ok"}
         body = "\n".join([text, *(f"{name}| {line}" for name, tail in tails.items() for line in tail)])
         event = "success" if record.exit_status == OK else "fail"
         warnings.append(monitor.ping(values["PING_URL"], event, body.encode(), LIMITS))
     return [warning for warning in warnings if warning]
-
-
-def _log_lines(record: Record, text: str) -> List[systemlog.Line]:
-    failed = record.exit_status != OK
-    return [systemlog.Line(line, systemlog.ERROR if failed else systemlog.INFO) for line in text.split("\n")]
 
 
 def _write(path: str, figures: metrics.Figures) -> str:
@@ -70,4 +58,5 @@ def _figures(record: Record, history: History) -> metrics.Figures:
         record.archive_bytes or None,
         jobs,
         history.overlaps,
+        bool(record.suspect.since),
     )

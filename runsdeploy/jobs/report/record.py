@@ -4,6 +4,8 @@ import json
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
+from ..archive import known_state
+from ..archive.known_state import KNOWN, Suspect
 from ..disk import durable
 from ..errors import OK
 
@@ -51,11 +53,14 @@ class Record(NamedTuple):
     warnings: Tuple[str, ...]
     pruned: Tuple[str, ...]
     """archives that were deleted"""
+    suspect: Suspect = KNOWN
+    """the state after the run"""
 
     @property
     def document(self) -> Dict[str, Any]:
         """The record as JSON."""
-        return {**self._asdict(), "jobs": [dict(job._asdict()) for job in self.jobs]}
+        jobs = [dict(job._asdict()) for job in self.jobs]
+        return {**self._asdict(), "jobs": jobs, "suspect": known_state.document(self.suspect)}
 
 
 class History(NamedTuple):
@@ -140,7 +145,9 @@ def summary(document: Dict[str, Any]) -> List[str]:
     verdict = "ok" if document["exit_status"] == OK else f"failed with status {document['exit_status']}"
     archive = f"backup `{document['archive']}`" if document["archive"] else "no backup"
     quality = "" if document["backup_good"] or not document["archive"] else " (not good)"
-    words.append(f"run {document['identity']}: {verdict}, {_count(len(ran), 'job')}, {archive}{quality}")
+    since = document.get("suspect", {}).get("since")  # absent in records of older versions
+    suspect = f", suspect since {since}" if since else ""
+    words.append(f"run {document['identity']}: {verdict}, {_count(len(ran), 'job')}, {archive}{quality}{suspect}")
     if document["exit_status"] == OK:
         return words
     words += [f"  backup: {each}" for each in document["reasons"]]

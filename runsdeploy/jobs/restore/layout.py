@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from ..archive.extraction import KEPT_MODE_BITS
+from ..archive.known_state import KNOWN, Suspect
 from ..archive.manifest import Member, native, portable, printable
 from ..errors import Fault
 from . import destination
@@ -32,6 +33,10 @@ class Request(NamedTuple):
     """indexes of the members in the archive"""
     parents: Tuple[Member, ...]
     """directories of the archive that are parents of members; used if they must be made"""
+    suspect: Optional[Suspect] = None
+    """what is recorded about the state when it is restored (J26); None if that does not change: files were selected"""
+    former: Suspect = KNOWN
+    """what was recorded before; an undo records it again"""
 
 
 class Slot(NamedTuple):
@@ -145,6 +150,10 @@ def decode(document: Any) -> Layout:
     request = {**found["request"], "positions": tuple(found["request"]["positions"])}
     for key in ("members", "parents"):
         request[key] = tuple(Member(*fields) for fields in request[key])
+    for key in ("suspect", "former"):
+        if request.get(key) is not None:  # a plan of an older version has none
+            since, imports = request[key]
+            request[key] = Suspect(since, tuple(imports))
     slots = [
         Slot(**{**slot, "member": Member(*slot["member"]), "old": slot["old"] and FileState(*slot["old"])})
         for slot in found["slots"]

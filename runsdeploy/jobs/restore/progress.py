@@ -122,13 +122,17 @@ class Progress:
         return os.path.join(self.path, name)
 
     def _write(self, name: str, data: bytes) -> None:
+        self.write(self._file(name), data)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file of the backup directory; a full disk has room for it. Raises OSError."""
         try:
-            durable.write_file(self._file(name), data)
+            durable.write_file(path, data)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             durable.remove(self._file(_RESERVE))
-            durable.write_file(self._file(name), data)
+            durable.write_file(path, data)
 
 
 def all_restores(folder: str) -> List[Progress]:

@@ -8,9 +8,10 @@ import contextlib
 import os
 from typing import Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from ..archive import archive, extraction, historical
+from ..archive import archive, extraction, historical, known_state
 from ..archive.extraction import Contents
 from ..archive.gunzip import GzipReader, open_archive
+from ..archive.known_state import Suspect
 from ..archive.manifest import Damaged, printable
 from ..errors import BACKUP_BAD, RESTORE_NEEDED, Fault
 from ..process.around import Around, Perform, failures, first_failure, not_run
@@ -63,7 +64,9 @@ def restore(plan: RestorePlan, folder: str, around: Around = NOTHING, perform: P
         raise Fault("a restore is unfinished", FINISH_HINT, RESTORE_NEEDED)
     touched = {member.path for member in plan.request.members}
     same = sum(change.action == "same" and change.path not in touched for change in plan.changes)
+    plan = plan._replace(request=plan.request._replace(former=archive.suspect(folder)))
     if not plan.request.members and not any(around):
+        _save(plan.request.suspect, folder)
         return same
     with _always_on_failure(around, perform):
         problem = first_failure(around.before, perform)
@@ -84,6 +87,15 @@ def _always_on_failure(around: Around, perform: Perform) -> Iterator[None]:
             raise
         problems = failures(around.always, perform)
         raise Fault("; ".join([fault.message, *problems]), fault.hint, fault.status) from None
+
+
+def _save(suspect: Optional[Suspect], folder: str) -> None:
+    """Record whether the state is suspect, where a restore has nothing else to do; raises Fault."""
+    try:
+        if suspect is not None:
+            known_state.save(folder, suspect)
+    except OSError as error:
+        raise Fault(failure_message(error)) from None
 
 
 def _begin(plan: RestorePlan, folder: str, *, with_commands: bool) -> Progress:
@@ -162,6 +174,8 @@ def undo(folder: str, around: Around = NOTHING, perform: Perform = _none, *, for
         if found.phase in (COMMANDS, DONE, REPLACING):
             found.set_phase(UNDOING)
         count = 0 if found.phase == STAGING else atomic_replace.revert(found.layout)
+        request = found.layout.request
+        _record(found, None if request.suspect is None else request.former, folder)
         atomic_replace.discard(found.layout)
         found.set_phase(OVER)
     except OSError as error:
@@ -182,10 +196,13 @@ def _complete(progress: Progress, folder: str, around: Around, perform: Perform)
     try:
         if progress.phase != COMMANDS:
             count = atomic_replace.replace(progress.layout)
-            progress.set_phase(DONE if progress.passed is None else COMMANDS)
-        if progress.phase == COMMANDS:
+            if progress.passed is not None:
+                progress.set_phase(COMMANDS)
+        if progress.passed is not None:
             _finish(progress, (*around.after, *around.always), perform)
-            progress.set_phase(DONE)
+        # Only now: until the commands have passed, the database may still be what the import left.
+        _record(progress, progress.layout.request.suspect, folder)
+        progress.set_phase(DONE)
     except (OSError, Fault) as error:
         raise Fault(f"the restore was interrupted: {failure_message(error)}", FINISH_HINT, RESTORE_NEEDED) from None
     _remove_others(folder, progress)
@@ -203,6 +220,12 @@ def _finish(progress: Progress, commands: Sequence[Command], perform: Perform) -
         if problem:
             raise Fault(f"{problem}; the files are restored{not_run(commands[at + 1 :])}")
         progress.set_passed([command.argv for command in commands[: at + 1]])
+
+
+def _record(progress: Progress, suspect: Optional[Suspect], folder: str) -> None:
+    """Record whether the state is suspect, in the phase before the restore is over; raises OSError."""
+    if suspect is not None:
+        progress.write(os.path.join(folder, known_state.FILE), known_state.encode(suspect))
 
 
 def _stage(progress: Progress) -> None:

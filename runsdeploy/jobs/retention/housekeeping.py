@@ -2,9 +2,10 @@
 
 import os
 import time
-from typing import Dict, List, Mapping, Tuple
+from typing import Dict, List, Mapping, Sequence, Tuple
 
 from ..archive import archive
+from ..archive.known_state import Suspect
 from ..disk import durable
 from ..errors import reason
 from ..settings.settings import Settings
@@ -44,10 +45,20 @@ def prune(folder: str, settings: Settings, now: int) -> Tuple[Tuple[str, ...], L
     """
     keys = ("BACKUP_SAVE_DAYS", "BACKUP_KEEP_DAILY", "BACKUP_KEEP_WEEKLY", "BACKUP_KEEP_MONTHLY")
     policy = retention.Policy(*(settings.values[key] for key in keys))
-    held = [_candidate(each) for each in archive.archives(folder) if each.kind in ("good", "failed") and each.manifest]
-    decision = retention.decide(held, float(now), policy)
+    decision = decide(archive.archives(folder), archive.suspect(folder), float(now), policy)
     dropped, failed = _remove(folder, sorted(decision.drop))
     return tuple(dropped), [*decision.warnings, *failed]
+
+
+def decide(
+    found: Sequence[archive.Archive], recorded: Suspect, now: float, policy: retention.Policy
+) -> retention.Decision:
+    """Decide which archives are kept; the one that `latest` means always is."""
+    held = [_candidate(each) for each in found if each.kind in ("good", "failed") and each.manifest]
+    decision = retention.decide(held, now, policy)
+    known = archive.latest(found, recorded)
+    needed = {known.name} & decision.drop if known else set()
+    return decision._replace(keep=decision.keep | needed, drop=decision.drop - needed)
 
 
 def _remove(folder: str, names: List[str]) -> Tuple[List[str], List[str]]:
@@ -72,5 +83,4 @@ def _candidate(each: archive.Archive) -> retention.Candidate:
     manifest = each.manifest
     if manifest is None:
         raise ValueError(each.name)
-    passed = all(outcome in ("ok", "none") for outcome in manifest.stages.values())
-    return retention.Candidate(each.name, float(manifest.created), manifest.sequence, manifest.good, passed)
+    return retention.Candidate(each.name, float(manifest.created), manifest.sequence, manifest.good, each.known)

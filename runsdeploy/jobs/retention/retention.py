@@ -12,12 +12,12 @@ class Policy(NamedTuple):
     days: int
     """archives older than this may be deleted; 1 or more"""
     daily: int = 0
-    """also keep the last good one of each of that many days; days without one do not count"""
+    """also keep the last known state of each of that many days; days without one do not count"""
     weekly: int = 0
     """the same for weeks, which start on Monday"""
     monthly: int = 0
     at_least: int = 3
-    """number of good ones that are kept regardless of age; at least one always is"""
+    """number of known states that are kept regardless of age; at least one always is"""
 
 
 class Candidate(NamedTuple):
@@ -30,8 +30,8 @@ class Candidate(NamedTuple):
     """number of its run: it decides which archive is newer; times only decide between equal numbers (J9)"""
     good: bool
     """a known state can be restored from it"""
-    passed: bool
-    """no job of its run failed"""
+    known: bool
+    """it is good, and the state was not suspect when it was made (J26)"""
 
 
 class Decision(NamedTuple):
@@ -47,9 +47,9 @@ def decide(archives: Sequence[Candidate], now: float, policy: Policy, *, force: 
 
     Archives older than `policy.days` are dropped, except:
 
-    - the newest good one, and the newest good ones up to `policy.at_least`;
-    - the newest good one from before the last failed run, and that failed one;
-    - the last good one of each day, week and month that the policy keeps;
+    - the newest good one;
+    - the newest ones of a known state up to `policy.at_least`: the first of them is `latest`;
+    - the last one of a known state of each day, week and month that the policy keeps;
     - archives from the future.
 
     If the clock seems to have jumped, nothing is dropped (J9). Without `force`, at most half of the good ones are
@@ -59,8 +59,9 @@ def decide(archives: Sequence[Candidate], now: float, policy: Policy, *, force: 
         raise ValueError(f"archives kept for {policy.days} days, expected 1 or more")
     order = sorted(archives, key=_age)
     good = [each for each in order if each.good]
-    kept = {each.name for each in good[-max(1, policy.at_least) :]}
-    kept |= _around_failure(order) | _calendar([each for each in good if each.created <= now], policy)
+    known = [each for each in good if each.known]
+    kept = {each.name for each in (*good[-1:], *known[-max(1, policy.at_least) :])}
+    kept |= _calendar([each for each in known if each.created <= now], policy)
     drop = [each for each in order if each.name not in kept and now - each.created > policy.days * DAY]
     warnings = _from_the_future(order, now)
     jump = _clock_jump(order, now, policy.days, len(drop))
@@ -76,23 +77,13 @@ def _age(archive: Candidate) -> Tuple[int, float, str]:
     return archive.sequence, archive.created, archive.name
 
 
-def _around_failure(order: Sequence[Candidate]) -> Set[str]:
-    """Return the archive of the last failed run and the newest good one before it: the state before the failure.
-
-    The failed one is kept too: without it, the good one before it could no longer be recognized.
-    """
-    failed = [at for at, each in enumerate(order) if not each.passed]
-    before = [each.name for each in order[: failed[-1]] if each.good] if failed else []
-    return {before[-1], order[failed[-1]].name} if before else set()
-
-
-def _calendar(good: Sequence[Candidate], policy: Policy) -> Set[str]:
+def _calendar(known: Sequence[Candidate], policy: Policy) -> Set[str]:
     periods = ((_day, policy.daily), (_week, policy.weekly), (_month, policy.monthly))
-    return {name for period, count in periods for name in _last_of_each(period, count, good)}
+    return {name for period, count in periods for name in _last_of_each(period, count, known)}
 
 
-def _last_of_each(period: Callable[[float], int], count: int, good: Sequence[Candidate]) -> List[str]:
-    last = {period(max(0.0, each.created)): each.name for each in good}
+def _last_of_each(period: Callable[[float], int], count: int, known: Sequence[Candidate]) -> List[str]:
+    last = {period(max(0.0, each.created)): each.name for each in known}
     return [last[each] for each in sorted(last, reverse=True)[: max(0, count)]]
 
 

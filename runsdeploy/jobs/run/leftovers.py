@@ -10,6 +10,7 @@ import shutil
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..archive import archive
+from ..archive.known_state import Suspect
 from ..archive.manifest import Damaged, Manifest, Member
 from ..disk import durable, journal
 from ..report import record
@@ -151,6 +152,9 @@ def _staged(run: str) -> Optional[Tuple[Manifest, Dict[str, str]]]:
         raise Damaged(str(error)) from None
     members = tuple(Member(**member) for member in facts["members"])
     fields = {**facts["manifest"], "members": members, "reasons": tuple(facts["manifest"]["reasons"])}
+    if fields.get("suspect") is not None:  # an older version staged them without it
+        since, imports = fields["suspect"]
+        fields["suspect"] = Suspect(since, tuple(imports))
     return Manifest(**fields), facts["sources"]
 
 

@@ -12,10 +12,11 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from typing import Dict, FrozenSet, List, Tuple
+from typing import Dict, List, Tuple
 
 from .. import VERSION
 from ..archive import archive
+from ..archive.known_state import KNOWN
 from ..archive.manifest import FORMAT, Damaged, Manifest, Member
 from ..disk import durable
 from ..disk.journal import Journal
@@ -31,6 +32,7 @@ from ..restore import restore
 from ..retention import housekeeping
 from ..retention import truncation as cuts
 from ..settings.agenda import Agenda
+from ..settings.catalogue import Catalogue
 from ..settings.job import STAGES
 from ..settings.settings import Settings
 from ..staging import snapshot, staging
@@ -48,7 +50,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(
-    settings: Settings, agenda: Agenda, parallel: FrozenSet[str], lock: Lock, stop: threading.Event
+    settings: Settings, agenda: Agenda, catalogue: Catalogue, lock: Lock, stop: threading.Event
 ) -> Tuple[Record, Dict[str, List[str]]]:
     """Do a run, with the lock held; return its record, and the last output lines of failed jobs.
 
@@ -56,7 +58,7 @@ def run(
     """
     if restore.unfinished(settings.values["CRON_BACKUP"]):
         raise Fault("a restore is unfinished: no job runs", restore.FINISH_HINT, RESTORE_NEEDED)
-    current = _Run(settings, agenda, parallel, lock, stop)
+    current = _Run(settings, agenda, catalogue, lock, stop)
     made = current.perform()
     failed = [*current.failed, *(job.name for job in made.jobs if job.outcome != "ok")]
     return made, {name: current.log.tail(name) for name in failed}
@@ -66,9 +68,9 @@ class _Run:
     """One run."""
 
     def __init__(
-        self, settings: Settings, agenda: Agenda, parallel: FrozenSet[str], lock: Lock, stop: threading.Event
+        self, settings: Settings, agenda: Agenda, catalogue: Catalogue, lock: Lock, stop: threading.Event
     ) -> None:
-        self.settings, self.agenda, self.parallel, self.lock, self.stop = settings, agenda, parallel, lock, stop
+        self.settings, self.agenda, self.catalogue, self.lock, self.stop = settings, agenda, catalogue, lock, stop
         self.folder = settings.values["CRON_BACKUP"]
         self.started, self.clock = int(time.time()), time.monotonic()
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(self.started))
@@ -87,8 +89,11 @@ class _Run:
         """staged copy of each member, by path"""
         self.ticket = kerberos.Ticket("", "")
         self.history = record.load(self.folder)
-        known = [each.manifest.sequence for each in archive.archives(self.folder) if each.manifest]
-        self.sequence = max([self.history.sequence, *known]) + 1
+        self.sequence = 0
+        """number of the run"""
+        self.suspect = self.suspect_now = KNOWN
+        """the state when the files are copied, and after the jobs"""
+        self._read_state()
         self.verified = dict(self.history.verified)
         self.faults: List[str] = []
         """what else makes the run fail: damaged older backups, a journal that cannot be written"""
@@ -110,10 +115,16 @@ class _Run:
             kerberos.logout(self.ticket)
         return self._end(written or self._archive_after_failure(), pruned)
 
+    def _read_state(self) -> None:
+        known = [each.manifest.sequence for each in archive.archives(self.folder) if each.manifest]
+        self.sequence = max([self.history.sequence, *known]) + 1
+        self.suspect = self.suspect_now = archive.suspect(self.folder)
+
     def _begin(self) -> None:
         """Recover killed runs, and make directory, journal and log of this run."""
         self.log.open(self.settings.values["CRON_LOG_FILE"])
         messages = leftovers.recover(self.folder)
+        self._read_state()  # again: the archive of a killed run comes before this one
         # Files kept by a restore are beside the restored ones, and would get into the backup.
         restore.drop_undo(self.folder)
         if self.settings.values["METRICS_FILE"]:
@@ -201,10 +212,14 @@ class _Run:
 
     def _run_jobs(self) -> None:
         deadline = self.clock + self.settings.values["TIMEOUT_SECONDS"]
-        batch = Batch(self.agenda.tasks, self.parallel, deadline, not self.reasons, self.ticket, self.own)
+        own = (self.own, self.folder, self.identity, self.suspect)
+        imports = frozenset(job.name for job in self.catalogue.jobs if job.stage == "imports")
+        parallel = self.catalogue.parallel
+        batch = Batch(self.agenda.tasks, parallel, deadline, not self.reasons, self.ticket, *own, imports)
         stages = Stages(batch, self.log, self.journal, self.lock, self.stop)
         self.results = stages.results
         stages.run()
+        self.suspect_now = stages.suspect
         self.warnings += stages.warnings
         self.faults += stages.faults
 
@@ -212,9 +227,12 @@ class _Run:
 
     def _manifest(self) -> Manifest:
         stages = {stage: gate.stage_outcome(stage, self.results) for stage in STAGES}
-        jobs = {each.name: {"outcome": each.outcome, "status": each.status} for each in self.results}
+        jobs = {
+            each.name: {"stage": each.stage, "outcome": each.outcome, "status": each.status} for each in self.results
+        }
         begun = (self.identity, socket.gethostname(), self.started, self.sequence)
-        return Manifest(FORMAT, VERSION, *begun, not self.reasons, tuple(self.reasons), stages, jobs, self.members)
+        found = (stages, jobs, self.members, self.suspect)
+        return Manifest(FORMAT, VERSION, *begun, not self.reasons, tuple(self.reasons), *found)
 
     def _archive(self) -> str:
         """Make the archive of all staged files; return its name, empty if there are none or it failed."""
@@ -302,6 +320,7 @@ class _Run:
             tuple(self.results),
             (*self.warnings, *self.log.problems),
             pruned,
+            self.suspect_now,
         )
 
     def _end(self, written: str, pruned: Tuple[str, ...]) -> Record:

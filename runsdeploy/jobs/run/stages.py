@@ -5,9 +5,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Dict, FrozenSet, List, NamedTuple, Tuple
 
+from ..archive import known_state
+from ..archive.known_state import Suspect
 from ..disk.journal import Journal
 from ..disk.lock import Lock
-from ..errors import Fault
+from ..errors import Fault, reason
 from ..process import kerberos, process, secret
 from ..report.log import Log
 from ..report.record import Result
@@ -31,6 +33,14 @@ class Batch(NamedTuple):
     ticket: kerberos.Ticket
     spool: str
     """directory for buffered output"""
+    folder: str
+    """directory of the backups"""
+    identity: str
+    """id of the run"""
+    suspect: Suspect
+    """the state before the jobs"""
+    imports: FrozenSet[str]
+    """names of all imports of the catalogue"""
 
 
 class Stages:
@@ -41,7 +51,9 @@ class Stages:
         self.results: List[Result] = []
         self.warnings: List[str] = []
         self.faults: List[str] = []
-        """errors of the journal"""
+        """errors of the journal and of the record of the known state"""
+        self.suspect = batch.suspect
+        """the state now, as it is recorded on the disk"""
         self._secrets = secret.Secrets(account_environment())
 
     def run(self) -> None:
@@ -55,7 +67,10 @@ class Stages:
                 for task in tasks:
                     self.results.append(self._job(task))
             if tasks:
-                self._note("stage", stage=stage, outcome=gate.stage_outcome(stage, self.results))
+                outcome = gate.stage_outcome(stage, self.results)
+                if stage == "imports":
+                    self._end_imports(outcome)
+                self._note("stage", stage=stage, outcome=outcome)
 
     def _job(self, task: Task) -> Result:
         job = task.job
@@ -73,9 +88,10 @@ class Stages:
             self.log.write(f"`{job.name}` fails before it starts: {why}")
             return Result(job.name, job.stage, "no-ticket", None, 0.0, why)
         self.lock.set_activity(f"runs `{job.name}`")
-        problem = self._note("start", job=job.name, stage=job.stage)
+        problem = self._begin_import(job.name) if job.stage == "imports" else ""
+        problem = problem or self._note("start", job=job.name, stage=job.stage)
         if problem:
-            # Without the record, a crash during the job would leave changes without a sign that it had started (B4).
+            # Without the records, a crash during the job would leave changes without a sign that it had started (B4).
             return Result(job.name, job.stage, gate.NOT_RUN, None, 0.0, problem)
         result = self._command(task, environment)
         self._note("ended", job=job.name, outcome=result.outcome, status=result.status)
@@ -115,11 +131,33 @@ class Stages:
             self._warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
         return Result(job.name, job.stage, ending.outcome, ending.status, round(ending.seconds, 3))
 
+    def _begin_import(self, job: str) -> str:
+        passed = [each.name for each in self.results if each.outcome == "ok"]
+        return self._set_suspect(known_state.begin(self.batch.suspect, self.batch.identity, job, passed))
+
+    def _end_imports(self, stage: str) -> None:
+        outcomes = {each.name: each.outcome for each in self.results if each.stage == "imports"}
+        batch = self.batch
+        self._set_suspect(known_state.end(batch.suspect, batch.identity, stage, outcomes, batch.imports))
+
+    def _set_suspect(self, suspect: Suspect) -> str:
+        """Record whether the state is suspect; return why that failed, then the former record holds."""
+        if suspect == self.suspect:
+            return ""
+        try:
+            known_state.save(self.batch.folder, suspect)
+        except OSError as error:
+            return self._fail(f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}")
+        self.suspect = suspect
+        return ""
+
     def _note(self, act: str, **facts: object) -> str:
         problem = self.journal.try_to_write(act, **facts)
-        if problem:
-            self.faults.append(problem)
-            self._warn(problem)
+        return self._fail(problem) if problem else ""
+
+    def _fail(self, problem: str) -> str:
+        self.faults.append(problem)
+        self._warn(problem)
         return problem
 
     def _warn(self, text: str) -> None:

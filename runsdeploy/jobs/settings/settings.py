@@ -38,7 +38,6 @@ class Key(NamedTuple):
     default: Any
     least: int = 0
     """lowest value of a count"""
-    choices: Tuple[str, ...] = ()
     required: bool = False
 
 
@@ -62,9 +61,7 @@ KEYS = {
     "BACKUP_REQUIRE_MOUNT": Key("switch", default=False),
     "TIMEOUT_SECONDS": Key("count", 72000, 1),
     "METRICS_FILE": Key("path", ""),
-    "PUSHGATEWAY_URL": Key("url", ""),
     "PING_URL": Key("url", ""),
-    "LOG_TO": Key("text", "", choices=("", "journal", "syslog")),
 }
 """all settings except the switches of jobs, without the prefix"""
 
@@ -185,8 +182,6 @@ def _convert(key: Key, value: Value) -> Tuple[Any, str]:
 def _text_problem(key: Key, text: str) -> str:
     if any(ord(char) < ord(" ") or ord(char) == 127 for char in text):  # noqa: PLR2004 - DEL
         return "contains control characters"
-    if key.choices and text not in key.choices:
-        return f"found `{text}`, expected one of {', '.join(f'`{each}`' for each in key.choices if each)}"
     if key.kind == "path" and text and not text.startswith("/"):
         return f"found `{text}`, expected an absolute path"
     if key.kind == "url" and text and not text.startswith(("http://", "https://")):

@@ -456,7 +456,7 @@ def test_S17_what_is_no_manifest_is_refused_whatever_it_is(text):
 def test_a_manifest_of_a_newer_format_says_so():
     document = json.loads(encode(manifest()))
     with pytest.raises(Damaged, match="newer version"):
-        decode(json.dumps({**document, "format": 2}).encode())
+        decode(json.dumps({**document, "format": 3, "news": 1}).encode())
 
 
 def test_an_archive_that_cannot_be_read_is_a_problem_and_no_traceback(folder):

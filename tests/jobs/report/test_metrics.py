@@ -27,6 +27,7 @@ FIGURES = Figures(
     backup_bytes=123456789012,
     jobs=(JobFigure("sd_changed_at", "ok", 0, 12.5), JobFigure("mox_rolle", "not-run", None, 0.0)),
     overlaps=3,
+    suspect=True,
 )
 NOTHING = Figures(0.0, 0.0, 2, None, None, None, (), 0)
 
@@ -82,6 +83,7 @@ def test_J20_every_figure_is_there_under_its_name_and_unit():
         (prefix + "last_run_duration_seconds", ()): 61.25,
         (prefix + "last_run_exit_status", ()): 1,
         (prefix + "backup_last_good_timestamp_seconds", ()): 1792888100.0,
+        (prefix + "state_suspect", ()): 1,
         (prefix + "backup_bytes", ()): 123456789012,
         (prefix + "job_last_exit_status", (("job", "sd_changed_at"),)): 0,
         (prefix + "job_last_outcome", (("job", "sd_changed_at"), ("outcome", "ok"))): 1,
@@ -100,6 +102,7 @@ def test_J20_what_never_happened_is_left_out_and_never_1970():
             "last_run_timestamp_seconds",
             "last_run_duration_seconds",
             "last_run_exit_status",
+            "state_suspect",
             "overlap_skipped_total",
         )
     }

@@ -20,7 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runsdeploy.jobs.report import monitor
-from runsdeploy.jobs.report.monitor import LONGEST_PING, LONGEST_PUSH, Limits, ping, push
+from runsdeploy.jobs.report.monitor import LONGEST_PING, Limits, ping
 from tests.jobs.system import open_files
 
 QUICK = Limits(seconds=0.2, total=0.5, tries=2, pause=0.01)
@@ -226,32 +226,6 @@ def test_an_event_nobody_knows_is_a_warning_and_nothing_is_sent(serve, event: st
     assert server.connections == 0
 
 
-@pytest.mark.parametrize(
-    ("job", "instance", "target"),
-    [
-        ("runsdeploy", "medusa.example", b"/metrics/job/runsdeploy/instance/medusa.example"),
-        ("a b", "ø?#%", b"/metrics/job/a%20b/instance/%C3%B8%3F%23%25"),
-        ("/var/tmp", "..", b"/metrics/job@base64/L3Zhci90bXA=/instance@base64/Li4="),  # noqa: S108 - a name
-        ("x", "", b"/metrics/job/x/instance@base64/="),
-        ("a\r\nb", "\udcff", b"/metrics/job/a%0D%0Ab/instance/%5Cudcff"),
-    ],
-)
-def test_a_push_arrives_exactly(serve, job: str, instance: str, target: bytes):
-    got: list = []
-    server = serve(recording(got, b"HTTP/1.1 202 Accepted\r\n\r\n"))
-    assert push(f"{server.url}/base/", job, instance, b"a 1\n" * 50_000, PATIENT) == ""
-    [(first, headers, body)] = got
-    assert first == b"PUT /base" + target + b" HTTP/1.1\r\n"
-    assert headers[b"content-type"].startswith(b"text/plain")
-    assert body == b"a 1\n" * 50_000
-
-
-def test_S17_too_much_to_push_is_a_warning_and_nothing_is_sent(serve):
-    server = serve(answering(GOOD))
-    assert "expected at most" in push(server.url, "j", "i", b"x" * (LONGEST_PUSH + 1), PATIENT)
-    assert server.connections == 0
-
-
 def test_user_and_password_of_a_url_arrive_and_stand_in_no_warning(serve):
     got: list = []
     server = serve(recording(got, b"HTTP/1.1 401 Unauthorized\r\n\r\n"))
@@ -287,11 +261,11 @@ def test_J20_a_server_that_does_not_do_its_part_is_a_warning(serve, behaviour: B
     server = serve(behaviour)
     name = f"monitor at `http://127.0.0.1:{server.port}` was not notified: "
     limits = QUICK if says in ("", "no answer in time") else PATIENT
-    for warning in (ping(server.url, "success", b"log", limits), push(server.url, "j", "i", b"a 1\n", limits)):
-        assert warning.startswith(name)
-        assert says in warning
-        assert warning.isprintable()
-        assert warning.isascii()
+    warning = ping(server.url, "success", b"log", limits)
+    assert warning.startswith(name)
+    assert says in warning
+    assert warning.isprintable()
+    assert warning.isascii()
 
 
 @pytest.mark.parametrize("behaviour", [silent, hanging_up, plain, dripping_at_once])
@@ -400,7 +374,7 @@ def test_a_server_that_comes_back_is_told_in_the_end(serve):
         got.append(request_of(line))
         line.sendall(GOOD if len(got) == 3 else b"HTTP/1.1 503 x\r\n\r\n")
 
-    assert push(serve(behave).url, "j", "i", b"a 1\n", PATIENT) == ""
+    assert ping(serve(behave).url, "success", b"a 1\n", PATIENT) == ""
     assert len(got) == 3
     assert [each[2] for each in got] == [b"a 1\n"] * 3
 
@@ -453,9 +427,9 @@ BAD = [
 @pytest.mark.parametrize("url", BAD)
 def test_J20_a_url_that_cannot_be_used_is_a_warning_without_a_word_of_it(monkeypatch: pytest.MonkeyPatch, url: str):
     monkeypatch.setattr(socket, "getaddrinfo", None)  # nobody is asked for anything
-    for warning in (ping(url, "start", b"", QUICK), push(url, "j", "i", b"", QUICK)):
-        assert warning.startswith("monitor was not notified: bad URL, expected `http://HOST/")
-        assert not any(each in warning for each in (USER, PASSWORD, TOKEN, "127.0.0.1"))
+    warning = ping(url, "start", b"", QUICK)
+    assert warning.startswith("monitor was not notified: bad URL, expected `http://HOST/")
+    assert not any(each in warning for each in (USER, PASSWORD, TOKEN, "127.0.0.1"))
 
 
 def no_name(*_arguments, **_options):
@@ -630,7 +604,6 @@ good, pours, plain, secure, silent, drips, records = sys.argv[2:]
 limits, quick = LIMITS._replace(seconds=60.0, total=60.0, tries=1), LIMITS._replace(seconds=0.3, total=0.6)
 for warning in (
     ping(good + "/x", "start", b"log", limits),
-    push(good, "a/b", "i", b"a 1", limits),
     ping(secure, 7, b"log", limits),
     ping(pours, 1, b"", limits),
     ping(plain, 1, b"", limits),
@@ -668,7 +641,7 @@ def test_every_python_tells_monitors_out_of_a_zip(serve, certificate: Path, tmp_
     done = subprocess.run(argv, check=True, timeout=100, env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     said = done.stdout.split("\n")[:-1]
-    assert said[:3] == ["", "", ""]
-    assert [each[0].split()[1] for each in got] == [b"/x/start", b"/metrics/job@base64/YS9i/instance/i", b"/7"]
-    assert all(each.startswith("monitor ") for each in said[3:])
-    assert all("no answer in time" in each for each in said[6:])
+    assert said[:2] == ["", ""]
+    assert [each[0].split()[1] for each in got] == [b"/x/start", b"/7"]
+    assert all(each.startswith("monitor ") for each in said[2:])
+    assert all("no answer in time" in each for each in said[5:])

@@ -85,7 +85,7 @@ def test_every_problem_is_told_in_one_go(tmp_path):
         "crontab.CRON_BACKUP": "relative",
         "crontab.RUN_X": True,
         "crontab.SVC_USER": 5,
-        "crontab.LOG_TO": "printer",
+        "crontab.PING_URL": "printer",
     }
     told = problems(wrong, tmp_path)
     assert len(told) == 4

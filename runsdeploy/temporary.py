@@ -14,8 +14,13 @@ from runsdeploy.errors import writing
 
 
 @contextmanager
-def make_directory(prefix: str, parent: Path) -> Iterator[Path]:
-    """Make a private directory, and remove it at the end; also remove those of killed processes with this prefix."""
+def make_directory(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Make a private directory, in TMPDIR unless `parent` is given, and remove it at the end.
+
+    Those of killed processes with this prefix are removed too. The path is absolute.
+    """
+    # Before Python 3.12 tempfile leaves a relative TMPDIR relative.
+    parent = parent or Path(tempfile.gettempdir()).absolute()
     with (
         tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as made,
         ExitStack() as stack,
