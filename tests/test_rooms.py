@@ -60,3 +60,9 @@ def test_r8_temporary_directories_are_made_where_the_next_process_removes_those_
                 assert isinstance(node, ast.Call)
                 found += [path.name] if "dir" not in {word.arg for word in node.keywords} else []
     assert found == ["unforeseen.py"]
+
+
+def test_no_program_of_the_target_is_too_large():
+    sizes = {path: len(path.read_bytes().splitlines()) for path in PACKAGE.glob("shell/**/*.sh")}
+    assert sizes
+    assert not {path: size for path, size in sizes.items() if size > LARGEST}

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
@@ -77,17 +77,22 @@ def shellcheck(
     checker = program()
     if checker is None or not scripts:
         return [], []
-    cache = open_cache()
-    version = subprocess.run([checker, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+    answers = open_cache()
+    version = _version(checker)
     with make_directory("runsdeploy-check-") as made:
         texts = [_stage(made, number, symbols, version) for number, symbols in enumerate(scripts)]
-        known = {text.path: cache.get(text.key) for text in texts}
+        known = {text.path: answers.get(text.key) for text in texts}
         unknown = [text for text in texts if known[text.path] is None]
-        for answers in run_all(partial(_run, checker, cache), _shares(unknown), listener, processors()):
-            known |= answers
-    cache.sweep()
+        for found in run_all(partial(_run, checker, answers), _shares(unknown), listener, processors()):
+            known |= found
+    answers.sweep()
     findings = [_finding(comment, text) for text in texts for comment in _kept(known[text.path] or [])]
     return findings, [_unchecked(text) for text in texts if known[text.path] is None]
+
+
+@cache
+def _version(checker: str) -> bytes:
+    return subprocess.run([checker, "--version"], stdin=DEVNULL, capture_output=True, check=True).stdout
 
 
 def _stage(made: Path, number: int, symbols: ScriptSymbols, version: bytes) -> _Text:
@@ -125,7 +130,7 @@ def _shares(texts: Sequence[_Text]) -> list[list[_Text]]:
     return shares
 
 
-def _run(checker: str, cache: Cache, texts: Sequence[_Text], progress: Progress) -> dict[Path, list[Comment] | None]:
+def _run(checker: str, answers: Cache, texts: Sequence[_Text], progress: Progress) -> dict[Path, list[Comment] | None]:
     """Return and keep what shellcheck says of each of the texts, None if it did not end in time; raises Stopped."""
     progress.name = texts[0].symbols.script.source.shown
     command = [checker, *OPTIONS, "--", *(str(text.path) for text in texts)]
@@ -149,7 +154,7 @@ def _run(checker: str, cache: Cache, texts: Sequence[_Text], progress: Progress)
     comments = json.loads(out)["comments"]
     for text in texts:
         said = found[text.path] = [each for each in comments if each["file"] == str(text.path)]
-        cache.put(text.key, said)
+        answers.put(text.key, said)
     return found
 
 

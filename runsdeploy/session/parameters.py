@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from runsdeploy.events import encode_word
@@ -120,16 +120,24 @@ def _errtrace(plan: Plan, step: Step) -> str:
 
     `no` or `own` if the section, or a file that it may source, sets an ERR trap itself; `own` if functions inherit it.
     """
-    texts = [step.script.body, *(file.content for file in plan.libraries)]
-    if _SOURCE.search(step.script.body):
-        for file in step.files:
-            with suppress(OSError):
-                if file.kind == "file" and file.size <= SOURCED:
-                    texts.append(file.source.read_bytes() if file.source else file.content)
-    if not any(b"trap" in text and _ERROR_TRAP.search(text) for text in texts):
+    trap = errtrace = function_trap = False
+    for text in _sourced_texts(plan, step):
+        trap = trap or (b"trap" in text and bool(_ERROR_TRAP.search(text)))
+        errtrace = errtrace or bool(_ERRTRACE.search(text))
+        function_trap = function_trap or bool(_FUNCTION_TRAP.search(text))
+    if not trap:
         return "yes"
-    inherited = any(map(_ERRTRACE.search, texts)) and not any(map(_FUNCTION_TRAP.search, texts))
-    return "own" if inherited else "no"
+    return "own" if errtrace and not function_trap else "no"
+
+
+def _sourced_texts(plan: Plan, step: Step) -> Iterator[bytes]:
+    """Yield a section and the files that it may source; one at a time, as there may be thousands."""
+    yield step.script.body
+    yield from (file.content for file in plan.libraries)
+    for file in step.files if _SOURCE.search(step.script.body) else ():
+        with suppress(OSError):
+            if file.kind == "file" and file.size <= SOURCED:
+                yield file.source.read_bytes() if file.source else file.content
 
 
 def yes(condition: bool) -> str:  # noqa: FBT001 - it is the question

@@ -26,7 +26,7 @@ def shell_file(name: str) -> bytes:
 @cache
 def bootstrap(*, questions: bool = False) -> bytes:
     """Return the bootstrap program, on demand with the answers to questions (`shell/questions.sh`)."""
-    return program("bootstrap.sh", "trust.sh", "sweep.sh", *(["questions.sh", "facts.sh"] if questions else []))
+    return program("bootstrap.sh", "state.sh", "trust.sh", "sweep.sh", *(["questions.sh", "facts.sh"] if questions else []))
 
 
 @cache

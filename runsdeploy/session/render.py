@@ -71,7 +71,7 @@ def render(plan: Plan, revisions: Sequence[str] = (), shared: Sequence[File] = (
     segment = Segment(0, "target", steps, tuple(file.path for file in shared), (), last=True)
     session = Session("", BY, detached=True, revisions=lambda: revisions)
     left = {member.path: member for member in members(plan, segment, session, shared)}
-    for name in ("bootstrap.sh", "trust.sh"):
+    for name in ("bootstrap.sh", "state.sh", "trust.sh"):
         left[f"{RUNTIME}/{name}"] = content_file(f"{RUNTIME}/{name}", shell_file(name))
     facts_file = plan.expected_facts.file if plan.expected_facts else ""
     yield _head(plan, steps)

@@ -102,7 +102,7 @@ await_controller() {
 pause() { read -r -t 0.2 -u 7; }
 
 # Set RUNS_states to the state directory and those where a session can have run that could not write to it, see
-# `try_elsewhere` in bootstrap.sh.
+# `try_elsewhere` in state.sh.
 find_states() {
     local parent state
     RUNS_states=("$RUNS_state")

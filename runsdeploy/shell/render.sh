@@ -58,7 +58,7 @@ clean() {
     trap '' INT TERM HUP
     [[ -z $RUNS_tail ]] || kill -KILL "$RUNS_tail" 2>/dev/null
     [[ -z $RUNS_waiter ]] || kill "$RUNS_waiter" 2>/dev/null
-    rm -rf "$RUNS_work" ${here:+"$here/attached.$$"}
+    rm -rf ${RUNS_work:+"$RUNS_work"} ${here:+"$here/attached.$$"}
 }
 
 # interrupted SIGNAL: as in a deploy, the first interrupt requests a stop, the second kills the step, the third leaves.
@@ -118,6 +118,8 @@ random() { od -An -v -tx1 -N16 /dev/urandom | tr -d ' \n'; }
 run() {
     # shellcheck source-path=SCRIPTDIR source=bootstrap.sh
     . "$RUNS_work/segment0/run/bootstrap.sh"
+    # shellcheck source-path=SCRIPTDIR source=state.sh
+    . "$RUNS_work/segment0/run/state.sh"
     # shellcheck source-path=SCRIPTDIR source=trust.sh
     . "$RUNS_work/segment0/run/trust.sh"
     # shellcheck source-path=SCRIPTDIR source=sweep.sh
@@ -143,6 +145,9 @@ run() {
     set +f
     cp -RPp "$RUNS_work/"* "$directory/" || no_space "$directory"
     set -f
+    # The session's files are removed by the next session if this one is killed; those would stay.
+    rm -rf "$RUNS_work"
+    RUNS_work=''
     complete_files
     exec 8>>"$here/alive"
     ! command -v flock >/dev/null || flock -n 8
@@ -172,7 +177,7 @@ decode() { printf -v RUNS_decoded %b "${1//%/\\x}"; }
 
 # follow_spool: show the spool until its last event, which wait_for_runner writes for a dead runner.
 follow_spool() {
-    local part line=''
+    local part line='' most=65536
     # Not earlier: the steps must have the locale of the caller.
     LC_ALL=C
     # A terminal sends its signals to all processes of its group: these must ignore them.
@@ -182,9 +187,16 @@ follow_spool() {
     wait_for_runner 6<&- &
     RUNS_waiter=$!
     until [[ -n $RUNS_ending ]]; do
-        if IFS= read -r -t 1 -u 6 part; then
-            show_line "$line$part"
-            line=''
+        if IFS= read -r -t 1 -n "$most" -u 6 part; then
+            line+=$part
+            if ((${#part} < most)); then
+                show_line "$line"
+                line=''
+            elif ((${#line} > most)); then
+                # The memory of a line without an end is bounded; the end that may hold an event is kept.
+                show_output "${line:0:-most}"
+                line=${line: -most}
+            fi
         elif (($? > 128)); then
             line+=$part
         else

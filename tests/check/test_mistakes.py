@@ -22,11 +22,13 @@ MISTAKES = list(mistakes())
 
 
 @pytest.fixture
-def checked(tmp_path, monkeypatch, capfdbinary):
+def checked(tmp_path, tmp_path_factory, monkeypatch, capfdbinary):
     """Check a tree: return the exit status and the findings."""
     for name in ("RUNSPATH", "RUNSDEPLOY_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    # Most sections are those of another tree.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "shellcheck"))
     # shellcheck is installed in the development environment, which may not be active.
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
 

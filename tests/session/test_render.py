@@ -482,3 +482,25 @@ def test_a_failure_in_a_sourced_file_is_told_at_its_line(operator, machine, tmp_
         status, said = machine.run(rendered(operator, tree))
         assert status == 1
         assert f"{place}: `{name}` failed (status 1)" in said
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 131_072, 300_001])
+def test_a_line_without_an_end_is_shown_in_pieces_and_the_step_s_end_is_seen(operator, machine, tmp_path, size):
+    """The kind of D21: no line is held whole, however long it is."""
+    body = f"head -c {size} /dev/zero | tr '\\0' x"
+    tree = plant(tmp_path / "tree", {"scripts/it": script("", body), f"hosts/{HOST}/default": "it\n"})
+    status, said = machine.run(rendered(operator, tree))
+    assert (status, outcomes(said)) == (0, [("it", "ok")])
+    pieces = [line.removeprefix("  | ") for line in said.splitlines() if set(line) == set("  | x")]
+    assert "".join(pieces) == "x" * size
+    assert max(map(len, pieces)) <= 131_072
+
+
+def test_r8_killed_while_it_runs_it_leaves_only_what_the_next_session_removes(operator, machine, tmp_path):
+    body = f': >"{tmp_path}/begun"; sleep 600'
+    tree = plant(tmp_path / "tree", {"scripts/it": script("", body), f"hosts/{HOST}/default": "it\n"})
+    with machine.start(rendered(operator, tree)) as process:
+        wait_until((tmp_path / "begun").exists)
+        assert not [*machine.temporary.iterdir()]
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=PATIENCE)
