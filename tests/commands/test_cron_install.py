@@ -865,6 +865,8 @@ def test_the_real_job_runner_is_installed_and_answers(operator, target):
     whole = installed.read_bytes()
     installed.write_bytes(b"spoilt")
     place = ("--backups", "/srv/backup")
+    assert "are left as they are" in cron(operator, "restore", "latest", "--yes", *place, form="text").text
+    place += ("--only", f"{DIRECTORY}/settings")
     assert "restore as root" in cron(operator, "restore", "latest", "--yes", *place, form="text").text
     done = cron(operator, "restore", "latest", "--as-root", "--yes", *place, form="text")
     assert done.status == 0, done.text

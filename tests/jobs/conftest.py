@@ -10,8 +10,11 @@ from runsdeploy.commands.cron import zipapp
 from runsdeploy.jobs.archive.manifest import Member
 from runsdeploy.jobs.staging.scan import Wanted
 from runsdeploy.jobs.staging.staging import stage
+from tests.jobs.cluster import cluster
 from tests.jobs.staged import Stage, check
 from tests.jobs.system import System
+
+__all__ = ["cluster"]
 
 
 @pytest.fixture(scope="session")

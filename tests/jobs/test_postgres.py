@@ -2,133 +2,62 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
 import uuid
-from pathlib import Path
 
 import pytest
 
-LONGEST_SOCKET = 90
+from runsdeploy.jobs.staging.snapshot import damage
 
-
-def programs():
-    """Return the directory of PostgreSQL's programs; Debian keeps them off PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    beside = shutil.which("initdb")
-    return found[0].parent if found else Path(beside).parent if beside else None
-
-
-class Cluster:
-    """A database server of its own, which listens on a socket in its own directory and nowhere else."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.data, self.bin = folder, folder / "data", programs()
-        self.database = "postgres"
-        self.account = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-        os.chown(folder, self.account.pw_uid, self.account.pw_gid)
-        self.do("initdb", "--auth=trust", "--username=lora", "--no-sync", "-D", str(self.data))
-        settings = ("listen_addresses=", f"unix_socket_directories={folder}", "fsync=off")
-        words = [word for setting in settings for word in ("-c", setting)]
-        # Our own child, so that it is surely gone in the end: pg_ctl would give it away.
-        with (folder / "log").open("wb") as log:
-            self.server = subprocess.Popen(
-                [str(self.bin / "postgres"), "-D", str(self.data), *words], cwd="/", stderr=log, **self.rights
-            )
-        until = time.monotonic() + 60
-        while self.try_to("pg_isready", *self.client[:2]).returncode:
-            assert self.server.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < until
-            time.sleep(0.05)
-
-    @property
-    def rights(self) -> dict[str, int]:
-        """The account to run as."""
-        return {"user": self.account.pw_uid, "group": self.account.pw_gid} if os.geteuid() == 0 else {}
-
-    def try_to(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run one of its programs as the account it insists on."""
-        argv = [str(self.bin / name), *words]
-        return subprocess.run(argv, cwd="/", capture_output=True, text=True, check=False, timeout=60, **self.rights)
-
-    def do(self, name: str, *words: str) -> str:
-        """Run one of its programs, which must succeed; return what it wrote."""
-        done = self.try_to(name, *words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    @property
-    def client(self) -> list[str]:
-        """How to reach it."""
-        return ["-h", str(self.folder), "-U", "lora", "-d", self.database]
-
-    def fresh(self, name: str) -> None:
-        """Work in a new database from now on."""
-        self.ask(f"CREATE DATABASE {name}")
-        self.database = name
-
-    def ask(self, statement: str) -> str:
-        """Return what a statement returns."""
-        return self.do("psql", *self.client, "-XAtc", statement).strip()
-
-    def dump(self, path: Path) -> None:
-        """Write a snapshot that can be loaded over what is there."""
-        path.write_text(self.do("pg_dump", *self.client, "--clean", "--if-exists"))
-
-    def stop(self) -> None:
-        """End it."""
-        self.server.send_signal(signal.SIGQUIT)
-        self.server.wait(timeout=60)
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    if programs() is None:
-        pytest.skip("no PostgreSQL here")
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    assert len(str(folder)) < LONGEST_SOCKET
-    try:
-        server = Cluster(folder)
-        try:
-            yield server
-        finally:
-            server.stop()
-    finally:
-        shutil.rmtree(folder)
-
+pytestmark = pytest.mark.xdist_group("postgres")
 
 FINGERPRINT = "SELECT count(*), md5(string_agg(id || name, ',' ORDER BY id)) FROM person"
+SPOIL = """BEGIN; DELETE FROM person WHERE id % 3 = 0; UPDATE person SET name = 'x' WHERE id < 50; COMMIT"""
+KINDS = {
+    "default": None,
+    "with --clean": (["--clean", "--if-exists"], "psql"),
+    "custom": (["--format=custom"], "pg_restore"),
+}
+
+
+def loading(kind, cluster):
+    """Return the command of a catalogue that loads a snapshot."""
+    program = [str(cluster.bin / kind), f"--dbname={cluster.address}"]
+    if kind == "psql":
+        words = ["-X", "--quiet", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f", "{crontab.SNAPSHOT_LORA}"]
+    else:
+        words = ["--clean", "--if-exists", "--single-transaction", "{crontab.SNAPSHOT_LORA}"]
+    return [*program, *words]
 
 
 @pytest.fixture
 def lora(system, cluster):
-    """A system whose import works on the database, and whose restore loads the snapshot."""
+    """A system whose import breaks its database; the run dumps it, and a restore loads it."""
     cluster.fresh(f"d{uuid.uuid4().hex}")
     cluster.ask("CREATE TABLE person (id int PRIMARY KEY, name text)")
     cluster.ask("INSERT INTO person SELECT n, 'navn æøå ' || n FROM generate_series(1, 1000) n")
-    cluster.dump(system.snapshot)
     psql = [str(cluster.bin / "psql"), *cluster.client, "-X", "-v", "ON_ERROR_STOP=1"]
-    spoil = "DELETE FROM person WHERE id % 3 = 0; UPDATE person SET name = 'x' WHERE id < 50; SELECT 1/0"
-    system.write_catalogue(
-        {
-            "name": "import",
-            "stage": "imports",
-            "enabled_by": "RUN_IMPORT",
-            "command": [*psql, "-c", "BEGIN; " + spoil.replace("; SELECT 1/0", "") + "; COMMIT", "-c", "SELECT 1/0"],
-        },
-        restore={"after": [[*psql, "--quiet", "--single-transaction", "-f", "{crontab.SNAPSHOT_LORA}"]]},
-    )
-    system.write_settings(RUN_IMPORT=True, SNAPSHOT_END_MARK=True)
+    system.work = {
+        "name": "import",
+        "stage": "imports",
+        "enabled_by": "RUN_IMPORT",
+        "command": [*psql, "-c", SPOIL, "-c", "SELECT 1/0"],
+    }
+    system.write_catalogue(system.work)
+    system.snapshot.unlink()
+    system.write_settings(RUN_IMPORT=True, SNAPSHOT_DATABASE=cluster.address)
     return system
 
 
-def test_a_database_that_an_import_broke_comes_back_from_the_nights_backup(lora, cluster):
+@pytest.mark.parametrize("kind", KINDS)
+def test_J27_a_database_that_an_import_broke_comes_back_from_the_nights_backup(kind, lora, cluster):
+    """N5, N6: dumped by the run itself before the copies, by default or by the catalogue."""
     before = cluster.ask(FINGERPRINT)
+    if KINDS[kind]:
+        words, program = KINDS[kind]
+        dump = [str(cluster.bin / "pg_dump"), *words, "--file={crontab.SNAPSHOT_LORA}", f"--dbname={cluster.address}"]
+        around = {"copies": {"before": [dump]}, "restore": {"after": [loading(program, cluster)]}}
+        lora.write_catalogue(lora.work, **around)
+        lora.write_settings(SNAPSHOT_DATABASE=None)
     night = lora.run("run")
     assert night.returncode == 1, night.stdout
     assert "imports `import`: failed(1)" in night.stdout
@@ -147,22 +76,85 @@ def test_a_database_that_an_import_broke_comes_back_from_the_nights_backup(lora,
     assert cluster.ask(FINGERPRINT) == before
 
 
-def test_J11_a_dump_that_was_cut_short_is_no_backup_and_nothing_is_imported(lora, cluster):
+@pytest.mark.parametrize(
+    "words", [(), ("--format=custom",), ("--format=custom", "--compress=0"), ("--format=plain", "-Z5")]
+)
+def test_J11_a_dump_that_was_cut_short_is_no_backup_and_nothing_is_imported(words, lora, cluster):
+    """N8: told by the file's own bytes, without a switch."""
+    lora.write_settings(SNAPSHOT_DATABASE=None)
+    cluster.ask("CREATE TABLE second (id int); INSERT INTO second SELECT generate_series(1, 5000)")
+    cluster.ask("SELECT lo_from_bytea(0, 'a large object')")
+    cluster.dump(lora.snapshot, *words)
     whole = lora.snapshot.read_bytes()
-    lora.snapshot.write_bytes(whole[: len(whole) // 2])
     before = cluster.ask(FINGERPRINT)
+    for number in range(1, 100):
+        lora.snapshot.write_bytes(whole[: len(whole) * number // 100])
+        assert "cut off" in damage(str(lora.snapshot), "x", strict=False), number
+    lora.snapshot.write_bytes(whole)
+    assert not damage(str(lora.snapshot), "x", strict=True)
+    lora.snapshot.write_bytes(whole[: len(whole) // 2])
     night = lora.run("run")
     assert night.returncode == 3
-    assert "the backup is not good" in night.stdout
+    assert "cut off" in night.stdout
     assert cluster.ask(FINGERPRINT) == before
     assert [path.name.partition("Z-")[2][7:] for path in lora.archives()] == ["cron-backup-failed.tar.gz"]
 
 
-def test_a_command_behind_a_restore_that_fails_is_told_and_is_the_exit_status(lora, cluster):
-    lora.run("run")
-    cluster.ask("DROP TABLE person")
-    cluster.ask("CREATE VIEW person AS SELECT 1 AS id")
+def test_J27_a_dump_that_fails_is_no_backup_and_nothing_is_imported(lora, cluster):
+    """N5, N8: also when its message is in the place of the dump."""
+    before = cluster.ask(FINGERPRINT)
+    lora.write_settings(SNAPSHOT_DATABASE=cluster.address.replace("dbname=", "dbname=no_"))
+    night = lora.run("run")
+    assert night.returncode == 3
+    assert "ended: failed (1)" in night.stdout
+    assert "copies| pg_dump: error: " in night.stdout
+    lora.write_settings(SNAPSHOT_DATABASE=None)
+    lora.snapshot.write_text("pg_dump: error: connection to server failed: FATAL: no such database\n")
+    night = lora.run("run")
+    assert night.returncode == 3
+    assert "has a message in place of a dump: pg_dump: error" in night.stdout
+    assert cluster.ask(FINGERPRINT) == before
+
+
+def test_J27_a_load_that_fails_leaves_the_restore_unfinished_until_it_passes_or_is_undone(lora, cluster):
+    """N6, N7: a dump of `pg_dump` without options; the page's line empties the database, and `--continue` loads it."""
+    before = cluster.ask(FINGERPRINT)
+    cluster.dump(lora.snapshot)
+    started = lora.root / "started"
+    after = [["true"], loading("psql", cluster), ["touch", str(started)]]
+    lora.write_catalogue(lora.work, restore={"after": after})
+    lora.write_settings(SNAPSHOT_DATABASE=None)
+    assert lora.run("run").returncode == 1
+    broken = cluster.ask(FINGERPRINT)
     done = lora.run("restore", "latest", "--yes")
-    assert done.returncode == 1
-    assert "the files are restored" in done.stderr
-    assert "run it by hand: " in done.stderr
+    assert done.returncode == 4
+    assert 'relation "person" already exists' in done.stdout
+    assert "the files are restored; not run: `touch " in done.stderr
+    assert "`restore --continue`" in done.stderr
+    assert (cluster.ask(FINGERPRINT), started.exists()) == (broken, False)
+
+    assert "a restore is unfinished" in lora.run("status").stdout
+    assert lora.run("run").returncode == 4
+    assert lora.run("restore", "latest", "--yes").returncode == 4
+    assert lora.run("restore", "--continue").returncode == 4
+    name = cluster.database
+    cluster.fresh(name)
+    done = lora.run("restore", "--continue")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "runs: true" not in done.stdout
+    assert (cluster.ask(FINGERPRINT), started.exists()) == (before, True)
+    assert lora.run("run").returncode == 1
+
+
+def test_J27_after_an_import_made_a_view_of_a_table_the_database_is_emptied_and_loaded(lora, cluster):
+    """N6: `--clean` cannot drop what the import hung something on."""
+    before = cluster.ask(FINGERPRINT)
+    assert lora.run("run").returncode == 1
+    cluster.ask("CREATE VIEW adults AS SELECT * FROM person")
+    done = lora.run("restore", "latest", "--yes")
+    assert done.returncode == 4
+    assert "other objects depend on it" in done.stdout
+    assert cluster.ask("SELECT count(*) FROM adults") == cluster.ask("SELECT count(*) FROM person")
+    cluster.fresh(cluster.database)
+    assert lora.run("restore", "--continue").returncode == 0
+    assert cluster.ask(FINGERPRINT) == before

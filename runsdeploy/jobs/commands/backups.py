@@ -5,18 +5,20 @@ import sys
 import threading
 import time
 from contextlib import closing, suppress
-from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+from typing import Any, Callable, Dict, List, Optional, TextIO
 
 from ..archive import archive, known_state
 from ..archive.known_state import KNOWN
 from ..disk.lock import acquire, holder
-from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, OK, RESTORE_NEEDED, BadInput, Fault, Problem
+from ..errors import BACKUP_BAD, BAD_INPUT, OK, RESTORE_NEEDED, BadInput, Fault, Problem
 from ..process import process
+from ..process.around import Around, Perform, shown
+from ..process.process import Command
 from ..report.log import printable
 from ..restore import restore as restoring
 from ..run import leftovers
 from ..settings.agenda import make_agenda
-from .load import load
+from .load import load, own_files
 from .output import print_json, print_lines, print_notes, wants_json, write
 
 
@@ -112,22 +114,19 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
         hint = "see `job-runner backups`; `latest` is the newest good one that is not suspect"
         raise BadInput([Problem("", 0, 0, "", "no backup given", hint)])
     if not arguments.yes:
-        return _show(arguments, folder)
+        return _show(arguments, program, folder)
     with closing(acquire(folder, "restores", arguments.wait)):
         # A killed run may have staged the state that is to be restored.
         messages = leftovers.recover(folder)
         if restoring.unfinished(folder):
-            # Check before running commands: a service that they stop would not be started again.
             raise Fault("a restore is unfinished", restoring.FINISH_HINT, RESTORE_NEEDED)
-        plan = _planned(arguments, folder)
+        plan = _planned(arguments, program, folder)
         print_notes(arguments, [*messages, *plan.notes])
-        before, after = _hooks(arguments, program)
-        _run_commands(arguments, before, "before", stop)
-        count = restoring.restore(plan, folder)
+        around = (_around(arguments, program) if arguments.root == "/" else None) or restoring.NOTHING
+        count = restoring.restore(plan, folder, around, _performer(arguments, stop))
         print_notes(
             arguments, [f"{count} files are as in `{os.path.basename(plan.archive)}`; all were read back and compared"]
         )
-        _run_commands(arguments, after, "after", stop)
     if wants_json(arguments):
         print_json(exit_status=OK, archive=plan.archive, files=count, notes=[*messages, *plan.notes], done=True)
     return OK
@@ -138,13 +137,16 @@ def _unarchived(folder: str) -> List[Dict[str, Any]]:
     return [] if holder(folder) is not None else leftovers.unarchived_runs(folder)
 
 
-def _planned(arguments: Any, folder: str) -> restoring.RestorePlan:
+def _planned(arguments: Any, program: str, folder: str) -> restoring.RestorePlan:
     each = choose(folder, arguments.archive)
     if each.kind == "failed" and not arguments.force:
         reasons = "; ".join(each.manifest.reasons) if each.manifest else each.problem
         hint = "take another one, or restore what it has with `--force`"
         raise Fault(f"`{each.name}` is not a good backup: {reasons}", hint, BACKUP_BAD)
-    plan = restoring.make_plan(each.path, arguments.paths, arguments.root, arguments.host, force=arguments.force)
+    own = own_files(arguments, program) if arguments.root == "/" else ()
+    plan = restoring.make_plan(
+        each.path, arguments.paths, arguments.root, arguments.host, own=own, force=arguments.force
+    )
     fact = each.manifest.suspect or KNOWN if each.manifest else KNOWN
     if not arguments.paths and plan.request.root == "/" and each.kind in ("good", "historical"):
         plan = plan._replace(request=plan.request._replace(suspect=fact))
@@ -162,8 +164,8 @@ def _doubts(folder: str, chosen: archive.Archive, since: str) -> List[str]:
     return [f"`{chosen.name}` is the known state: newer backups are suspect: {len(newer)}, made after an import failed"]
 
 
-def _show(arguments: Any, folder: str) -> int:
-    plan = _planned(arguments, folder)
+def _show(arguments: Any, program: str, folder: str) -> int:
+    plan = _planned(arguments, program, folder)
     waiting = [
         f"run {each['id']} was killed; a backup of its staged files will be made first" for each in _unarchived(folder)
     ]
@@ -173,7 +175,7 @@ def _show(arguments: Any, folder: str) -> int:
         return OK
     print_lines([*waiting, *plan.notes])
     print_lines(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in plan.changes)
-    different = sum(1 for change in plan.changes if change.action not in ("same", "grown"))
+    different = sum(1 for change in plan.changes if change.action not in ("same", "grown", "left"))
     name = os.path.basename(plan.archive)
     print_lines([f"{name}: {different} of {len(plan.changes)} would change; nothing was changed yet: add `--yes`"])
     return OK
@@ -181,50 +183,47 @@ def _show(arguments: Any, folder: str) -> int:
 
 def _continue_or_undo(arguments: Any, program: str, folder: str, stop: threading.Event) -> int:
     """Continue or undo a restore."""
+    perform = _performer(arguments, stop)
     with closing(acquire(folder, "restores", arguments.wait)):
+        around: Optional[Around] = None
+        with suppress(BadInput):  # what was restored may be the settings, or there are none
+            around = _around(arguments, program)
         if arguments.undo:
-            count = restoring.undo(folder, force=arguments.force)
+            passed = restoring.passed_commands(folder)
+            count = restoring.undo(folder, around or restoring.NOTHING, perform, force=arguments.force)
             print_notes(arguments, [f"{count} files are as they were before the restore"])
-            with suppress(BadInput):  # the undo may have removed the settings
-                _, after = _hooks(arguments, program)
-                print_notes(arguments, (f"not run after an undo: {' '.join(command.argv)}" for command in after))
+            print_notes(arguments, (f"not undone, because a command did it: {' '.join(words)}" for words in passed))
         else:
-            count = restoring.continue_restore(folder)
-            print_notes(arguments, [f"{count} files are as in the backup; all were read back and compared"])
-            _run_commands(arguments, _hooks(arguments, program)[1], "after", stop)
+            count = restoring.continue_restore(folder, around, perform)
+            print_notes(arguments, [f"the restore is finished: {count} files, and all commands behind them"])
     if wants_json(arguments):
         print_json(exit_status=OK, files=count, done=True)
     return OK
 
 
-def _hooks(arguments: Any, program: str) -> Tuple[Tuple[process.Command, ...], Tuple[process.Command, ...]]:
-    """Return the commands before and after a restore; none with `--root`, and none without settings."""
-    if arguments.root != "/":
-        return (), ()
+def _around(arguments: Any, program: str) -> Optional[Around]:
+    """Return the commands around a restore; None if there are no settings, which is only accepted with `--backups`."""
     try:
         settings, catalogue = load(arguments, program)
     except BadInput:
         if not arguments.backups:
             raise
         print_notes(arguments, ["without settings no commands are run before or after the restore"])
-        return (), ()
+        return None
     # What is wrong with a job must not stop a restore.
-    agenda = make_agenda(settings._replace(enabled=frozenset()), catalogue, program)
-    return agenda.restore_before, agenda.restore_after
+    return make_agenda(settings._replace(enabled=frozenset()), catalogue, program).restore
 
 
-def _run_commands(arguments: Any, commands: Tuple[process.Command, ...], when: str, stop: threading.Event) -> None:
-    """Run commands; raises Fault for the first that fails."""
-    for command in commands:
-        shown = " ".join(command.argv)
-        print_notes(arguments, [f"runs: {shown}"])
-        stream = sys.stderr if wants_json(arguments) else sys.stdout
-        ending = process.run(command, _writer(stream), stop=stop.is_set)
-        if ending.outcome != "ok":
-            status = "" if ending.status is None else f" ({ending.status})"
-            files = "nothing is changed" if when == "before" else "the files are restored"
-            hint = "repair it, then restore again" if when == "before" else f"repair it, then run it by hand: {shown}"
-            raise Fault(f"`{shown}` ended: {ending.outcome}{status}; {files}", hint, FAILED)
+def _performer(arguments: Any, stop: threading.Event) -> Perform:
+    """Return what runs a command around a restore."""
+    stream = sys.stderr if wants_json(arguments) else sys.stdout
+
+    def perform(command: Command, stoppable: bool) -> str:  # noqa: FBT001
+        print_notes(arguments, [f"runs: {shown(command)}"])
+        ending = process.run(command, _writer(stream), stop=stop.is_set if stoppable else None)
+        return process.failure(command, ending)
+
+    return perform
 
 
 def _writer(stream: Optional[TextIO]) -> Callable[[bytes], None]:

@@ -100,6 +100,12 @@ def run(
     return _ending(report, command, output)
 
 
+def failure(command: Command, ending: Ending) -> str:
+    """Return how a command failed, for messages; empty if it passed."""
+    status = "" if ending.status is None else f" ({ending.status})"
+    return "" if ending.outcome == "ok" else f"`{' '.join(command.argv)}` ended: {ending.outcome}{status}"
+
+
 def _request(command: Command, grace: float) -> bytes:
     """Return the request to the supervisor, one line of JSON; raises ValueError for impossible arguments."""
     if not command.argv or not command.argv[0]:

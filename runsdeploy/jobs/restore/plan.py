@@ -2,7 +2,7 @@
 
 import os
 import socket
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ..archive import archive
 from ..archive.extraction import Listing
@@ -17,7 +17,8 @@ class Change(NamedTuple):
     path: str
     """as the archive names it"""
     action: str
-    """`create`, `replace`, `remove`; `same`: already as in the archive; `grown`: a log that is left as it is"""
+    """`create`, `replace`, `remove`; `same`: already as in the archive; `grown`: a log that is left as it is;
+    `left`: settings or catalogue, which are left as they are"""
     real: str
     """its destination, with links resolved"""
 
@@ -35,12 +36,13 @@ class RestorePlan(NamedTuple):
     request: layout.Request
 
 
-def make_plan(
+def make_plan(  # noqa: PLR0913 - what an operator can choose
     archive_path: str,
     paths: Sequence[str] = (),
     root: str = "/",
     host: str = "",
     *,
+    own: Sequence[str] = (),
     any_host: bool = False,
     force: bool = False,
 ) -> RestorePlan:
@@ -48,7 +50,8 @@ def make_plan(
 
     A path selects a file, or a directory with its contents; no paths select everything. `root` stands for `/`. The
     archive must be of `host` (default: this machine), unless `any_host`. A damaged archive needs `force`, and the
-    selected members must be undamaged.
+    selected members must be undamaged. Settings and catalogue, the files at the paths `own`, are left as they are
+    unless they are selected: what was switched since must not be switched back.
     """
     listing, note = archive.inspect(archive_path)
     notes = [note] if note else []
@@ -61,7 +64,9 @@ def make_plan(
     notes += problems
     _check_host(archive_path, listing.manifest, "" if any_host else host or socket.gethostname())
     try:
-        same, different = _compare(root, _choose(listing, paths), named=bool(paths))
+        same, different = _compare(root, _choose(listing, paths), own, named=bool(paths))
+        if any(change.action == "left" for change in same):
+            notes.append("settings and catalogue are left as they are; to restore them, select them by their paths")
         request = _request(archive_path, root, listing, different)
         if not different:
             return RestorePlan(archive_path, listing.manifest, tuple(same), tuple(notes), request)
@@ -102,7 +107,9 @@ def _choose(listing: Listing, paths: Sequence[str]) -> List[Member]:
     return [member for member in listing.members if _is_covered(member.path, wanted)]
 
 
-def _compare(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List[Change], List[Member]]:
+def _compare(
+    root: str, members: Sequence[Member], own: Sequence[str], *, named: bool
+) -> Tuple[List[Change], List[Member]]:
     """Return the changes for members that stay as they are, and the members to restore.
 
     A file that is already as in the archive is not touched, so the account needs no permission to write it; for example
@@ -110,16 +117,36 @@ def _compare(root: str, members: Sequence[Member], *, named: bool) -> Tuple[List
     is only restored if it is missing, or selected by name.
     """
     stay, different = [], []
+    left = set() if named else _led_to(own, members)
     for member in members:
         slot = layout.look_up(root, member) if member.kind != "directory" else None
         action = ""
-        if slot and slot.old and not destination.companions(slot.parent, slot.name):
+        if slot and member.path in left:
+            action = "same" if slot.old and _is_same(slot) else "left"
+        elif slot and slot.old and not destination.companions(slot.parent, slot.name):
             action = "same" if _is_same(slot) else "" if named else _grown_log(slot)
         if slot and action:
             stay.append(Change(member.path, action, slot.real))
         else:
             different.append(member)
     return stay, different
+
+
+def _led_to(paths: Sequence[str], members: Sequence[Member]) -> Set[str]:
+    """Return the members that paths lead to, with the links on the way, as they were when the archive was made."""
+    links = {member.path: member.target for member in members if member.kind == "link"}
+    found: Set[str] = set()
+    todo = list(paths)
+    while todo:
+        path = os.path.normpath(todo.pop())
+        for link in (each for each in (*ancestors(path), path) if each in links):
+            if link not in found:
+                todo.append(os.path.join(os.path.dirname(link), links[link] + path[len(link) :]))
+            found.add(link)
+            break
+        else:
+            found.add(path)
+    return found
 
 
 def _grown_log(slot: layout.Slot) -> str:

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 import shutil
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from ..archive.manifest import printable
 from ..disk import durable
@@ -17,9 +17,10 @@ from ..errors import RESTORE_NEEDED, Fault
 from .layout import Layout, decode, encode
 
 FOLDER = ".restore"
-STAGING, REPLACING, DONE, UNDOING, OVER = "staging", "swapping", "done", "undoing", "over"
-"""nothing is changed; files are being replaced; all are; files are being put back; kept files are being removed"""
-_PLAN, _PHASE, _RESERVE = "plan.json", "phase", "reserve"
+STAGING, REPLACING, COMMANDS, DONE, UNDOING, OVER = "staging", "swapping", "commands", "done", "undoing", "over"
+"""nothing is changed; files are being replaced; all are, but not all commands have passed; all have; files are being
+put back; kept files are being removed"""
+_PLAN, _PHASE, _RESERVE, _PASSED = "plan.json", "phase", "reserve", "passed.json"
 _RESERVED = 64 * 1024
 
 
@@ -31,7 +32,7 @@ class Progress:
         self.path = os.path.join(folder, FOLDER, f"{number:06}")
 
     @classmethod
-    def begin(cls, folder: str, planned: Layout) -> "Progress":
+    def begin(cls, folder: str, planned: Layout, *, with_commands: bool) -> "Progress":
         """Create the directory of a new restore; raises OSError, and then nothing is left of it."""
         above = os.path.join(folder, FOLDER)
         with contextlib.suppress(FileExistsError):
@@ -40,6 +41,8 @@ class Progress:
         durable.make_directory(made.path)
         try:
             durable.write_file(made._file(_RESERVE), os.urandom(_RESERVED))
+            if with_commands:
+                made.set_passed([])
             made.write_plan(planned)
         except BaseException:
             made.remove()
@@ -61,6 +64,21 @@ class Progress:
             raise Fault(f"plan `{self._file(_PLAN)}` cannot be read: {error}", "", RESTORE_NEEDED) from None
 
     @property
+    def passed(self) -> Optional[List[Tuple[str, ...]]]:
+        """The commands behind the files that have passed, as words; None if it has no commands. Raises Fault."""
+        try:
+            with open(self._file(_PASSED), "rb") as file:
+                return [tuple(words) for words in json.loads(file.read().decode("ascii"))]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise Fault(f"`{self._file(_PASSED)}` cannot be read: {error}", "", RESTORE_NEEDED) from None
+
+    def set_passed(self, commands: List[Tuple[str, ...]]) -> None:
+        """Write which commands have passed; raises OSError."""
+        self._write(_PASSED, json.dumps(commands).encode("ascii"))
+
+    @property
     def phase(self) -> str:
         """Its phase; raises Fault."""
         if not self.has_plan:
@@ -72,7 +90,7 @@ class Progress:
             return STAGING
         except OSError as error:
             raise Fault(f"phase `{self._file(_PHASE)}` cannot be read: {error}", "", RESTORE_NEEDED) from None
-        if phase not in (STAGING, REPLACING, DONE, UNDOING, OVER):
+        if phase not in (STAGING, REPLACING, COMMANDS, DONE, UNDOING, OVER):
             raise Fault(
                 f"phase `{self._file(_PHASE)}` is `{printable(phase)}`, expected one of a restore", "", RESTORE_NEEDED
             )

@@ -5,7 +5,8 @@ import shutil
 from typing import Iterator
 
 from ..disk import trust
-from ..settings.agenda import Agenda, Task
+from ..process.process import Command
+from ..settings.agenda import Agenda
 from ..settings.settings import Settings
 
 
@@ -17,12 +18,17 @@ def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
         if values[key]:
             yield from _file(key, values[key])
     for wanted in agenda.before:
-        if wanted.required and not os.access(wanted.path, os.R_OK):
+        made = wanted.path == values["SNAPSHOT_LORA"] and agenda.copies.before  # which may make the snapshot
+        if wanted.required and not made and not os.access(wanted.path, os.R_OK):
             yield f"{wanted.why}: `{wanted.path}` is missing or cannot be read, and without it no backup is good"
     if values["SVC_KEYTAB"] and agenda.tasks and not os.access(values["SVC_KEYTAB"], os.R_OK):
         yield f"`crontab.SVC_KEYTAB`: `{values['SVC_KEYTAB']}` is missing or cannot be read"
+    for act, around in (("copies", agenda.copies), ("restore", agenda.restore)):
+        for when, commands in around._asdict().items():
+            for command in commands:
+                yield from _program(f"`{act}.{when}`", command)
     for task in agenda.tasks:
-        yield from _program(task)
+        yield from _program(f"job `{task.job.name}`", task.command)
 
 
 def _directory(key: str, path: str) -> Iterator[str]:
@@ -51,11 +57,11 @@ def _file(key: str, path: str) -> Iterator[str]:
         yield f"`crontab.{key}`: `{path}` cannot be written"
 
 
-def _program(task: Task) -> Iterator[str]:
-    directory, name = task.command.directory, task.command.argv[0]
+def _program(whose: str, command: Command) -> Iterator[str]:
+    directory, name = command.directory, command.argv[0]
     if not os.path.isdir(directory):
-        yield f"job `{task.job.name}`: its working directory `{directory}` is missing"
+        yield f"{whose}: its working directory `{directory}` is missing"
         return
     path = os.path.join(directory, name) if "/" in name else name
-    if not shutil.which(path, path=task.command.environment["PATH"]):
-        yield f"job `{task.job.name}`: its program `{name}` is missing"
+    if not shutil.which(path, path=command.environment["PATH"]):
+        yield f"{whose}: its program `{name}` is missing"

@@ -1,7 +1,8 @@
 """A run, as cron starts it. Each step is on the disk before the next one starts; after a failure saved files are kept.
 
-lock → recovery of killed runs → Kerberos → stage files → imports → exports, reports → stage files → archive, verified
-and durable → truncate logs → prune old archives → record, metrics, notifications → unlock
+lock → recovery of killed runs → Kerberos → commands around the copies, stage files → imports → exports, reports
+→ stage files → archive, verified and durable → truncate logs → prune old archives → record, metrics, notifications
+→ unlock
 """
 
 import errno
@@ -21,7 +22,9 @@ from ..disk import durable, trust
 from ..disk.journal import Journal
 from ..disk.lock import Lock
 from ..errors import RESTORE_NEEDED, Fault, reason
-from ..process import kerberos
+from ..process import kerberos, process
+from ..process.around import failures, first_failure, shown
+from ..process.process import Command
 from ..report import notify, record
 from ..report.commit import commit_of
 from ..report.log import Log
@@ -42,6 +45,8 @@ from .stages import Batch, Stages
 RESERVE = 16 * 1024 * 1024
 """bytes of the disk that must stay free (J3)"""
 RESERVE_INODES = 64
+AROUND = "copies"
+"""name of the output of the commands around the copies, in the log"""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -53,11 +58,11 @@ def run(
     Raises Fault if a restore is unfinished. Every other error is part of the record.
     """
     if restore.unfinished(settings.values["CRON_BACKUP"]):
-        hint = "finish it first: `restore --continue`, or `restore --undo`"
-        raise Fault("a restore is unfinished: some files may be from the backup, others not", hint, RESTORE_NEEDED)
+        raise Fault("a restore is unfinished: no job runs", restore.FINISH_HINT, RESTORE_NEEDED)
     current = _Run(settings, agenda, catalogue, lock, stop)
     made = current.perform()
-    return made, {job.name: current.log.tail(job.name) for job in made.jobs if job.outcome != "ok"}
+    failed = [*current.failed, *(job.name for job in made.jobs if job.outcome != "ok")]
+    return made, {name: current.log.tail(name) for name in failed}
 
 
 class _Run:
@@ -76,6 +81,8 @@ class _Run:
         self.log = Log()
         self.reasons: List[str] = []
         """why the backup is not good; empty if it is"""
+        self.failed: List[str] = []
+        """whose output is shown besides that of failed jobs"""
         self.warnings: List[str] = []
         self.results: List[Result] = []
         self.members: Tuple[Member, ...] = ()
@@ -145,15 +152,40 @@ class _Run:
             self._note_problem(self.warnings, self.ticket.warning)
         if self._note_problem(self.reasons, self._no_room()):
             return
+        around = self.agenda.copies
+        try:
+            self._note_problem(self.reasons, first_failure(around.before, self._perform))
+            self._copy_before()
+            if not self.reasons:
+                self._note_problem(self.reasons, first_failure(around.after, self._perform))
+        finally:
+            for problem in failures(around.always, self._perform):
+                self._note_problem(self.reasons, problem)
+        leftovers.write_staged(self.own, self._manifest(), self.sources)
+        self.journal.write("staged", when="before", members=len(self.members), good=not self.reasons)
+
+    def _copy_before(self) -> None:
         dump = self.settings.values["SNAPSHOT_LORA"]
         if dump and os.path.exists(dump):
             most = float(self.settings.values["BACKUP_MAX_SECONDS_AGE"])
-            self._note_problem(self.reasons, snapshot.freshness_problem(dump, self.started, most))
-            if self.settings.values["SNAPSHOT_END_MARK"]:
-                self._note_problem(self.reasons, snapshot.end_mark_problem(dump))
+            problem = snapshot.freshness_problem(dump, self.started, most, time.time())
+            self._note_problem(self.reasons, problem)
         self._stage(self.agenda.before, "before")
-        leftovers.write_staged(self.own, self._manifest(), self.sources)
-        self.journal.write("staged", when="before", members=len(self.members), good=not self.reasons)
+        copy = self.sources.get(os.path.realpath(dump)) if dump else None
+        if copy:
+            strict = self.settings.values["SNAPSHOT_END_MARK"]
+            self._note_problem(self.reasons, snapshot.damage(copy, dump, strict=strict))
+
+    def _perform(self, command: Command, stoppable: bool) -> str:  # noqa: FBT001
+        """Run a command around the copies; return how it failed, empty if it passed."""
+        self.lock.set_activity(f"runs `{command.argv[0]}`")
+        self.log.write(f"runs `{shown(command)}`")
+        stop = self.stop.is_set if stoppable else None
+        ending = process.run(command, lambda data: self.log.output(AROUND, data), stop=stop, spool=self.own)
+        problem = process.failure(command, ending)
+        if problem:
+            self.failed.append(AROUND)
+        return problem
 
     def _login(self, job: str) -> kerberos.Ticket:
         values = self.settings.values

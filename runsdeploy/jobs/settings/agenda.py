@@ -7,14 +7,18 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from ..disk import trust
 from ..errors import BadInput, Problem
+from ..process.around import WHEN, Around
 from ..process.process import Command
 from ..staging.scan import Wanted
 from . import named
-from .catalogue import Catalogue, select
+from .catalogue import ACTS, TIMEOUT, Catalogue, select
 from .job import File, Job, Secret, Text, Unset, expand
 from .settings import Settings
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DUMP = ("pg_dump", "--clean", "--if-exists", "--no-password")
+_LOAD = ("psql", "--no-psqlrc", "--no-password", "--quiet", "--set=ON_ERROR_STOP=1", "--single-transaction")
+"""how `SNAPSHOT_DATABASE` is dumped to `SNAPSHOT_LORA` and loaded from it: the tables in it are replaced, or none"""
 
 
 class Task(NamedTuple):
@@ -34,8 +38,9 @@ class Agenda(NamedTuple):
     """files to back up before the jobs"""
     after: Tuple[Wanted, ...]
     """files to back up after the jobs"""
-    restore_before: Tuple[Command, ...]
-    restore_after: Tuple[Command, ...]
+    copies: Around
+    """commands around the copies of the files in `before`"""
+    restore: Around
     install: str
     """directory of the programs of the jobs"""
     warnings: Tuple[str, ...]
@@ -81,14 +86,11 @@ class _Expander:
             before += self._files(job.before, why)
             after += self._files(job.after, why)
             after += self._files(job.truncate, why, truncate=True)
-        hooks = [
-            tuple(self._hook(words) for words in commands)
-            for commands in (catalogue.restore_before, catalogue.restore_after)
-        ]
+        copies, restore = (self._around(catalogue, act) for act in ACTS)
         if self.problems:
             raise BadInput(self.problems)
         files = (_merge_paths(before), _merge_paths(after))
-        return Agenda(tuple(tasks), *files, hooks[0], hooks[1], self.names["install"], tuple(self.warnings))
+        return Agenda(tuple(tasks), *files, copies, restore, self.names["install"], tuple(self.warnings))
 
     def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
         """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
@@ -184,10 +186,22 @@ class _Expander:
                 self.problems.append(Problem(at.file, at.line, at.column, "", message))
         return files
 
-    def _hook(self, words: Tuple[Text, ...]) -> Command:
-        argv = tuple(self._text(word, "a restore command") for word in words)
-        command = Command(argv, "/", dict(account_environment()), 6 * 3600.0, daemon=False)
-        return self._vouched(command, "a restore command")
+    def _around(self, catalogue: Catalogue, act: str) -> Around:
+        """Return the commands around an act: those for the database come first, then those of the catalogue."""
+        own = [
+            [tuple(self._text(word, f"a command of `{act}.{when}`") for word in words) for words in commands]
+            for when, commands in ((when, catalogue.around[f"{act}.{when}"]) for when in WHEN)
+        ]
+        dump, database = self.settings.values["SNAPSHOT_LORA"], self.settings.values["SNAPSHOT_DATABASE"]
+        if database and act == "copies":
+            own[0].insert(0, (*_DUMP, f"--file={dump}", f"--dbname={database}"))
+        elif database:
+            own[1].insert(0, (*_LOAD, f"--file={dump}", f"--dbname={database}"))
+        environment = {**account_environment(), "RUNSDEPLOY_SETTINGS": self.names["settings"]}
+        made = ([Command(argv, "/", environment, TIMEOUT, daemon=False) for argv in each] for each in own)
+        return Around(
+            *(tuple(self._vouched(each, f"a command around `{act}`") for each in commands) for commands in made)
+        )
 
 
 def account_environment() -> Dict[str, str]:

@@ -5,6 +5,7 @@ import re
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple, Union
 
 from ..errors import BadInput, Problem, did_you_mean
+from ..process.around import WHEN
 from .document import Document, Value, parse, read
 from .job import PLACEHOLDER, STAGES, File, Job, Secret, Text
 
@@ -13,6 +14,8 @@ DEFAULT = "catalogue.json"
 TIMEOUT = 6 * 3600.0
 """default time limit of a job in seconds (J5)"""
 NEEDS = ("kerberos",)
+ACTS = ("copies", "restore")
+"""what has commands around it: the copies that a run makes of files before its jobs, and a restore"""
 
 _PLACES = ("before", "after")
 FIELDS = (*(name for name in Job._fields if name != "place"), "on_failure")
@@ -31,10 +34,8 @@ class Catalogue(NamedTuple):
     before: Tuple[File, ...]
     after: Tuple[File, ...]
     truncate: Tuple[File, ...]
-    restore_before: Tuple[Tuple[Text, ...], ...]
-    """commands to run before files are restored, e.g. to stop a service"""
-    restore_after: Tuple[Tuple[Text, ...], ...]
-    """commands to run after files are restored, e.g. to load a database snapshot"""
+    around: Dict[str, Tuple[Tuple[Text, ...], ...]]
+    """commands around an act, by act and time, e.g. `restore.after`"""
     parallel: FrozenSet[str]
     """stages whose jobs run at the same time"""
     path: str
@@ -79,7 +80,7 @@ class _Reader:
         """Return the catalogue; raises BadInput."""
         root = Value(self.document.root, 1, 1)
         fields = self._fields(
-            root, "", ("schema", "extends", "directory", "environment", "backup", "restore", "parallel", "jobs")
+            root, "", ("schema", "extends", "directory", "environment", "backup", *ACTS, "parallel", "jobs")
         )
         if "schema" not in fields or fields["schema"].content != SCHEMA:
             self._problem(fields.get("schema", root), "schema", f"expected {SCHEMA}")
@@ -89,14 +90,12 @@ class _Reader:
         self.environment = self._environment(fields.get("environment"), "environment")
         jobs = self._in_order(self._jobs(fields.get("jobs"), extended.jobs if extended else ()))
         backup = self._fields(fields.get("backup"), "backup", ("before", "after", "truncate"))
-        restore = self._fields(fields.get("restore"), "restore", ("before", "after"))
         found = Catalogue(
             jobs,
             self._files(backup.get("before"), "backup.before", required=True),
             self._files(backup.get("after"), "backup.after", required=False),
             self._files(backup.get("truncate"), "backup.truncate", required=False),
-            self._commands(restore.get("before"), "restore.before"),
-            self._commands(restore.get("after"), "restore.after"),
+            self._around(fields),
             frozenset(text.text for text in self._texts(fields.get("parallel"), "parallel", STAGES)),
             "",
         )
@@ -155,6 +154,10 @@ class _Reader:
             elif text:
                 found.append(text)
         return tuple(found)
+
+    def _around(self, fields: Dict[str, Value]) -> Dict[str, Tuple[Tuple[Text, ...], ...]]:
+        lists = {act: self._fields(fields.get(act), act, WHEN) for act in ACTS}
+        return {f"{act}.{when}": self._commands(lists[act].get(when), f"{act}.{when}") for act in ACTS for when in WHEN}
 
     def _commands(self, value: Optional[Value], key: str) -> Tuple[Tuple[Text, ...], ...]:
         commands = []
@@ -382,8 +385,7 @@ def _join(builtin: Catalogue, own: Catalogue) -> Catalogue:
         (*builtin.before, *own.before),
         (*builtin.after, *own.after),
         (*builtin.truncate, *own.truncate),
-        (*builtin.restore_before, *own.restore_before),
-        (*builtin.restore_after, *own.restore_after),
+        {key: (*commands, *own.around[key]) for key, commands in builtin.around.items()},
         builtin.parallel | own.parallel,
         own.path,
     )

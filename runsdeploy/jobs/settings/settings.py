@@ -53,6 +53,7 @@ KEYS = {
     "BACKUP_MAX_SECONDS_AGE": Key("count", 86400, 1),
     "INSTALL_DIR": Key("path", ""),
     "VENV": Key("path", ""),
+    "SNAPSHOT_DATABASE": Key("text", ""),
     "SNAPSHOT_END_MARK": Key("switch", default=False),
     "BACKUP_KEEP_DAILY": Key("count", 0),
     "BACKUP_KEEP_WEEKLY": Key("count", 0),
@@ -112,6 +113,10 @@ def validate(document: Document, status: os.stat_result, switches: AbstractSet[s
             problems.append(document.problem(value, name, message, near))
     warnings += _useless(document, switches | SEED_SWITCHES)
     problems += _missing(document, values)
+    if values["SNAPSHOT_DATABASE"] and not values["SNAPSHOT_LORA"]:
+        name = f"{PREFIX}SNAPSHOT_DATABASE"
+        message = f"needs `{PREFIX}SNAPSHOT_LORA`, the file that the database is dumped to"
+        problems.append(document.problem(document.root[name], name, message))
     nested = document.root.get(PREFIX[:-1])
     if nested and isinstance(nested.content, dict):
         hint = f'keys are flat: `"{PREFIX}CRON_BACKUP"`'
