@@ -36,7 +36,7 @@ def problem(path: Path, *, strict: bool = False) -> str:
         (MARK + b"drop table t;\n", False),
         (b"insert -- PostgreSQL database dump complete\n", False),
         (b"\\unrestrict x\n", False),
-        pytest.param(b"PGDMP\x01\x0e" + os.urandom(500), False, id="no custom format"),
+        pytest.param(b"PGDMP\x01\x0e" + bytes(range(1, 251)) * 2, False, id="no custom format"),
     ],
 )
 def test_J11_with_the_switch_a_snapshot_without_its_end_is_noticed(tmp_path: Path, data: bytes, *, whole: bool):
@@ -64,7 +64,7 @@ def test_J11_with_the_switch_a_snapshot_without_its_end_is_noticed(tmp_path: Pat
         (b"OCI runtime exec failed: exec failed: x\n", "has a message"),
         (b"-- a snapshot\n", ""),
         (b"INSERT INTO shells VALUES ('bash: x');\n", ""),
-        (os.urandom(100).replace(b"\n", b"x"), ""),
+        (bytes(range(128, 228)), ""),
     ],
 )
 def test_J11_a_snapshot_is_judged_by_its_own_bytes_without_the_switch(tmp_path: Path, data: bytes, found: str):
