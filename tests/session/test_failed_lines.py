@@ -57,15 +57,24 @@ CASES = {
     # Failures of subshells that ended nothing come before the one that did: bash counts the same for both (D13).
     "behind a tolerated one": ("set -e\nx=$(false; echo a)\nfalse", 5),
     "behind a tolerated one, strictly": ('set -euo pipefail\nx=$(false; echo a)\necho "x=$x"\nfalse', 6),
-    "in a block behind a tolerated one": ("set -e\nx=$(grep -q zz /dev/null; echo $?)\nif true; then\n    true\n    grep -q zz /dev/null\nfi", 7),
-    "a subshell behind a tolerated one": ("set -Eeuo pipefail\nn=$(grep -c nothing /dev/null; true)\n( cd /tmp; false ) | cat", 5),
+    "in a block behind a tolerated one": (
+        "set -e\nx=$(grep -q zz /dev/null; echo $?)\nif true; then\n    true\n    grep -q zz /dev/null\nfi",
+        7,
+    ),
+    "a subshell behind a tolerated one": (
+        "set -Eeuo pipefail\nn=$(grep -c nothing /dev/null; true)\n( cd /tmp; false ) | cat",
+        5,
+    ),
     "a long subshell behind a tolerated one": ("set -e\nn=$(false; true)\n(\n    true\n    false\n    true\n)", 7),
     "behind a tolerated one of a command": ('set -e\necho "$(false; echo a)"\necho "$(false)"\nfalse', 6),
     "behind a process substitution": ("set -e\ncat <(false; echo a)\nfalse", 5),
     "behind one of before set -e": ("x=$(false; echo a)\nfalse\necho more\nset -e\nfalse", 7),
     "behind one in a function": ("set -e\nf() {\n    x=$(false; echo a)\n}\nf\nif true; then\n    false\nfi", 9),
     "behind one in the same function": ("set -e\nf() {\n    x=$(false; echo a)\n    true\n    false\n}\nf", 7),
-    "behind one in a branch of case": ("set -e\nfor n in a b; do\n    case $n in\n    a) x=$(false; echo a) ;;\n    b) false ;;\n    esac\ndone", 7),
+    "behind one in a branch of case": (
+        "set -e\nfor n in a b; do\n    case $n in\n    a) x=$(false; echo a) ;;\n    b) false ;;\n    esac\ndone",
+        7,
+    ),
     "behind one in a loop": ("set -e\nfor n in 1 2; do\n    x=$(false; echo a)\n    [ $n = 1 ]\ndone", 6),
     "own ERR trap behind a tolerated one": ("set -eE\ntrap 'echo oops' ERR\nx=$(false; echo a)\ntrue\nfalse", 7),
     "a pipeline over lines": ("set -eo pipefail\ntrue\n{ true && false; } |\n    cat |\n    cat\necho no", 5),
