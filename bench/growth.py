@@ -1,4 +1,4 @@
-"""What many of a thing cost: processor time, of markers elapsed time, as ratios to system tools and a tenth of the work.
+"""What many of a thing cost: processor time, of markers the time by the clock, as ratios to system tools and a tenth.
 
 python bench/growth.py [--number N]. Ends with 1 if a tenfold work takes more than LINEAR times as long.
 """

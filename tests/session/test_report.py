@@ -16,6 +16,7 @@ from runsdeploy.session.report import (
     Fold,
     HostReport,
     StepReport,
+    status_of,
 )
 from tests import making
 
