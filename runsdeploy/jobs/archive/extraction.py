@@ -5,7 +5,7 @@ Nothing here writes a file, and only the manifest decides what is read from an a
 
 import hashlib
 import os
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import tar
 from .gunzip import GzipReader
@@ -100,11 +100,13 @@ def listing(stream: GzipReader) -> Listing:
     return Listing(manifest, tuple(found), positions, refused, tuple(problems))
 
 
-def digest(parts: Iterable[bytes]) -> str:
-    """Return the SHA-256 of all parts together, in hexadecimal."""
+def digest(parts: Iterable[bytes], copy: Optional[IO[bytes]] = None) -> str:
+    """Return the SHA-256 of all parts together, in hexadecimal; each is also written to `copy`."""
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(part)
+        if copy:
+            copy.write(part)
     return hashed.hexdigest()
 
 

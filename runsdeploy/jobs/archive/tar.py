@@ -1,7 +1,7 @@
 """The tar format: headers are written by `tarfile`, archives are read strictly.
 
-For reading, `tarfile` does not suffice: it takes a damaged header for the end of the archive, and reads extended headers
-of any size into memory (J10, J13). The reader is the same for archives of the runner and for those of GNU tar (J24).
+For reading, `tarfile` does not suffice: it takes a damaged header for the end of the archive, and reads extended
+headers of any size into memory (J10, J13). One reader reads archives of the runner and those of GNU tar (J24).
 """
 
 import re
