@@ -5,7 +5,7 @@ Nothing here writes a file, and only the manifest decides what is read from an a
 
 import hashlib
 import os
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 from . import tar
 from .gunzip import GzipReader
@@ -36,58 +36,44 @@ class Listing(NamedTuple):
 
 def header(member: Member) -> bytes:
     """Return the tar header of a member; so an archive can also be unpacked with tar."""
-    return tar.header(
-        tar.Entry(
-            name=FILES.encode() + os.fsencode(member.path),
-            kind=member.kind,
-            mode=member.mode & KEPT_MODE_BITS,
-            uid=member.uid,
-            gid=member.gid,
-            user=os.fsencode(member.user),
-            group=os.fsencode(member.group),
-            mtime=member.mtime_ns // 10**9,
-            size=member.size,
-            target=os.fsencode(member.target),
-        )
-    )
+    return tar.header(_entry(member))
 
 
 def manifest_header(manifest: Manifest, size: int) -> bytes:
     """Return the header of the manifest, the first member."""
-    return tar.header(tar.Entry(NAME.encode(), "file", 0o600, 0, 0, b"", b"", manifest.created, size, b""))
+    return tar.header(_manifest_entry(manifest, size))
 
 
 def read_manifest(stream: GzipReader) -> Manifest:
     """Return the manifest at the start of an archive; raises Damaged."""
-    block = stream.read(tar.BLOCK)
-    if block[:100] != NAME.encode().ljust(100, b"\0"):
-        raise Damaged("does not start with a manifest")
-    size = tar.number(block[124:136])
-    if size > LARGEST:
-        raise Damaged(f"has a manifest of {size} bytes, expected {LARGEST} at most")
-    manifest = decode(b"".join(tar.data(stream, size)))
-    if block != manifest_header(manifest, size):
-        raise Damaged("has a header of its manifest that differs from what is written")
-    return manifest
+    for entry, content in tar.entries(stream):
+        if entry.name != NAME.encode():
+            break
+        if entry.size > LARGEST:
+            raise Damaged(f"has a manifest of {entry.size} bytes, expected {LARGEST} at most")
+        manifest = decode(b"".join(content))
+        if entry != _manifest_entry(manifest, entry.size):
+            raise Damaged("has a header of its manifest that differs from what is written")
+        return manifest
+    raise Damaged("does not start with a manifest")
 
 
 def members(stream: GzipReader, manifest: Manifest) -> Contents:
     """Yield each member of the manifest with its content; the caller checks the digest.
 
-    Raises Damaged as soon as a byte outside of contents differs from what the manifest implies. The size of everything
-    is known from the manifest, so a decompression bomb cannot deliver more.
+    Raises Damaged as soon as a member is not what the manifest implies. The size of everything is known from the
+    manifest, so a decompression bomb cannot deliver more.
     """
-    for member in manifest.members:
-        expected = header(member)
-        if stream.read(len(expected)) != expected:
+    expected = iter(manifest.members)
+    for entry, content in tar.entries(stream):
+        member = next(expected, None)
+        if member is None:
+            raise Damaged("has more members than its manifest lists")
+        if entry != _entry(member):
             raise Damaged(f"has another header than the manifest implies for `{printable(member.path)}`")
-        content = tar.data(stream, member.size)
         yield member, content
-        for _ in content:
-            pass
-    if stream.read(len(tar.END)) != tar.END:
-        raise Damaged("has more members than its manifest lists")
-    stream.expect_end()
+    if next(expected, None):
+        raise Damaged("has fewer members than its manifest lists")
 
 
 def listing(stream: GzipReader) -> Listing:
@@ -114,9 +100,30 @@ def listing(stream: GzipReader) -> Listing:
     return Listing(manifest, tuple(found), positions, refused, tuple(problems))
 
 
-def digest(parts: Iterable[bytes]) -> str:
-    """Return the SHA-256 of all parts together, in hexadecimal."""
+def digest(parts: Iterable[bytes], copy: Optional[IO[bytes]] = None) -> str:
+    """Return the SHA-256 of all parts together, in hexadecimal; each is also written to `copy`."""
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(part)
+        if copy:
+            copy.write(part)
     return hashed.hexdigest()
+
+
+def _entry(member: Member) -> tar.Entry:
+    return tar.Entry(
+        name=FILES.encode() + os.fsencode(member.path),
+        kind=member.kind,
+        mode=member.mode & KEPT_MODE_BITS,
+        uid=member.uid,
+        gid=member.gid,
+        user=os.fsencode(member.user),
+        group=os.fsencode(member.group),
+        mtime=member.mtime_ns // 10**9,
+        size=member.size,
+        target=os.fsencode(member.target),
+    )
+
+
+def _manifest_entry(manifest: Manifest, size: int) -> tar.Entry:
+    return tar.Entry(NAME.encode(), "file", 0o600, 0, 0, b"", b"", manifest.created, size, b"")

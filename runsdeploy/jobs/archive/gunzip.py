@@ -64,10 +64,11 @@ def open_archive(path: str) -> IO[bytes]:
     return os.fdopen(descriptor, "rb")
 
 
-def chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the rest of a file."""
-    while True:
-        part = file.read(CHUNK)
+def chunks(file: IO[bytes], most: float = float("inf")) -> Iterator[bytes]:
+    """Yield the rest of a file, up to `most` bytes."""
+    while most > 0:
+        part = file.read(int(min(most, CHUNK)))
         if not part:
             return
+        most -= len(part)
         yield part

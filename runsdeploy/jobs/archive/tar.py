@@ -1,12 +1,11 @@
-"""The tar format, as far as backups need it.
+"""The tar format: headers are written by `tarfile`, archives are read strictly.
 
-The module `tarfile` of the standard library takes a damaged header for the end of the archive, reads extended headers
-of any size into memory, and writes different bytes in different versions of Python. Here the bytes of a header are a
-function of its entry, so that archives of the runner are compared, not interpreted (J10, J13). Archives of GNU tar are
-parsed strictly.
+For reading, `tarfile` does not suffice: it takes a damaged header for the end of the archive, and reads extended
+headers of any size into memory (J10, J13). One reader reads archives of the runner and those of GNU tar (J24).
 """
 
 import re
+import tarfile
 from typing import Dict, Iterator, NamedTuple, Tuple
 
 from .gunzip import CHUNK, GzipReader
@@ -59,15 +58,19 @@ class Entry(NamedTuple):
 
 
 def header(entry: Entry) -> bytes:
-    """Return the header of a file, link or directory; values too large for it are put into an extended header (PAX)."""
-    extended: Extended = {}
-    name = entry.name + b"/" if entry.kind == "directory" else entry.name
-    block = _block(entry._replace(name=name), _TYPES[entry.kind], extended)
-    if not extended:
-        return block
-    records = b"".join(_record(key, extended[key]) for key in sorted(extended))
-    leading = Entry(b"PaxHeaders/" + entry.name[-80:], "file", 0o600, 0, 0, b"", b"", 0, len(records), b"")
-    return _block(leading, b"x", {}) + records + padding(len(records)) + block
+    """Return the header of a file, link or directory; values too large for it are put into an extended header (PAX).
+
+    Its bytes differ between versions of Python: compare entries, not headers.
+    """
+
+    def text(value: bytes) -> str:
+        return value.decode("utf-8", "surrogateescape")
+
+    made = tarfile.TarInfo(text(entry.name))
+    made.type, made.size, made.linkname = _TYPES[entry.kind], entry.size, text(entry.target)
+    made.mode, made.mtime, made.uid, made.gid = entry.mode, entry.mtime, entry.uid, entry.gid
+    made.uname, made.gname = text(entry.user), text(entry.group)
+    return made.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def padding(size: int) -> bytes:
@@ -75,7 +78,7 @@ def padding(size: int) -> bytes:
     return bytes(-size % BLOCK)
 
 
-def number(field: bytes) -> int:
+def _number(field: bytes) -> int:
     """Return the number in a header field: octal, or binary as GNU tar writes large numbers."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
@@ -97,7 +100,7 @@ def data(stream: GzipReader, size: int) -> Iterator[bytes]:
 
 
 def entries(stream: GzipReader) -> Iterator[Tuple[Entry, Iterator[bytes]]]:
-    """Yield the members of a GNU tar archive with their contents; raises Damaged at the first format error."""
+    """Yield the members of an archive with their contents; raises Damaged at the first format error."""
     while True:
         extended, block = _extended(stream)
         if block == bytes(BLOCK):
@@ -108,47 +111,6 @@ def entries(stream: GzipReader) -> Iterator[Tuple[Entry, Iterator[bytes]]]:
         for _ in content:
             pass
     _end(stream)
-
-
-def _block(entry: Entry, kind: bytes, extended: Extended) -> bytes:
-    """Return a plain header; values too large for it are added to `extended`."""
-
-    def text(key: bytes, value: bytes, width: int) -> bytes:
-        if len(value) > width:
-            extended[key] = value
-        return value[:width].ljust(width, b"\0")
-
-    def octal(key: bytes, value: int, digits: int) -> bytes:
-        if 0 <= value < 8**digits:
-            return b"%0*o\0" % (digits, value)
-        extended[key] = b"%d" % value
-        return b"0" * digits + b"\0"
-
-    fields = [
-        text(b"path", entry.name, 100),
-        octal(b"mode", entry.mode, 7),
-        octal(b"uid", entry.uid, 7),
-        octal(b"gid", entry.gid, 7),
-        octal(b"size", entry.size, 11),
-        octal(b"mtime", entry.mtime, 11),
-        b" " * 8,
-        kind,
-        text(b"linkpath", entry.target, 100),
-        b"ustar\x0000",
-        text(b"uname", entry.user, 31) + b"\0",
-        text(b"gname", entry.group, 31) + b"\0",
-    ]
-    block = b"".join(fields).ljust(BLOCK, b"\0")
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def _record(key: bytes, value: bytes) -> bytes:
-    """Return a record of an extended header; it starts with its own length."""
-    rest = b" " + key + b"=" + value + b"\n"
-    length = len(rest) + 1
-    while length != len(b"%d" % length) + len(rest):
-        length += 1
-    return b"%d" % length + rest
 
 
 def _extended(stream: GzipReader) -> Tuple[Extended, bytes]:
@@ -162,7 +124,7 @@ def _extended(stream: GzipReader) -> Tuple[Extended, bytes]:
                 break
             return extended, block
         _check_sum(block)
-        size = number(block[124:136])
+        size = _number(block[124:136])
         if size > _NAMES:
             raise Damaged(f"has an extended header of {size} bytes, expected {_NAMES} at most")
         content = b"".join(data(stream, size))
@@ -200,7 +162,7 @@ def _entry(block: bytes, extended: Extended) -> Entry:
     entry = Entry(
         name=name[:-1] if kind == "directory" and name.endswith(b"/") else name,
         kind=kind,
-        mode=number(block[100:108]) & 0o7777,
+        mode=_number(block[100:108]) & 0o7777,
         uid=_decimal(extended, b"uid", block[108:116]),
         gid=_decimal(extended, b"gid", block[116:124]),
         user=extended.get(b"uname", _text(block[265:297])),
@@ -220,7 +182,7 @@ def _text(field: bytes) -> bytes:
 
 def _decimal(extended: Extended, key: bytes, field: bytes) -> int:
     if key not in extended:
-        return number(field)
+        return _number(field)
     match = _DECIMAL.fullmatch(extended[key])
     if not match:
         raise Damaged(f"has an extended header with a bad number: {extended[key][:40]!a}")
@@ -229,11 +191,11 @@ def _decimal(extended: Extended, key: bytes, field: bytes) -> int:
 
 def _time(field: bytes) -> int:
     """Return a time; unlike other numbers it may be negative, for times before 1970."""
-    return int.from_bytes(field, "big", signed=True) if field[:1] == b"\xff" else number(field)
+    return int.from_bytes(field, "big", signed=True) if field[:1] == b"\xff" else _number(field)
 
 
 def _check_sum(block: bytes) -> None:
-    if number(block[148:156]) != sum(block[:148]) + 8 * ord(" ") + sum(block[156:]):
+    if _number(block[148:156]) != sum(block[:148]) + 8 * ord(" ") + sum(block[156:]):
         raise Damaged("has a damaged header")
 
 

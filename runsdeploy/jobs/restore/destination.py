@@ -7,6 +7,7 @@ in the plan, even if a link is put there meanwhile (J13).
 import contextlib
 import errno
 import os
+import shutil
 import stat
 from typing import IO, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
@@ -103,16 +104,7 @@ def starts_with(directory: str, name: str, member: Member) -> bool:
     with open_directory(directory) as descriptor, os.fdopen(os.open(name, _OLD, dir_fd=descriptor), "rb") as file:
         if os.fstat(file.fileno()).st_size < member.size:
             return False
-        return digest(_first(file, member.size)) == member.sha256
-
-
-def _first(file: IO[bytes], size: int) -> Iterator[bytes]:
-    while size > 0:
-        block = file.read(min(size, 64 * 1024))
-        if not block:
-            return
-        size -= len(block)
-        yield block
+        return digest(chunks(file, member.size)) == member.sha256
 
 
 def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -> None:
@@ -129,7 +121,7 @@ def stage(directory: str, name: str, member: Member, content: Iterable[bytes]) -
             os.utime(name, ns=times, dir_fd=descriptor, follow_symlinks=False)
             return
         with _new(descriptor, name, member.mode, member.uid, member.gid) as file:
-            if digest(_tee(content, file)) != member.sha256:
+            if digest(content, file) != member.sha256:
                 raise Damaged(f"`{printable(member.path)}` has another content than when it was verified")
             _finish(file, member.mtime_ns)
 
@@ -231,13 +223,6 @@ def _finish(file: IO[bytes], mtime_ns: int) -> None:
     os.fsync(file.fileno())
 
 
-def _tee(content: Iterable[bytes], file: IO[bytes]) -> Iterator[bytes]:
-    """Write each part to a file and yield it."""
-    for part in content:
-        file.write(part)
-        yield part
-
-
 def _copy(directory: int, name: str, kept: str) -> None:
     """Copy a file or link with owner, mode and time."""
     status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -249,8 +234,7 @@ def _copy(directory: int, name: str, kept: str) -> None:
     with os.fdopen(os.open(name, _OLD, dir_fd=directory), "rb") as source:
         mode = stat.S_IMODE(status.st_mode)
         with _new(directory, kept, mode, status.st_uid, status.st_gid) as file:
-            for part in chunks(source):
-                file.write(part)
+            shutil.copyfileobj(source, file)
             for name_of in os.listxattr(source.fileno()):
                 os.setxattr(file.fileno(), name_of, os.getxattr(source.fileno(), name_of))
             _finish(file, status.st_mtime_ns)

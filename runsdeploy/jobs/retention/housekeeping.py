@@ -54,7 +54,11 @@ def decide(
     found: Sequence[archive.Archive], recorded: Suspect, now: float, policy: retention.Policy
 ) -> retention.Decision:
     """Decide which archives are kept; the one that `latest` means always is."""
-    held = [_candidate(each) for each in found if each.kind in ("good", "failed") and each.manifest]
+    held = [
+        retention.Candidate(each.name, each.created, each.manifest.sequence, each.manifest.good, each.known)
+        for each in found
+        if each.kind in ("good", "failed") and each.manifest
+    ]
     decision = retention.decide(held, now, policy)
     known = archive.latest(found, recorded)
     needed = {known.name} & decision.drop if known else set()
@@ -77,10 +81,3 @@ def _remove(folder: str, names: List[str]) -> Tuple[List[str], List[str]]:
     except OSError as error:
         failed.append(f"old backups could not all be deleted: {reason(error)}")
     return gone, failed
-
-
-def _candidate(each: archive.Archive) -> retention.Candidate:
-    manifest = each.manifest
-    if manifest is None:
-        raise ValueError(each.name)
-    return retention.Candidate(each.name, float(manifest.created), manifest.sequence, manifest.good, each.known)

@@ -20,6 +20,8 @@ import time
 from contextlib import suppress
 from typing import List, NamedTuple, Optional
 
+from ..archive import extraction
+from ..archive.gunzip import chunks
 from ..archive.manifest import Member
 from ..disk import durable
 from ..errors import reason
@@ -77,7 +79,7 @@ def _cut_archived(descriptor: int, member: Member, folder: str) -> str:
     if progress.is_done(descriptor):
         return ""
     # Hash before taking the lease: it may take minutes, and the kernel breaks a lease earlier (lease-break-time).
-    if progress.moved is None and _hash(descriptor, member.size) != member.sha256:
+    if progress.moved is None and _digest(descriptor, member.size) != member.sha256:
         return (
             "" if os.fstat(descriptor).st_size < member.size else "its first bytes are no longer those of the archive"
         )
@@ -148,13 +150,7 @@ def _move(descriptor: int, rest: int, progress: _Progress) -> None:
     progress.write(at)
 
 
-def _hash(descriptor: int, size: int) -> str:
+def _digest(descriptor: int, size: int) -> str:
     """Return the digest of the first `size` bytes of a file, or of the whole file if it is shorter."""
-    digest, at = hashlib.sha256(), 0
-    while at < size:
-        block = os.pread(descriptor, min(CHUNK, size - at), at)
-        if not block:
-            break
-        digest.update(block)
-        at += len(block)
-    return digest.hexdigest()
+    with open(descriptor, "rb", closefd=False) as file:
+        return extraction.digest(chunks(file, size))

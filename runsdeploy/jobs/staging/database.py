@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import hashlib
 import os
 import re
 import sys
@@ -10,8 +9,10 @@ from contextlib import closing
 from typing import Any, Callable, Optional
 from urllib.parse import quote
 
+from ..archive import extraction
+from ..archive.gunzip import chunks
 from ..disk import durable
-from .source import CHUNK, NotStaged, open_source, read, size_at
+from .source import NotStaged, open_source, read, size_at
 
 try:
     import sqlite3
@@ -81,12 +82,10 @@ def copy_database(method: CopyMethod, path: str, copy: str) -> str:
     """Copy a database to a new file, durably, and return its digest; raises NotStaged if it is locked or damaged."""
     durable.create(copy).close()
     method(path, copy)
-    digest = hashlib.sha256()
     with open(copy, "rb") as file:
-        for block in iter(functools.partial(file.read, CHUNK), b""):
-            digest.update(block)
+        digest = extraction.digest(chunks(file))
         os.fsync(file.fileno())
-    return digest.hexdigest()
+    return digest
 
 
 def _back_up(path: str, copy: str) -> None:

@@ -2,13 +2,13 @@
 
 import functools
 import grp
-import hashlib
 import os
 import pwd
 import stat
 import time
-from typing import Tuple
+from typing import Any, Callable, Sequence, Tuple
 
+from ..archive import extraction
 from ..archive.manifest import Member, out_of_range
 from ..disk import durable, trust
 from .database import copy_database, copy_method, in_use, is_database
@@ -41,7 +41,7 @@ def member_of(found: Found, status: os.stat_result, when: str) -> Member:
     would be refused.
     """
     kind = "link" if found.target else "directory" if stat.S_ISDIR(status.st_mode) else "file"
-    owner = (status.st_uid, status.st_gid, _user(status.st_uid), _group(status.st_gid))
+    owner = (status.st_uid, status.st_gid, _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid))
     mode = stat.S_IMODE(status.st_mode)
     made = Member(found.path, when, kind, mode, *owner, status.st_mtime_ns, 0, "", found.target, truncate=False)
     if out_of_range(made):
@@ -98,37 +98,24 @@ def _copy_log(source: int, status: os.stat_result, copy: str) -> str:
     digest = _write(source, status.st_size, copy)
     after = os.fstat(source)
     # It has grown or was rewritten: only reading it again can show which.
-    if doubtful or stamp(after) != stamp(status):
-        again = hashlib.sha256()
-        for block in blocks(source, status.st_size):
-            again.update(block)
-        if again.hexdigest() != digest:
-            raise Torn("changed while it was copied")
+    changed = doubtful or stamp(after) != stamp(status)
+    if changed and extraction.digest(blocks(source, status.st_size)) != digest:
+        raise Torn("changed while it was copied")
     return digest
 
 
 def _write(source: int, size: int, copy: str) -> str:
     """Copy the first `size` bytes of a file durably, and return their digest."""
-    digest = hashlib.sha256()
     with durable.create(copy) as file:
-        for block in blocks(source, size):
-            digest.update(block)
-            file.write(block)
+        digest = extraction.digest(blocks(source, size), file)
         durable.sync(file)
-    return digest.hexdigest()
+    return digest
 
 
 @functools.lru_cache(maxsize=None)
-def _user(uid: int) -> str:
+def _name(find: Callable[[int], Sequence[Any]], number: int) -> str:
+    """Return the name of a user or a group; empty if the number has none."""
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return ""
-
-
-@functools.lru_cache(maxsize=None)
-def _group(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
+        return str(find(number)[0])
     except KeyError:
         return ""

@@ -19,6 +19,7 @@ from runsdeploy.jobs.archive import archive, extraction, tar
 from runsdeploy.jobs.archive.gunzip import GzipReader
 from runsdeploy.jobs.archive.manifest import Damaged, Member, decode, encode
 from tests.jobs.backup import CREATED, IDENTITY, backup, historical, manifest, member, members, reseal
+from tests.jobs.pythons import pythons
 
 NAME = f"{IDENTITY}-cron-backup.tar.gz"
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
@@ -133,6 +134,37 @@ def test_members_come_in_the_order_of_their_bytes_and_setuid_is_never_in_an_arch
     path = backup(folder, tree)
     with tarfile.open(path) as unpacked:
         assert unpacked.getmember("files/suid").mode == 0o755
+
+
+FOREIGN = """
+import json, sys, tarfile
+sys.path.insert(0, sys.argv[1])
+from jobs.archive import archive
+from jobs.archive.manifest import decode
+folder, document, sources, form = sys.argv[2:]
+tarfile.PAX_FORMAT = getattr(tarfile, form)
+with open(document, "rb") as file:
+    made = decode(file.read())
+with open(sources) as file:
+    archive.write(folder, made, json.load(file))
+"""
+
+
+@pytest.mark.parametrize("form", ["PAX_FORMAT", "GNU_FORMAT"])
+@pytest.mark.parametrize("python", [pythons()[0], pythons()[-1]])
+def test_headers_that_another_version_wrote_are_read(tmp_path, folder, tree, python, form):
+    """Versions of Python, and of the runner, write other bytes for one entry: entries are compared, not bytes."""
+    (tree / ("d" * 90)).mkdir()
+    (tree / ("d" * 90) / ("ø" * 90)).write_text("far below")
+    found = members(tree)
+    document, sources = tmp_path / "manifest", tmp_path / "sources"
+    document.write_bytes(encode(manifest(found)))
+    sources.write_text(json.dumps({each.path: f"{tree}{each.path}" for each in found}))
+    package = Path(__file__).parents[3] / "runsdeploy"
+    argv = [python, "-I", "-S", "-B", "-c", FOREIGN, package, folder, document, sources, form]
+    subprocess.run(argv, check=True, env={"LC_ALL": "C.UTF-8", "PATH": os.environ["PATH"]})
+    assert archive.verify(str(folder / NAME)) == []
+    assert set(read(folder / NAME)) == {each.path for each in found}
 
 
 def test_J1_a_second_archive_of_the_same_name_is_refused_and_the_first_untouched(folder, tree):

@@ -58,9 +58,18 @@ def block(name, size=b"00000000001\0", kind=b"0", magic=b"ustar\x0000", **fields
     return bytes(made)
 
 
+def record(key, value):
+    """Return a record of an extended header; it starts with its own length."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest) + 1
+    while length != len(b"%d" % length) + len(rest):
+        length += 1
+    return b"%d" % length + rest
+
+
 def pax(name, content=b"x", **records):
     """Return a member with records in an extended header before it."""
-    text = b"".join(tar._record(key.replace("__", ".").encode(), value) for key, value in records.items())
+    text = b"".join(record(key.replace("__", ".").encode(), value) for key, value in records.items())
     return block(b"PaxHeaders/x", b"%011o\0" % len(text), b"x") + text + tar.padding(len(text)) + put(name, content)
 
 
