@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import pwd
 import re
 import sys
 import threading
@@ -13,16 +12,14 @@ from typing import Any, Callable, Dict
 from .. import VERSION
 from ..archive import archive
 from ..archive.known_state import describe, document
-from ..disk import durable, trust
 from ..disk.lock import acquire, holder
-from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
+from ..errors import BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem
 from ..report import record
 from ..report.log import Log, printable
 from ..restore import restore
 from ..run import leftovers, preflight
 from ..run.run import run as run_jobs
 from ..settings.agenda import make_agenda
-from ..settings.settings import Settings
 from . import backups
 from .load import load
 from .output import print_json, print_lines, wants_json, write
@@ -46,7 +43,7 @@ def run(arguments: Any, program: str, stop: threading.Event) -> int:
     """Do a run and print its result; cron mails all output, so success is one line at most (J21)."""
     settings, catalogue = load(arguments, program)
     agenda = make_agenda(settings, catalogue, program, arguments.name)
-    folder = _backup_directory(settings)
+    folder = preflight.backup_directory(settings)
     try:
         lock = acquire(folder, "starts a run", arguments.wait)
     except Fault as fault:
@@ -71,53 +68,6 @@ def run(arguments: Any, program: str, stop: threading.Event) -> int:
 def _log_was_shown() -> bool:
     """Return whether the log was shown on a terminal; it ends with the same summary."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
-
-
-def _backup_directory(settings: Settings) -> str:
-    """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
-    folder = settings.values["CRON_BACKUP"]
-    _check_place(folder)
-    try:
-        os.mkdir(folder, 0o700)
-        durable.sync_directory(os.path.dirname(folder))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        hint = f"make it: `install -d -o {_account(os.geteuid())} -m 700 {folder}`"
-        raise Fault(f"backup directory `{folder}` cannot be made: {reason(error)}", hint, BACKUP_BAD) from None
-    if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
-        hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
-        raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
-    # It may have been made by others meanwhile.
-    _check_place(folder)
-    status = os.stat(folder)
-    if status.st_uid != os.geteuid() and os.geteuid() == 0:
-        # A hint to give it to root would stop the nightly runs of its owner.
-        owner = _account(status.st_uid)
-        raise Fault(
-            f"`{folder}` belongs to `{owner}`: a run as root would leave files that it cannot use",
-            f"run it as `{owner}`",
-            BACKUP_BAD,
-        )
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        hint = f"chown {os.geteuid()} {folder} && chmod 700 {folder}"
-        raise Fault(f"`{folder}` must belong to this account, and must not be writable for others", hint, BACKUP_BAD)
-    if not os.path.isdir(folder):
-        raise Fault(f"`{folder}` is not a directory", "", BACKUP_BAD)
-    return str(folder)
-
-
-def _check_place(folder: str) -> None:
-    found = trust.replaceable(folder)
-    if found:
-        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
-
-
-def _account(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:

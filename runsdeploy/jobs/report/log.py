@@ -35,6 +35,9 @@ class Log:
         """values to mask"""
         self.problems: List[str] = []
         """why the log could not be written, without duplicates"""
+        self.warnings: List[str] = []
+        self.faults: List[str] = []
+        """what makes the run fail besides its jobs and its backup; each is a warning too"""
         self._tails: Dict[str, Deque[bytes]] = {}
         self._guard = threading.Lock()
         self._shown = sys.stderr is not None and sys.stderr.isatty()
@@ -64,6 +67,18 @@ class Log:
         """Log a message of the runner, with the time."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._append("".join(f"{stamp} {line}\n" for line in text.split("\n")).encode("utf-8", "backslashreplace"))
+
+    def warn(self, text: str) -> None:
+        """Log a warning, which the record of the run has too."""
+        self.warnings.append(text)
+        self.write(f"warning: {text}")
+
+    def fail(self, text: str) -> str:
+        """Log a warning that makes the run fail; return it. An empty one is ignored."""
+        if text:
+            self.faults.append(text)
+            self.warn(text)
+        return text
 
     def output(self, job: str, data: bytes) -> None:
         """Log output lines of a job unchanged, except for secrets; each has the name of the job in front."""

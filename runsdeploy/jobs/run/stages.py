@@ -51,9 +51,6 @@ class Stages:
     def __init__(self, batch: Batch, log: Log, journal: Journal, lock: Lock, stop: threading.Event) -> None:
         self.batch, self.log, self.journal, self.lock, self.stop = batch, log, journal, lock, stop
         self.results: List[Result] = []
-        self.warnings: List[str] = []
-        self.faults: List[str] = []
-        """errors of the journal and of the record of the known state"""
         self.suspect = batch.suspect
         """the state now, as it is recorded on the disk"""
         self._secrets = secret.Secrets()
@@ -154,9 +151,9 @@ class Stages:
         shown = "" if ending.status is None or ending.outcome == "ok" else f"({ending.status})"
         self.log.write(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
         for orphan in ending.orphans:
-            self._warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
+            self.log.warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
         if ending.dropped:
-            self._warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
+            self.log.warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
         seconds = round(ending.seconds, 3)
         return Result(job.name, job.stage, ending.outcome, ending.status, seconds, "", job.required)
 
@@ -177,22 +174,12 @@ class Stages:
         try:
             known_state.save(self.batch.folder, suspect)
         except OSError as error:
-            return self._fail(f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}")
+            return self.log.fail(f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}")
         self.suspect = suspect
         return ""
 
     def _note(self, act: str, **facts: object) -> str:
-        problem = self.journal.try_to_write(act, **facts)
-        return self._fail(problem) if problem else ""
-
-    def _fail(self, problem: str) -> str:
-        self.faults.append(problem)
-        self._warn(problem)
-        return problem
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.log.write(f"warning: {text}")
+        return self.log.fail(self.journal.try_to_write(act, **facts))
 
 
 def _not_started(job: Job, outcome: str, why: str) -> Result:
