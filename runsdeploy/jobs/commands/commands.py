@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import sys
 import threading
 import time
@@ -20,12 +19,11 @@ from ..restore import restore
 from ..run import leftovers, preflight
 from ..run.run import run as run_jobs
 from ..settings.agenda import make_agenda
+from ..settings.catalogue import duration
 from . import backups
 from .load import load
 from .output import print_json, print_lines, wants_json, write
 
-_AGE = re.compile(r"([0-9]{1,9})([smhd]?)$")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _CHUNK = 64 * 1024
 
 
@@ -151,10 +149,10 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
 
 
 def _age(text: str) -> int:
-    match = _AGE.match(text)
-    if not match or not int(match.group(1)):
+    seconds = duration(text)
+    if not seconds:
         raise BadInput([Problem("", 0, 0, "", f"found `{text}` for `--max-age`, expected a time like `26h`")])
-    return int(match.group(1)) * _SECONDS[match.group(2)]
+    return seconds
 
 
 def logs(arguments: Any, program: str, _stop: threading.Event) -> int:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Deque, Dict, List, Set
+from typing import Deque, Dict, FrozenSet, List
 
 from ..disk import trust
 from ..errors import reason
@@ -31,8 +31,7 @@ class Log:
     """The log of one run."""
 
     def __init__(self) -> None:
-        self.secrets: Set[bytes] = set()
-        """values to mask"""
+        self._secrets: FrozenSet[bytes] = frozenset()
         self.problems: List[str] = []
         """why the log could not be written, without duplicates"""
         self.warnings: List[str] = []
@@ -68,23 +67,29 @@ class Log:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._append("".join(f"{stamp} {line}\n" for line in text.split("\n")).encode("utf-8", "backslashreplace"))
 
-    def warn(self, text: str) -> None:
+    def add_warning(self, text: str) -> None:
         """Log a warning, which the record of the run has too."""
         self.warnings.append(text)
         self.write(f"warning: {text}")
 
-    def fail(self, text: str) -> str:
+    def add_fault(self, text: str) -> str:
         """Log a warning that makes the run fail; return it. An empty one is ignored."""
         if text:
             self.faults.append(text)
-            self.warn(text)
+            self.add_warning(text)
         return text
+
+    def mask(self, secret: str) -> None:
+        """Mask a secret in the output of jobs from now on."""
+        data = os.fsencode(secret)
+        if len(data) >= SHORTEST:
+            # A new set: other jobs may be writing.
+            self._secrets |= {data}
 
     def output(self, job: str, data: bytes) -> None:
         """Log output lines of a job unchanged, except for secrets; each has the name of the job in front."""
-        for secret in self.secrets:
-            if len(secret) >= SHORTEST:
-                data = data.replace(secret, MASK)
+        for secret in self._secrets:
+            data = data.replace(secret, MASK)
         lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()

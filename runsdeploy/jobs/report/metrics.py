@@ -3,7 +3,7 @@
 They contain numbers and names of jobs only, no paths, messages or settings, so they cannot contain a secret.
 """
 
-from typing import List, Optional, Tuple
+from typing import List, Optional, Sequence, Tuple
 
 from ..disk import durable
 from .record import History, Record
@@ -28,6 +28,7 @@ def render(record: Record, history: History) -> bytes:
     statuses = [(f"{{{label}}}", job.status) for label, job in jobs.items()]
     outcomes = [(f'{{{label},outcome="{_label(job.outcome)}"}}', 1) for label, job in jobs.items()]
     durations = [(f"{{{label}}}", job.seconds) for label, job in jobs.items()]
+    suspect = int(bool(record.suspect.since))
     lines = [
         *_one("last_run_warnings", "Warnings of the last run.", len(record.warnings)),
         *_one("last_success_timestamp_seconds", "End of the last run that succeeded.", history.last_success),
@@ -35,7 +36,7 @@ def render(record: Record, history: History) -> bytes:
         *_one("last_run_duration_seconds", "How long the last run took.", record.seconds),
         *_one("last_run_exit_status", "Exit status of the last run.", record.exit_status),
         *_one("backup_last_good_timestamp_seconds", "When the last good backup was made.", history.backup_last_good),
-        *_one("state_suspect", "1 if an import began that has not passed since, else 0.", int(bool(record.suspect.since))),
+        *_one("state_suspect", "1 if an import began that has not passed since, else 0.", suspect),
         *_one("backup_bytes", "Size of the last good backup.", record.archive_bytes or None),
         *_each("job_last_exit_status", "Exit status of the job in the last run.", statuses),
         *_each("job_last_outcome", "How the job ended in the last run: always 1, the outcome is the label.", outcomes),
@@ -49,7 +50,7 @@ def _one(name: str, help_text: str, value: Optional[float]) -> List[str]:
     return _each(name, help_text, [("", value)])
 
 
-def _each(name: str, help_text: str, values: List[Tuple[str, Optional[float]]]) -> List[str]:
+def _each(name: str, help_text: str, values: Sequence[Tuple[str, Optional[float]]]) -> List[str]:
     """Return the lines of one metric; the labels of each value are in braces, or empty."""
     samples = [f"{PREFIX}{name}{labels} {value!r}" for labels, value in values if value is not None]
     kind = "counter" if name.endswith("_total") else "gauge"

@@ -138,7 +138,7 @@ class _Run:
         self.journal.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
         self.log.write(f"run {self.identity} starts with `{self.settings.real}`")
         for each in (*messages, *self.settings.warnings, *self.agenda.warnings, *notify.run_started(self.settings)):
-            self.log.warn(each)
+            self.log.add_warning(each)
 
     # Before the jobs
 
@@ -147,7 +147,7 @@ class _Run:
         if self.agenda.tasks and (user or keytab or any("kerberos" in task.job.needs for task in self.agenda.tasks)):
             self.ticket = kerberos.login(user, keytab, self.own)
             if self.ticket.warning:
-                self.log.warn(self.ticket.warning)
+                self.log.add_warning(self.ticket.warning)
         if self._doubt(self._no_room()):
             return
         around = self.agenda.copies
@@ -264,7 +264,7 @@ class _Run:
         with suppress(OSError):
             leftovers.remove_staged_after(self.own)
             for message in leftovers.archive_staged(self.folder, self.own, self.identity, self.reasons):
-                self.log.warn(message)
+                self.log.add_warning(message)
         return leftovers.archive_of(self.folder, self.identity)
 
     def _housekeeping(self, written: str) -> Tuple[str, ...]:
@@ -276,19 +276,19 @@ class _Run:
         self.lock.set_activity("verifies an older archive")
         self.verified, damaged = housekeeping.verify_oldest(self.folder, self.history.verified, written)
         for each in left:
-            self.log.warn(each)
+            self.log.add_warning(each)
         for each in damaged:
-            self.log.fail(each)
+            self.log.add_fault(each)
         pruned, warnings = housekeeping.prune(self.folder, self.settings, self.started)
         for each in warnings:
-            self.log.warn(each)
+            self.log.add_warning(each)
         for name in pruned:
             self.log.write(f"deleted `{name}`: older than {self.settings.values['BACKUP_SAVE_DAYS']} days")
         self._note("pruned", names=list(pruned))
         return pruned
 
     def _note(self, act: str, **facts: object) -> None:
-        self.log.fail(self.journal.try_to_write(act, **facts))
+        self.log.add_fault(self.journal.try_to_write(act, **facts))
 
     def _describe_error(self, error: OSError) -> str:
         """Return an error with its path and, if the disk is full, the free space."""
@@ -337,9 +337,9 @@ class _Run:
         try:
             record.save(self.folder, history)
         except OSError as error:
-            self.log.warn(f"the record could not be written: {self._describe_error(error)}")
+            self.log.add_warning(f"the record could not be written: {self._describe_error(error)}")
         for each in notify.run_ended(self.settings, made, history, self.log):
-            self.log.warn(each)
+            self.log.add_warning(each)
         self._note("end", exit_status=made.exit_status)
         with suppress(OSError):
             leftovers.prune_runs(self.folder)

@@ -53,7 +53,8 @@ class Stages:
         self.results: List[Result] = []
         self.suspect = batch.suspect
         """the state now, as it is recorded on the disk"""
-        self._secrets = secret.Secrets()
+        self._secrets: Dict[str, str] = {}
+        """values by file, each read once"""
 
     def run(self) -> None:
         """Run all jobs; each has a result when this returns. Errors of jobs and disks are results, not exceptions."""
@@ -131,8 +132,11 @@ class Stages:
         environment = dict(task.command.environment)
         if cache:
             environment["KRB5CCNAME"] = cache
-        environment.update((name, self._secrets.read(path)) for name, path in task.secrets.items())
-        self.log.secrets.update(self._secrets.values)
+        for name, path in task.secrets.items():
+            if path not in self._secrets:
+                self._secrets[path] = secret.read(path)
+            environment[name] = self._secrets[path]
+            self.log.mask(self._secrets[path])
         return environment
 
     def _command(self, task: Task, environment: Dict[str, str]) -> Result:
@@ -151,9 +155,9 @@ class Stages:
         shown = "" if ending.status is None or ending.outcome == "ok" else f"({ending.status})"
         self.log.write(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
         for orphan in ending.orphans:
-            self.log.warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
+            self.log.add_warning(f"`{job.name}` left a process behind, which was ended: {orphan}")
         if ending.dropped:
-            self.log.warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
+            self.log.add_warning(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
         seconds = round(ending.seconds, 3)
         return Result(job.name, job.stage, ending.outcome, ending.status, seconds, "", job.required)
 
@@ -174,12 +178,14 @@ class Stages:
         try:
             known_state.save(self.batch.folder, suspect)
         except OSError as error:
-            return self.log.fail(f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}")
+            return self.log.add_fault(
+                f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}"
+            )
         self.suspect = suspect
         return ""
 
     def _note(self, act: str, **facts: object) -> str:
-        return self.log.fail(self.journal.try_to_write(act, **facts))
+        return self.log.add_fault(self.journal.try_to_write(act, **facts))
 
 
 def _not_started(job: Job, outcome: str, why: str) -> Result:
