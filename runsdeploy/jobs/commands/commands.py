@@ -22,7 +22,7 @@ from ..settings.agenda import make_agenda
 from ..settings.catalogue import duration
 from . import backups
 from .load import load
-from .output import print_json, print_lines, wants_json, write
+from .output import print_json, print_lines, print_result, wants_json, write
 
 _CHUNK = 64 * 1024
 
@@ -71,26 +71,15 @@ def _log_was_shown() -> bool:
 def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
     """List the jobs in the order in which they run."""
     settings, catalogue = load(arguments, program)
-    rows = [
-        {
-            "name": job.name,
-            "stage": job.stage,
-            "enabled_by": job.enabled_by,
-            "enabled": job.enabled_by in settings.enabled,
-            "required": job.required,
-        }
-        for job in catalogue.jobs
-    ]
-    if wants_json(arguments):
-        about = {job.name: job.description for job in catalogue.jobs}
-        print_json(jobs=[{**row, "description": about[str(row["name"])]} for row in rows])
-        return OK
+    rows, lines = [], []
     width = max((len(job.name) for job in catalogue.jobs), default=0)
-    for job, row in zip(catalogue.jobs, rows):
+    for job in catalogue.jobs:
+        facts = {name: getattr(job, name) for name in ("name", "stage", "enabled_by", "required", "description")}
+        rows.append({**facts, "enabled": job.enabled_by in settings.enabled})
         switch = f"crontab.{job.enabled_by}" if job.enabled_by else "by name only"
-        print_lines(
-            [f"{job.stage:8}  {job.name:{width}}  {'on ' if row['enabled'] else 'off'}  {switch}  {job.description}"]
-        )
+        state = "on " if job.enabled_by in settings.enabled else "off"
+        lines.append(f"{job.stage:8}  {job.name:{width}}  {state}  {switch}  {job.description}")
+    print_result(arguments, lines, jobs=rows)
     return OK
 
 
@@ -100,11 +89,10 @@ def check(arguments: Any, program: str, _stop: threading.Event) -> int:
     agenda = make_agenda(settings, catalogue, program, here=arguments.here)
     names = [task.job.name for task in agenda.tasks]
     warnings = [*settings.warnings, *agenda.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
-    if wants_json(arguments):
-        print_json(exit_status=OK, enabled=names, warnings=warnings)
-        return OK
-    write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
-    print_lines([f"{settings.path}: valid; enabled: {', '.join(names) or 'no job, only the backup'}"])
+    if not wants_json(arguments):
+        write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
+    line = f"{settings.path}: valid; enabled: {', '.join(names) or 'no job, only the backup'}"
+    print_result(arguments, [line], exit_status=OK, enabled=names, warnings=warnings)
     return OK
 
 
@@ -113,8 +101,9 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
     settings, _ = load(arguments, program)
     folder = settings.values["CRON_BACKUP"]
     history, now = record.load(folder), time.time()
+    runs, success = history.runs, history.last_success
     most = _age(arguments.max_age) if arguments.max_age else 0
-    late = bool(most) and (history.last_success is None or now - history.last_success > most)
+    late = bool(most) and (success is None or now - success > most)
     working = holder(folder)
     standing = ["a restore is unfinished; no job runs until it is finished"] if restore.unfinished(folder) else []
     suspect = archive.suspect(folder)
@@ -123,29 +112,17 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
         standing.append(f"{describe(suspect)}; the known state is in {f'`{known.name}`' if known else 'no backup'}")
     if working is None:
         standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
-    if wants_json(arguments):
-        ended: Dict[str, Any] = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
-        ended["suspect"] = document(suspect)
-        print_json(
-            exit_status=FAILED if late else OK, runs=list(history.runs), working=working, standing=standing, **ended
-        )
-        return FAILED if late else OK
-    for each in history.runs[-10:]:
-        print_lines(record.summary(each))
-    if history.runs:
-        print_lines(f"  warning: {printable(each.encode())}" for each in history.runs[-1].get("warnings", ()))
-    print_lines(standing)
+    lines = [line for each in runs[-10:] for line in record.summary(each)]
+    lines += [f"  warning: {printable(each.encode())}" for each in (runs[-1].get("warnings", ()) if runs else ())]
+    lines += standing
     if working is not None:
-        print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])
-    last = (
-        "never"
-        if history.last_success is None
-        else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(history.last_success))
-    )
-    print_lines(
-        [f"last good run: {last}{f', more than {arguments.max_age} ago' if late and history.last_success else ''}"]
-    )
-    return FAILED if late else OK
+        lines.append(f"active: pid {working.get('pid')}, {working.get('doing')}")
+    last = "never" if success is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(success))
+    lines.append(f"last good run: {last}{f', more than {arguments.max_age} ago' if late and success else ''}")
+    code = FAILED if late else OK
+    facts = {"last_success": success, "backup_last_good": history.backup_last_good, "suspect": document(suspect)}
+    print_result(arguments, lines, exit_status=code, runs=list(runs), working=working, standing=standing, **facts)
+    return code
 
 
 def _age(text: str) -> int:

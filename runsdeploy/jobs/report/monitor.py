@@ -39,10 +39,10 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 class Limits(NamedTuple):
     """Limits for one request to a monitor."""
 
-    seconds: float = 5.0
+    seconds: float = 3.0
     """seconds for one attempt: name lookup, connection, TLS, request and response together"""
-    total: float = 10.0
-    """seconds for all attempts and the pauses between them"""
+    total: float = 3.0
+    """seconds for all attempts and the pauses between them: the two pings of a run cost less than ten seconds (J20)"""
     tries: int = 3
     pause: float = 0.5
     """seconds before the second attempt, twice as long before the third"""

@@ -9,14 +9,11 @@ from . import metrics, monitor
 from .log import Log
 from .record import History, Record, summary
 
-LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
-"""a run makes at most two requests, so a dead monitor costs less than ten seconds altogether (J20)"""
-
 
 def run_started(settings: Settings) -> List[str]:
     """Send the notification that a run starts; return warnings."""
     url = settings.values["PING_URL"]
-    warning = monitor.ping(url, "start", limits=LIMITS) if url else ""
+    warning = monitor.ping(url, "start") if url else ""
     return [warning] if warning else []
 
 
@@ -29,7 +26,7 @@ def run_ended(settings: Settings, record: Record, history: History, log: Log) ->
         tails: Dict[str, List[str]] = {job.name: log.tail(job.name) for job in record.jobs if job.outcome != "ok"}
         body = "\n".join([text, *(f"{name}| {line}" for name, tail in tails.items() for line in tail)])
         event = "success" if record.exit_status == OK else "fail"
-        warnings.append(monitor.ping(values["PING_URL"], event, body.encode(), LIMITS))
+        warnings.append(monitor.ping(values["PING_URL"], event, body.encode()))
     return [warning for warning in warnings if warning]
 
 

@@ -197,7 +197,6 @@ def actions(run: str) -> List[str]:
     return [each["act"] for each in journal.read(os.path.join(run, "journal"))]
 
 
-def unarchived_runs(folder: str) -> List[Dict[str, Any]]:
-    """Return the runs with staged files that are not yet archived, for lists of backups."""
-    waiting = [name for name in run_ids(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]
-    return [{"id": name} for name in waiting]
+def unarchived_runs(folder: str) -> List[str]:
+    """Return the ids of runs with staged files that are not yet archived, for lists of backups."""
+    return [name for name in run_ids(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]

@@ -37,14 +37,6 @@ class Value(NamedTuple):
         """The JSON type in words."""
         return _KINDS.get(type(self.content), "null")
 
-    def plain(self) -> Any:
-        """Return the value without positions."""
-        if isinstance(self.content, dict):
-            return {key: value.plain() for key, value in self.content.items()}
-        if isinstance(self.content, list):
-            return [value.plain() for value in self.content]
-        return self.content
-
 
 class Document(NamedTuple):
     """A JSON file whose root is an object."""
