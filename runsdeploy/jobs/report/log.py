@@ -13,6 +13,7 @@ from typing import Deque, Dict, FrozenSet, List
 
 from ..disk import trust
 from ..errors import reason
+from ..process.supervisor import write_all
 
 LARGEST = 10 * 1024 * 1024
 """bytes of a log file above which the next run starts a new one"""
@@ -107,7 +108,7 @@ class Log:
         with self._guard:
             for path, descriptor in self._files.items():
                 try:
-                    _write_all(descriptor, data)
+                    write_all(descriptor, data)
                 except OSError as error:
                     self._failed(path, error)
             if self._shown:
@@ -124,12 +125,6 @@ def printable(data: bytes) -> str:
     """Return a line with control characters escaped: output of a job must not control the terminal (R17)."""
     text = data.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _rotate(name: str, folder: int) -> None:

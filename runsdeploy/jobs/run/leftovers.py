@@ -23,8 +23,9 @@ KEPT = 20
 """number of run directories that are kept, for their logs"""
 
 _IDENTITY = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")
-_UNFINISHED = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz\.[^/]*tmp$")
-_CHECKSUM = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz)\.sha256$")
+_ARCHIVE = _IDENTITY.pattern[:-1] + r"-cron-backup(?:-failed)?\.tar\.gz"
+_UNFINISHED = re.compile(_ARCHIVE + r"\.[^/]*tmp$")
+_CHECKSUM = re.compile(f"({_ARCHIVE})" + r"\.sha256$")
 
 
 def write_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
