@@ -30,7 +30,8 @@ def problems(path: str, *, groups: bool = True, shared: bool = True) -> List[Pro
     members is a problem. `shared`: whether the last component may be a directory like /tmp, in which others can make
     files of their own.
     """
-    path = os.path.join(os.getcwd(), path)
+    if not path.startswith("/"):  # the working directory may be gone
+        path = os.path.join(os.getcwd(), path)
     return [problem for _, found in _walk(path, groups, shared) for problem in found]
 
 

@@ -18,6 +18,8 @@ _CODE = frozenset(
 """variables that make programs load code"""
 _WORD = re.compile(r"[^\s;|&()<>\"'`=$]+")
 """a word of a shell command, roughly: too many words do no harm, as only those count that name a file"""
+_SERVER = re.compile(r"(^|[\s\"'=])(-h\s*|--host[\s=]|host\s*=\s*)$")
+"""what stands before the place of a server: `-h DIRECTORY`, as of PostgreSQL's programs, or `host=DIRECTORY`"""
 HINT = "if a job only reads it as data, pass it in `environment`"
 
 
@@ -45,9 +47,9 @@ def _loaded(command: Command, path: str) -> Iterator[str]:
 
 def _files(command: Command) -> Iterator[str]:
     """Yield the paths that the words of a command may be; others could make one that is missing."""
-    words = {part for word in command.argv[1:] for part in (word, *_WORD.findall(word))}
-    # A path directly behind the letter of an option.
-    words |= {word[word.find("/") :] for word in words if "/" in word}
+    words = {word for argument in command.argv[1:] for word in _words(argument)}
+    # The argument behind an option for a server is where that listens.
+    words -= {after for before, after in zip(command.argv[1:], command.argv[2:]) if before in ("-h", "--host")}
     # Programs are searched for, in a command line of a shell too.
     for word in (command.argv[0], *words):
         if "/" in word:
@@ -55,3 +57,16 @@ def _files(command: Command) -> Iterator[str]:
         else:
             yield shutil.which(word, path=command.environment["PATH"]) or "/"
             yield os.path.join(command.directory, word)
+
+
+def _words(argument: str) -> Iterator[str]:
+    """Yield an argument, the words in it, and of each the path directly behind the letter of an option."""
+    yield argument
+    for found in _WORD.finditer(argument):
+        # The directory of a socket belongs to its server, and nothing in it is executed.
+        if not _SERVER.search(argument[: found.start()]):
+            yield found[0]
+    for word in (argument, *_WORD.findall(argument)):
+        slash = word.find("/")
+        if slash > 0 and not _SERVER.search(word[:slash]):
+            yield word[slash:]
