@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import resource
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from runsdeploy.errors import writing
+from runsdeploy.errors import reason, writing
+
+
+def place() -> Path:
+    """Return the directory for temporary files, absolute: TMPDIR or the system's; raises OSError if there is none."""
+    try:
+        # Before Python 3.12 tempfile leaves a relative TMPDIR relative.
+        return Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError as error:
+        limited = resource.getrlimit(resource.RLIMIT_FSIZE)[0] == 0
+        number = errno.EFBIG if limited else errno.EROFS
+        raise OSError(number, f"no directory for temporary files can be written ({reason(error)})") from error
 
 
 @contextmanager
@@ -19,8 +32,7 @@ def make_directory(prefix: str, parent: Path | None = None) -> Iterator[Path]:
 
     Those of killed processes with this prefix are removed too. The path is absolute.
     """
-    # Before Python 3.12 tempfile leaves a relative TMPDIR relative.
-    parent = parent or Path(tempfile.gettempdir()).absolute()
+    parent = parent or place()
     with (
         tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as made,
         ExitStack() as stack,

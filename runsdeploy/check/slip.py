@@ -36,7 +36,9 @@ def _distance(name: str, other: str) -> int:
 
 
 def _differ_by_meaning(name: str, other: str) -> bool:
-    """Return whether names differ in a number, or in one short word."""
+    """Return whether names differ in a number, in one short word, or only in `_` around them: `_X` is made of `X`."""
+    if name.strip("_") == other.strip("_"):
+        return True
     if re.findall(r"\d+", name) != re.findall(r"\d+", other):
         return True
     words = list(zip(name.split("_"), other.split("_"), strict=False))

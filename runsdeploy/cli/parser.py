@@ -17,7 +17,7 @@ from msgspec import Struct
 from runsdeploy.cli import habits
 from runsdeploy.cli.flags import COMMON, Command, Flag
 from runsdeploy.cli.table import COMMANDS
-from runsdeploy.errors import InputError, Problem, did_you_mean
+from runsdeploy.errors import InputError, Problem, did_you_mean, writing
 
 CHANGE_DIRECTORY = Flag("-C", "run as if started in this directory", metavar="DIR")
 
@@ -28,6 +28,13 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise InputError with a message of argparse."""
         raise InputError([Problem(None, message, f"see `{self.prog} --help`")])
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Write a help text; argparse's own method hides that the disk is full."""
+        stream, name = (sys.stderr, "stderr") if file is sys.stderr else (sys.stdout, "stdout")
+        with writing(name):
+            stream.write(message)
+            stream.flush()
 
 
 class _Version(argparse.Action):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +14,7 @@ from runsdeploy.output.terminal import Writer, printable
 from runsdeploy.plan.blame import operation_text
 from runsdeploy.plan.plan import Plan
 from runsdeploy.rollout.work import Work
+from runsdeploy.temporary import place
 from runsdeploy.transport.host_connection import HostConnection
 from runsdeploy.tree.composition import composed
 from runsdeploy.tree.encoding import encoding_problem
@@ -69,7 +69,7 @@ def connection_to(arguments: Arguments, host: Host, prefix: str = "") -> HostCon
     """
     if not arguments.local:
         trust = Trust(any_owner=arguments.trust, why="an ssh configuration is written there")
-        if problems := trust.owner_problems(Path(tempfile.gettempdir())):
+        if problems := trust.owner_problems(place()):
             raise InputError(problems)
     return HostConnection(
         host.address,

@@ -9,7 +9,7 @@ import tempfile
 import traceback
 
 from runsdeploy import __version__
-from runsdeploy.errors import Problem
+from runsdeploy.errors import Problem, reason
 
 HINT = "please send that file with a report of this mistake"
 
@@ -28,5 +28,5 @@ def problem_of(error: Exception, doing: str) -> Problem:
             file.write(about)
     except OSError as failed:
         sys.stderr.write(text)
-        return Problem(None, f"runsdeploy itself failed: {said}; no report file: {(failed.strerror or '').lower()}")
+        return Problem(None, f"runsdeploy itself failed: {said}; no report file: {reason(failed)}")
     return Problem(None, f"runsdeploy itself failed: {said}; traceback in `{path}`", HINT)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from msgspec import Struct, field
 from runsdeploy.errors import InputError, Position, Problem, display_path, writing
 from runsdeploy.plan.conf import Request
 from runsdeploy.plan.variable import ROOT_PLACEHOLDER
-from runsdeploy.temporary import make_directory
+from runsdeploy.temporary import make_directory, place
 from runsdeploy.tree.encoding import bash_encoding_problem
 from runsdeploy.tree.script import Script
 from runsdeploy.tree.text import read_text
@@ -128,8 +127,7 @@ def open_work_directory(trees: Trees) -> Iterator[WorkDirectory]:
     # Many small, short-lived files: in memory where the system has a place for that.
     memory = Path("/dev/shm")  # noqa: S108 - the directory is private
     usable = "TMPDIR" not in os.environ and os.access(memory, os.W_OK | os.X_OK)
-    # Absolute: bash works in the directories of the trees. (Before Python 3.12, TMPDIR=. gives relative paths.)
-    parent = memory if usable else Path(tempfile.gettempdir()).absolute()
+    parent = memory if usable else place()
     # Others could replace the directory, and with it the sections.
     trust = Trust(any_owner=trees.trusted, why="CONF sections are run there")
     if problems := trust.owner_problems(parent):

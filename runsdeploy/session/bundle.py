@@ -13,7 +13,6 @@ import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import IO
 
 from msgspec import Struct
@@ -35,6 +34,7 @@ from runsdeploy.session.parameters import (
 from runsdeploy.session.program import bootstrap, call, shell_file
 from runsdeploy.session.segment import Segment
 from runsdeploy.session.session import Session
+from runsdeploy.temporary import place
 from runsdeploy.tree.libraries import BUNDLED
 
 MODIFIED = 946684800
@@ -97,7 +97,7 @@ def pack(
 
     Raises Refused if a file changed after the plan was made.
     """
-    with writing(Path(tempfile.gettempdir())):
+    with writing(place()):
         return _pack(plan, segment, session, nonce, scope, shared)
 
 

@@ -66,12 +66,12 @@ in_exit_trap() { [[ "${record_lines[*]} " =~ (^|\ )1\ (0\ )?$ ]]; }
 # innermost FILE: take the record that caused this one. bash reports a failure in a function or in a subshell again in each
 # caller.
 innermost() {
-    local found=$1 count status subshell depth lines line chain file more=yes
+    local found=$1 count status subshell depth lines line chain file source more=yes
     while [[ -n $more ]]; do
         more=''
         read_record "$found" || return
         count=$record_count status=$record_status subshell=$record_subshell depth=${#record_lines[@]}
-        lines=" ${record_lines[*]} " line=${record_lines[0]} chain=$record_chain
+        lines=" ${record_lines[*]} " line=${record_lines[0]} chain=$record_chain source=${record_files%%'</>'*}
         for file in "$RUNS_step"/failed.*."$subshell".* "$RUNS_step"/failed.*."$((subshell + 1))".* "$RUNS_step/exited.$((subshell + 1))".*; do
             read_record "$file" || continue
             [[ $file != */exited.* ]] || record_status=$status
@@ -79,15 +79,35 @@ innermost() {
             if ((record_subshell == subshell)); then
                 ((record_count == count - 1)) && [[ $record_chain == "$lines" ]] || continue
             else
-                # bash reports a subshell at its last line; in a command substitution it counts lines wrongly.
-                ((${#record_lines[@]} >= depth && record_lines[${#record_lines[@]} - depth] <= line)) || continue
-                [[ $record_chain == *"$chain" ]] || continue
+                ((${#record_lines[@]} >= depth)) && [[ $record_chain == *"$chain" ]] || continue
+                is_one_command "$source" "${record_lines[${#record_lines[@]} - depth]}" "$line" || continue
             fi
             found=$file more=yes
             break
         done
     done
     read_record "$found" && take
+}
+
+# is_one_command FILE FROM TO: whether a failure of a subshell at line FROM may be that of the command at line TO, the last
+# one of a subshell or a pipeline. Otherwise it was a failure of an earlier subshell, which ended nothing. (bash counts
+# the same for both: a subshell's counter is a copy.)
+is_one_command() {
+    local at last text
+    (($2 != $3)) || return 0
+    (($2 < $3)) && own "$1" || return
+    # Each line of a pipeline but the last ends in `|`.
+    text=$(sed -n "$2,$(($3 - 1))p" "$RUNS_path")
+    [[ $'\n'$text$'\n' == *[!\|\\\&[:blank:]]*([[:blank:]])$'\n'* ]] || return 0
+    # What opens a subshell stands before its failure, so its end is one too many for the lines behind.
+    last=$(sed -n "$3p" "$RUNS_path")
+    at=$(sed -n "$(($2 + 1)),$3p" "$RUNS_path" | LC_ALL=C "$BASH" --norc -O extglob -n 2>&1)
+    [[ $at == *" line $(($3 - $2)): syntax error near unexpected token "* ]] || return
+    case $at in
+    *" token \`)'"*) [[ $last =~ (^|[[:blank:];])\) ]] ;;
+    *" token \`"'}'* | *" token \`"done* | *" token \`"fi* | *" token \`"esac*) [[ $last =~ [^|]\|([^|]|$) ]] ;;
+    *) false ;;
+    esac
 }
 
 # take: set RUNS_line and RUNS_file to the innermost own frame of the record, and RUNS_caller to the innermost line of the

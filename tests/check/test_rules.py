@@ -142,6 +142,12 @@ def test_a_script_in_a_directory_that_a_ref_ships_is_checked_if_a_recipe_names_i
     assert warnings(files) == ["scripts/web/own:2 misspelt-command"]
 
 
+def test_a_name_with_underscores_around_it_is_one_of_its_own(warnings):
+    """D28: Debian's `pg_virtualenv` asks for one and passes the other on."""
+    body = 'if [ "$PG_SHARED" ]; then exit; fi\n_PG_SHARED=1\nexport _PG_SHARED\nexec sh -c env'
+    assert warnings({"scripts/it": script("", body)}) == []
+
+
 @pytest.mark.parametrize(
     "body",
     [

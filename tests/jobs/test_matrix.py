@@ -292,15 +292,20 @@ def seed(system, tmp_path):
 def model(endings: dict[str, str], chosen: list[str]) -> tuple[dict[str, tuple[str, int | None]], int]:
     """Return how jobs end and the exit status, by the specification.
 
-    Imports in order, stopping at the first failure; then, only if imports passed, exports and reports.
+    Imports in order, stopping at the first failure; then, only if imports passed, exports and reports, each stopping
+    at the failure of a job that others need.
     """
     found: dict[str, tuple[str, int | None]] = {}
     passed = True
     for name in (name for name in IMPORTS if name in chosen):
         found[name] = OUTCOMES[endings[name]] if passed else ("not-run", None)
         passed = passed and endings[name] == "ok"
+    needed: dict[str, bool] = {}
     for name in (name for name in OTHERS if name in chosen):
-        found[name] = OUTCOMES[endings[name]] if passed else ("not-run", None)
+        stage = JOBS[name]["stage"]
+        found[name] = OUTCOMES[endings[name]] if passed and needed.get(stage, True) else ("not-run", None)
+        if JOBS[name].get("required"):
+            needed[stage] = endings[name] == "ok"
     return found, 0 if all(outcome == "ok" for outcome, _ in found.values()) else 1
 
 
@@ -313,7 +318,7 @@ def started(expected: dict[str, tuple[str, int | None]]) -> list[str]:
 
 def stage_outcomes(expected: dict[str, tuple[str, int | None]]) -> dict[str, str]:
     found = {}
-    for stage in ("imports", "exports", "reports"):
+    for stage in ("imports", "exports", "reports", "always"):
         ended = {outcome for name, (outcome, _) in expected.items() if JOBS[name]["stage"] == stage}
         names = {frozenset(): "none", frozenset({"ok"}): "ok", frozenset({"not-run"}): "skipped"}
         found[stage] = names.get(frozenset(ended), "failed")
@@ -478,5 +483,5 @@ def test_J15_archives_tell_host_and_outcome_of_each_job(system):
     (listed,) = system.json("backups")["backups"]
     assert listed["host"] == socket.gethostname()
     assert begun - 2 <= listed["created"] <= time.time()
-    assert listed["stages"] == {"imports": "ok", "exports": "failed", "reports": "none"}
+    assert listed["stages"] == {"imports": "ok", "exports": "failed", "reports": "none", "always": "none"}
     assert {name: job["outcome"] for name, job in listed["jobs"].items()} == {"one": "ok", "two": "failed"}

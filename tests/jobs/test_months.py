@@ -80,7 +80,7 @@ class NightStages(stages.Stages):
             raise Killed
         if name == self.night.stops:
             self.stop.set()
-        return Result(name, stage, outcome, None, 0.0)
+        return Result(name, stage, outcome, None, 0.0, "", task.job.required)
 
 
 class Acts:
@@ -166,7 +166,7 @@ class Month:
         tasks = tuple(task(name) for name in night.tasks)
         deadline, ticket = time.monotonic() + 1000, kerberos.Ticket("", "")
         own = ("", "", identity, before, frozenset(IMPORTS))
-        batch = stages.Batch(tasks, frozenset(), deadline, night.good, ticket, *own)
+        batch = stages.Batch(tasks, frozenset(), deadline, night.good, ticket, lambda _: ticket, *own)
         made = NightStages(batch, Log(), acts, acts, threading.Event())  # type: ignore[arg-type]
         made.night, made.months = night, self
         try:
@@ -230,6 +230,7 @@ def task(name: str) -> Task:
     nothing: dict[str, Any] = dict.fromkeys(Job._fields)
     stage = OTHERS.get(name, "imports")
     made = Job(**{**nothing, "name": name, "stage": stage, "needs": frozenset(), "shell": True, "daemon": False})
+    made = made._replace(required=stage == "imports")
     return Task(made, Command(("true",), "/", {}, 10.0, daemon=False), {})
 
 

@@ -173,13 +173,25 @@ def test_a_document_that_cannot_be_written_has_a_status_of_its_own(operator, tmp
     assert found.talk.startswith("cannot write to stdout: no space left on device")
 
 
-@pytest.mark.parametrize("line", ["list", "--version", "plan --host medusa.univ.run", "check --format json"])
+@pytest.mark.parametrize(
+    "line", ["list", "--version", "--help", "deploy --help", "plan --host medusa.univ.run", "check --format json"]
+)
 @pytest.mark.parametrize("buffered", ["", "1"])
 def test_every_command_names_an_output_that_it_cannot_write(operator, tmp_path, line, buffered):
     """D12: whether or not Python buffers."""
     operator.environment |= {"PYTHONUNBUFFERED": buffered, "RUNSDEPLOY_PATH": str(plant(tmp_path / "tree", TWO_SIDES))}
     found = under(operator, "exec >/dev/full", *line.split())
     assert (found.status, found.talk) == (74, "cannot write to stdout: no space left on device\n")
+
+
+@pytest.mark.parametrize("command", ["plan --host medusa.univ.run", "deploy --host medusa.univ.run"])
+def test_no_directory_for_temporary_files_is_told_with_the_repair(operator, tmp_path, command):
+    """D12: it was taken for a mistake of ours."""
+    operator.environment |= {"RUNSDEPLOY_PATH": str(plant(tmp_path / "tree", TWO_SIDES)), "TMPDIR": str(tmp_path)}
+    found = under(operator, "ulimit -f 0", *command.split())
+    assert (found.status, found.talk.count("\n")) == (74, 1), found.talk
+    assert "no directory for temporary files can be written" in found.talk
+    assert found.talk.endswith("raise `ulimit -f`\n")
 
 
 # --- state -----------------------------------------------------------------------------------------------------------
