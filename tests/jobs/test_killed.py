@@ -180,10 +180,14 @@ def children() -> list[int]:
     return found
 
 
+OTHERS: set[int] = set()
+"""children of this process that are no orphans, such as the database server of other tests"""
+
+
 def wait_for_orphans() -> None:
     """Wait until nothing of a killed run is alive: it is ours, as we are the nearest reaper."""
     until = time.monotonic() + 60
-    while left := children():
+    while left := [pid for pid in children() if pid not in OTHERS]:
         assert time.monotonic() < until, f"alive: {left}"
         for pid in left:
             with contextlib.suppress(ChildProcessError):
@@ -196,6 +200,7 @@ def reaper():
     """Make what a killed run leaves behind children of this process, to wait for them."""
     prctl = ctypes.CDLL(None).prctl
     assert prctl(SUBREAPER, 1, 0, 0, 0) == 0
+    OTHERS.update(children())
     yield
     prctl(SUBREAPER, 0, 0, 0, 0)
 

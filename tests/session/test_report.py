@@ -16,7 +16,7 @@ from runsdeploy.session.report import (
     Fold,
     HostReport,
     StepReport,
-    exit_status,
+    status_of,
 )
 from tests import making
 
@@ -126,7 +126,7 @@ def test_r39_s9_a_host_is_ok_only_if_events_report_that_every_step_started_and_e
         for number in (1, 2):
             assert began(number) in events
             assert any(isinstance(event, Ended) and event.number == number for event in events)
-    if exit_status([report]) == 0:
+    if status_of([report]) == 0:
         assert report.outcome == "ok"
 
 
@@ -231,10 +231,10 @@ STATUSES = [
 
 @pytest.mark.parametrize(("status", "reports", "signal"), STATUSES)
 def test_the_exit_status_is_that_of_the_specification(status: int, reports: list[HostReport], signal: int):
-    assert exit_status(reports, signal) == status
+    assert status_of(reports, signal) == status
 
 
 @given(st.lists(st.sampled_from(sorted(OUTCOMES)), min_size=1, max_size=3))
 def test_the_exit_status_is_0_only_if_every_host_is_ok(outcomes: list[str]):
-    status = exit_status([host(outcome) for outcome in outcomes])
+    status = status_of([host(outcome) for outcome in outcomes])
     assert (status == 0) == (set(outcomes) <= SUCCESSES | {"detached"})
