@@ -26,7 +26,9 @@ def entry():
     problems, settings = [], {}
     for each in filter(None, (path, options.get("--catalogue"))):
         try:
-            found = {name: value.plain() for name, value in document.read(each)[0].root.items()}
+            document.read(each)
+            with open(each, encoding="utf-8-sig") as file:
+                found = json.load(file)
             settings = settings or found
         except BadInput as error:
             problems += [dict(problem._asdict()) for problem in error.problems]

@@ -115,9 +115,7 @@ def main(words: Sequence[str], program: str) -> int:
 
 def _error_format(words: Sequence[str]) -> str:
     """Return the format for errors, from arguments that may not parse."""
-    pairs = zip([*words, ""], [*words[1:], "", ""])
-    asked = any(word == "--format=json" or (word == "--format" and after == "json") for word, after in pairs)
-    return "json" if asked else "text"
+    return "json" if "--format=json" in words or ("--format", "json") in zip(words, words[1:]) else "text"
 
 
 def _report(form: str, fault: Fault) -> int:

@@ -11,6 +11,7 @@ from runsdeploy.jobs.commands import commands
 from runsdeploy.jobs.report import metrics
 from runsdeploy.jobs.settings import catalogue, settings
 from tests.docs.test_docs import BLOCK
+from tests.jobs.report.test_metrics import FIGURES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "job-runner.md").read_text()
 
@@ -45,6 +46,5 @@ def test_the_example_is_a_catalogue(tmp_path):
 
 
 def test_every_metric_is_told():
-    figures = metrics.Figures(1.0, 1.0, 0, 1.0, 1.0, 1, (metrics.JobFigure("a", "ok", 0, 1.0),), 0)
-    for name in set(re.findall(r"^runsdeploy_jobs_(\w+)", metrics.render(figures).decode(), re.MULTILINE)):
+    for name in set(re.findall(r"^runsdeploy_jobs_(\w+)", metrics.render(*FIGURES).decode(), re.MULTILINE)):
         assert re.search(rf"[…_]{name}", PAGE), name

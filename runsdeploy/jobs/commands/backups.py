@@ -19,7 +19,7 @@ from ..restore import restore as restoring
 from ..run import leftovers
 from ..settings.agenda import make_agenda
 from .load import load, own_files
-from .output import print_json, print_lines, print_notes, wants_json, write
+from .output import print_notes, print_result, wants_json, write
 
 
 def folder_of(arguments: Any, program: str) -> str:
@@ -38,12 +38,10 @@ def backups(arguments: Any, program: str, _stop: threading.Event) -> int:
     folder = folder_of(arguments, program)
     found = archive.archives(folder)
     waiting = _unarchived(folder)
-    if wants_json(arguments):
-        print_json(backups=[_facts(each) for each in found], unfinished=waiting)
-        return OK
-    for each in found:
-        print_lines([_row(each)])
-    print_lines(f"{each['id']}: killed; the next run or restore makes a backup of its staged files" for each in waiting)
+    lines = [_row(each) for each in found]
+    lines += [f"{each}: killed; the next run or restore makes a backup of its staged files" for each in waiting]
+    facts = [_facts(each) for each in found]
+    print_result(arguments, lines, backups=facts, unfinished=[{"id": each} for each in waiting])
     return OK
 
 
@@ -95,12 +93,10 @@ def verify(arguments: Any, program: str, _stop: threading.Event) -> int:
     every = [each for each in archive.archives(folder) if each.kind != "bad"] if arguments.all else []
     looked_at = every or [choose(folder, arguments.archive)]
     results = {each.name: archive.verify(each.path) for each in looked_at}
-    if wants_json(arguments):
-        print_json(exit_status=BACKUP_BAD if any(results.values()) else OK, backups=results)
-    else:
-        for name, problems in results.items():
-            print_lines([f"{name}: {'; '.join(problems) or 'sound'}"])
-    return BACKUP_BAD if any(results.values()) else OK
+    status = BACKUP_BAD if any(results.values()) else OK
+    lines = [f"{name}: {'; '.join(problems) or 'sound'}" for name, problems in results.items()]
+    print_result(arguments, lines, exit_status=status, backups=results)
+    return status
 
 
 def restore(arguments: Any, program: str, stop: threading.Event) -> int:
@@ -127,13 +123,13 @@ def restore(arguments: Any, program: str, stop: threading.Event) -> int:
         print_notes(
             arguments, [f"{count} files are as in `{os.path.basename(plan.archive)}`; all were read back and compared"]
         )
-    if wants_json(arguments):
-        print_json(exit_status=OK, archive=plan.archive, files=count, notes=[*messages, *plan.notes], done=True)
+    notes = [*messages, *plan.notes]
+    print_result(arguments, (), exit_status=OK, archive=plan.archive, files=count, notes=notes, done=True)
     return OK
 
 
-def _unarchived(folder: str) -> List[Dict[str, Any]]:
-    """Return the killed runs with staged files; none while a run is active."""
+def _unarchived(folder: str) -> List[str]:
+    """Return the ids of killed runs with staged files; none while a run is active."""
     return [] if holder(folder) is not None else leftovers.unarchived_runs(folder)
 
 
@@ -166,18 +162,14 @@ def _doubts(folder: str, chosen: archive.Archive, since: str) -> List[str]:
 
 def _show(arguments: Any, program: str, folder: str) -> int:
     plan = _planned(arguments, program, folder)
-    waiting = [
-        f"run {each['id']} was killed; a backup of its staged files will be made first" for each in _unarchived(folder)
-    ]
-    if wants_json(arguments):
-        changes = [dict(change._asdict()) for change in plan.changes]
-        print_json(exit_status=OK, archive=plan.archive, changes=changes, notes=[*plan.notes, *waiting], done=False)
-        return OK
-    print_lines([*waiting, *plan.notes])
-    print_lines(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in plan.changes)
+    notes = [*plan.notes]
+    notes += [f"run {each} was killed; a backup of its staged files will be made first" for each in _unarchived(folder)]
+    lines = [*notes, *(f"{change.action:8} {printable(os.fsencode(change.real))}" for change in plan.changes)]
     different = sum(1 for change in plan.changes if change.action not in ("same", "grown", "left"))
     name = os.path.basename(plan.archive)
-    print_lines([f"{name}: {different} of {len(plan.changes)} would change; nothing was changed yet: add `--yes`"])
+    lines.append(f"{name}: {different} of {len(plan.changes)} would change; nothing was changed yet: add `--yes`")
+    changes = [dict(change._asdict()) for change in plan.changes]
+    print_result(arguments, lines, exit_status=OK, archive=plan.archive, changes=changes, notes=notes, done=False)
     return OK
 
 
@@ -196,8 +188,7 @@ def _continue_or_undo(arguments: Any, program: str, folder: str, stop: threading
         else:
             count = restoring.continue_restore(folder, around, perform)
             print_notes(arguments, [f"the restore is finished: {count} files, and all commands behind them"])
-    if wants_json(arguments):
-        print_json(exit_status=OK, files=count, done=True)
+    print_result(arguments, (), exit_status=OK, files=count, done=True)
     return OK
 
 

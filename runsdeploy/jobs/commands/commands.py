@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import pwd
-import re
 import sys
 import threading
 import time
@@ -13,22 +11,19 @@ from typing import Any, Callable, Dict
 from .. import VERSION
 from ..archive import archive
 from ..archive.known_state import describe, document
-from ..disk import durable, trust
 from ..disk.lock import acquire, holder
-from ..errors import BACKUP_BAD, BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem, reason
+from ..errors import BAD_INPUT, FAILED, LOCKED, OK, BadInput, Fault, Problem
 from ..report import record
 from ..report.log import Log, printable
 from ..restore import restore
 from ..run import leftovers, preflight
 from ..run.run import run as run_jobs
 from ..settings.agenda import make_agenda
-from ..settings.settings import Settings
+from ..settings.catalogue import duration
 from . import backups
 from .load import load
-from .output import print_json, print_lines, wants_json, write
+from .output import print_json, print_lines, print_result, wants_json, write
 
-_AGE = re.compile(r"([0-9]{1,9})([smhd]?)$")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _CHUNK = 64 * 1024
 
 
@@ -46,7 +41,7 @@ def run(arguments: Any, program: str, stop: threading.Event) -> int:
     """Do a run and print its result; cron mails all output, so success is one line at most (J21)."""
     settings, catalogue = load(arguments, program)
     agenda = make_agenda(settings, catalogue, program, arguments.name)
-    folder = _backup_directory(settings)
+    folder = preflight.backup_directory(settings)
     try:
         lock = acquire(folder, "starts a run", arguments.wait)
     except Fault as fault:
@@ -73,76 +68,18 @@ def _log_was_shown() -> bool:
     return all(stream is not None and stream.isatty() for stream in (sys.stdout, sys.stderr))
 
 
-def _backup_directory(settings: Settings) -> str:
-    """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
-    folder = settings.values["CRON_BACKUP"]
-    _check_place(folder)
-    try:
-        os.mkdir(folder, 0o700)
-        durable.sync_directory(os.path.dirname(folder))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        hint = f"make it: `install -d -o {_account(os.geteuid())} -m 700 {folder}`"
-        raise Fault(f"backup directory `{folder}` cannot be made: {reason(error)}", hint, BACKUP_BAD) from None
-    if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
-        hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
-        raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
-    # It may have been made by others meanwhile.
-    _check_place(folder)
-    status = os.stat(folder)
-    if status.st_uid != os.geteuid() and os.geteuid() == 0:
-        # A hint to give it to root would stop the nightly runs of its owner.
-        owner = _account(status.st_uid)
-        raise Fault(
-            f"`{folder}` belongs to `{owner}`: a run as root would leave files that it cannot use",
-            f"run it as `{owner}`",
-            BACKUP_BAD,
-        )
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        hint = f"chown {os.geteuid()} {folder} && chmod 700 {folder}"
-        raise Fault(f"`{folder}` must belong to this account, and must not be writable for others", hint, BACKUP_BAD)
-    if not os.path.isdir(folder):
-        raise Fault(f"`{folder}` is not a directory", "", BACKUP_BAD)
-    return str(folder)
-
-
-def _check_place(folder: str) -> None:
-    found = trust.replaceable(folder)
-    if found:
-        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
-
-
-def _account(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
 def jobs(arguments: Any, program: str, _stop: threading.Event) -> int:
     """List the jobs in the order in which they run."""
     settings, catalogue = load(arguments, program)
-    rows = [
-        {
-            "name": job.name,
-            "stage": job.stage,
-            "enabled_by": job.enabled_by,
-            "enabled": job.enabled_by in settings.enabled,
-            "required": job.required,
-        }
-        for job in catalogue.jobs
-    ]
-    if wants_json(arguments):
-        about = {job.name: job.description for job in catalogue.jobs}
-        print_json(jobs=[{**row, "description": about[str(row["name"])]} for row in rows])
-        return OK
+    rows, lines = [], []
     width = max((len(job.name) for job in catalogue.jobs), default=0)
-    for job, row in zip(catalogue.jobs, rows):
+    for job in catalogue.jobs:
+        facts = {name: getattr(job, name) for name in ("name", "stage", "enabled_by", "required", "description")}
+        rows.append({**facts, "enabled": job.enabled_by in settings.enabled})
         switch = f"crontab.{job.enabled_by}" if job.enabled_by else "by name only"
-        print_lines(
-            [f"{job.stage:8}  {job.name:{width}}  {'on ' if row['enabled'] else 'off'}  {switch}  {job.description}"]
-        )
+        state = "on " if job.enabled_by in settings.enabled else "off"
+        lines.append(f"{job.stage:8}  {job.name:{width}}  {state}  {switch}  {job.description}")
+    print_result(arguments, lines, jobs=rows)
     return OK
 
 
@@ -152,11 +89,10 @@ def check(arguments: Any, program: str, _stop: threading.Event) -> int:
     agenda = make_agenda(settings, catalogue, program, here=arguments.here)
     names = [task.job.name for task in agenda.tasks]
     warnings = [*settings.warnings, *agenda.warnings, *(preflight.warnings(settings, agenda) if arguments.here else ())]
-    if wants_json(arguments):
-        print_json(exit_status=OK, enabled=names, warnings=warnings)
-        return OK
-    write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
-    print_lines([f"{settings.path}: valid; enabled: {', '.join(names) or 'no job, only the backup'}"])
+    if not wants_json(arguments):
+        write("".join(f"warning: {each}\n" for each in warnings), sys.stderr)
+    line = f"{settings.path}: valid; enabled: {', '.join(names) or 'no job, only the backup'}"
+    print_result(arguments, [line], exit_status=OK, enabled=names, warnings=warnings)
     return OK
 
 
@@ -165,8 +101,9 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
     settings, _ = load(arguments, program)
     folder = settings.values["CRON_BACKUP"]
     history, now = record.load(folder), time.time()
+    runs, success = history.runs, history.last_success
     most = _age(arguments.max_age) if arguments.max_age else 0
-    late = bool(most) and (history.last_success is None or now - history.last_success > most)
+    late = bool(most) and (success is None or now - success > most)
     working = holder(folder)
     standing = ["a restore is unfinished; no job runs until it is finished"] if restore.unfinished(folder) else []
     suspect = archive.suspect(folder)
@@ -175,36 +112,24 @@ def status(arguments: Any, program: str, _stop: threading.Event) -> int:
         standing.append(f"{describe(suspect)}; the known state is in {f'`{known.name}`' if known else 'no backup'}")
     if working is None:
         standing += [f"run {each} was killed" for each in leftovers.killed_runs(folder)]
-    if wants_json(arguments):
-        ended: Dict[str, Any] = {"last_success": history.last_success, "backup_last_good": history.backup_last_good}
-        ended["suspect"] = document(suspect)
-        print_json(
-            exit_status=FAILED if late else OK, runs=list(history.runs), working=working, standing=standing, **ended
-        )
-        return FAILED if late else OK
-    for each in history.runs[-10:]:
-        print_lines(record.summary(each))
-    if history.runs:
-        print_lines(f"  warning: {printable(each.encode())}" for each in history.runs[-1].get("warnings", ()))
-    print_lines(standing)
+    lines = [line for each in runs[-10:] for line in record.summary(each)]
+    lines += [f"  warning: {printable(each.encode())}" for each in (runs[-1].get("warnings", ()) if runs else ())]
+    lines += standing
     if working is not None:
-        print_lines([f"active: pid {working.get('pid')}, {working.get('doing')}"])
-    last = (
-        "never"
-        if history.last_success is None
-        else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(history.last_success))
-    )
-    print_lines(
-        [f"last good run: {last}{f', more than {arguments.max_age} ago' if late and history.last_success else ''}"]
-    )
-    return FAILED if late else OK
+        lines.append(f"active: pid {working.get('pid')}, {working.get('doing')}")
+    last = "never" if success is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(success))
+    lines.append(f"last good run: {last}{f', more than {arguments.max_age} ago' if late and success else ''}")
+    code = FAILED if late else OK
+    facts = {"last_success": success, "backup_last_good": history.backup_last_good, "suspect": document(suspect)}
+    print_result(arguments, lines, exit_status=code, runs=list(runs), working=working, standing=standing, **facts)
+    return code
 
 
 def _age(text: str) -> int:
-    match = _AGE.match(text)
-    if not match or not int(match.group(1)):
+    seconds = duration(text)
+    if not seconds:
         raise BadInput([Problem("", 0, 0, "", f"found `{text}` for `--max-age`, expected a time like `26h`")])
-    return int(match.group(1)) * _SECONDS[match.group(2)]
+    return seconds
 
 
 def logs(arguments: Any, program: str, _stop: threading.Event) -> int:

@@ -29,6 +29,14 @@ def print_notes(arguments: Any, lines: Iterable[str]) -> None:
     write("".join(f"{line}\n" for line in lines), sys.stderr if wants_json(arguments) else sys.stdout)
 
 
+def print_result(arguments: Any, lines: Iterable[str], **facts: Any) -> None:
+    """Write a result to standard output: as lines, or as a JSON document with the facts."""
+    if wants_json(arguments):
+        print_json(**facts)
+    else:
+        print_lines(lines)
+
+
 def print_json(**facts: Any) -> None:
     """Write a JSON document to standard output."""
     write(json.dumps({"schema": 1, **facts}, sort_keys=True) + "\n", sys.stdout)

@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from contextlib import suppress
 from typing import IO, Callable, Iterator, Optional, Union, cast
 
 PIECE = 64 * 1024
@@ -110,11 +111,9 @@ class _Tail:
     def pieces(self) -> Iterator[bytes]:
         """Yield the buffered bytes in order; bytes that cannot be read back do not count as `returned`."""
         start = self._end if self.size == self._capacity else 0
-        try:
-            for first, last in ((start, self.size), (0, start)):
-                yield from self._read(first, last)
-        except OSError:
-            return
+        with suppress(OSError):
+            for at, last in ((start, self.size), (0, start)):
+                yield from self._read(at, last)
 
     def _to_memory(self) -> None:
         """Continue in memory: the disk is full or gone."""
@@ -146,12 +145,12 @@ class _Tail:
         self.size = max(self.size, self._end)
         return count
 
-    def _read(self, first: int, last: int) -> Iterator[bytes]:
-        while first < last and self._file is not None:
-            self._file.seek(first)
-            data = self._file.read(min(PIECE, last - first))
+    def _read(self, at: int, last: int) -> Iterator[bytes]:
+        while at < last and self._file is not None:
+            self._file.seek(at)
+            data = self._file.read(min(PIECE, last - at))
             if not data:
                 return
-            first += len(data)
+            at += len(data)
             self.returned += len(data)
             yield data

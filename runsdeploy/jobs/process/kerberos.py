@@ -10,7 +10,7 @@ from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from ..disk import trust
 from ..errors import reason
-from .process import Command, Ending, run
+from .process import Command, run
 
 PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/lib/mit/bin"
 """search path for the programs; the PATH of cron is not used (J21)"""
@@ -58,11 +58,11 @@ def login(
         return Ticket("", warning or "no ticket: `kinit` is not on this machine, install the Kerberos client")
     ticket = Ticket(f"FILE:{os.path.join(directory, _CACHE + suffix)}", "")
     _remove(ticket)
-    ending, answer = _call((program, user, "-k", "-t", keytab), ticket, timeout)
-    if ending.outcome == "ok" and os.path.exists(_file(ticket)):
+    failure = _call((program, user, "-k", "-t", keytab), ticket, timeout)
+    if not failure:
         return ticket
     _remove(ticket)
-    return Ticket("", f"no ticket for `{user}` from `{keytab}`: `{program}` {_failure(ending, answer, timeout)}")
+    return Ticket("", f"no ticket for `{user}` from `{keytab}`: `{program}` {failure}")
 
 
 def logout(ticket: Ticket, find: Callable[[str], Optional[str]] = find_program, timeout: float = TIMEOUT) -> str:
@@ -100,36 +100,26 @@ def _settings_problem(user: str, keytab: str) -> str:
     return f"no ticket: keytab `{keytab}` is empty" if empty else ""
 
 
-def _call(argv: Tuple[str, ...], ticket: Ticket, timeout: float) -> Tuple[Ending, str]:
-    """Run a program with a minimal environment; return how it ended and the last line of its output."""
-    answer: List[bytes] = []
+def _call(argv: Tuple[str, ...], ticket: Ticket, timeout: float) -> str:
+    """Run a program with a minimal environment; return how it failed, to complete a warning, empty if it passed."""
+    output: List[bytes] = []
     environment: Dict[str, str] = {"PATH": PATH, "LC_ALL": "C", "KRB5CCNAME": ticket.cache}
     command = Command(argv, "/", environment, timeout, daemon=False)
-    ending = run(command, answer.append, limit=_ANSWER, grace=_GRACE)
-    return ending, _last_line(b"".join(answer).decode("utf-8", "replace"), ending.outcome)
-
-
-def _last_line(text: str, outcome: str) -> str:
-    """Return the last output line of a program; if it could not be started, the line with the reason."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if outcome not in ("not-found", "not-executable"):
-        lines = [line for line in lines if not line.startswith("[")]
-    last = lines[-1][:_LONGEST] if lines else ""
-    return "".join(letter if letter.isprintable() else "?" for letter in last)
-
-
-def _failure(ending: Ending, answer: str, timeout: float) -> str:
-    """Return how a program failed, to complete a warning."""
-    detail = f", its last line: {answer}" if answer else ""
-    if ending.outcome == "ok":
-        return f"reported success, but wrote no cache{detail}"
-    if ending.outcome == "failed":
-        return f"ended with status {ending.status}{detail}"
-    if ending.outcome == "killed":
-        return f"was killed by signal {ending.status}{detail}"
-    if ending.outcome == "timeout":
-        return f"did not end in {timeout:g} seconds{detail}"
-    return f"could not be run: {ending.outcome}{detail}"
+    ending = run(command, output.append, limit=_ANSWER, grace=_GRACE)
+    if ending.outcome == "ok" and os.path.exists(_file(ticket)):
+        return ""
+    failures = {
+        "ok": "reported success, but wrote no cache",
+        "failed": f"ended with status {ending.status}",
+        "killed": f"was killed by signal {ending.status}",
+        "timeout": f"did not end in {timeout:g} seconds",
+    }
+    failure = failures.get(ending.outcome, f"could not be run: {ending.outcome}")
+    # Lines in brackets are those of the runner; one of them has the reason if the program could not be started.
+    lines = [line.strip() for line in b"".join(output).decode("utf-8", "replace").splitlines()]
+    lines = [line for line in lines if line and (ending.outcome not in failures or not line.startswith("["))]
+    last = "".join(letter if letter.isprintable() else "?" for letter in lines[-1][:_LONGEST]) if lines else ""
+    return failure + (f", its last line: {last}" if last else "")
 
 
 def _file(ticket: Ticket) -> str:

@@ -6,8 +6,6 @@ in memory, and masked in the output of jobs.
 
 import os
 import stat
-import threading
-from typing import Dict, Tuple
 
 from ..disk import trust
 from ..errors import Fault, reason
@@ -16,27 +14,8 @@ LARGEST = 64 * 1024
 """bytes"""
 
 
-class Secrets:
-    """The secrets of one run, each read once."""
-
-    def __init__(self) -> None:
-        self._known: Dict[str, str] = {}
-        self._guard = threading.Lock()
-
-    def read(self, path: str) -> str:
-        """Return the secret in a file, without its line end; raises Fault that names the file and never the secret."""
-        with self._guard:
-            if path not in self._known:
-                self._known[path] = _read(path)
-            return self._known[path]
-
-    @property
-    def values(self) -> Tuple[bytes, ...]:
-        """The secrets read so far, to be masked."""
-        return tuple(os.fsencode(value) for value in self._known.values())
-
-
-def _read(path: str) -> str:
+def read(path: str) -> str:
+    """Return the secret in a file, without its line end; raises Fault that names the file and never the secret."""
     found = trust.problems(path)
     if found:
         raise Fault(f"secret `{path}` could have been written by others: {trust.describe(found)}")

@@ -60,19 +60,17 @@ class Process(NamedTuple):
 
 def processes() -> List[Process]:
     """Return all visible processes."""
-    try:
-        entries = [entry for entry in os.listdir("/proc") if entry.isdigit()]
-    except OSError:
-        return []
-    return [process for process in map(_process, entries) if process is not None]
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):  # ended meanwhile
+                found.append(_process(entry))
+    return found
 
 
-def _process(entry: str) -> Optional[Process]:
-    try:
-        with open(f"/proc/{entry}/stat", "rb") as file:
-            head, _, tail = file.read().rpartition(b")")
-    except OSError:
-        return None  # ended meanwhile
+def _process(entry: str) -> Process:
+    with open(f"/proc/{entry}/stat", "rb") as file:
+        head, _, tail = file.read().rpartition(b")")
     state, parent, group, session = tail.split()[:4]
     name = head.partition(b"(")[2].decode("utf-8", "replace")
     name = "".join(letter if letter.isprintable() else "?" for letter in name)
@@ -229,12 +227,9 @@ class _Supervisor:
             return
         signalled: Set[int] = set()
         grace = self._grace(min(self._request["grace"], _ORPHANS_GRACE))
-        if not self._wait_until(
-            self._no_descendants_left, grace, lambda: self._signal_groups(signalled, signal.SIGTERM, signal.SIGCONT)
-        ):
-            self._wait_until(
-                self._no_descendants_left, KILL_TIMEOUT, lambda: self._signal_groups(set(), signal.SIGKILL)
-            )
+        done = self._no_descendants_left
+        if not self._wait_until(done, grace, lambda: self._signal_groups(signalled, signal.SIGTERM, signal.SIGCONT)):
+            self._wait_until(done, KILL_TIMEOUT, lambda: self._signal_groups(set(), signal.SIGKILL))
 
     def _signal_groups(self, signalled: Set[int], *numbers: int) -> None:
         """Signal the process groups of our children, once each.
@@ -251,15 +246,10 @@ class _Supervisor:
 
     def _orphans(self) -> List[str]:
         """Return the names of processes that outlived the command; those that could not be ended are marked."""
-        left = (
-            {}
-            if self._request["daemon"] or self._no_descendants_left()
-            else {each.pid: each.name for each in self._descendants()}
-        )
-        if self._status is None:
-            left.setdefault(self._leader, self._request["argv"][0])
-        elif not left and not self._request["daemon"] and not self._no_descendants_left():
-            left[0] = "(`/proc` does not show it)"
+        left = {} if self._status is not None else {self._leader: self._request["argv"][0]}
+        if not self._request["daemon"] and not self._no_descendants_left():
+            left.update({each.pid: each.name for each in self._descendants()})
+            left = left or {0: "(`/proc` does not show it)"}
         names = {**self._outlived, **left}
         return [
             f"{pid} {name}" + (" (could not be ended)" if pid in left else "") for pid, name in sorted(names.items())

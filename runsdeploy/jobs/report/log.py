@@ -9,10 +9,11 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from typing import Deque, Dict, List, Set
+from typing import Deque, Dict, FrozenSet, List
 
 from ..disk import trust
 from ..errors import reason
+from ..process.supervisor import write_all
 
 LARGEST = 10 * 1024 * 1024
 """bytes of a log file above which the next run starts a new one"""
@@ -31,10 +32,12 @@ class Log:
     """The log of one run."""
 
     def __init__(self) -> None:
-        self.secrets: Set[bytes] = set()
-        """values to mask"""
+        self._secrets: FrozenSet[bytes] = frozenset()
         self.problems: List[str] = []
         """why the log could not be written, without duplicates"""
+        self.warnings: List[str] = []
+        self.faults: List[str] = []
+        """what makes the run fail besides its jobs and its backup; each is a warning too"""
         self._tails: Dict[str, Deque[bytes]] = {}
         self._guard = threading.Lock()
         self._shown = sys.stderr is not None and sys.stderr.isatty()
@@ -65,11 +68,29 @@ class Log:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._append("".join(f"{stamp} {line}\n" for line in text.split("\n")).encode("utf-8", "backslashreplace"))
 
+    def add_warning(self, text: str) -> None:
+        """Log a warning, which the record of the run has too."""
+        self.warnings.append(text)
+        self.write(f"warning: {text}")
+
+    def add_fault(self, text: str) -> str:
+        """Log a warning that makes the run fail; return it. An empty one is ignored."""
+        if text:
+            self.faults.append(text)
+            self.add_warning(text)
+        return text
+
+    def mask(self, secret: str) -> None:
+        """Mask a secret in the output of jobs from now on."""
+        data = os.fsencode(secret)
+        if len(data) >= SHORTEST:
+            # A new set: other jobs may be writing.
+            self._secrets |= {data}
+
     def output(self, job: str, data: bytes) -> None:
         """Log output lines of a job unchanged, except for secrets; each has the name of the job in front."""
-        for secret in self.secrets:
-            if len(secret) >= SHORTEST:
-                data = data.replace(secret, MASK)
+        for secret in self._secrets:
+            data = data.replace(secret, MASK)
         lines = data.split(b"\n")
         if not lines[-1]:
             lines.pop()
@@ -87,7 +108,7 @@ class Log:
         with self._guard:
             for path, descriptor in self._files.items():
                 try:
-                    _write_all(descriptor, data)
+                    write_all(descriptor, data)
                 except OSError as error:
                     self._failed(path, error)
             if self._shown:
@@ -104,12 +125,6 @@ def printable(data: bytes) -> str:
     """Return a line with control characters escaped: output of a job must not control the terminal (R17)."""
     text = data.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def _rotate(name: str, folder: int) -> None:

@@ -1,19 +1,18 @@
 """Network monitors: a ping in the style of healthchecks.io.
 
-A run never depends on them (J20): whatever a server does, the result is a warning, and it comes in time. The client is
-http.client, not urllib.request: it uses no proxy from the environment (J21), follows no redirects, opens no `file:` or
-`ftp:` URLs, and its socket can have a deadline.
+A run never depends on them (J20): whatever a server does, the result is a warning, and it comes in time. Not
+urllib.request: it reads proxies from the environment (J21), follows redirects, opens `file:` and `ftp:` URLs, and has
+no time limit for a whole answer, nor has http.client, which is used to send only.
 """
 
 import base64
 import http.client
-import io
 import re
 import socket
 import threading
 import time
 import urllib.parse
-from typing import IO, Any, Dict, List, NamedTuple, Optional, Union
+from typing import Any, Dict, List, NamedTuple, Tuple
 
 from .. import VERSION
 from ..errors import reason
@@ -27,11 +26,11 @@ LONGEST_URL = 2048
 LONGEST_PING = 10_000
 """bytes of a log sent with a ping, from its end, where the failure is"""
 EVENTS = {"start": "/start", "success": "", "fail": "/fail"}
-PORTS = {"http": 80, "https": 443}
 
 _URL = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 _HOST = re.compile(r"[A-Za-z0-9._:%-]+")
-_HIGHEST_STATUS = 255
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?:[ \r]|\Z)")
+_HEAD_END = b"\r\n\r\n"
 _LATE = "no answer in time"
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses after which another attempt may succeed"""
@@ -40,15 +39,15 @@ _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 class Limits(NamedTuple):
     """Limits for one request to a monitor."""
 
-    seconds: float = 5.0
+    seconds: float = 3.0
     """seconds for one attempt: name lookup, connection, TLS, request and response together"""
-    total: float = 10.0
-    """seconds for all attempts and the pauses between them"""
+    total: float = 3.0
+    """seconds for all attempts and the pauses between them: the two pings of a run cost less than ten seconds (J20)"""
     tries: int = 3
     pause: float = 0.5
     """seconds before the second attempt, twice as long before the third"""
     reply: int = 64 * 1024
-    """bytes of a response that are read, headers included (S17)"""
+    """bytes of a response that are read (S17)"""
 
 
 LIMITS = Limits()
@@ -57,7 +56,7 @@ LIMITS = Limits()
 class _Request(NamedTuple):
     """One HTTP request."""
 
-    scheme: str
+    secure: bool
     host: str
     port: int
     target: str
@@ -66,46 +65,24 @@ class _Request(NamedTuple):
     body: bytes
 
 
-class _AttemptFailed(Exception):
-    """An attempt failed; the text says why, and contains nothing of the URL."""
-
-    def __init__(self, message: str, *, transient: bool = True) -> None:
-        super().__init__(message)
-        self.transient = transient
-        """another attempt may succeed"""
+class _NoAnswer(Exception):
+    """There was no valid response; the text says why, and contains nothing of the URL."""
 
 
-def ping(url: str, event: Union[str, int], body: bytes = b"", limits: Limits = LIMITS) -> str:
-    """Report to a monitor that a run starts, succeeded, failed, or its exit status; return a warning or nothing.
+def ping(url: str, event: str, body: bytes = b"", limits: Limits = LIMITS) -> str:
+    """Report to a monitor one of EVENTS; return a warning or nothing.
 
     `body` is a log, of which the end is sent. Never raises, and takes at most `limits.total` seconds (J20).
     """
-    word = str(event)
-    if word not in EVENTS and not (re.match(r"[0-9]{1,3}\Z", word) and int(word) <= _HIGHEST_STATUS):
-        known = ", ".join(f"`{each}`" for each in EVENTS)
-        return f"monitor was not notified: found event `{word!a}`, expected {known} or an exit status"
     deadline = time.monotonic() + limits.total
     try:
-        request = _request(url, EVENTS.get(word, f"/{word}"), body[-LONGEST_PING:])
-        return _send_with_retries(request, _masked(url), limits, deadline)
+        request = _request(url, EVENTS[event], body[-LONGEST_PING:])
+        failure = _send_with_retries(request, limits, deadline)
     except ValueError:  # its text may contain the URL
         return "monitor was not notified: bad URL, expected `http://HOST/...` or `https://HOST/...` in ASCII"
     except Exception as error:  # noqa: BLE001 - no error of a monitor may fail the run (J20)
         return f"monitor was not notified: {type(error).__name__}"
-
-
-def _send_with_retries(request: _Request, name: str, limits: Limits, deadline: float) -> str:
-    tried = 0
-    while True:
-        tried += 1
-        failure = _attempt_until(request, limits, deadline)
-        if failure is None:
-            return ""
-        pause = limits.pause * tried
-        if not failure.transient or tried >= limits.tries or time.monotonic() + pause >= deadline:
-            times = f" ({tried} attempts)" if tried > 1 else ""
-            return f"monitor at `{name}` was not notified: {failure}{times}"
-        time.sleep(pause)
+    return failure and f"monitor at `{_masked(url)}` was not notified: {failure}"
 
 
 def _request(url: str, path: str, body: bytes) -> _Request:
@@ -113,10 +90,10 @@ def _request(url: str, path: str, body: bytes) -> _Request:
     if len(url) > LONGEST_URL or not _URL.fullmatch(url):
         raise ValueError("not a URL for a monitor")
     parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
+    host, secure = parts.hostname or "", parts.scheme == "https"
     if not _HOST.fullmatch(host):
         raise ValueError("no host")
-    port = PORTS[parts.scheme] if parts.port is None else parts.port
+    port = (443 if secure else 80) if parts.port is None else parts.port
     user, _, place = parts.netloc.rpartition("@")
     headers = {"Host": place, "User-Agent": f"runsdeploy-jobs/{VERSION}", "Connection": "close"}
     headers["Content-Type"] = "text/plain; charset=utf-8"
@@ -125,7 +102,7 @@ def _request(url: str, path: str, body: bytes) -> _Request:
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode("utf-8")).decode("ascii")
     stem = parts.path.rstrip("/") if path else parts.path
     target = (stem + path or "/") + (f"?{parts.query}" if parts.query else "")
-    return _Request(parts.scheme, host, port, target, headers, body)
+    return _Request(secure, host, port, target, headers, body)
 
 
 def _masked(url: str) -> str:
@@ -137,64 +114,80 @@ def _masked(url: str) -> str:
     return f"{parts.scheme}://{place}"
 
 
-def _attempt_until(request: _Request, limits: Limits, deadline: float) -> Optional[_AttemptFailed]:
-    """Make one attempt with a time limit; return why it failed."""
-    deadline = min(deadline, time.monotonic() + limits.seconds)
-    outcome: List[Optional[_AttemptFailed]] = []
+def _send_with_retries(request: _Request, limits: Limits, deadline: float) -> str:
+    """Return why the last attempt failed; empty if it did not."""
+    tried = 0
+    while True:
+        tried += 1
+        failure, again = _attempt_until(request, limits, min(deadline, time.monotonic() + limits.seconds))
+        pause = limits.pause * tried
+        if not failure or not again or tried >= limits.tries or time.monotonic() + pause >= deadline:
+            return f"{failure} ({tried} attempts)" if failure and tried > 1 else failure
+        time.sleep(pause)
+
+
+def _attempt_until(request: _Request, limits: Limits, deadline: float) -> Tuple[str, bool]:
+    outcome: List[Tuple[str, bool]] = []
     # A thread, because a name lookup has no time limit; everything after it has one.
     thread = threading.Thread(
         target=lambda: outcome.append(_attempt(request, limits, deadline)), name="monitor", daemon=True
     )
     thread.start()
     thread.join(max(0.0, deadline - time.monotonic()))
-    return outcome[0] if outcome else _AttemptFailed(_LATE)
+    return outcome[0] if outcome else (_LATE, True)
 
 
-def _attempt(request: _Request, limits: Limits, deadline: float) -> Optional[_AttemptFailed]:
-    """Return why a request failed; never raises."""
+def _attempt(request: _Request, limits: Limits, deadline: float) -> Tuple[str, bool]:
+    """Return why a request failed, empty if it did not, and whether another attempt may succeed; never raises."""
     try:
-        _check_status(_exchange(request, limits, deadline))
-    except _AttemptFailed as error:
-        return error
-    except http.client.HTTPException as error:
-        closed = isinstance(error, http.client.RemoteDisconnected)
-        return _AttemptFailed("connection closed without a response" if closed else "the response is not HTTP")
+        status = _exchange(request, limits.reply, deadline)
     except socket.timeout:
-        return _AttemptFailed(_LATE)
+        return _LATE, True
     except OSError as error:
-        return _AttemptFailed(_printable(reason(error)))
+        return _printable(reason(error)), True
+    except _NoAnswer as error:
+        return str(error), True
     except Exception as error:  # noqa: BLE001 - the thread would print it, and the reason would be lost (J20)
-        return _AttemptFailed(_printable(f"{type(error).__name__}: {error}"), transient=False)
-    return None
-
-
-def _check_status(status: int) -> None:
-    meaning = http.client.responses.get(status, "unknown status").lower()
+        return _printable(f"{type(error).__name__}: {error}"), False
     kind = status // 100
     if kind == 2:  # noqa: PLR2004 - success (RFC 9110)
-        return
-    if kind == 3:  # noqa: PLR2004 - redirect
-        raise _AttemptFailed(
-            f"answered {status} ({meaning}), redirects are not followed: set the final URL", transient=False
-        )
-    raise _AttemptFailed(f"answered {status} ({meaning})", transient=status in _TRANSIENT)
+        return "", False
+    hint = ", redirects are not followed: set the final URL" if kind == 3 else ""  # noqa: PLR2004 - redirect
+    meaning = http.client.responses.get(status, "unknown status").lower()
+    return f"answered {status} ({meaning}){hint}", status in _TRANSIENT
 
 
-def _exchange(request: _Request, limits: Limits, deadline: float) -> int:
-    """Return the status of the response; its body is not read."""
+def _exchange(request: _Request, most: int, deadline: float) -> int:
+    """Send a request; return the status of the response, of which only the head is read, at most `most` bytes (S17)."""
     with _connected(request, deadline) as line:
         connection = http.client.HTTPConnection(request.host, request.port)
-        timed: Any = _TimedSocket(line, limits.reply, deadline)
-        connection.sock = timed
+        connection.sock = line
+        line.settimeout(_remaining(deadline))
         connection.request("POST", request.target, request.body, request.headers)
-        return connection.getresponse().status
+        data, left = b"", most
+        while left:
+            line.settimeout(_remaining(deadline))
+            piece = line.recv(min(left, 4096))
+            if not piece:
+                break
+            data, left = data + piece, left - len(piece)
+            while _HEAD_END in data:
+                head, _, data = data.partition(_HEAD_END)
+                status = _STATUS.match(head)
+                if not status:
+                    raise _NoAnswer("the response is not HTTP")
+                if not status.group(1).startswith(b"1"):  # interim responses come before the final one
+                    return int(status.group(1))
+        raise _NoAnswer("the response is not HTTP" if left < most else "connection closed without a response")
 
 
 def _connected(request: _Request, deadline: float) -> socket.socket:
     """Return a connection to the first address that accepts one, with TLS for https."""
+    if request.secure and ssl is None:
+        raise _NoAnswer("this Python has no TLS")
+    context: Any = ssl.create_default_context() if request.secure else None
     addresses = socket.getaddrinfo(request.host, request.port, 0, socket.SOCK_STREAM)
-    context = _context(request)
-    problem: Exception = _AttemptFailed("the host has no address")
+    problem: Exception = _NoAnswer("the host has no address")
     for index, (family, kind, protocol, _, address) in enumerate(addresses):
         line = socket.socket(family, kind, protocol)
         if context:  # before connect: a connection that is reset before it is wrapped would stay open
@@ -214,48 +207,12 @@ def _connected(request: _Request, deadline: float) -> socket.socket:
     raise problem
 
 
-def _context(request: _Request) -> Any:
-    if request.scheme == "http":
-        return None
-    if ssl is None:
-        raise _AttemptFailed("this Python has no TLS", transient=False)
-    return ssl.create_default_context()
-
-
 def _remaining(deadline: float) -> float:
     """Return the seconds until a deadline; raises socket.timeout if it has passed."""
     left = deadline - time.monotonic()
     if left <= 0:
         raise socket.timeout("over")
     return left
-
-
-class _TimedSocket(io.RawIOBase):
-    """A connection with a deadline, however slowly bytes arrive, and a limit of bytes (S17)."""
-
-    def __init__(self, line: socket.socket, most: int, deadline: float) -> None:
-        super().__init__()
-        self._line, self._most, self._deadline = line, most, deadline
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._line.settimeout(_remaining(self._deadline))
-        room = memoryview(buffer)[: self._most]
-        count = self._line.recv_into(room) if room else 0
-        self._most -= count
-        return count
-
-    def sendall(self, data: bytes) -> None:
-        self._line.settimeout(_remaining(self._deadline))
-        self._line.sendall(data)
-
-    def close(self) -> None:
-        """Do nothing: http.client closes its socket while it still reads; the opener of the connection closes it."""
-
-    def makefile(self, _mode: str) -> IO[bytes]:
-        return io.BufferedReader(self)
 
 
 def _printable(text: str) -> str:

@@ -9,14 +9,11 @@ from . import metrics, monitor
 from .log import Log
 from .record import History, Record, summary
 
-LIMITS = monitor.LIMITS._replace(seconds=3.0, total=3.0)
-"""a run makes at most two requests, so a dead monitor costs less than ten seconds altogether (J20)"""
-
 
 def run_started(settings: Settings) -> List[str]:
     """Send the notification that a run starts; return warnings."""
     url = settings.values["PING_URL"]
-    warning = monitor.ping(url, "start", limits=LIMITS) if url else ""
+    warning = monitor.ping(url, "start") if url else ""
     return [warning] if warning else []
 
 
@@ -24,44 +21,23 @@ def run_ended(settings: Settings, record: Record, history: History, log: Log) ->
     """Send the result of a run; return warnings."""
     values = settings.values
     text = "\n".join(summary(record.document))
-    warnings = [_write(values["METRICS_FILE"], _figures(record, history))]
+    warnings = [_write_metrics(values["METRICS_FILE"], record, history)]
     if values["PING_URL"]:
         tails: Dict[str, List[str]] = {job.name: log.tail(job.name) for job in record.jobs if job.outcome != "ok"}
         body = "\n".join([text, *(f"{name}| {line}" for name, tail in tails.items() for line in tail)])
         event = "success" if record.exit_status == OK else "fail"
-        warnings.append(monitor.ping(values["PING_URL"], event, body.encode(), LIMITS))
+        warnings.append(monitor.ping(values["PING_URL"], event, body.encode()))
     return [warning for warning in warnings if warning]
 
 
-def _write(path: str, figures: metrics.Figures) -> str:
+def _write_metrics(path: str, record: Record, history: History) -> str:
     if not path:
         return ""
     found = trust.problems(path)
     if found:
         return f"metrics were not written to `{path}`, others could have put it there: {trust.describe(found)}"
     try:
-        metrics.write(path, figures)
+        metrics.write(path, record, history)
     except OSError as error:
         return f"metrics could not be written to `{path}`: {reason(error)}"
     return ""
-
-
-def _figures(record: Record, history: History) -> metrics.Figures:
-    jobs = tuple(
-        metrics.JobFigure(job.name, job.outcome, job.status, job.seconds)
-        for job in record.jobs
-        if job.outcome != "not-run"
-    )
-    good = history.backup_last_good
-    return metrics.Figures(
-        float(record.started) + record.seconds,
-        record.seconds,
-        record.exit_status,
-        None if history.last_success is None else float(history.last_success),
-        None if good is None else float(good),
-        record.archive_bytes or None,
-        jobs,
-        history.overlaps,
-        bool(record.suspect.since),
-        len(record.warnings),
-    )

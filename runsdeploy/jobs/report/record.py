@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ..archive import known_state
@@ -85,11 +86,8 @@ class History(NamedTuple):
 def load(folder: str) -> History:
     """Return the history; an unreadable file counts as empty, as the archives hold all that is needed."""
     found: Dict[str, Any] = {}
-    try:
-        with open(os.path.join(folder, NAME), "rb") as file:
-            found = json.loads(file.read().decode("ascii"))
-    except (OSError, ValueError):
-        pass
+    with suppress(OSError, ValueError), open(os.path.join(folder, NAME), "rb") as file:
+        found = json.loads(file.read().decode("ascii"))
     if not isinstance(found, dict) or found.get("schema") != 1:
         found = {}
     return History(
@@ -127,12 +125,10 @@ def count_overlap(folder: str) -> None:
     """Count a start that found the lock held; without the lock, so this only appends to a file."""
     path = os.path.join(folder, OVERLAPS)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
+    with suppress(OSError):
         descriptor = os.open(path, flags, 0o600)
         os.write(descriptor, OVERLAP)
         os.close(descriptor)
-    except OSError:
-        pass
 
 
 def _overlaps(folder: str) -> int:
@@ -144,7 +140,6 @@ def _overlaps(folder: str) -> int:
 
 def summary(document: Dict[str, Any]) -> List[str]:
     """Return a run as text; one line if all went well."""
-    words = []
     ran = [job for job in document["jobs"] if job["outcome"] != "not-run"]
     verdict = "ok" if document["exit_status"] == OK else f"failed with status {document['exit_status']}"
     archive = f"backup `{document['archive']}`" if document["archive"] else "no backup"
@@ -154,8 +149,8 @@ def summary(document: Dict[str, Any]) -> List[str]:
     names = ", ".join(job["name"] for job in document["jobs"])
     about = f"; jobs: {names}" if names else ""
     about += f"; commit {document['commit'][:12]}" if document.get("commit") else ""
-    count = _count(len(ran), "job")
-    words.append(f"run {document['identity']}: {verdict}, {count}, {archive}{quality}{suspect}{about}")
+    count = "1 job" if len(ran) == 1 else f"{len(ran)} jobs"
+    words = [f"run {document['identity']}: {verdict}, {count}, {archive}{quality}{suspect}{about}"]
     if document["exit_status"] == OK:
         return words
     words += [f"  backup: {each}" for each in document["reasons"]]
@@ -165,7 +160,3 @@ def summary(document: Dict[str, Any]) -> List[str]:
         why = f": {job['reason']}" if job["reason"] else ""
         words.append(f"  {job['stage']} `{job['name']}`: {job['outcome']}{status}{why}")
     return words
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -23,8 +23,9 @@ KEPT = 20
 """number of run directories that are kept, for their logs"""
 
 _IDENTITY = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}$")
-_UNFINISHED = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz\.[^/]*tmp$")
-_CHECKSUM = re.compile(r"([0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}-cron-backup(?:-failed)?\.tar\.gz)\.sha256$")
+_ARCHIVE = _IDENTITY.pattern[:-1] + r"-cron-backup(?:-failed)?\.tar\.gz"
+_UNFINISHED = re.compile(_ARCHIVE + r"\.[^/]*tmp$")
+_CHECKSUM = re.compile(f"({_ARCHIVE})" + r"\.sha256$")
 
 
 def write_staged(run: str, manifest: Manifest, sources: Dict[str, str]) -> None:
@@ -197,7 +198,6 @@ def actions(run: str) -> List[str]:
     return [each["act"] for each in journal.read(os.path.join(run, "journal"))]
 
 
-def unarchived_runs(folder: str) -> List[Dict[str, Any]]:
-    """Return the runs with staged files that are not yet archived, for lists of backups."""
-    waiting = [name for name in run_ids(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]
-    return [{"id": name} for name in waiting]
+def unarchived_runs(folder: str) -> List[str]:
+    """Return the ids of runs with staged files that are not yet archived, for lists of backups."""
+    return [name for name in run_ids(folder) if os.path.exists(os.path.join(folder, RUNS, name, STAGED))]

@@ -1,10 +1,12 @@
-"""Preflight checks: whether this machine has what a run needs, for this account; changes nothing."""
+"""Preflight checks: whether this machine has what a run needs, for this account; only the backup directory is made."""
 
 import os
+import pwd
 import shutil
 from typing import Iterator
 
-from ..disk import trust
+from ..disk import durable, trust
+from ..errors import BACKUP_BAD, Fault, reason
 from ..process.process import Command
 from ..settings.agenda import Agenda
 from ..settings.settings import Settings
@@ -13,7 +15,7 @@ from ..settings.settings import Settings
 def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
     """Yield the problems that a run would have if it started now."""
     values = settings.values
-    yield from _directory("CRON_BACKUP", values["CRON_BACKUP"])
+    yield from _directory(settings)
     for key in ("CRON_LOG_FILE", "METRICS_FILE"):
         if values[key]:
             yield from _file(key, values[key])
@@ -31,20 +33,69 @@ def warnings(settings: Settings, agenda: Agenda) -> Iterator[str]:
         yield from _program(f"job `{task.job.name}`", task.command)
 
 
-def _directory(key: str, path: str) -> Iterator[str]:
-    if not os.path.lexists(path):
-        above = os.path.dirname(path)
-        if not os.access(above, os.W_OK | os.X_OK):
-            yield f"`crontab.{key}`: `{path}` is missing, and cannot be made in `{above}`"
-    elif not os.path.isdir(path):
-        yield f"`crontab.{key}`: `{path}` is not a directory"
-    elif not os.access(path, os.W_OK | os.X_OK):
-        yield f"`crontab.{key}`: `{path}` cannot be written"
-    elif os.stat(path).st_uid != os.geteuid() or os.stat(path).st_mode & 0o022:
-        yield f"`crontab.{key}`: `{path}` must belong to this account, and must not be writable for others"
-    found = trust.replaceable(path)
+def backup_directory(settings: Settings) -> str:
+    """Return the backup directory; it is made if its parent exists. Raises Fault (J17, J23)."""
+    folder = str(settings.values["CRON_BACKUP"])
+    _check_place(folder)
+    try:
+        os.mkdir(folder, 0o700)
+        durable.sync_directory(os.path.dirname(folder))
+    except FileExistsError:
+        pass
+    except OSError as error:
+        hint = f"make it: `install -d -o {_account(os.geteuid())} -m 700 {folder}`"
+        raise Fault(f"backup directory `{folder}` cannot be made: {reason(error)}", hint, BACKUP_BAD) from None
+    _check_directory(settings)
+    return folder
+
+
+def _check_place(folder: str) -> None:
+    found = trust.replaceable(folder)
     if found:
-        yield f"`crontab.{key}`: others could replace `{path}`: {trust.describe(found)}"
+        raise Fault(f"others could replace the backup directory `{folder}`: {trust.describe(found)}", "", BACKUP_BAD)
+
+
+def _check_directory(settings: Settings) -> None:
+    """Check a backup directory that exists; others may have made it meanwhile. Raises Fault."""
+    folder = settings.values["CRON_BACKUP"]
+    if settings.values["BACKUP_REQUIRE_MOUNT"] and not os.path.ismount(folder):
+        hint = "mount it, or remove `crontab.BACKUP_REQUIRE_MOUNT` from the settings"
+        raise Fault(f"nothing is mounted at `{folder}`", hint, BACKUP_BAD)
+    _check_place(folder)
+    status = os.stat(folder)
+    if status.st_uid != os.geteuid() and os.geteuid() == 0:
+        # A hint to give it to root would stop the nightly runs of its owner.
+        owner = _account(status.st_uid)
+        message = f"`{folder}` belongs to `{owner}`: a run as root would leave files that it cannot use"
+        raise Fault(message, f"run it as `{owner}`", BACKUP_BAD)
+    if not os.path.isdir(folder):
+        raise Fault(f"`{folder}` is not a directory", "", BACKUP_BAD)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        hint = f"chown {os.geteuid()} {folder} && chmod 700 {folder}"
+        raise Fault(f"`{folder}` must belong to this account, and must not be writable for others", hint, BACKUP_BAD)
+
+
+def _account(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _directory(settings: Settings) -> Iterator[str]:
+    folder = settings.values["CRON_BACKUP"]
+    above = os.path.dirname(folder)
+    try:
+        if os.path.lexists(folder):
+            _check_directory(settings)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                yield f"`crontab.CRON_BACKUP`: `{folder}` cannot be written"
+        elif not os.access(above, os.W_OK | os.X_OK):
+            yield f"`crontab.CRON_BACKUP`: `{folder}` is missing, and cannot be made in `{above}`"
+        else:
+            _check_place(folder)
+    except (Fault, OSError) as error:
+        yield f"`crontab.CRON_BACKUP`: {getattr(error, 'message', error)}"
 
 
 def _file(key: str, path: str) -> Iterator[str]:

@@ -83,7 +83,6 @@ class _Run:
         """why the backup is not good; empty if it is"""
         self.failed: List[str] = []
         """whose output is shown besides that of failed jobs"""
-        self.warnings: List[str] = []
         self.results: List[Result] = []
         self.members: Tuple[Member, ...] = ()
         self.sources: Dict[str, str] = {}
@@ -97,8 +96,6 @@ class _Run:
         """the state when the files are copied, and after the jobs"""
         self._read_state()
         self.verified = dict(self.history.verified)
-        self.faults: List[str] = []
-        """what else makes the run fail: damaged older backups, a journal that cannot be written"""
 
     def perform(self) -> Record:
         """Do all steps; return the record."""
@@ -141,7 +138,7 @@ class _Run:
         self.journal.write("begin", tool=VERSION, settings=self.settings.real, jobs=names)
         self.log.write(f"run {self.identity} starts with `{self.settings.real}`")
         for each in (*messages, *self.settings.warnings, *self.agenda.warnings, *notify.run_started(self.settings)):
-            self._warn(each)
+            self.log.add_warning(each)
 
     # Before the jobs
 
@@ -149,18 +146,19 @@ class _Run:
         user, keytab = self.settings.values["SVC_USER"], self.settings.values["SVC_KEYTAB"]
         if self.agenda.tasks and (user or keytab or any("kerberos" in task.job.needs for task in self.agenda.tasks)):
             self.ticket = kerberos.login(user, keytab, self.own)
-            self._note_problem(self.warnings, self.ticket.warning)
-        if self._note_problem(self.reasons, self._no_room()):
+            if self.ticket.warning:
+                self.log.add_warning(self.ticket.warning)
+        if self._doubt(self._no_room()):
             return
         around = self.agenda.copies
         try:
-            self._note_problem(self.reasons, first_failure(around.before, self._perform))
+            self._doubt(first_failure(around.before, self._perform))
             self._copy_before()
             if not self.reasons:
-                self._note_problem(self.reasons, first_failure(around.after, self._perform))
+                self._doubt(first_failure(around.after, self._perform))
         finally:
             for problem in failures(around.always, self._perform):
-                self._note_problem(self.reasons, problem)
+                self._doubt(problem)
         leftovers.write_staged(self.own, self._manifest(), self.sources)
         self.journal.write("staged", when="before", members=len(self.members), good=not self.reasons)
 
@@ -169,12 +167,12 @@ class _Run:
         if dump and os.path.exists(dump):
             most = float(self.settings.values["BACKUP_MAX_SECONDS_AGE"])
             problem = snapshot.freshness_problem(dump, self.started, most, time.time())
-            self._note_problem(self.reasons, problem)
+            self._doubt(problem)
         self._stage(self.agenda.before, "before")
         copy = self.sources.get(os.path.realpath(dump)) if dump else None
         if copy:
             strict = self.settings.values["SNAPSHOT_END_MARK"]
-            self._note_problem(self.reasons, snapshot.damage(copy, dump, strict=strict))
+            self._doubt(snapshot.damage(copy, dump, strict=strict))
 
     def _perform(self, command: Command, stoppable: bool) -> str:  # noqa: FBT001
         """Run a command around the copies; return how it failed, empty if it passed."""
@@ -191,10 +189,10 @@ class _Run:
         values = self.settings.values
         return kerberos.login(values["SVC_USER"], values["SVC_KEYTAB"], self.own, suffix=f".{job}")
 
-    def _note_problem(self, doubts: List[str], text: str) -> bool:
-        """Add a problem to a list and to the log, unless it is empty; return whether there is one."""
+    def _doubt(self, text: str) -> bool:
+        """Add a reason why the backup is not good, unless it is empty; return whether there is one."""
         if text:
-            doubts.append(text)
+            self.reasons.append(text)
             self.log.write(f"warning: {text}")
         return bool(text)
 
@@ -232,8 +230,6 @@ class _Run:
         self.results = stages.results
         stages.run()
         self.suspect_now = stages.suspect
-        self.warnings += stages.warnings
-        self.faults += stages.faults
 
     # After the jobs
 
@@ -268,7 +264,7 @@ class _Run:
         with suppress(OSError):
             leftovers.remove_staged_after(self.own)
             for message in leftovers.archive_staged(self.folder, self.own, self.identity, self.reasons):
-                self._warn(message)
+                self.log.add_warning(message)
         return leftovers.archive_of(self.folder, self.identity)
 
     def _housekeeping(self, written: str) -> Tuple[str, ...]:
@@ -279,26 +275,20 @@ class _Run:
             self._note("cut")
         self.lock.set_activity("verifies an older archive")
         self.verified, damaged = housekeeping.verify_oldest(self.folder, self.history.verified, written)
-        self.faults += damaged
-        for each in (*left, *damaged):
-            self._warn(each)
+        for each in left:
+            self.log.add_warning(each)
+        for each in damaged:
+            self.log.add_fault(each)
         pruned, warnings = housekeeping.prune(self.folder, self.settings, self.started)
         for each in warnings:
-            self._warn(each)
+            self.log.add_warning(each)
         for name in pruned:
             self.log.write(f"deleted `{name}`: older than {self.settings.values['BACKUP_SAVE_DAYS']} days")
         self._note("pruned", names=list(pruned))
         return pruned
 
     def _note(self, act: str, **facts: object) -> None:
-        problem = self.journal.try_to_write(act, **facts)
-        if problem:
-            self.faults.append(problem)
-            self._warn(problem)
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.log.write(f"warning: {text}")
+        self.log.add_fault(self.journal.try_to_write(act, **facts))
 
     def _describe_error(self, error: OSError) -> str:
         """Return an error with its path and, if the disk is full, the free space."""
@@ -323,15 +313,15 @@ class _Run:
             socket.gethostname(),
             self.started,
             round(time.monotonic() - self.clock, 3),
-            gate.exit_status(self.results, backup_good=good and not self.faults),
+            gate.exit_status(self.results, backup_good=good and not self.log.faults),
             written,
             os.path.getsize(os.path.join(self.folder, written)) if written else 0,
             good,
             tuple(self.reasons),
-            tuple(self.faults),
+            tuple(self.log.faults),
             {stage: gate.stage_outcome(stage, self.results) for stage in STAGES},
             tuple(self.results),
-            (*self.warnings, *self.log.problems),
+            (*self.log.warnings, *self.log.problems),
             pruned,
             self.suspect_now,
             self.commit,
@@ -343,19 +333,19 @@ class _Run:
         for line in record.summary(made.document):
             self.log.write(line)
         history = record.add(self.folder, self.history, made, self.verified, self.sequence)
-        count = len(self.warnings)
+        count = len(self.log.warnings)
         try:
             record.save(self.folder, history)
         except OSError as error:
-            self._warn(f"the record could not be written: {self._describe_error(error)}")
+            self.log.add_warning(f"the record could not be written: {self._describe_error(error)}")
         for each in notify.run_ended(self.settings, made, history, self.log):
-            self._warn(each)
+            self.log.add_warning(each)
         self._note("end", exit_status=made.exit_status)
         with suppress(OSError):
             leftovers.prune_runs(self.folder)
         self.journal.close()
         self.log.close()
-        return made._replace(warnings=(*made.warnings, *self.warnings[count:]))
+        return made._replace(warnings=(*made.warnings, *self.log.warnings[count:]))
 
 
 def _free(folder: str) -> int:

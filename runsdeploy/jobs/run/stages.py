@@ -51,12 +51,10 @@ class Stages:
     def __init__(self, batch: Batch, log: Log, journal: Journal, lock: Lock, stop: threading.Event) -> None:
         self.batch, self.log, self.journal, self.lock, self.stop = batch, log, journal, lock, stop
         self.results: List[Result] = []
-        self.warnings: List[str] = []
-        self.faults: List[str] = []
-        """errors of the journal and of the record of the known state"""
         self.suspect = batch.suspect
         """the state now, as it is recorded on the disk"""
-        self._secrets = secret.Secrets()
+        self._secrets: Dict[str, str] = {}
+        """values by file, each read once"""
 
     def run(self) -> None:
         """Run all jobs; each has a result when this returns. Errors of jobs and disks are results, not exceptions."""
@@ -90,37 +88,40 @@ class Stages:
         job = task.job
         closed = gate.blocked_by(job.stage, self.results, backup_good=self.batch.backup_good) or self._time_is_up(job)
         if closed:
-            self.log.write(f"`{job.name}` does not run: {closed}")
-            return _not_started(job, gate.NOT_RUN, closed)
+            return self._not_started(job, gate.NOT_RUN, closed)
+        ticket = self.batch.ticket
+        if "kerberos" not in job.needs:
+            return self._start(task, ticket)
         # The ticket of the run may have expired by now.
-        own = self.batch.login(job.name) if "kerberos" in job.needs else kerberos.Ticket("", "")
+        ticket = self.batch.login(job.name)
+        if not ticket.cache:
+            return self._not_started(job, "no-ticket", f"it needs a Kerberos ticket: {ticket.warning}")
         try:
-            return self._with_ticket(task, own)
+            return self._start(task, ticket)
         finally:
-            kerberos.logout(own)
+            kerberos.logout(ticket)
 
-    def _with_ticket(self, task: Task, own: kerberos.Ticket) -> Result:
-        """Run a job, with a ticket of its own if it needs one."""
+    def _start(self, task: Task, ticket: kerberos.Ticket) -> Result:
         job = task.job
-        if "kerberos" in job.needs and not own.cache:
-            why = f"it needs a Kerberos ticket: {own.warning}"
-            self.log.write(f"`{job.name}` fails before it starts: {why}")
-            return _not_started(job, "no-ticket", why)
         try:
-            environment = self._environment(task, own.cache or self.batch.ticket.cache)
+            environment = self._environment(task, ticket.cache)
         except Fault as fault:
-            self.log.write(f"`{job.name}` fails before it starts: {fault.message}")
-            return _not_started(job, "no-secret", fault.message)
+            return self._not_started(job, "no-secret", fault.message)
         self.lock.set_activity(f"runs `{job.name}`")
         # Of an import that stops no other, nothing depends on the state that it leaves.
         problem = self._begin_import(job.name) if job.stage == "imports" and job.required else ""
         problem = problem or self._note("start", job=job.name, stage=job.stage)
         if problem and job.stage != "always":
             # Without the records, a crash during the job would leave changes without a sign that it had started (B4).
-            return _not_started(job, gate.NOT_RUN, problem)
+            return self._not_started(job, gate.NOT_RUN, problem)
         result = self._command(task, environment)
         self._note("ended", job=job.name, outcome=result.outcome, status=result.status)
         return result
+
+    def _not_started(self, job: Job, outcome: str, why: str) -> Result:
+        how = "does not run" if outcome == gate.NOT_RUN else "fails before it starts"
+        self.log.write(f"`{job.name}` {how}: {why}")
+        return Result(job.name, job.stage, outcome, None, 0.0, why, job.required)
 
     def _time_is_up(self, job: Job) -> str:
         if job.stage == "always":
@@ -134,15 +135,16 @@ class Stages:
         environment = dict(task.command.environment)
         if cache:
             environment["KRB5CCNAME"] = cache
-        environment.update((name, self._secrets.read(path)) for name, path in task.secrets.items())
-        self.log.secrets.update(self._secrets.values)
+        for name, path in task.secrets.items():
+            if path not in self._secrets:
+                self._secrets[path] = secret.read(path)
+            environment[name] = self._secrets[path]
+            self.log.mask(self._secrets[path])
         return environment
 
     def _command(self, task: Task, environment: Dict[str, str]) -> Result:
         job = task.job
-        self.log.write(
-            f"`{job.name}` starts: {' '.join(task.command.argv)}" if not job.shell else f"`{job.name}` starts"
-        )
+        self.log.write(f"`{job.name}` starts{'' if job.shell else ': ' + ' '.join(task.command.argv)}")
         always = job.stage == "always"
         left = task.command.timeout if always else max(0.0, self.batch.deadline - time.monotonic())
         ending = process.run(
@@ -154,9 +156,9 @@ class Stages:
         shown = "" if ending.status is None or ending.outcome == "ok" else f"({ending.status})"
         self.log.write(f"`{job.name}` ended: {ending.outcome}{shown} after {ending.seconds:.1f} s")
         for orphan in ending.orphans:
-            self._warn(f"`{job.name}` left a process behind, which was ended: {orphan}")
+            self.log.add_warning(f"`{job.name}` left a process behind, which was ended: {orphan}")
         if ending.dropped:
-            self._warn(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
+            self.log.add_warning(f"{ending.dropped} bytes of output of `{job.name}` were dropped")
         seconds = round(ending.seconds, 3)
         return Result(job.name, job.stage, ending.outcome, ending.status, seconds, "", job.required)
 
@@ -177,23 +179,11 @@ class Stages:
         try:
             known_state.save(self.batch.folder, suspect)
         except OSError as error:
-            return self._fail(f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}")
+            return self.log.add_fault(
+                f"the known state could not be recorded in `{self.batch.folder}`: {reason(error)}"
+            )
         self.suspect = suspect
         return ""
 
     def _note(self, act: str, **facts: object) -> str:
-        problem = self.journal.try_to_write(act, **facts)
-        return self._fail(problem) if problem else ""
-
-    def _fail(self, problem: str) -> str:
-        self.faults.append(problem)
-        self._warn(problem)
-        return problem
-
-    def _warn(self, text: str) -> None:
-        self.warnings.append(text)
-        self.log.write(f"warning: {text}")
-
-
-def _not_started(job: Job, outcome: str, why: str) -> Result:
-    return Result(job.name, job.stage, outcome, None, 0.0, why, job.required)
+        return self.log.add_fault(self.journal.try_to_write(act, **facts))

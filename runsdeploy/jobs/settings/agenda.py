@@ -3,7 +3,8 @@
 import os
 import pwd
 import shutil
-from typing import Dict, List, NamedTuple, Tuple
+from contextlib import suppress
+from typing import Dict, List, NamedTuple, Tuple, Union
 
 from ..disk import trust
 from ..errors import BadInput, Problem
@@ -75,35 +76,27 @@ class _Expander:
 
     def agenda(self, jobs: Tuple[Job, ...], catalogue: Catalogue) -> Agenda:
         """Return the agenda; raises BadInput."""
-        before, after = self._own_files(catalogue.path)
-        before += self._files(catalogue.before, "the catalogue")
-        after += self._files(catalogue.after, "the catalogue")
-        after += self._files(catalogue.truncate, "the catalogue", truncate=True)
-        tasks = []
-        for job in jobs:
-            tasks.append(Task(job, self._command(job), self._secrets(job)))
-            why = f"job `{job.name}`"
-            before += self._files(job.before, why)
-            after += self._files(job.after, why)
-            after += self._files(job.truncate, why, truncate=True)
+        settings = self.settings
+        # Of every backup: settings, catalogue and snapshot before the jobs, the log after them.
+        before = [Wanted(os.path.abspath(settings.path), required=True, truncate=False, why="the settings")]
+        if catalogue.path:
+            before.append(before[0]._replace(path=os.path.abspath(catalogue.path), why="the catalogue"))
+        if settings.values["SNAPSHOT_LORA"]:
+            before.append(before[0]._replace(path=settings.values["SNAPSHOT_LORA"], why="`crontab.SNAPSHOT_LORA`"))
+        log = settings.values["CRON_LOG_FILE"]
+        after = [Wanted(log, required=False, truncate=False, why="`crontab.CRON_LOG_FILE`")] if log else []
+        tasks = tuple(Task(job, self._command(job), self._secrets(job)) for job in jobs)
+        sources: List[Tuple[str, Union[Catalogue, Job]]] = [("the catalogue", catalogue)]
+        sources += [(f"job `{job.name}`", job) for job in jobs]
+        for why, source in sources:
+            before += self._files(source.before, why)
+            after += self._files(source.after, why)
+            after += self._files(source.truncate, why, truncate=True)
         copies, restore = (self._around(catalogue, act) for act in ACTS)
         if self.problems:
             raise BadInput(self.problems)
         files = (_merge_paths(before), _merge_paths(after))
-        return Agenda(tuple(tasks), *files, copies, restore, self.names["install"], tuple(self.warnings))
-
-    def _own_files(self, catalogue: str) -> Tuple[List[Wanted], List[Wanted]]:
-        """Return the files of every backup: settings, catalogue and snapshot before the jobs, the log after them."""
-        settings = self.settings
-        before = [Wanted(os.path.abspath(settings.path), required=True, truncate=False, why="the settings")]
-        if catalogue:
-            before.append(Wanted(os.path.abspath(catalogue), required=True, truncate=False, why="the catalogue"))
-        if settings.values["SNAPSHOT_LORA"]:
-            before.append(Wanted(settings.values["SNAPSHOT_LORA"], True, False, "`crontab.SNAPSHOT_LORA`"))  # noqa: FBT003
-        after = []
-        if settings.values["CRON_LOG_FILE"]:
-            after.append(Wanted(settings.values["CRON_LOG_FILE"], False, False, "`crontab.CRON_LOG_FILE`"))  # noqa: FBT003
-        return before, after
+        return Agenda(tasks, *files, copies, restore, self.names["install"], tuple(self.warnings))
 
     def _text(self, text: Text, why: str) -> str:
         try:
@@ -155,13 +148,10 @@ class _Expander:
         argv = words or ("/bin/sh", "-c", job.command[0].text)
         environment = dict(account_environment())
         for name, text in job.environment.items():
-            if isinstance(text, Secret):
-                continue
-            try:
-                environment[name] = expand(text.text, self.names)
-            except Unset:
-                # Leave it out: programs distinguish an unset variable from an empty one.
-                continue
+            # Without its setting it is left out: programs distinguish an unset variable from an empty one.
+            with suppress(Unset):
+                if isinstance(text, Text):
+                    environment[name] = expand(text.text, self.names)
         environment["RUNSDEPLOY_SETTINGS"] = self.names["settings"]
         argv = _with_compose(argv, environment["PATH"])
         return self._vouched(Command(argv, self._text(job.directory, why), environment, job.timeout, job.daemon), why)
@@ -177,31 +167,30 @@ class _Expander:
         return command
 
     def _secrets(self, job: Job) -> Dict[str, str]:
-        given = {name: value for name, value in job.environment.items() if isinstance(value, Secret)}
-        files = {name: self._text(secret.file, f"job `{job.name}`") for name, secret in given.items()}
-        for name, path in files.items():
-            if path and not path.startswith("/"):
-                at = given[name].file
-                message = f"job `{job.name}` names the secret `{path}`, expected an absolute path"
-                self.problems.append(Problem(at.file, at.line, at.column, "", message))
+        files = {}
+        for name, value in job.environment.items():
+            if isinstance(value, Secret):
+                at = value.file
+                path = files[name] = self._text(at, f"job `{job.name}`")
+                if path and not path.startswith("/"):
+                    message = f"job `{job.name}` names the secret `{path}`, expected an absolute path"
+                    self.problems.append(Problem(at.file, at.line, at.column, "", message))
         return files
 
     def _around(self, catalogue: Catalogue, act: str) -> Around:
         """Return the commands around an act: those for the database come first, then those of the catalogue."""
-        own = [
-            [tuple(self._text(word, f"a command of `{act}.{when}`") for word in words) for words in commands]
-            for when, commands in ((when, catalogue.around[f"{act}.{when}"]) for when in WHEN)
-        ]
-        dump, database = self.settings.values["SNAPSHOT_LORA"], self.settings.values["SNAPSHOT_DATABASE"]
-        if database and act == "copies":
-            own[0].insert(0, (*_DUMP, f"--file={dump}", f"--dbname={database}"))
-        elif database:
-            own[1].insert(0, (*_LOAD, f"--file={dump}", f"--dbname={database}"))
-        environment = {**account_environment(), "RUNSDEPLOY_SETTINGS": self.names["settings"]}
-        made = ([Command(argv, "/", environment, TIMEOUT, daemon=False) for argv in each] for each in own)
-        return Around(
-            *(tuple(self._vouched(each, f"a command around `{act}`") for each in commands) for commands in made)
-        )
+        values, found = self.settings.values, []
+        for when in WHEN:
+            why = f"a command of `{act}.{when}`"
+            own = [tuple(self._text(word, why) for word in words) for words in catalogue.around[f"{act}.{when}"]]
+            program = {"copies.before": _DUMP, "restore.after": _LOAD}.get(f"{act}.{when}")
+            if program and values["SNAPSHOT_DATABASE"]:
+                names = (f"--file={values['SNAPSHOT_LORA']}", f"--dbname={values['SNAPSHOT_DATABASE']}")
+                own.insert(0, (*program, *names))
+            environment = {**account_environment(), "RUNSDEPLOY_SETTINGS": self.names["settings"]}
+            commands = [Command(argv, "/", environment, TIMEOUT, daemon=False) for argv in own]
+            found.append(tuple(self._vouched(each, f"a command around `{act}`") for each in commands))
+        return Around(*found)
 
 
 def account_environment() -> Dict[str, str]:
@@ -225,8 +214,7 @@ def _merge_paths(wanted: List[Wanted]) -> Tuple[Wanted, ...]:
     """Merge entries of the same path; required and truncate hold if any entry has them."""
     found: Dict[str, Wanted] = {}
     for each in wanted:
-        former = found.get(each.path)
-        if former:
-            each = Wanted(each.path, former.required or each.required, former.truncate or each.truncate, former.why)  # noqa: PLW2901
-        found[each.path] = each
+        first = found.setdefault(each.path, each)
+        required, truncate = first.required or each.required, first.truncate or each.truncate
+        found[each.path] = first._replace(required=required, truncate=truncate)
     return tuple(found.values())

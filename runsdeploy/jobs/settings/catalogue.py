@@ -17,13 +17,13 @@ NEEDS = ("kerberos",)
 ACTS = ("copies", "restore")
 """what has commands around it: the copies that a run makes of files before its jobs, and a restore"""
 
-_PLACES = ("before", "after")
+_FILES = ("before", "after", "truncate")
 FIELDS = (*(name for name in Job._fields if name != "place"), "on_failure")
 """fields of a job"""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _SWITCH = re.compile(r"RUN_[A-Z0-9_]{1,60}$")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*$")
-_DURATION = re.compile(r"([0-9]{1,7})([smhd]?)$")
+_DURATION = re.compile(r"([0-9]{1,9})([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -67,6 +67,12 @@ def select(jobs: Tuple[Job, ...], name: str) -> Tuple[Job, ...]:
     return found
 
 
+def duration(text: str) -> int:
+    """Return the seconds of a time like `90`, `15m`, `6h` or `2d`; 0 if it is none."""
+    match = _DURATION.fullmatch(text)
+    return int(match.group(1)) * _SECONDS[match.group(2)] if match else 0
+
+
 class _Reader:
     """Reads one catalogue and collects its problems."""
 
@@ -89,12 +95,13 @@ class _Reader:
         self.directory = self._text(fields.get("directory"), "directory") or Text("/", self.document.file, 0, 0)
         self.environment = self._environment(fields.get("environment"), "environment")
         jobs = self._in_order(self._jobs(fields.get("jobs"), extended.jobs if extended else ()))
-        backup = self._fields(fields.get("backup"), "backup", ("before", "after", "truncate"))
+        backup = self._fields(fields.get("backup"), "backup", _FILES)
+        before, after, truncate = (self._files(self._list(backup.get(k), f"backup.{k}"), f"backup.{k}") for k in _FILES)
         found = Catalogue(
             jobs,
-            self._files(backup.get("before"), "backup.before", required=True),
-            self._files(backup.get("after"), "backup.after", required=False),
-            self._files(backup.get("truncate"), "backup.truncate", required=False),
+            before,
+            after,
+            truncate,
             self._around(fields),
             frozenset(text.text for text in self._texts(fields.get("parallel"), "parallel", STAGES)),
             "",
@@ -112,14 +119,15 @@ class _Reader:
         self._problem(value, "extends", 'expected "default", the catalogue of the runner')
         return False
 
-    def _fields(self, value: Optional[Value], key: str, known: Tuple[str, ...]) -> Dict[str, Value]:
+    def _fields(self, value: Optional[Value], key: str, known: Tuple[str, ...] = ()) -> Dict[str, Value]:
+        """Return the fields of an object; any are known if no names are given."""
         if value is None:
             return {}
         if not isinstance(value.content, dict):
             self._problem(value, key, f"found {value.kind}, expected an object")
             return {}
         for name, entry in value.content.items():
-            if name not in known:
+            if known and name not in known:
                 hint = did_you_mean(name, known) or f"known: {', '.join(known)}"
                 self._problem(entry, f"{key}.{name}".lstrip("."), "is unknown", hint)
         return value.content
@@ -170,10 +178,7 @@ class _Reader:
 
     def _environment(self, value: Optional[Value], key: str) -> Dict[str, Union[Text, Secret]]:
         found = {}
-        content = value.content if value and isinstance(value.content, dict) else {}
-        if value and not isinstance(value.content, dict):
-            self._problem(value, key, f"found {value.kind}, expected an object")
-        for name, entry in content.items():
+        for name, entry in self._fields(value, key).items():
             secret = isinstance(entry.content, dict)
             given = self._secret(entry, f"{key}.{name}") if secret else self._text(entry, f"{key}.{name}")
             if not _VARIABLE.match(name):
@@ -189,11 +194,10 @@ class _Reader:
             self._problem(entry, key, "expected the `file` that holds the secret")
         return Secret(text) if text else None
 
-    def _files(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
-        found = []
-        for entry in self._list(value, key):
-            if _is_place(entry):
-                continue
+    def _files(self, entries: List[Value], key: str) -> Tuple[File, ...]:
+        """Return the files of a list; by default those copied before the jobs are required, the others are not."""
+        found, required = [], key.endswith(".before")
+        for entry in entries:
             if isinstance(entry.content, dict):
                 fields = self._fields(entry, key, ("path", "required"))
                 path = self._text(fields.get("path"), f"{key}.path")
@@ -210,9 +214,11 @@ class _Reader:
                 found.append(File(path, needed))
         return tuple(found)
 
-    def _beside(self, value: Optional[Value], key: str, *, required: bool) -> Tuple[File, ...]:
-        """Return the files of `before` or `after`, which can also be the name of a job."""
-        return () if value and _is_place(value) else self._files(value, key, required=required)
+    def _beside(self, value: Optional[Value], key: str) -> Tuple[Tuple[File, ...], Tuple[Text, ...]]:
+        """Return the files of `before` or `after` of a job, and the jobs beside which it runs, which have no `/`."""
+        entries = [value] if value and _is_place(value) else self._list(value, key)
+        names = [Text(each.content, self.document.file, each.line, each.column) for each in entries if _is_place(each)]
+        return self._files([each for each in entries if not _is_place(each)], key), tuple(names)
 
     def _boolean(self, value: Optional[Value], key: str, *, default: bool) -> bool:
         if value is None or isinstance(value.content, bool):
@@ -239,6 +245,8 @@ class _Reader:
         key = f"jobs.{name}"
         stage = self._word(entry, fields, "stage", key, None, STAGES)
         switch = self._word(entry, fields, "enabled_by", key, _SWITCH) if "enabled_by" in fields else ""
+        before, successors = self._beside(fields.get("before"), f"{key}.before")
+        after, predecessors = self._beside(fields.get("after"), f"{key}.after")
         return Job(
             name,
             self._word(entry, fields, "description", key) if "description" in fields else "",
@@ -251,12 +259,12 @@ class _Reader:
             self._timeout(fields.get("timeout"), f"{key}.timeout"),
             self._texts(fields.get("requires"), f"{key}.requires"),
             frozenset(text.text for text in self._texts(fields.get("needs"), f"{key}.needs", NEEDS)),
-            self._beside(fields.get("before"), f"{key}.before", required=True),
-            self._beside(fields.get("after"), f"{key}.after", required=False),
-            self._files(fields.get("truncate"), f"{key}.truncate", required=False),
+            before,
+            after,
+            self._files(self._list(fields.get("truncate"), f"{key}.truncate"), f"{key}.truncate"),
             self._boolean(fields.get("daemon"), f"{key}.daemon", default=False),
             self._required(entry, fields, key, stage),
-            self._place(fields, key),
+            (*(("before", each) for each in successors), *(("after", each) for each in predecessors)),
         )
 
     def _required(self, entry: Value, fields: Dict[str, Value], key: str, stage: str) -> bool:
@@ -268,16 +276,6 @@ class _Reader:
         if "on_failure" in fields and needed != stops:
             self._problem(fields["required"], f"{key}.required", "contradicts `on_failure`, expected one of the two")
         return needed
-
-    def _place(self, fields: Dict[str, Value], key: str) -> Tuple[Tuple[str, Text], ...]:
-        """Return the jobs before and after which a job runs: names among the files, which all begin with `/` or `{`."""
-        found = []
-        for word in _PLACES:
-            value = fields.get(word)
-            entries = value.content if value and isinstance(value.content, list) else [value] if value else []
-            names = [self._text(each, f"{key}.{word}") for each in entries if _is_place(each)]
-            found += [(word, name) for name in names if name]
-        return tuple(found)
 
     def _in_order(self, jobs: Tuple[Job, ...]) -> Tuple[Job, ...]:
         """Return the jobs in the order in which they run, with those that name a place at it."""
@@ -361,11 +359,10 @@ class _Reader:
         if value is None:
             return TIMEOUT
         content = value.content
-        match = _DURATION.match(content) if isinstance(content, str) else None
         if isinstance(content, (int, float)) and not isinstance(content, bool):
             seconds = float(content)
         else:
-            seconds = float(match.group(1)) * _SECONDS[match.group(2)] if match else 0.0
+            seconds = float(duration(content)) if isinstance(content, str) else 0.0
         if not 0 < seconds <= 30 * 86400:
             self._problem(value, key, "expected a time above zero and at most 30 days, like `90`, `15m` or `6h`")
         return seconds

@@ -5,7 +5,7 @@ import json.decoder
 import os
 import re
 import stat
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from ..disk import trust
 from ..errors import BadInput, Problem, reason
@@ -36,14 +36,6 @@ class Value(NamedTuple):
     def kind(self) -> str:
         """The JSON type in words."""
         return _KINDS.get(type(self.content), "null")
-
-    def plain(self) -> Any:
-        """Return the value without positions."""
-        if isinstance(self.content, dict):
-            return {key: value.plain() for key, value in self.content.items()}
-        if isinstance(self.content, list):
-            return [value.plain() for value in self.content]
-        return self.content
 
 
 class Document(NamedTuple):
@@ -120,9 +112,8 @@ class _Reader:
         if self._next():
             self._fail(f"found `{self._found()}` after the end, expected nothing")
         if not isinstance(value.content, dict):
-            raise BadInput(
-                [Problem(self.file, value.line, value.column, "", f"found {value.kind}, expected an object")]
-            )
+            message = f"found {value.kind}, expected an object"
+            raise BadInput([Problem(self.file, value.line, value.column, "", message)])
         return value.content
 
     def _position(self, at: int) -> Tuple[int, int]:
@@ -151,7 +142,7 @@ class _Reader:
         if first == "{":
             content: Any = self._object(depth, key)
         elif first == "[":
-            content = self._list(depth, key)
+            content = [self._value(depth + 1, f"{key}[{number}]") for number in self._items("]")]
         elif first == '"':
             content = self._text()
         else:
@@ -160,11 +151,7 @@ class _Reader:
 
     def _object(self, depth: int, above: str) -> Dict[str, Value]:
         found: Dict[str, Value] = {}
-        self.at += 1
-        if self._next() == "}":
-            self.at += 1
-            return found
-        while True:
+        for _ in self._items("}"):
             if self._next() != '"':
                 self._fail(f"found `{self._found()}`, expected a name in double quotes")
             start = self.at
@@ -175,33 +162,26 @@ class _Reader:
             self.at += 1
             value = self._value(depth + 1, key)
             if name in found:
-                first = found[name]
-                line, column = self._position(start)
-                message = f"duplicate key, first in line {first.line}"
-                self.problems.append(Problem(self.file, line, column, key, message))
+                message = f"duplicate key, first in line {found[name].line}"
+                self.problems.append(Problem(self.file, *self._position(start), key, message))
             found[name] = value
-            if not self._has_more("}"):
-                return found
+        return found
 
-    def _list(self, depth: int, key: str) -> List[Value]:
-        found: List[Value] = []
+    def _items(self, end: str) -> Iterator[int]:
+        """Go through an object or a list; yield the number of each item, at which the parser stands then."""
         self.at += 1
-        if self._next() == "]":
-            self.at += 1
-            return found
-        while True:
-            found.append(self._value(depth + 1, f"{key}[{len(found)}]"))
-            if not self._has_more("]"):
-                return found
-
-    def _has_more(self, end: str) -> bool:
-        mark = self._next()
-        if mark not in (",", end) or not mark:
-            self._fail(f"found `{self._found()}`, expected `,` or `{end}`")
+        number, mark = 0, end if self._next() == end else ","
+        while mark == ",":
+            yield number
+            number += 1
+            mark = self._next()
+            if mark not in (",", end) or not mark:
+                self._fail(f"found `{self._found()}`, expected `,` or `{end}`")
+            if mark == ",":
+                self.at += 1
+                if self._next() == end:
+                    self._fail(f"found `{end}` after a comma, expected another value")
         self.at += 1
-        if mark == "," and self._next() == end:
-            self._fail(f"found `{end}` after a comma, expected another value")
-        return mark == ","
 
     def _text(self) -> str:
         start = self.at

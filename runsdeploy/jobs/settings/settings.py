@@ -7,7 +7,7 @@ programs and are ignored, except those that a job refers to.
 import os
 import re
 import stat
-from typing import AbstractSet, Any, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import AbstractSet, Any, Dict, FrozenSet, Iterator, List, NamedTuple, Tuple
 
 from ..errors import BadInput, Problem, did_you_mean
 from .document import Document, Value
@@ -90,73 +90,53 @@ class Settings(NamedTuple):
 
 def validate(document: Document, status: os.stat_result, switches: AbstractSet[str]) -> Settings:
     """Return the settings of a file; `switches` are those of the catalogue. Raises BadInput with all problems."""
+    file, own = document.file, {name[len(PREFIX) :]: v for name, v in document.root.items() if name.startswith(PREFIX)}
     problems: List[Problem] = []
+    warnings: List[str] = []
     values = {name: key.default for name, key in KEYS.items()}
-    enabled, warnings = set(), _open_to_others(document.file, status)
-    for name, value in document.root.items():
-        if not name.startswith(PREFIX):
-            continue
-        short = name[len(PREFIX) :]
+    enabled = set()
+    if status.st_mode & stat.S_IROTH:
+        warnings.append(f"{file}: readable for everybody: `chmod o-r {file}` if it contains secrets")
+    for short, value in own.items():
+        near = message = ""
         if short.startswith(SWITCH):
             on, message = _switch(value)
             enabled |= {short} if on else set()
             if on and short not in switches:
-                message = "it enables no job of the catalogue"
+                message, near = "it enables no job of the catalogue", did_you_mean(short, switches)
         elif short in KEYS:
             values[short], message = _convert(KEYS[short], value)
         else:
             hint = did_you_mean(short, KEYS)
-            warnings.append(f"{document.file}:{value.line}: `{name}` is unknown and has no effect; {hint}".rstrip("; "))
-            continue
+            name = f"{file}:{value.line}: `{PREFIX}{short}`"
+            warnings.append(f"{name} is unknown and has no effect; {hint}".rstrip("; "))
         if message:
-            near = did_you_mean(short, switches) if "no job" in message else ""
-            problems.append(document.problem(value, name, message, near))
-    warnings += _useless(document, switches | SEED_SWITCHES)
-    problems += _missing(document, values)
-    if values["SNAPSHOT_DATABASE"] and not values["SNAPSHOT_LORA"]:
-        name = f"{PREFIX}SNAPSHOT_DATABASE"
-        message = f"needs `{PREFIX}SNAPSHOT_LORA`, the file that the database is dumped to"
-        problems.append(document.problem(document.root[name], name, message))
-    nested = document.root.get(PREFIX[:-1])
-    if nested and isinstance(nested.content, dict):
-        hint = f'keys are flat: `"{PREFIX}CRON_BACKUP"`'
-        problems.append(document.problem(nested, PREFIX[:-1], "is an object, which has no effect", hint))
+            problems.append(document.problem(value, PREFIX + short, message, near))
+    known = switches | SEED_SWITCHES
+    useless = [f"`{s}` (line {v.line})" for s, v in own.items() if s.startswith(SWITCH) and s not in known]
+    if useless:  # real settings have many: one line
+        warnings.append(f"{file}: off, and of no job of the catalogue: {', '.join(useless)}")
+    problems += _missing(document, own, values)
     if problems:
         raise BadInput(problems)
     others = {name: v.content for name, v in document.root.items() if isinstance(v.content, (str, int, float, bool))}
-    real = os.path.realpath(document.file)
-    return Settings(document.file, real, values, others, frozenset(enabled), tuple(warnings), document)
+    return Settings(file, os.path.realpath(file), values, others, frozenset(enabled), tuple(warnings), document)
 
 
-def _missing(document: Document, values: Dict[str, Any]) -> List[Problem]:
-    return [
-        Problem(document.file, 1, 1, PREFIX + name, "is not set, but is required")
-        for name, key in KEYS.items()
-        if key.required and not values[name] and not _given(document, name)
-    ] + [
-        document.problem(document.root[PREFIX + name], PREFIX + name, "is empty, but is required")
-        for name, key in KEYS.items()
-        if key.required and _given(document, name) and document.root[PREFIX + name].content == ""
-    ]
-
-
-def _given(document: Document, name: str) -> bool:
-    return PREFIX + name in document.root
-
-
-def _open_to_others(file: str, status: os.stat_result) -> List[str]:
-    warnings = []
-    if status.st_mode & stat.S_IROTH:
-        warnings.append(f"{file}: readable for everybody: `chmod o-r {file}` if it contains secrets")
-    return warnings
-
-
-def _useless(document: Document, known: AbstractSet[str]) -> List[str]:
-    """Return a warning of the switches that are off and of no job: real settings have many, so it is one line."""
-    keys = [(name, value.line) for name, value in document.root.items() if name.startswith(PREFIX)]
-    names = [(name[len(PREFIX) :], line) for name, line in keys]
-    found = [f"`{name}` (line {line})" for name, line in names if name.startswith(SWITCH) and name not in known]
-    return [f"{document.file}: off, and of no job of the catalogue: {', '.join(found)}"] if found else []
+def _missing(document: Document, own: Dict[str, Value], values: Dict[str, Any]) -> Iterator[Problem]:
+    """Yield the problems of settings that are required, or that another one needs."""
+    for short, key in KEYS.items():
+        if key.required and short not in own:
+            yield Problem(document.file, 1, 1, PREFIX + short, "is not set, but is required")
+        elif key.required and own[short].content == "":
+            yield document.problem(own[short], PREFIX + short, "is empty, but is required")
+    if values["SNAPSHOT_DATABASE"] and not values["SNAPSHOT_LORA"]:
+        message = f"needs `{PREFIX}SNAPSHOT_LORA`, the file that the database is dumped to"
+        yield document.problem(own["SNAPSHOT_DATABASE"], f"{PREFIX}SNAPSHOT_DATABASE", message)
+    nested = document.root.get(PREFIX[:-1])
+    if nested and isinstance(nested.content, dict):
+        hint = f'keys are flat: `"{PREFIX}CRON_BACKUP"`'
+        yield document.problem(nested, PREFIX[:-1], "is an object, which has no effect", hint)
 
 
 def _convert(key: Key, value: Value) -> Tuple[Any, str]:
@@ -165,37 +145,33 @@ def _convert(key: Key, value: Value) -> Tuple[Any, str]:
         return _switch(value)
     if key.kind == "count":
         return _count(key, value)
-    if not isinstance(value.content, str):
+    text, message = value.content, ""
+    if not isinstance(text, str):
         return key.default, f"found {value.kind}, expected a text"
-    return value.content, _text_problem(key, value.content)
-
-
-def _text_problem(key: Key, text: str) -> str:
     if any(ord(char) < ord(" ") or ord(char) == 127 for char in text):  # noqa: PLR2004 - DEL
-        return "contains control characters"
-    if key.kind == "path" and text and not text.startswith("/"):
-        return f"found `{text}`, expected an absolute path"
-    if key.kind == "url" and text and not text.startswith(("http://", "https://")):
-        return "expected a URL that begins with `http://` or `https://`"
-    return ""
+        message = "contains control characters"
+    elif key.kind == "path" and text and not text.startswith("/"):
+        message = f"found `{text}`, expected an absolute path"
+    elif key.kind == "url" and text and not text.startswith(("http://", "https://")):
+        message = "expected a URL that begins with `http://` or `https://`"
+    return text, message
 
 
 def _switch(value: Value) -> Tuple[bool, str]:
-    words = {"true": True, "false": False}
-    found = words.get(value.content) if isinstance(value.content, str) else value.content
+    found = {"true": True, "false": False}.get(value.content) if isinstance(value.content, str) else value.content
     if isinstance(found, bool):
         return found, ""
-    shown = f"`{value.content}`" if isinstance(value.content, (str, int, float)) else value.kind
-    return False, f"found {shown}, expected true or false"
+    return False, f"found {_shown(value)}, expected true or false"
 
 
 def _count(key: Key, value: Value) -> Tuple[int, str]:
-    number: Optional[int] = None
-    if isinstance(value.content, str) and re.match("[0-9]{1,12}$", value.content):
-        number = int(value.content)
-    elif isinstance(value.content, int) and not isinstance(value.content, bool):
-        number = value.content
-    if number is not None and key.least <= number <= LARGEST:
+    number = value.content
+    if isinstance(number, str) and re.match("[0-9]{1,12}$", number):
+        number = int(number)
+    if isinstance(number, int) and not isinstance(number, bool) and key.least <= number <= LARGEST:
         return number, ""
-    shown = f"`{value.content}`" if isinstance(value.content, (str, int, float)) else value.kind
-    return key.default, f"found {shown}, expected a whole number from {key.least} to {LARGEST}"
+    return key.default, f"found {_shown(value)}, expected a whole number from {key.least} to {LARGEST}"
+
+
+def _shown(value: Value) -> str:
+    return f"`{value.content}`" if isinstance(value.content, (str, int, float)) else value.kind

@@ -196,13 +196,10 @@ def closed_port() -> int:
         ("/ping/u-u-i-d/", "success", b"/ping/u-u-i-d/"),
         ("/ping/u-u-i-d", "fail", b"/ping/u-u-i-d/fail"),
         ("/ping/u-u-i-d/", "fail", b"/ping/u-u-i-d/fail"),
-        ("/ping/u-u-i-d", 0, b"/ping/u-u-i-d/0"),
-        ("/ping/u-u-i-d", 75, b"/ping/u-u-i-d/75"),
-        ("/ping/u-u-i-d", "255", b"/ping/u-u-i-d/255"),
         ("/ping/k%2Fey?rid=1&x=%20#part", "start", b"/ping/k%2Fey/start?rid=1&x=%20"),
     ],
 )
-def test_a_ping_arrives_exactly(serve, path: str, event: str | int, target: bytes):
+def test_a_ping_arrives_exactly(serve, path: str, event: str, target: bytes):
     got: list = []
     server = serve(recording(got))
     assert ping(server.url + path, event, b"a log\n\xff\x00", PATIENT) == ""
@@ -217,13 +214,6 @@ def test_a_ping_takes_the_end_of_a_long_log(serve):
     got: list = []
     assert ping(serve(recording(got)).url, "fail", b"x" * 1_000_000 + b"the reason", PATIENT) == ""
     assert got[0][2] == b"x" * (LONGEST_PING - 10) + b"the reason"
-
-
-@pytest.mark.parametrize("event", ["", "log", "started", -9, 256, "1\n", "٣", "1/../2", "../x", "\udcff"])
-def test_an_event_nobody_knows_is_a_warning_and_nothing_is_sent(serve, event: str | int):
-    server = serve(answering(GOOD))
-    assert "expected `start`, `success`, `fail` or an exit status" in ping(server.url, event, b"", PATIENT)
-    assert server.connections == 0
 
 
 def test_user_and_password_of_a_url_arrive_and_stand_in_no_warning(serve):
@@ -306,7 +296,7 @@ def test_J20_a_server_that_takes_no_connection_is_a_warning():
         (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\nTransfer-Encoding: x\r\n\r\n", b"x", "taken"),
         (b"HTTP/1.1 503 no\r\n\r\n", b"x", "refused"),
         (b"HTTP/1.1 200 OK\r\n", b"a: b\r\n", "refused"),
-        (b"HTTP/1.1 200 OK\r\na: ", b"x", "taken"),
+        (b"HTTP/1.1 200 OK\r\na: ", b"x", "refused"),
         (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "refused"),
         (b"", b"x", "refused"),
     ],
@@ -325,13 +315,14 @@ def test_S17_no_byte_beyond_the_limit_is_read_even_of_a_head(monkeypatch: pytest
     """Counted where the bytes come from; http.client itself would read interim answers for ever."""
     read: list[int] = []
 
-    class Counting(monitor._TimedSocket):
-        def readinto(self, buffer):
-            read.append(super().readinto(buffer))
-            return read[-1]
+    class Counting(socket.socket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            data = super().recv(size, flags)
+            read.append(len(data))
+            return data
 
-    monkeypatch.setattr(monitor, "_TimedSocket", Counting)
     server = serve(pouring(b"", b"HTTP/1.1 100 Continue\r\n\r\n", []))
+    monkeypatch.setattr(monitor.socket, "socket", Counting)
     assert ping(server.url, "start", b"", PATIENT._replace(tries=1))
     assert sum(read) == PATIENT.reply
 
@@ -604,9 +595,9 @@ good, pours, plain, secure, silent, drips, records = sys.argv[2:]
 limits, quick = LIMITS._replace(seconds=60.0, total=60.0, tries=1), LIMITS._replace(seconds=0.3, total=0.6)
 for warning in (
     ping(good + "/x", "start", b"log", limits),
-    ping(secure, 7, b"log", limits),
-    ping(pours, 1, b"", limits),
-    ping(plain, 1, b"", limits),
+    ping(secure, "fail", b"log", limits),
+    ping(pours, "fail", b"", limits),
+    ping(plain, "fail", b"", limits),
     ping("file:///etc/passwd", "start"),
     ping(silent, "start", b"", quick),
     ping(drips, "start", b"", quick),
@@ -642,6 +633,6 @@ def test_every_python_tells_monitors_out_of_a_zip(serve, certificate: Path, tmp_
     assert done.stderr == ""
     said = done.stdout.split("\n")[:-1]
     assert said[:2] == ["", ""]
-    assert [each[0].split()[1] for each in got] == [b"/x/start", b"/7"]
+    assert [each[0].split()[1] for each in got] == [b"/x/start", b"/fail"]
     assert all(each.startswith("monitor ") for each in said[2:])
     assert all("no answer in time" in each for each in said[5:])

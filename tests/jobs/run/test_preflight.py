@@ -40,6 +40,11 @@ def test_a_backup_directory_that_a_run_would_refuse_is_told(system):
     system.backups.mkdir()
     system.backups.chmod(0o777)
     assert any("must belong to this account" in line for line in told(system))
+    system.backups.chmod(0o700)
+    assert not told(system)
+    system.write_settings(BACKUP_REQUIRE_MOUNT=True, SVC_KEYTAB="")
+    assert told(system) == [f"`crontab.CRON_BACKUP`: nothing is mounted at `{system.backups}`"]
+    system.write_settings(BACKUP_REQUIRE_MOUNT=None)
     system.backups.rmdir()
     system.backups.write_text("")
     assert any("is not a directory" in line for line in told(system))

@@ -164,6 +164,14 @@ WRONG = {
         "`jobs.a.environment.A B`: is not a valid name",
     ),
     "extends": ({"extends": "mine", "jobs": []}, '`extends`: expected "default"'),
+    "a name in a list of files": (
+        {"jobs": [{**JOB, "truncate": ["y"]}]},
+        "`jobs.a.truncate`: found `y`, expected an absolute path",
+    ),
+    "a name among the files of all runs": (
+        {"backup": {"before": ["x"]}, "jobs": []},
+        "`backup.before`: found `x`, expected an absolute path",
+    ),
     "no place": ({"jobs": [{**JOB, "before": "b"}]}, "`jobs.a.before`: `b` is no job, expected one of the stage"),
     "place in another stage": (
         {"jobs": [{**JOB, "before": "b"}, {**JOB, "name": "b", "stage": "exports"}]},

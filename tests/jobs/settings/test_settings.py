@@ -204,9 +204,16 @@ def test_a_byte_order_mark_is_no_error():
     assert document.parse(b'\xef\xbb\xbf{"a": "\xc3\xa6"}', "s").root["a"].content == "æ"
 
 
+def plain(value: document.Value) -> object:
+    """Return a value without positions."""
+    if isinstance(value.content, dict):
+        return {key: plain(each) for key, each in value.content.items()}
+    return [plain(each) for each in value.content] if isinstance(value.content, list) else value.content
+
+
 def test_J7_whatever_python_reads_strictly_is_read_the_same():
     text = json.dumps(SEED | {"x": [1, -2.5, 1e10, {"y": None}], 'æ\n\t\\"': "\U0001f600"})
-    assert {key: value.plain() for key, value in document.parse(text.encode(), "s").root.items()} == json.loads(text)
+    assert plain(document.Value(document.parse(text.encode(), "s").root, 1, 1)) == json.loads(text)
 
 
 ODD = [b"", b'"', b"{", b"}", b",", b"\0", b"\xff", b"tru", b"1e9"]
