@@ -48,10 +48,12 @@ def end(
         return before
     passed = {job for job, outcome in outcomes.items() if outcome == "ok"}
     failed = {job for job, outcome in outcomes.items() if outcome not in ("ok", "not-run")}
+    if stage != "ok" and not failed:
+        # The run was interrupted between two imports; they build on each other, so the rest is unfinished.
+        failed = set(outcomes) - passed
     left = {*before.imports, *failed} - passed
     if stage != "ok":
-        # Nothing failed if the run was interrupted between two imports; they build on each other, so the rest is left.
-        return Suspect(before.since or run, tuple(sorted(left or set(outcomes) - passed)))
+        return Suspect(before.since or run, tuple(sorted(left)))
     left = left if names is None else left & set(names)
     return Suspect(before.since, tuple(sorted(left))) if left else KNOWN
 

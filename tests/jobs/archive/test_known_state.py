@@ -20,6 +20,7 @@ ENDS = [
     ("another fails too", SINCE, "failed", {"b": "timeout"}, Suspect("1", ("a", "b"))),
     ("it passes, the next fails", SINCE, "failed", {"a": "ok", "b": "killed"}, Suspect("1", ("b",))),
     ("ended between two", KNOWN, "failed", {"a": "ok", "b": "not-run"}, Suspect("2", ("b",))),
+    ("ended between two again", SINCE, "failed", {"b": "ok", "c": "not-run"}, Suspect("1", ("a", "c"))),
     ("passes", SINCE, "ok", {"a": "ok", "b": "ok"}, KNOWN),
     ("another passes (N1)", SINCE, "ok", {"b": "ok"}, SINCE),
     ("of an older version, all pass", Suspect("1", ()), "ok", {"b": "ok"}, KNOWN),
