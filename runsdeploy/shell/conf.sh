@@ -153,6 +153,8 @@ RUNS_evaluate() {
     RUNS_load_sysinfos
     RUNS_source "$RUNS_root/section/$RUNS_conf"
     RUNS_finish
+    # After `set -r` no file can be opened: then RUNS_main parses in a shell of its own.
+    [[ $- != *r* ]] || builtin exit 0
     # Here, not in a subshell of its own: nothing comes after it, and the status of this shell is that of the parser.
     RUNS_emit parse
     RUNS_parse "$RUNS_body"

@@ -100,7 +100,13 @@ def test_the_page_of_the_program_tells_every_command_flag_status_and_example():
         assert f"runsdeploy {command.name}" in text
         assert all(f"runsdeploy {re.sub(' +', ' ', example)}" in text for example in command.examples)
         assert all(flag.name in text for flag in command.flags if flag.name.startswith("-"))
-    for words in ("EXIT STATUSES", "bad input; nothing was touched", "RUNSPATH", "/var/lib/runsdeploy", "NO_COLOR"):
+    for words in (
+        "EXIT STATUSES",
+        "too low a limit of open files; nothing was touched",
+        "RUNSPATH",
+        "/var/lib/runsdeploy",
+        "NO_COLOR",
+    ):
         assert words in text
 
 

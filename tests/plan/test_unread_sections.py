@@ -166,3 +166,18 @@ def test_a_script_that_was_not_parsed_is_no_clean_one(operator, tmp_path):
     done = operator.run("plan", "--path", tree, "--host", "medusa")
     assert done.status == 2
     assert f"{tree}/scripts/a:" in done.talk
+
+
+@pytest.mark.parametrize("option", "abefhkmprtuvxBCEHPT")
+def test_no_option_of_the_shell_hides_the_values_or_the_errors_of_script(operator, tree, option):
+    """D10: after `set -r` a shell may open no file."""
+    plant(
+        tree,
+        {"scripts/b": script(f"set -{option}\nvar d=/srv/app", "true"), "scripts/c": script(f"set -{option}", "fi")},
+    )
+    done = operator.run("plan", "--path", tree, "--host", "medusa", "--script", "b", "--format", "json")
+    # After `set -t` bash ends a section behind its first command, after `set -k` each `a=b` is for the environment.
+    assert option in "kt" or variables(done)["d"] == "/srv/app"
+    done = operator.run("plan", "--path", tree, "--host", "medusa", "--script", "c")
+    assert done.status == 2, done.out
+    assert "scripts/c:3: bash: syntax error near unexpected token `fi'" in done.talk
