@@ -165,7 +165,8 @@ class Operator:
 
     def settings(self) -> dict[str, str]:
         """Return the environment of the commands: nothing of the developer's own."""
-        kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "LC_ALL")}
+        # Not by iterating: pytest changes the environment meanwhile, and some tests ask in threads.
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
         return {
             **kept,
             "HOME": str(self.home),
