@@ -919,17 +919,8 @@ entry()
 """
 
 
-def meet(each: Behaviour, directory: Path) -> Outcome:
-    """Deploy to a behaviour, again if it was not met: a busy machine may be too slow for a login."""
-    for attempt in range(3):
-        done = deploy(each, directory / str(attempt))
-        if done.reached:
-            break
-    return done
-
-
 def deploy(each: Behaviour, directory: Path) -> Outcome:
-    """Deploy to a behaviour once."""
+    """Deploy to a behaviour."""
     scripts = {f"scripts/{name}": text for name, text in TREES[each.tree].items()}
     tree = plant(directory / "his" / "tree", {**scripts, "hosts/medusa/default": "\n".join(TREES[each.tree]) + "\n"})
     cwd = directory / "his" / "cwd"
@@ -993,7 +984,7 @@ def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ]  # fmt: skip
     with ThreadPoolExecutor(AT_ONCE) as busy, ThreadPoolExecutor(WAITING_AT_ONCE) as waiting:
         yield {
-            each.name: (waiting if each.waits else busy).submit(meet, each, place / str(n))
+            each.name: (waiting if each.waits else busy).submit(deploy, each, place / str(n))
             for n, each in enumerate(wanted)
         }
 

@@ -340,7 +340,7 @@ CALLS = ("write", "pwrite64", "fsync", "rename", "mkdir", "unlink", "ftruncate")
 def test_T6_J3_any_call_fails_with_an_error_of_the_disk(error, call, history, tmp_path):
     calls = counted(history).get(call, range(0))
     others = told_to_terminal(history.trace)
-    step = 1 if FULL else min(8, max(1, len(calls) // 3))
+    step = 1 if FULL else min(8, max(1, len(calls) // 4))
     wrong = []
     for number in calls[(error == "EIO") * step // 2 :: step]:
         if (call, number) in others:

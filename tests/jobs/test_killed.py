@@ -22,8 +22,8 @@ from runsdeploy.jobs.archive import archive
 from tests.jobs.system import System
 
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
-STEP = 1 if FULL else 8
-RANDOM = 200 if FULL else 24
+STEP = 1 if FULL else 5
+RANDOM = 200 if FULL else 40
 CALLS = (
     *("openat", "write", "pwrite64", "fsync", "fchmod", "ftruncate", "flock"),
     *("rename", "unlink", "unlinkat", "mkdir", "rmdir"),

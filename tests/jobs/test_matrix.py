@@ -19,7 +19,7 @@ from tests.jobs.system import System, outcomes
 
 ROOT = Path(__file__).parents[2]
 FULL = bool(os.environ.get("RUNSDEPLOY_TEST_FULL"))
-CASES = 600 if FULL else 60
+CASES = 600 if FULL else 100
 DEFAULT = json.loads((ROOT / "runsdeploy" / "jobs" / "settings" / "catalogue.json").read_text())
 pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 

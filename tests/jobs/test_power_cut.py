@@ -21,7 +21,7 @@ from tests.jobs.test_full_disk import make_old
 from tests.jobs.test_killed import FINAL, FULL, History, check_backups, check_restored, check_saved, strace
 
 SIZE = 24 * 1024 * 1024
-CUTS = 100 if FULL else 6
+CUTS = 100 if FULL else 10
 pytestmark = pytest.mark.timeout(600)  # only keeps one that hangs from hanging for ever: a busy machine is slow
 
 
